@@ -1,0 +1,335 @@
+// Package rootfs says which tar archives may become a distro's root file
+// system. It is pure: it looks at headers, and neither reads nor writes files.
+//
+// The same policy runs twice over each archive: on the host, so that the user
+// learns at once what is wrong, and in the VM, where the archive is unpacked
+// and the host is not trusted to have looked.
+//
+//	var st rootfs.State
+//	for {
+//		h, err := tr.Next()
+//		if err == io.EOF {
+//			return st.Finish()
+//		}
+//		if err := rootfs.CheckHeader(h, &st); err != nil {
+//			return err
+//		}
+//		if rootfs.Skip(h) {
+//			continue
+//		}
+//		name, _ := rootfs.Clean(h.Name) // relative, "." for the root itself
+//	}
+//
+// The archive is one of a whole tree, as tar or docker export write it, so the
+// policy is stricter than a general unpacker's:
+//
+//   - Names are relative. A leading "./" is what tar writes for "tar -C tree .";
+//     a leading "/" is refused and not stripped, because such an archive was
+//     made of another place than it will be unpacked to, and its links then
+//     seldom mean what they say.
+//   - No component of a name or of a hard link's target is "..".
+//   - No name and no hard link's target passes through a symbolic link of the
+//     same archive: a tar of a real tree never does, and an unpacker that
+//     followed the link could leave the tree. Where a link points is free
+//     (/etc/localtime points out of most trees); only passing through it is not.
+//   - Devices are those that every Linux has in /dev and that give no access to
+//     hardware or to other processes.
+//   - The number of entries and the sum of their sizes are limited.
+//
+// The unpacker has one duty of its own to make this hold: where an entry that
+// is no directory exists already at a later entry's path, it removes it first
+// and never follows it.
+package rootfs
+
+import (
+	"archive/tar"
+	"fmt"
+	"math"
+	"path"
+	"strings"
+)
+
+// Limits of a State whose fields are zero.
+const (
+	DefaultMaxBytes   = 256 << 30 // 256 GiB, the sum of the files' sizes
+	DefaultMaxEntries = 8 << 20   // some 40 times a full desktop
+)
+
+// PATH_MAX and NAME_MAX of Linux: longer names cannot be unpacked.
+const (
+	maxPath      = 4096 - 1
+	maxComponent = 255
+)
+
+// State is what CheckHeader remembers of the entries before. The zero value is
+// ready for use, with the default limits. It is not safe for concurrent use.
+type State struct {
+	MaxBytes   int64 // limit for the sum of the entries' sizes; 0: DefaultMaxBytes
+	MaxEntries int   // limit for the number of entries; 0: DefaultMaxEntries
+
+	// Bytes and Entries are the sums so far, for a progress bar.
+	Bytes   int64
+	Entries int
+
+	links  map[string]struct{} // clean names of the symbolic links so far
+	usable bool                // a shell or an init was seen
+	saved  bool                // a file only "docker save" writes was seen
+	top    string              // the one folder that holds everything so far
+	tops   int                 // 0, 1, or 2 for "more than one"
+}
+
+// EntryError says which entry of an archive is refused, and why.
+type EntryError struct {
+	Name   string // as it stands in the archive
+	Reason string // ends the sentence "archive entry NAME …"
+}
+
+func (e *EntryError) Error() string {
+	return fmt.Sprintf("archive entry %q %s", shorten(e.Name), e.Reason)
+}
+
+// LimitError says that an archive is larger than its reader allows.
+type LimitError struct {
+	What  string // "bytes" or "entries"
+	Limit int64
+}
+
+func (e *LimitError) Error() string {
+	return fmt.Sprintf("archive holds more than %d %s", e.Limit, e.What)
+}
+
+// UnusableError says that an archive is sound but no root file system.
+type UnusableError struct {
+	Entries int    // 0: it is empty
+	Folder  string // not "": everything is in this one folder
+	Saved   bool   // it is a saved container image (docker save, OCI layout)
+}
+
+func (e *UnusableError) Error() string {
+	switch {
+	case e.Entries == 0:
+		return "archive is empty"
+	case e.Saved:
+		return "archive is a saved container image, not a root file system"
+	case e.Folder != "":
+		return fmt.Sprintf("archive is no root file system: everything is in its folder %q", shorten(e.Folder))
+	}
+	return "archive is no root file system: it has neither /sbin/init nor a shell (/bin/sh)"
+}
+
+// CheckHeader returns nil when the entry that h begins may be unpacked after
+// the entries that st has seen, and adds it to st. Otherwise it returns an
+// *EntryError or a *LimitError, and the archive is to be refused as a whole.
+// It does not change h.
+func CheckHeader(h *tar.Header, st *State) error {
+	if h.Typeflag == tar.TypeXGlobalHeader {
+		return nil // comments, such as git archive's commit: no entry at all
+	}
+	if err := st.count(h); err != nil {
+		return err
+	}
+	refuse := func(format string, a ...any) error {
+		return &EntryError{Name: h.Name, Reason: fmt.Sprintf(format, a...)}
+	}
+	name, err := Clean(h.Name)
+	if err != nil {
+		return err
+	}
+	if l := st.linkAbove(name); l != "" {
+		return refuse("lies behind the symbolic link %q of the same archive", shorten(l))
+	}
+	if name == "." && h.Typeflag != tar.TypeDir {
+		return refuse("stands for the root folder but is none")
+	}
+	if !validID(h.Uid) || !validID(h.Gid) {
+		return refuse("has owner %d:%d, which no Linux has", h.Uid, h.Gid)
+	}
+
+	isLink := false
+	switch h.Typeflag {
+	case tar.TypeReg, tar.TypeRegA, tar.TypeGNUSparse, tar.TypeDir, tar.TypeFifo: //nolint:staticcheck // old archives have TypeRegA
+	case typeSocket:
+	case tar.TypeSymlink:
+		if h.Linkname == "" || len(h.Linkname) > maxPath || strings.ContainsRune(h.Linkname, 0) {
+			return refuse("is a symbolic link without a valid target")
+		}
+		isLink = true
+	case tar.TypeLink:
+		if isLink, err = st.checkHardLink(h, name); err != nil {
+			return err
+		}
+	case tar.TypeChar:
+		if !harmless(h.Devmajor, h.Devminor) {
+			return refuse("is the character device %d:%d, which a distro has no use for", h.Devmajor, h.Devminor)
+		}
+	case tar.TypeBlock:
+		return refuse("is the block device %d:%d, which a distro has no use for", h.Devmajor, h.Devminor)
+	default:
+		return refuse("has the unknown type %q", h.Typeflag)
+	}
+	st.note(name, isLink)
+	return nil
+}
+
+// Skip tells that the entry is accepted but stands for nothing to unpack:
+// comments, and sockets, which mean nothing without the process behind them.
+func Skip(h *tar.Header) bool {
+	return h.Typeflag == tar.TypeXGlobalHeader || h.Typeflag == typeSocket
+}
+
+// typeSocket is what star and some container tools write for a unix socket.
+const typeSocket = 's'
+
+// Clean returns an entry's name as a path relative to the root of the tree,
+// without "./", "//" or a slash at its end; "." is the root itself. The error
+// is an *EntryError.
+func Clean(name string) (string, error) {
+	refuse := func(reason string) (string, error) {
+		return "", &EntryError{Name: name, Reason: reason}
+	}
+	switch {
+	case name == "":
+		return refuse("has no name")
+	case strings.HasPrefix(name, "/"):
+		return refuse("has an absolute name")
+	case len(name) > maxPath:
+		return refuse("has a name that is too long")
+	case strings.ContainsRune(name, 0):
+		return refuse("has a zero byte in its name")
+	}
+	for c := range strings.SplitSeq(name, "/") {
+		if c == ".." {
+			return refuse(`has ".." in its name`)
+		}
+		if len(c) > maxComponent {
+			return refuse("has a name that is too long")
+		}
+	}
+	return path.Clean(name), nil
+}
+
+// Finish says, after the last entry, whether the whole is a root file system:
+// nil, or an *UnusableError.
+func (st *State) Finish() error {
+	if st.usable {
+		return nil
+	}
+	e := &UnusableError{Entries: st.Entries, Saved: st.saved}
+	if st.tops == 1 {
+		e.Folder = st.top
+	}
+	return e
+}
+
+// count adds the entry to the sums and checks the limits.
+func (st *State) count(h *tar.Header) error {
+	maxBytes, maxEntries := st.MaxBytes, st.MaxEntries
+	if maxBytes == 0 {
+		maxBytes = DefaultMaxBytes
+	}
+	if maxEntries == 0 {
+		maxEntries = DefaultMaxEntries
+	}
+	if st.Entries >= maxEntries {
+		return &LimitError{"entries", int64(maxEntries)}
+	}
+	st.Entries++
+	if h.Size < 0 || h.Size > maxBytes-st.Bytes {
+		return &LimitError{"bytes", maxBytes}
+	}
+	st.Bytes += h.Size
+	return nil
+}
+
+// checkHardLink checks the target of the hard link h, whose own clean name is
+// name. It returns whether the target is a symbolic link: link(2) does not
+// follow it, so the new name is one too.
+func (st *State) checkHardLink(h *tar.Header, name string) (isLink bool, err error) {
+	refuse := func(reason string) (bool, error) {
+		return false, &EntryError{Name: h.Name, Reason: reason}
+	}
+	target, err := Clean(h.Linkname)
+	if err != nil || target == "." {
+		return refuse(fmt.Sprintf("is a hard link to %q, out of the tree", shorten(h.Linkname)))
+	}
+	if l := st.linkAbove(target); l != "" {
+		return refuse(fmt.Sprintf("is a hard link to %q, behind the symbolic link %q of the same archive",
+			shorten(h.Linkname), shorten(l)))
+	}
+	if target == name {
+		return refuse("is a hard link to itself")
+	}
+	_, isLink = st.links[target]
+	return isLink, nil
+}
+
+// linkAbove returns the symbolic link that name's parent folders pass through,
+// or "".
+func (st *State) linkAbove(name string) string {
+	if len(st.links) == 0 {
+		return ""
+	}
+	for i := range len(name) {
+		if name[i] != '/' {
+			continue
+		}
+		if _, ok := st.links[name[:i]]; ok {
+			return name[:i]
+		}
+	}
+	return ""
+}
+
+// note records an accepted entry.
+func (st *State) note(name string, isLink bool) {
+	if isLink {
+		if st.links == nil {
+			st.links = make(map[string]struct{})
+		}
+		// A copy: name may be part of a larger string of the reader's.
+		st.links[strings.Clone(name)] = struct{}{}
+	} else {
+		delete(st.links, name) // a later entry takes the link's place
+	}
+	if name == "." {
+		return
+	}
+	switch name {
+	case "sbin/init", "usr/sbin/init", "usr/lib/systemd/systemd", "lib/systemd/systemd", "init",
+		"bin/sh", "usr/bin/sh", "bin/bash", "usr/bin/bash", "bin/busybox", "usr/bin/busybox":
+		st.usable = true
+	case "oci-layout", "manifest.json", "repositories":
+		st.saved = true
+	}
+	top, _, _ := strings.Cut(name, "/")
+	if st.tops == 0 {
+		st.top, st.tops = strings.Clone(top), 1
+	} else if top != st.top {
+		st.tops = 2
+	}
+}
+
+// harmless tells the character devices that every Linux has: memory that is
+// none, random numbers, and the process's own terminal.
+func harmless(major, minor int64) bool {
+	switch major {
+	case 1: // null, zero, full, random, urandom
+		return minor == 3 || minor == 5 || minor == 7 || minor == 8 || minor == 9
+	case 5: // tty, console, ptmx
+		return minor >= 0 && minor <= 2
+	}
+	return false // also 0:0, overlayfs's mark for a deleted file
+}
+
+// validID tells whether id can own a file; the largest 32-bit number means
+// "leave as it is" to chown(2).
+func validID(id int) bool { return id >= 0 && int64(id) < math.MaxUint32 }
+
+// shorten keeps a name from filling the terminal.
+func shorten(s string) string {
+	const most = 200
+	if len(s) <= most {
+		return s
+	}
+	return s[:most] + "…"
+}
