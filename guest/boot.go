@@ -1,0 +1,61 @@
+package guest
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// The serials by which the guest finds its disks.
+const (
+	SystemDisk = "lsub-system" // EROFS, read-only: modules and the VM's own programs
+	DataDisk   = "lsub-data"   // btrfs: images and distros; made on first boot
+)
+
+// BootArgs is what the host tells the guest on the kernel's command line.
+type BootArgs struct {
+	Address netip.Prefix // of eth0; invalid for no network
+	Gateway netip.Addr   // which also answers DNS
+	MTU     int          // bytes
+	Debug   bool         // log every step to the console
+}
+
+// Cmdline returns b as kernel arguments.
+func (b BootArgs) Cmdline() string {
+	var args []string
+	if b.Address.IsValid() {
+		args = append(args, fmt.Sprintf("lsub.net=%s,%s,%d", b.Address, b.Gateway, b.MTU))
+	}
+	if b.Debug {
+		args = append(args, "lsub.debug")
+	}
+	return strings.Join(args, " ")
+}
+
+// ParseBootArgs reads what Cmdline wrote from among other kernel arguments.
+func ParseBootArgs(cmdline string) (BootArgs, error) {
+	var b BootArgs
+	for _, arg := range strings.Fields(cmdline) {
+		key, value, _ := strings.Cut(arg, "=")
+		switch key {
+		case "lsub.debug":
+			b.Debug = true
+		case "lsub.net":
+			parts := strings.Split(value, ",")
+			if len(parts) != 3 {
+				return b, fmt.Errorf("kernel argument %q: want ADDRESS/BITS,GATEWAY,MTU", arg)
+			}
+			var err1, err2, err3 error
+			b.Address, err1 = netip.ParsePrefix(parts[0])
+			b.Gateway, err2 = netip.ParseAddr(parts[1])
+			b.MTU, err3 = strconv.Atoi(parts[2])
+			for _, err := range []error{err1, err2, err3} {
+				if err != nil {
+					return b, fmt.Errorf("kernel argument %q: %w", arg, err)
+				}
+			}
+		}
+	}
+	return b, nil
+}

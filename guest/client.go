@@ -1,0 +1,116 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"strconv"
+
+	"connectrpc.com/connect"
+
+	"github.com/lsub/lsub/guest/guestv1"
+	"github.com/lsub/lsub/guest/guestv1/guestv1connect"
+	"github.com/lsub/lsub/hint"
+)
+
+// Client talks to the agent of one VM. It is safe for concurrent use, and
+// needs no Close: it keeps no connection open between calls.
+type Client struct {
+	dialer  Dialer
+	version string
+	guestv1connect.GuestClient
+}
+
+// NewClient returns a client that reaches the guest through d. version is of
+// the calling lsub; an agent of another one refuses its streams.
+func NewClient(d Dialer, version string) *Client {
+	hc := &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return d.Dial(ctx, ControlPort)
+		},
+		DisableKeepAlives:  true,
+		DisableCompression: true,
+	}}
+	return &Client{
+		dialer:      d,
+		version:     version,
+		GuestClient: guestv1connect.NewGuestClient(hc, "http://guest", connect.WithInterceptors(clientErrors)),
+	}
+}
+
+// Errors cross RPC as a connect code, the message, and in headers our own code
+// and the advice.
+const (
+	codeHeader = "Lsub-Error-Code"
+	hintHeader = "Lsub-Error-Hint"
+)
+
+// clientErrors turns what the other side's [ServerErrors] sent back into an [Error].
+var clientErrors = connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		res, err := next(ctx, req)
+		var ce *connect.Error
+		if !errors.As(err, &ce) {
+			return res, err
+		}
+		if v := ce.Meta().Get(codeHeader); v != "" {
+			n, _ := strconv.ParseInt(v, 10, 32)
+			return res, Errorf(guestv1.ErrorCode(n), ce.Meta().Get(hintHeader), "%s", ce.Message())
+		}
+		if u := errors.Unwrap(ce); u != nil && ctx.Err() == nil {
+			return res, u // what the dialer said, without the RPC's code before it
+		}
+		return res, err
+	}
+})
+
+// ClientOptions are the options of every client of guest.proto's services.
+func ClientOptions() connect.Option { return connect.WithInterceptors(clientErrors) }
+
+// ServerOptions are the options of every server of guest.proto's services:
+// they carry an error's code and advice across.
+func ServerOptions() connect.Option {
+	return connect.WithInterceptors(connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+			res, err := next(ctx, req)
+			if err == nil {
+				return res, nil
+			}
+			ce := connect.NewError(connectCode(err), err)
+			ce.Meta().Set(codeHeader, strconv.Itoa(int(ErrorCode(err))))
+			ce.Meta().Set(hintHeader, hint.Of(err))
+			return nil, ce
+		}
+	}))
+}
+
+// ErrorCode returns the code that err carries, or ERROR_CODE_UNSPECIFIED.
+func ErrorCode(err error) guestv1.ErrorCode {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return guestv1.ErrorCode_ERROR_CODE_UNSPECIFIED
+}
+
+// ErrorMessage returns err as the protocol carries it.
+func ErrorMessage(err error) *guestv1.Error {
+	return &guestv1.Error{Code: ErrorCode(err), Message: err.Error(), Hint: hint.Of(err)}
+}
+
+func connectCode(err error) connect.Code {
+	switch ErrorCode(err) {
+	case guestv1.ErrorCode_ERROR_CODE_INVALID, guestv1.ErrorCode_ERROR_CODE_BAD_IMAGE:
+		return connect.CodeInvalidArgument
+	case guestv1.ErrorCode_ERROR_CODE_NOT_FOUND:
+		return connect.CodeNotFound
+	case guestv1.ErrorCode_ERROR_CODE_ALREADY_EXISTS:
+		return connect.CodeAlreadyExists
+	case guestv1.ErrorCode_ERROR_CODE_NO_SPACE:
+		return connect.CodeResourceExhausted
+	case guestv1.ErrorCode_ERROR_CODE_VERSION:
+		return connect.CodeFailedPrecondition
+	}
+	return connect.CodeUnknown
+}
