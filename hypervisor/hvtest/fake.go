@@ -1,0 +1,173 @@
+// Package hvtest holds what tests of and over hypervisors need: [Fake], a
+// driver whose guests are Go functions of the test, and [Conformance], which
+// checks that a driver keeps the contract of package hypervisor.
+//
+// A test that needs a VM, but no hypervisor:
+//
+//	fake := &hvtest.Fake{Guest: func(g *hvtest.Guest) error {
+//		l, err := g.Listen(1024)
+//		if err != nil {
+//			return err
+//		}
+//		return serve(l) // until the power is cut, which closes l
+//	}}
+//	vm, err := fake.Start(ctx, cfg)
+//
+// Everything works on every operating system, and nothing needs privileges.
+package hvtest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+
+	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/hypervisor"
+	"github.com/lsub/lsub/hypervisor/hvtest/protocol"
+)
+
+var (
+	_ hypervisor.Driver = (*Fake)(nil)
+	_ hypervisor.VM     = (*VM)(nil)
+	_ hypervisor.Paused = (*VM)(nil)
+)
+
+// notAKernel is how a file starts that no driver takes for a kernel.
+const notAKernel = "not a kernel\n"
+
+// Fake is a driver that runs its guests in the process of the test. The zero
+// value is ready: its guests speak the test protocol (package protocol). The
+// fields may not change while VMs are started.
+type Fake struct {
+	// Guest is the guest: it is called in a goroutine of its own for each VM,
+	// and its return is the power-off, or with an error the VM's death. It has
+	// to return soon after the power is cut, which fails its connections and
+	// listeners and ends [Guest.Context]. Nil stands for [EchoGuest].
+	Guest func(*Guest) error
+	// CheckErr is what Check returns.
+	CheckErr error
+	// StartErr makes Start fail, after cfg was checked.
+	StartErr error
+	// NeverUp makes VMs run whose guest never comes up: dials wait.
+	NeverUp bool
+	// HostMemory is what a VM can be given at most, in bytes; 0 stands for 1 TiB.
+	HostMemory int64
+
+	mu  sync.Mutex
+	vms []*VM
+}
+
+// Name is "fake".
+func (f *Fake) Name() string { return "fake" }
+
+// Check returns CheckErr.
+func (f *Fake) Check(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return f.CheckErr
+}
+
+// VMs returns every VM that was started, the first one first.
+func (f *Fake) VMs() []*VM {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]*VM(nil), f.vms...)
+}
+
+// Start checks cfg as a real driver does (files that are missing, more memory
+// than HostMemory, a kernel that starts with "not a kernel") and calls Guest.
+func (f *Fake) Start(ctx context.Context, cfg hypervisor.Config) (hypervisor.VM, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", cfg.Name, err)
+	}
+	if err := f.check(&cfg); err != nil {
+		return nil, fmt.Errorf("start %s: %w", cfg.Name, err)
+	}
+	if f.StartErr != nil {
+		return nil, fmt.Errorf("start %s: %w", cfg.Name, f.StartErr)
+	}
+	console, err := os.Create(cfg.Console)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", cfg.Name, err)
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	guest := f.Guest
+	if guest == nil {
+		guest = EchoGuest
+	}
+	if f.NeverUp {
+		guest = func(g *Guest) error { <-g.Context().Done(); return nil }
+	}
+	vm := newVM(cfg, console, f.NeverUp)
+	f.mu.Lock()
+	f.vms = append(f.vms, vm)
+	f.mu.Unlock()
+	go vm.run(guest)
+	return vm, nil
+}
+
+func (f *Fake) check(cfg *hypervisor.Config) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	most := f.HostMemory
+	if most == 0 {
+		most = 1 << 40
+	}
+	if cfg.Memory > most {
+		err := fmt.Errorf("not enough memory: the VM wants %d MiB, this machine has %d MiB", cfg.Memory>>20, most>>20)
+		return hint.New(err, "give the VM less memory")
+	}
+	files := []string{cfg.Kernel}
+	if cfg.Initrd != "" {
+		files = append(files, cfg.Initrd)
+	}
+	for _, d := range cfg.Disks {
+		files = append(files, d.Path)
+	}
+	for _, name := range files {
+		if fi, err := os.Stat(name); err != nil {
+			return err
+		} else if fi.IsDir() {
+			return &fs.PathError{Op: "open", Path: name, Err: errors.New("is a directory")}
+		}
+	}
+	k, err := os.Open(cfg.Kernel)
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	head := make([]byte, len(notAKernel))
+	if _, err := io.ReadFull(k, head); err == nil && bytes.Equal(head, []byte(notAKernel)) {
+		return fmt.Errorf("%s is no kernel", cfg.Kernel)
+	}
+	return nil
+}
+
+// EchoGuest is a guest that serves the test protocol. It has no control
+// commands besides "poweroff".
+func EchoGuest(g *Guest) error { return protocol.Serve(echoMachine{g}) }
+
+// echoMachine is a [protocol.Machine].
+type echoMachine struct{ *Guest }
+
+func (m echoMachine) DialHost(port uint32) (net.Conn, error) {
+	if err := m.AwaitHost(port); err != nil {
+		return nil, err
+	}
+	return m.Dial(port)
+}
+
+func (m echoMachine) Command(line string) (string, error) {
+	return "", fmt.Errorf("unknown command %q", line)
+}

@@ -1,0 +1,202 @@
+package hvtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+
+	"github.com/lsub/lsub/hypervisor"
+)
+
+// VM is a VM of [Fake].
+type VM struct {
+	cfg     hypervisor.Config
+	console *os.File
+	never   bool // the guest never comes up
+	ports   *ports
+	power   context.Context // done when the power is cut
+	off     context.CancelFunc
+	done    chan struct{} // closed when everything has ended
+
+	mu      sync.Mutex
+	dead    bool
+	err     error // why it died; read it after done
+	paused  error
+	resumed chan struct{} // closed when the pause ends
+	nic     *conn         // the guest's end
+}
+
+func newVM(cfg hypervisor.Config, console *os.File, never bool) *VM {
+	power, off := context.WithCancel(context.Background())
+	return &VM{
+		cfg: cfg, console: console, never: never, ports: newPorts(),
+		power: power, off: off, done: make(chan struct{}),
+	}
+}
+
+// run is the life of the VM. It owns every goroutine of it.
+func (vm *VM) run(guest func(*Guest) error) {
+	defer close(vm.done)
+	var nic sync.WaitGroup
+	if n := vm.cfg.NIC; n != nil {
+		host, card := newPipe(Addr{CID: hostCID}, Addr{CID: guestCID}, func() {}, func() {})
+		vm.mu.Lock()
+		vm.nic = card
+		vm.mu.Unlock()
+		nic.Go(func() {
+			defer host.Close()
+			if err := n.Serve(vm.power, host, hypervisor.FramingStream); err != nil && vm.power.Err() == nil {
+				vm.cfg.Logger.Warn("the network of the VM has failed", "vm", vm.cfg.Name, "err", err)
+			}
+		})
+	}
+	vm.cut(guest(&Guest{vm}))
+	if vm.nic != nil {
+		vm.nic.Close()
+	}
+	nic.Wait()
+	vm.console.Close()
+}
+
+// cut cuts the power. The first call says why the VM is gone.
+func (vm *VM) cut(err error) {
+	vm.mu.Lock()
+	first := !vm.dead
+	if first {
+		vm.dead, vm.err = true, err
+	}
+	vm.mu.Unlock()
+	if first {
+		vm.off()
+		vm.ports.close()
+	}
+}
+
+// Config returns what the VM was started with.
+func (vm *VM) Config() hypervisor.Config { return vm.cfg }
+
+// Die makes the VM die by itself, as when its hypervisor crashes: Wait returns
+// an error that wraps err. It does not wait; a VM that is gone stays as it is.
+func (vm *VM) Die(err error) {
+	if err == nil {
+		err = errors.New("crashed")
+	}
+	vm.cut(err)
+}
+
+// SetPaused halts the VM for a reason, or lets it go on when err is nil. A
+// halted VM accepts no dial; its guest function is not stopped.
+func (vm *VM) SetPaused(err error) {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	if vm.paused == nil && err != nil {
+		vm.resumed = make(chan struct{})
+	}
+	if vm.paused != nil && err == nil {
+		close(vm.resumed)
+	}
+	vm.paused = err
+}
+
+// Paused returns what [VM.SetPaused] was given.
+func (vm *VM) Paused() error {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	return vm.paused
+}
+
+// Dial opens a stream to a port where the guest listens.
+func (vm *VM) Dial(ctx context.Context, port uint32) (net.Conn, error) {
+	to := Addr{guestCID, port}
+	vm.mu.Lock()
+	var wait <-chan struct{}
+	if vm.paused != nil {
+		wait = vm.resumed
+	}
+	if vm.never {
+		wait = make(chan struct{})
+	}
+	vm.mu.Unlock()
+	if wait != nil {
+		select {
+		case <-wait:
+		case <-vm.power.Done():
+		case <-ctx.Done():
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, opError("dial", to, err)
+	}
+	return vm.ports.dial(hostCID, to)
+}
+
+// Listen accepts the streams that the guest opens to the host's port.
+func (vm *VM) Listen(ctx context.Context, port uint32) (net.Listener, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, opError("listen", Addr{hostCID, port}, err)
+	}
+	return vm.ports.listen(Addr{hostCID, port})
+}
+
+// Wait blocks until the VM is gone.
+func (vm *VM) Wait() error {
+	<-vm.done
+	if vm.err != nil {
+		return fmt.Errorf("vm %s: %w", vm.cfg.Name, vm.err)
+	}
+	return nil
+}
+
+// Close cuts the power and waits until the guest function has returned. The
+// guest function may not call it.
+func (vm *VM) Close() error {
+	vm.cut(nil)
+	<-vm.done
+	return nil
+}
+
+// Guest is a VM as its guest function sees it. It is safe for concurrent use.
+type Guest struct{ vm *VM }
+
+// Context ends when the power is cut.
+func (g *Guest) Context() context.Context { return g.vm.power }
+
+// Config returns what the VM was started with.
+func (g *Guest) Config() hypervisor.Config { return g.vm.cfg }
+
+// Listen accepts the streams that the host opens to the port.
+func (g *Guest) Listen(port uint32) (net.Listener, error) {
+	return g.vm.ports.listen(Addr{guestCID, port})
+}
+
+// Dial opens a stream to a port where the host listens. Where it does not, it
+// fails with [syscall.ECONNREFUSED]; see [Guest.AwaitHost].
+func (g *Guest) Dial(port uint32) (net.Conn, error) {
+	return g.vm.ports.dial(guestCID, Addr{hostCID, port})
+}
+
+// AwaitHost blocks until the host listens at the port, or the power is cut. A
+// real guest takes so long to boot that the host listens before; here the
+// guest may be first.
+func (g *Guest) AwaitHost(port uint32) error {
+	return g.vm.ports.await(g.vm.power, Addr{hostCID, port})
+}
+
+// Console writes to the file that the VM's Config names.
+func (g *Guest) Console() io.Writer { return g.vm.console }
+
+// NIC is the guest's end of the network card, framed as
+// [hypervisor.FramingStream] says; nil in a VM without a card. The end of the
+// VM closes it.
+func (g *Guest) NIC() net.Conn {
+	g.vm.mu.Lock()
+	defer g.vm.mu.Unlock()
+	if g.vm.nic == nil {
+		return nil
+	}
+	return g.vm.nic
+}
