@@ -28,9 +28,10 @@ var initrdModules = []struct {
 }{
 	// First, because the host waits for this.
 	{"vsock", []string{"vsock", "vmw_vsock_virtio_transport_common", "vmw_vsock_virtio_transport"}},
-	// The system disk first: modprobe is on it. crc32c before btrfs: libcrc32c
-	// takes the fastest one it finds when it is loaded and stays with it.
-	{"disk", []string{"virtio_blk", "erofs", "?crc32c_intel", "?crc32c_generic", "btrfs",
+	// The system disk first: modprobe is on it. crc32c before erofs, which needs
+	// libcrc32c: that takes the fastest crc32c it finds when it is loaded, fails
+	// without any, and stays with it. crc32c_intel does not load on all CPUs.
+	{"disk", []string{"virtio_blk", "?crc32c_intel", "?crc32c_generic", "erofs", "btrfs",
 		"virtio_net", "virtio_balloon", "virtio_rng"}},
 	// Only in a VM of Hyper-V; elsewhere they find nothing and refuse to load.
 	{"hyperv", []string{"?hv_vmbus", "?hv_sock", "?hv_storvsc", "sd_mod", "?hv_netvsc", "?hv_utils"}},
