@@ -1,0 +1,283 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guestv1"
+	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/hypervisor"
+)
+
+// diskSizes are tried in turn for the data disk, in bytes: not every file
+// system takes the first. The file is sparse and holds what was written.
+var diskSizes = []int64{1 << 40, 256 << 30, 64 << 30}
+
+// consoleLines is how many of the console's last lines an error shows.
+const consoleLines = 15
+
+// start boots the VM. When it fails, nothing is left running.
+func (s *supervisor) start(ctx context.Context) (hypervisor.VM, error) {
+	if err := s.Driver.Check(ctx); err != nil {
+		return nil, err
+	}
+	s.Reporter.stage("preparing the VM")
+	reg, found, err := s.m.readRegistry()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.makeDisk(reg); err != nil {
+		return nil, err
+	}
+	files, err := s.Guest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	cfg, err := s.vmConfig(files)
+	if err != nil {
+		return nil, err
+	}
+	s.trace.step("prepare")
+
+	s.Reporter.stage("booting the VM")
+	if err := os.Rename(cfg.Console, cfg.Console+".old"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.BootTimeout)
+	defer cancel()
+	vm, err := s.Driver.Start(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	go func() {
+		s.vmErr = vm.Wait()
+		close(s.vmGone)
+	}()
+	s.trace.step("start the hypervisor")
+	err = s.awaitGuest(ctx, vm)
+	if err == nil && found {
+		err = s.reconcile(ctx, vm, reg)
+	}
+	if err != nil {
+		vm.Close()
+		<-s.vmGone
+		return nil, err
+	}
+	return vm, nil
+}
+
+// makeDisk makes the data disk where there is none.
+func (s *supervisor) makeDisk(reg *Registry) error {
+	path := s.m.DataDisk()
+	if _, err := os.Stat(path); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if n := len(reg.Distros); n > 0 {
+		return hint.New(fmt.Errorf("the data disk %s is gone, and %d installed distros with it", path, n),
+			"put it back, or forget the distros with 'lsub unregister NAME'")
+	}
+	f, err := os.CreateTemp(s.m.dir, ".data.img.*")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for _, size := range diskSizes {
+		if err = f.Truncate(size); err == nil {
+			break
+		}
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+		return fmt.Errorf("make the data disk: %w", err)
+	}
+	return nil
+}
+
+func (s *supervisor) vmConfig(files GuestFiles) (hypervisor.Config, error) {
+	dir, err := s.m.runtimeDir()
+	if err != nil {
+		return hypervisor.Config{}, err
+	}
+	dir = filepath.Join(dir, "vm")
+	if err := makePrivate(dir); err != nil {
+		return hypervisor.Config{}, err
+	}
+	cfg := hypervisor.Config{
+		Name: "lsub-" + s.Profile, Dir: dir,
+		Kernel: files.Kernel, Initrd: files.Initrd,
+		CPUs: s.CPUs, Memory: s.Memory,
+		Disks: []hypervisor.Disk{
+			{Path: files.System, ReadOnly: true, Serial: guest.SystemDisk},
+			{Path: s.m.DataDisk(), Serial: guest.DataDisk},
+		},
+		Console: s.m.ConsoleLog(), Logger: s.log,
+	}
+	var args guest.BootArgs
+	if s.Network != nil {
+		network, err := s.Network()
+		if err != nil {
+			return cfg, fmt.Errorf("network: %w", err)
+		}
+		args = network.BootArgs()
+		cfg.NIC = &hypervisor.NIC{MAC: network.MAC(), MTU: args.MTU, Serve: network.Serve}
+	}
+	args.Debug = s.Debug
+	// A panic must end the VM, or it would stand there for ever.
+	cfg.Cmdline = strings.TrimSpace("panic=-1 " + args.Cmdline())
+	return cfg, nil
+}
+
+// awaitGuest returns when the agent has said that it serves.
+func (s *supervisor) awaitGuest(ctx context.Context, vm hypervisor.VM) error {
+	ln, err := vm.Listen(ctx, guest.HelloPort)
+	if err != nil {
+		return s.bootError(ctx, fmt.Errorf("listen for the guest: %w", err))
+	}
+	defer ln.Close()
+	type word struct {
+		hello *guestv1.Hello
+		err   error
+	}
+	heard := make(chan word, 1)
+	go func() {
+		hello, err := readHello(ctx, ln)
+		heard <- word{hello, err}
+	}()
+	var w word
+	select {
+	case w = <-heard:
+	case <-s.vmGone:
+		return s.bootError(ctx, fmt.Errorf("the VM ended while it booted: %w", orPoweroff(s.vmErr)))
+	case <-ctx.Done():
+		ln.Close()
+		w = <-heard
+	}
+	if w.err != nil {
+		return s.bootError(ctx, w.err)
+	}
+	if w.hello.Error != "" {
+		return s.bootError(ctx, fmt.Errorf("the VM does not come up: %s", w.hello.Error))
+	}
+	if w.hello.Version != s.Version {
+		s.log.Warn("the guest is of another version", "guest", w.hello.Version, "host", s.Version)
+	}
+	s.trace.guest(w.hello.Boot)
+	s.log.Info("the guest serves", "kernel", w.hello.Kernel)
+	return nil
+}
+
+func orPoweroff(err error) error {
+	if err == nil {
+		return errors.New("it powered off")
+	}
+	return err
+}
+
+func readHello(ctx context.Context, ln net.Listener) (*guestv1.Hello, error) {
+	conn, err := ln.Accept()
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	hello := &guestv1.Hello{}
+	if err := guest.NewReader(conn).Expect(guest.FrameHello, hello); err != nil {
+		return nil, fmt.Errorf("the guest's first word: %w", err)
+	}
+	return hello, nil
+}
+
+// bootError adds the console's last lines to what went wrong.
+func (s *supervisor) bootError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			err = fmt.Errorf("the VM did not come up within %v", s.BootTimeout)
+		} else {
+			err = errors.New("the start was cut short")
+		}
+	}
+	advice := hint.Of(err)
+	if advice == "" {
+		advice = "see 'lsub logs' for the whole console"
+	}
+	if tail := Tail(s.m.ConsoleLog(), consoleLines, 0); tail != "" {
+		err = fmt.Errorf("%w; its console ends with:\n%s", err, tail)
+	} else {
+		err = fmt.Errorf("%w; its console is empty", err)
+	}
+	return hint.New(err, advice)
+}
+
+// reconcile deletes the distros that the registry does not know: what an
+// install left that was cut off, and what was unregistered while the VM was off.
+func (s *supervisor) reconcile(ctx context.Context, vm hypervisor.VM, reg *Registry) error {
+	c := guest.NewClient(vm, s.Version)
+	info, err := c.Info(ctx, connect.NewRequest(&guestv1.InfoRequest{}))
+	if err != nil {
+		return s.bootError(ctx, fmt.Errorf("ask the guest for its distros: %w", err))
+	}
+	there := map[string]bool{}
+	for _, d := range info.Msg.Distros {
+		there[d.Id] = true
+		if reg.hasID(d.Id) {
+			continue
+		}
+		s.log.Info("deleting a distro that is not registered", "id", d.Id)
+		if _, err := c.DeleteDistro(ctx, connect.NewRequest(&guestv1.DeleteDistroRequest{Id: d.Id})); err != nil {
+			s.log.Warn("a distro that is not registered stays on the disk", "id", d.Id, "err", err)
+		}
+	}
+	for _, d := range reg.Distros {
+		if !there[d.ID] {
+			s.log.Warn("a registered distro is not on the data disk", "name", d.Name, "id", d.ID)
+		}
+	}
+	s.trace.step("reconcile")
+	return nil
+}
+
+// trace is what a start did, and how long each step took. It is complete
+// before anybody else reads it.
+type trace struct {
+	begin time.Time
+	last  time.Duration
+	steps []*guestv1.BootStep
+}
+
+func (t *trace) total() time.Duration { return time.Since(t.begin).Round(time.Millisecond) }
+
+// step ends a step of the host.
+func (t *trace) step(name string) {
+	now := time.Since(t.begin)
+	t.steps = append(t.steps, &guestv1.BootStep{Name: name, StartNs: int64(t.last), DurationNs: int64(now - t.last)})
+	t.last = now
+}
+
+// guest adds the guest's own steps. Its clock starts with the kernel; its last
+// step ended when it spoke, which is now.
+func (t *trace) guest(steps []*guestv1.BootStep) {
+	t.step("boot")
+	var end int64
+	for _, s := range steps {
+		end = max(end, s.StartNs+s.DurationNs)
+	}
+	for _, s := range steps {
+		t.steps = append(t.steps, &guestv1.BootStep{
+			Name: "guest: " + s.Name, StartNs: int64(t.last) - end + s.StartNs, DurationNs: s.DurationNs,
+		})
+	}
+}

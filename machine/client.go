@@ -1,0 +1,265 @@
+package machine
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guestv1"
+	"github.com/lsub/lsub/guest/guestv1/guestv1connect"
+	"github.com/lsub/lsub/hint"
+)
+
+// What the supervisor says about itself in the head of its answers.
+const (
+	versionHeader = "Lsub-Version"
+	stateHeader   = "Lsub-State" // "stopping" where it takes no more work
+	hintHeader    = "Lsub-Error-Hint"
+)
+
+const (
+	// answerTimeout is how long a supervisor may take to say anything at all.
+	answerTimeout = 15 * time.Second
+	// shutdownTimeout covers the grace that the guest gives its distros.
+	shutdownTimeout = 150 * time.Second
+)
+
+// ErrNotRunning is what asking a VM that is off ends with.
+var ErrNotRunning = errors.New("the VM is not running")
+
+// errVersion makes the error for a supervisor of another version.
+func (m *Machine) errVersion(theirs string) error {
+	return hint.New(fmt.Errorf("the VM was started by lsub %s, and this is lsub %s", theirs, m.cfg.Version),
+		"'lsub shutdown' ends that VM; the next command starts it afresh")
+}
+
+// Dial opens a stream to a vsock port of the guest, and starts the VM first
+// where it is off. It makes a Machine a [guest.Dialer].
+func (m *Machine) Dial(ctx context.Context, port uint32) (net.Conn, error) {
+	conn, err := m.tunnel(ctx, port)
+	if !errors.Is(err, ErrNotRunning) {
+		return conn, err
+	}
+	if err := m.Start(ctx); err != nil {
+		return nil, err
+	}
+	return m.tunnel(ctx, port)
+}
+
+// Running dials the guest of a VM that runs already; of one that is off, it
+// returns [ErrNotRunning].
+func (m *Machine) Running() guest.Dialer { return runningDialer{m} }
+
+type runningDialer struct{ m *Machine }
+
+func (d runningDialer) Dial(ctx context.Context, port uint32) (net.Conn, error) {
+	return d.m.tunnel(ctx, port)
+}
+
+var (
+	_ guest.Dialer = (*Machine)(nil)
+	_ guest.Dialer = runningDialer{}
+)
+
+// connect connects to the supervisor's socket.
+func (m *Machine) connect(ctx context.Context) (*net.UnixConn, error) {
+	rec := m.readRecord()
+	if rec == nil || !rec.Ended.IsZero() {
+		return nil, ErrNotRunning
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", rec.Socket)
+	switch {
+	case err == nil:
+		return conn.(*net.UnixConn), nil
+	case errors.Is(err, fs.ErrNotExist), isRefused(err):
+		return nil, ErrNotRunning
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	}
+	return nil, fmt.Errorf("reach the supervisor: %w", err)
+}
+
+// tunnel has the supervisor open a stream to the guest.
+func (m *Machine) tunnel(ctx context.Context, port uint32) (_ net.Conn, err error) {
+	conn, err := m.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			conn.Close()
+		}
+	}()
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
+	defer stop()
+	conn.SetDeadline(time.Now().Add(answerTimeout))
+	if _, err := fmt.Fprintf(conn, "CONNECT guest:%d HTTP/1.1\r\nHost: guest\r\n%s: %s\r\n\r\n", port, versionHeader, m.cfg.Version); err != nil {
+		return nil, tunnelError(ctx, err)
+	}
+	br := bufio.NewReaderSize(conn, 4<<10)
+	for {
+		res, err := http.ReadResponse(br, &http.Request{Method: http.MethodConnect})
+		if err != nil {
+			return nil, tunnelError(ctx, err)
+		}
+		if v := res.Header.Get(versionHeader); v != m.cfg.Version {
+			return nil, m.errVersion(v)
+		}
+		switch {
+		case res.StatusCode == http.StatusProcessing: // the VM is still booting
+			m.cfg.Progress("waiting for the VM")
+			conn.SetDeadline(time.Now().Add(startTimeout))
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			continue
+		case res.StatusCode != http.StatusOK:
+			return nil, refusal(res)
+		}
+		if !stop() {
+			return nil, ctx.Err()
+		}
+		conn.SetDeadline(time.Time{})
+		if br.Buffered() > 0 {
+			return &tunnelConn{UnixConn: conn, r: br}, nil
+		}
+		return conn, nil
+	}
+}
+
+// refusal is the error in an answer that opened no tunnel.
+func refusal(res *http.Response) error {
+	if res.Header.Get(stateHeader) == "stopping" {
+		return ErrNotRunning
+	}
+	text, _ := io.ReadAll(io.LimitReader(res.Body, 64<<10))
+	err := errors.New(strings.TrimSpace(string(text)))
+	if advice := res.Header.Get(hintHeader); advice != "" {
+		return hint.New(err, advice)
+	}
+	return err
+}
+
+// tunnelError says what a tunnel that broke before it stood means.
+func tunnelError(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return errSilent()
+	}
+	return hint.New(fmt.Errorf("the supervisor ended while it was asked: %w", err), "see 'lsub logs'; the next command starts the VM afresh")
+}
+
+func errSilent() error {
+	return hint.New(errors.New("the supervisor does not answer"), "see 'lsub logs'; 'lsub shutdown --force' ends the VM")
+}
+
+// tunnelConn is a tunnel whose first bytes came along with the answer.
+type tunnelConn struct {
+	*net.UnixConn
+	r *bufio.Reader
+}
+
+func (c *tunnelConn) Read(p []byte) (int, error) { return c.r.Read(p) }
+
+// WriteTo hides the connection's own, which knows nothing of those bytes.
+func (c *tunnelConn) WriteTo(w io.Writer) (int64, error) { return c.r.WriteTo(w) }
+
+// supervisor is a client of the Supervisor service. It starts nothing.
+func (m *Machine) supervisor() guestv1connect.SupervisorClient {
+	hc := &http.Client{Transport: &http.Transport{
+		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return m.connect(ctx) },
+		DisableKeepAlives:  true,
+		DisableCompression: true,
+	}}
+	return guestv1connect.NewSupervisorClient(hc, "http://supervisor", guest.ClientOptions())
+}
+
+// Status asks the supervisor, of whatever version, what it runs. Where none
+// runs, the error is [ErrNotRunning].
+func (m *Machine) Status(ctx context.Context) (*guestv1.StatusResponse, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errSilent())
+	defer cancel()
+	res, err := m.supervisor().Status(ctx, connect.NewRequest(&guestv1.StatusRequest{}))
+	if err != nil {
+		return nil, callError(ctx, err)
+	}
+	return res.Msg, nil
+}
+
+// Shutdown ends the VM: its distros are asked first, unless force cuts the
+// power. It returns when the supervisor is gone too. Of a VM that is off, it
+// returns [ErrNotRunning].
+func (m *Machine) Shutdown(ctx context.Context, force bool) error {
+	timeout := shutdownTimeout
+	if force {
+		timeout = answerTimeout
+	}
+	call, cancel := context.WithTimeoutCause(ctx, timeout, errSilent())
+	defer cancel()
+	_, err := m.supervisor().Shutdown(call, connect.NewRequest(&guestv1.ShutdownRequest{Force: force}))
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrNotRunning):
+		return ErrNotRunning
+	case force && ctx.Err() == nil:
+		if err := m.kill(); err != nil {
+			return err
+		}
+	default:
+		return callError(call, err)
+	}
+	gone, cancel := context.WithTimeoutCause(ctx, answerTimeout, errSilent())
+	defer cancel()
+	l, err := lock(gone, m.path("supervisor.lock"))
+	if err != nil {
+		return callError(gone, err)
+	}
+	l.unlock()
+	return nil
+}
+
+// kill ends a supervisor that does not listen; the hypervisor dies with it.
+func (m *Machine) kill() error {
+	l, err := tryLock(m.path("supervisor.lock"))
+	if err == nil {
+		l.unlock()
+		return nil // it is gone, and its process number may be another's
+	}
+	rec := m.readRecord()
+	if rec == nil {
+		return errSilent()
+	}
+	p, err := os.FindProcess(rec.PID)
+	if err == nil {
+		err = p.Kill()
+	}
+	if err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("kill the supervisor (process %d): %w", rec.PID, err)
+	}
+	return nil
+}
+
+// callError says what a failed call means.
+func callError(ctx context.Context, err error) error {
+	if errors.Is(err, ErrNotRunning) {
+		return ErrNotRunning
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}

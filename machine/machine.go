@@ -1,0 +1,107 @@
+// Package machine is a profile's VM on the host: the folder that holds its
+// state, the registry of its distros, and the supervisor, which is one process
+// per running VM.
+//
+// Two kinds of process use it. A command opens the [Machine] of a profile and
+// dials the guest through it; the first dial starts the VM where it is off:
+//
+//	m, err := machine.Open(machine.Config{
+//		Profile: "default", Paths: paths, Version: version,
+//		Supervisor: []string{exe, "supervise"},
+//	})
+//	if err != nil {
+//		return err
+//	}
+//	exit, err := guest.NewClient(m, version).Exec(ctx, cmd, stdio)
+//
+// The process that this starts calls [Supervise], which returns when the VM is
+// gone. A Machine holds nothing open, so it has no Close.
+//
+// The supervisor serves the profile's unix socket: the Supervisor service of
+// guest.proto, the Guest service as it is relayed from the VM, and tunnels to
+// vsock ports ("CONNECT guest:PORT HTTP/1.1"). What goes through a tunnel only
+// package guest knows.
+//
+// Files of a profile, all below its folder in [Paths.Home]:
+//
+//	registry.json    the distros; the one before it is in registry.json.old
+//	registry.lock    held while the registry is changed
+//	data.img         the data disk, sparse
+//	console.log      of the VM that runs, or ran last; console.log.old before it
+//	supervisor.log   what the supervisors said
+//	supervisor.json  the supervisor that runs, or how the last one ended
+//	supervisor.lock  held by the supervisor as long as it lives
+//	start.lock       held by the command that starts a supervisor
+package machine
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+)
+
+// Config says which machine, and how to start it.
+type Config struct {
+	Profile string // as [CheckName] wants it
+	Paths   Paths
+	Version string // of lsub; a supervisor of another one is refused
+
+	// Supervisor is the command that calls [Supervise] for this profile: the
+	// path of a program and its arguments. The command gets the argument
+	// "--ready-fd=N" on top, the number of an open file to report its start
+	// to (see [NewReporter]).
+	Supervisor []string
+	// Progress is told what a start is doing; nil discards.
+	Progress func(stage string)
+	// Notice is told in one line what the user should know and nobody asked
+	// for, such as why the last VM died; nil discards.
+	Notice func(text string)
+	// Logger receives what was worked around; nil discards.
+	Logger *slog.Logger
+}
+
+// Machine is a profile's VM as a command sees it, running or not. It is safe
+// for concurrent use.
+type Machine struct {
+	cfg Config
+	dir string // of the profile
+}
+
+// Open makes sure that the profile's folders exist and belong to the user.
+func Open(cfg Config) (*Machine, error) {
+	if err := CheckName("profile", cfg.Profile); err != nil {
+		return nil, err
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Progress == nil {
+		cfg.Progress = func(string) {}
+	}
+	if cfg.Notice == nil {
+		cfg.Notice = func(string) {}
+	}
+	m := &Machine{cfg: cfg, dir: filepath.Join(cfg.Paths.Home, "profiles", cfg.Profile)}
+	if err := os.MkdirAll(m.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the folder of profile %s: %w", cfg.Profile, err)
+	}
+	return m, nil
+}
+
+// Profile is the name of the profile.
+func (m *Machine) Profile() string { return m.cfg.Profile }
+
+// Dir is the folder that holds the profile's state.
+func (m *Machine) Dir() string { return m.dir }
+
+// DataDisk is the file that holds every image and distro.
+func (m *Machine) DataDisk() string { return filepath.Join(m.dir, "data.img") }
+
+// ConsoleLog is what the VM's kernel and init wrote.
+func (m *Machine) ConsoleLog() string { return filepath.Join(m.dir, "console.log") }
+
+// SupervisorLog is what the supervisors wrote.
+func (m *Machine) SupervisorLog() string { return filepath.Join(m.dir, "supervisor.log") }
+
+func (m *Machine) path(name string) string { return filepath.Join(m.dir, name) }

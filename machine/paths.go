@@ -1,0 +1,101 @@
+package machine
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+
+	"github.com/lsub/lsub/hint"
+)
+
+// Paths are the folders that lsub keeps its files in.
+type Paths struct {
+	Home    string // state: registries and disks
+	Runtime string // sockets; short, because a socket's path has some 100 bytes at most
+	Cache   string // what can be made again: images
+}
+
+// DefaultPaths returns where lsub keeps its files, as the environment says:
+// LSUB_HOME, else the data folder of the operating system's custom, for the
+// state. It makes no folder. getenv is os.Getenv, but for tests.
+func DefaultPaths(getenv func(string) string) (Paths, error) {
+	home, err := stateHome(getenv)
+	if err != nil {
+		return Paths{}, hint.New(fmt.Errorf("no folder for the state: %w", err), "set LSUB_HOME to a folder")
+	}
+	if home, err = filepath.Abs(home); err != nil {
+		return Paths{}, err
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil { // HOME is unset, as in a bare service
+		cache = filepath.Join(home, "cache")
+	} else {
+		cache = filepath.Join(cache, "lsub")
+	}
+	return Paths{Home: home, Runtime: runtimeHome(getenv), Cache: cache}, nil
+}
+
+func stateHome(getenv func(string) string) (string, error) {
+	if dir := getenv("LSUB_HOME"); dir != "" {
+		return dir, nil
+	}
+	switch runtime.GOOS {
+	case "windows":
+		if dir := getenv("LOCALAPPDATA"); dir != "" {
+			return filepath.Join(dir, "lsub"), nil
+		}
+		return "", errors.New("%LOCALAPPDATA% is not set")
+	case "darwin":
+		home, err := os.UserHomeDir()
+		return filepath.Join(home, "Library", "Application Support", "lsub"), err
+	}
+	if dir := getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "lsub"), nil
+	}
+	home, err := os.UserHomeDir()
+	return filepath.Join(home, ".local", "share", "lsub"), err
+}
+
+func runtimeHome(getenv func(string) string) string {
+	switch dir := getenv("XDG_RUNTIME_DIR"); {
+	case runtime.GOOS == "windows":
+		return filepath.Join(os.TempDir(), "lsub")
+	case filepath.IsAbs(dir) && ownedByUs(dir): // under sudo it is often the other user's
+		return filepath.Join(dir, "lsub")
+	}
+	return "/tmp/lsub-" + strconv.Itoa(os.Getuid())
+}
+
+// runtimeDir makes the folder for the profile's sockets. Its name is short and
+// says nothing, because the path that it stands for may be long.
+func (m *Machine) runtimeDir() (string, error) {
+	sum := sha256.Sum256([]byte(m.dir))
+	dir := filepath.Join(m.cfg.Paths.Runtime, hex.EncodeToString(sum[:6]))
+	for _, d := range []string{m.cfg.Paths.Runtime, dir} {
+		if err := makePrivate(d); err != nil {
+			return "", fmt.Errorf("folder for the sockets: %w", err)
+		}
+	}
+	return dir, nil
+}
+
+// makePrivate makes a folder that the user alone may enter, or checks that
+// the one which is there is such a folder.
+func makePrivate(dir string) error {
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, os.ErrNotExist) {
+		if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+			return err
+		}
+		err = os.Mkdir(dir, 0o700)
+	}
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return checkPrivate(dir)
+}

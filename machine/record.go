@@ -1,0 +1,88 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+)
+
+// recordVersion is the format of supervisor.json.
+const recordVersion = 1
+
+// record is what a supervisor leaves for the commands: how to reach it, and
+// when it has ended, why. One that says nothing of an end although the lock is
+// free is of a supervisor that was killed.
+type record struct {
+	Version int       `json:"version"`
+	Lsub    string    `json:"lsub"` // version
+	PID     int       `json:"pid"`
+	Socket  string    `json:"socket"`
+	Started time.Time `json:"started"`
+	Ended   time.Time `json:"ended,omitzero"`
+	Clean   bool      `json:"clean,omitempty"` // the VM was shut down
+	Reason  string    `json:"reason,omitempty"`
+}
+
+func (m *Machine) writeRecord(r *record) error {
+	r.Version = recordVersion
+	return writeJSON(m.path("supervisor.json"), r)
+}
+
+// readRecord returns nil where no supervisor ever ran. A record that cannot be
+// read is as good as none.
+func (m *Machine) readRecord() *record {
+	var r record
+	if err := readJSON(m.path("supervisor.json"), recordVersion, &r, m.cfg.Logger); err != nil {
+		if !errors.Is(err, fs.ErrNotExist) {
+			m.cfg.Logger.Warn("the supervisor's record is skipped", "err", err)
+		}
+		return nil
+	}
+	return &r
+}
+
+// lastEnd says in one line why the last VM ended, where that was no shutdown.
+// It is only called while no supervisor runs.
+func (r *record) lastEnd() string {
+	switch {
+	case r == nil || r.Clean:
+		return ""
+	case r.Ended.IsZero():
+		return fmt.Sprintf("the supervisor (process %d) was killed, and its VM with it; starting afresh", r.PID)
+	}
+	return fmt.Sprintf("the last VM ended by itself: %s; starting afresh", r.Reason)
+}
+
+// maxTail is the most of a log that an error quotes, in bytes.
+const maxTail = 2 << 10
+
+// Tail returns the last lines of a file, of those after offset bytes; "" where
+// there are none.
+func Tail(path string, lines int, offset int64) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return ""
+	}
+	offset = max(offset, fi.Size()-maxTail)
+	b := make([]byte, max(0, fi.Size()-offset))
+	n, _ := f.ReadAt(b, offset)
+	all := strings.Split(strings.TrimSpace(strings.Map(printable, string(b[:n]))), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+// printable drops what would steer the user's terminal: a console is written
+// by the guest.
+func printable(r rune) rune {
+	if r == '\n' || r == '\t' || r >= ' ' && r != 0x7f && (r < 0x80 || r > 0x9f) {
+		return r
+	}
+	return -1
+}

@@ -1,0 +1,187 @@
+package machine
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lsub/lsub/hint"
+)
+
+// registryVersion is the format of registry.json.
+const registryVersion = 1
+
+// lockTimeout bounds the wait for another command that changes the registry,
+// which takes it milliseconds.
+const lockTimeout = 10 * time.Second
+
+// Distro is an installed distro.
+type Distro struct {
+	ID        string    `json:"id"`             // its subvolume; never reused
+	Name      string    `json:"name"`           // as [CheckName] wants it
+	Image     string    `json:"image"`          // "sha256:…" of the image it was made of
+	ImageName string    `json:"image_name"`     // what the user called that image
+	Created   time.Time `json:"created"`        // UTC
+	User      string    `json:"user,omitempty"` // default user; "" is root
+	UID       uint32    `json:"uid,omitempty"`  // of User
+}
+
+// Registry is what is known of a profile's distros. What it does not list does
+// not exist: the supervisor deletes it from the data disk.
+type Registry struct {
+	Version int      `json:"version"`
+	Default string   `json:"default,omitempty"` // ID of the default distro
+	Distros []Distro `json:"distros"`           // the oldest first
+}
+
+// Registry reads the registry. It is a picture of the moment.
+func (m *Machine) Registry() (*Registry, error) {
+	r, _, err := m.readRegistry()
+	return r, err
+}
+
+// readRegistry also tells whether the file is there.
+func (m *Machine) readRegistry() (*Registry, bool, error) {
+	path := m.path("registry.json")
+	r := &Registry{Version: registryVersion}
+	err := readJSON(path, registryVersion, r, m.cfg.Logger)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return r, false, nil
+	case err != nil:
+		// An empty registry in its place would have every distro deleted.
+		if hint.Of(err) == "" {
+			err = hint.New(err, "repair the file, or put back the one before it: "+path+".old")
+		}
+		return nil, true, fmt.Errorf("read the registry: %w", err)
+	}
+	r.Version = registryVersion
+	return r, true, nil
+}
+
+// Update changes the registry: change gets its latest state, and what it leaves is written
+// unless it returns an error, which Update returns as it is. No other process
+// changes the registry in between, so change has to be quick.
+func (m *Machine) Update(ctx context.Context, change func(*Registry) error) error {
+	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
+	defer cancel()
+	l, err := lock(ctx, m.path("registry.lock"))
+	if err != nil {
+		return err
+	}
+	defer l.unlock()
+	r, found, err := m.readRegistry()
+	if err != nil {
+		return err
+	}
+	if err := change(r); err != nil {
+		return err
+	}
+	path := m.path("registry.json")
+	if found {
+		old, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if err := writeAtomic(path+".old", old); err != nil {
+			return err
+		}
+	}
+	return writeJSON(path, r)
+}
+
+// Find returns the distro of that name, in any case. Where there is none, the
+// error suggests the nearest name.
+func (r *Registry) Find(name string) (*Distro, error) {
+	if i := r.index(name); i >= 0 {
+		return &r.Distros[i], nil
+	}
+	err := fmt.Errorf("no distro is called %q", name)
+	if len(r.Distros) == 0 {
+		return nil, hint.New(err, "nothing is installed yet; 'lsub install debian' installs one")
+	}
+	names := make([]string, len(r.Distros))
+	for i, d := range r.Distros {
+		names[i] = d.Name
+	}
+	if near := Nearest(name, names); near != "" {
+		return nil, hint.New(err, fmt.Sprintf("did you mean %q?", near))
+	}
+	return nil, hint.New(err, "'lsub list' shows those there are")
+}
+
+// DefaultDistro returns the distro that is meant where none is named.
+func (r *Registry) DefaultDistro() (*Distro, error) {
+	for i := range r.Distros {
+		if r.Distros[i].ID == r.Default {
+			return &r.Distros[i], nil
+		}
+	}
+	if len(r.Distros) == 0 {
+		return nil, hint.New(errors.New("no distro is installed"), "'lsub install debian' installs one")
+	}
+	return nil, hint.New(errors.New("no distro is the default"), "choose one with 'lsub set-default NAME'")
+}
+
+// Available returns an error where no distro of that name may be added.
+func (r *Registry) Available(name string) error {
+	if err := CheckName("distro", name); err != nil {
+		return err
+	}
+	if i := r.index(name); i >= 0 {
+		return hint.New(fmt.Errorf("a distro called %q is installed already", r.Distros[i].Name),
+			"choose another name with --name, or remove it with 'lsub unregister "+r.Distros[i].Name+"'")
+	}
+	return nil
+}
+
+// Add registers a distro. The first one becomes the default.
+func (r *Registry) Add(d Distro) error {
+	if err := r.Available(d.Name); err != nil {
+		return err
+	}
+	r.Distros = append(r.Distros, d)
+	if len(r.Distros) == 1 {
+		r.Default = d.ID
+	}
+	return nil
+}
+
+// Remove forgets a distro. Where it was the default, the oldest one left is.
+func (r *Registry) Remove(id string) {
+	r.Distros = slices.DeleteFunc(r.Distros, func(d Distro) bool { return d.ID == id })
+	if r.Default == id {
+		r.Default = ""
+		if len(r.Distros) > 0 {
+			r.Default = r.Distros[0].ID
+		}
+	}
+}
+
+func (r *Registry) index(name string) int {
+	return slices.IndexFunc(r.Distros, func(d Distro) bool { return strings.EqualFold(d.Name, name) })
+}
+
+func (r *Registry) hasID(id string) bool {
+	return slices.ContainsFunc(r.Distros, func(d Distro) bool { return d.ID == id })
+}
+
+// NewID makes the ID of a new distro: readable, and never used before.
+func NewID(name string) string {
+	b := []byte(strings.ToLower(name))
+	for i, c := range b {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			b[i] = '-'
+		}
+	}
+	var random [6]byte
+	rand.Read(random[:])
+	return fmt.Sprintf("%s-%s", b[:min(len(b), 40)], hex.EncodeToString(random[:]))
+}

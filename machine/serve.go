@@ -1,0 +1,254 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guestv1"
+	"github.com/lsub/lsub/guest/guestv1/guestv1connect"
+	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/hypervisor"
+)
+
+const (
+	// dialTimeout bounds a dial to a guest that serves.
+	dialTimeout = 10 * time.Second
+	// poweroffTimeout is how long the guest may take to stop its distros: it
+	// asks them for 30 s and then kills them, all at once.
+	poweroffTimeout = 90 * time.Second
+	// offTimeout is how long the VM may take to be gone once the guest has
+	// answered: it flushes its disk.
+	offTimeout = 30 * time.Second
+)
+
+// handler serves the profile's socket.
+func (s *supervisor) handler() http.Handler {
+	relay := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host = "http", "guest"
+		},
+		Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return s.dial(ctx, guest.ControlPort)
+			},
+			DisableKeepAlives:  true,
+			DisableCompression: true,
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) { s.refuse(w, err) },
+	}
+	mux := http.NewServeMux()
+	mux.Handle(guestv1connect.NewSupervisorHandler(s.service(), guest.ServerOptions()))
+	mux.Handle("/"+guestv1connect.GuestName+"/", relay)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(versionHeader, s.Version)
+		if r.Method == http.MethodConnect {
+			s.connectGuest(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// connectGuest answers "CONNECT guest:PORT" with a tunnel.
+func (s *supervisor) connectGuest(w http.ResponseWriter, r *http.Request) {
+	host, portText, _ := strings.Cut(r.Host, ":")
+	port, err := strconv.ParseUint(portText, 10, 32)
+	if host != "guest" || err != nil {
+		http.Error(w, fmt.Sprintf("tunnels go to guest:PORT, not to %q", r.Host), http.StatusBadRequest)
+		return
+	}
+	if v := r.Header.Get(versionHeader); v != "" && v != s.Version {
+		http.Error(w, "another version", http.StatusPreconditionFailed)
+		return
+	}
+	select {
+	case <-s.ready:
+	default:
+		w.WriteHeader(http.StatusProcessing) // so that the caller knows whom it waits for
+	}
+	up, err := s.dial(r.Context(), uint32(port))
+	if err != nil {
+		s.refuse(w, err)
+		return
+	}
+	down, buf, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		up.Close()
+		s.log.Error("no tunnel", "err", err)
+		return
+	}
+	down.SetDeadline(time.Time{})
+	head, _ := buf.Peek(buf.Reader.Buffered()) // what the server has read ahead
+	if _, err := fmt.Fprintf(down, "HTTP/1.1 200 OK\r\n%s: %s\r\n\r\n", versionHeader, s.Version); err != nil {
+		up.Close()
+		down.Close()
+		return
+	}
+	s.tunnels.run(down, head, up)
+}
+
+// errStopping is what a supervisor answers that takes no more work.
+var errStopping = errors.New("the VM is shutting down")
+
+// dial opens a stream to the guest, as soon as it serves.
+func (s *supervisor) dial(ctx context.Context, port uint32) (net.Conn, error) {
+	select {
+	case <-s.ready:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if s.err != nil {
+		return nil, s.err
+	}
+	if s.isStopping() {
+		return nil, errStopping
+	}
+	if err := s.paused(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	conn, err := s.vm.Dial(ctx, port)
+	switch {
+	case err == nil:
+		return conn, nil
+	case s.paused() != nil:
+		return nil, s.paused()
+	case errors.Is(err, net.ErrClosed):
+		return nil, errStopping
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, hint.New(errors.New("the VM does not answer"), "see 'lsub logs'; 'lsub shutdown --force' ends the VM")
+	}
+	return nil, fmt.Errorf("reach the guest: %w", err)
+}
+
+// paused says why the VM stands still, or nil.
+func (s *supervisor) paused() error {
+	p, ok := s.vm.(hypervisor.Paused)
+	if !ok {
+		return nil
+	}
+	err := p.Paused()
+	if err == nil {
+		return nil
+	}
+	advice := hint.Of(err)
+	if advice == "" {
+		advice = "it goes on by itself when the cause is gone"
+	}
+	return hint.New(fmt.Errorf("the VM stands still: %w", err), advice)
+}
+
+func (s *supervisor) isStopping() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stopping
+}
+
+// refuse answers what cannot be carried to the guest.
+func (s *supervisor) refuse(w http.ResponseWriter, err error) {
+	if errors.Is(err, errStopping) {
+		w.Header().Set(stateHeader, "stopping")
+	}
+	if advice := hint.Of(err); advice != "" {
+		w.Header().Set(hintHeader, advice)
+	}
+	http.Error(w, err.Error(), http.StatusServiceUnavailable)
+}
+
+// service is the Supervisor service.
+func (s *supervisor) service() guestv1connect.SupervisorHandler { return service{s} }
+
+type service struct{ s *supervisor }
+
+func (v service) Status(context.Context, *connect.Request[guestv1.StatusRequest]) (*connect.Response[guestv1.StatusResponse], error) {
+	s := v.s
+	res := &guestv1.StatusResponse{
+		Version: s.Version, Pid: int32(os.Getpid()), Driver: s.Driver.Name(),
+		StartedAtNs: s.trace.begin.UnixNano(), Stopping: s.isStopping(),
+	}
+	select {
+	case <-s.ready:
+		if err := s.paused(); s.err == nil && err != nil {
+			res.Paused = err.Error()
+		}
+		res.Boot = s.trace.steps
+	default:
+	}
+	return connect.NewResponse(res), nil
+}
+
+func (v service) Shutdown(ctx context.Context, req *connect.Request[guestv1.ShutdownRequest]) (*connect.Response[guestv1.ShutdownResponse], error) {
+	s := v.s
+	if req.Msg.Force {
+		s.cutStart()
+	}
+	select {
+	case <-s.ready:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if s.err == nil {
+		if err := s.shutdown(ctx, req.Msg.Force); err != nil {
+			return nil, err
+		}
+	}
+	select {
+	case <-s.closed:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return connect.NewResponse(&guestv1.ShutdownResponse{}), nil
+}
+
+// shutdown returns when the VM is gone. Where the guest does not do what it
+// is asked, the VM runs on.
+func (s *supervisor) shutdown(ctx context.Context, force bool) (err error) {
+	s.mu.Lock()
+	s.stopping, s.asked = true, true
+	s.mu.Unlock()
+	if force {
+		return s.vm.Close()
+	}
+	defer func() {
+		if err != nil {
+			s.mu.Lock()
+			s.stopping, s.asked = false, false
+			s.mu.Unlock()
+			err = hint.New(fmt.Errorf("the VM does not shut down: %w", err), "'lsub shutdown --force' cuts its power")
+		}
+	}()
+	if err := s.paused(); err != nil {
+		return err
+	}
+	call, cancel := context.WithTimeout(ctx, poweroffTimeout)
+	defer cancel()
+	_, err = guest.NewClient(s.vm, s.Version).Poweroff(call, connect.NewRequest(&guestv1.PoweroffRequest{}))
+	if err != nil {
+		select {
+		case <-s.vmGone: // it went before its answer came
+			return nil
+		default:
+			return err
+		}
+	}
+	off, cancel := context.WithTimeout(ctx, offTimeout)
+	defer cancel()
+	select {
+	case <-s.vmGone:
+		return nil
+	case <-off.Done():
+		return errors.New("the guest has agreed, but the VM still runs")
+	}
+}

@@ -1,0 +1,165 @@
+package machine
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/lsub/lsub/hint"
+)
+
+const (
+	// bootTimeout bounds the way from the power-on to the agent's first word.
+	// Emulated on a busy machine it takes some 10 s.
+	bootTimeout = 2 * time.Minute
+	// takeoverTimeout is how long a supervisor waits for the one before it to end.
+	takeoverTimeout = shutdownTimeout
+	// startTimeout covers both and what is done between.
+	startTimeout = takeoverTimeout + bootTimeout + 30*time.Second
+	// maxLog is the size in bytes at which supervisor.log is put aside.
+	maxLog = 1 << 20
+)
+
+// Start starts the VM where it is off, and returns when its guest serves. Of
+// several commands that start it at once, one does and the others wait. When
+// ctx is done, Start returns and the VM goes on starting.
+func (m *Machine) Start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, errSilent())
+	defer cancel()
+	l, err := tryLock(m.path("start.lock"))
+	if errors.Is(err, errLocked) {
+		m.cfg.Progress("waiting for another command that starts the VM")
+		l, err = lock(ctx, m.path("start.lock"))
+	}
+	if err != nil {
+		return callError(ctx, err)
+	}
+	defer l.unlock()
+	switch st, err := m.Status(ctx); {
+	case err == nil && !st.Stopping:
+		return nil // the other command did
+	case err == nil:
+		m.cfg.Progress("waiting for the last VM to end")
+	case !errors.Is(err, ErrNotRunning):
+		return err
+	}
+	if l, err := tryLock(m.path("supervisor.lock")); err == nil {
+		if text := m.readRecord().lastEnd(); text != "" {
+			m.cfg.Notice(text)
+		}
+		l.unlock()
+	}
+	return m.launch(ctx)
+}
+
+// launch runs a supervisor in the background, and waits until it has reported.
+func (m *Machine) launch(ctx context.Context) error {
+	logPath := m.SupervisorLog()
+	if fi, err := os.Stat(logPath); err == nil && fi.Size() > maxLog {
+		os.Rename(logPath, logPath+".old")
+	}
+	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	var begin int64
+	if fi, err := log.Stat(); err == nil {
+		begin = fi.Size()
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	m.cfg.Progress("starting the VM")
+	err = spawn(m.cfg.Supervisor, log, w)
+	w.Close()
+	if err != nil {
+		r.Close()
+		return fmt.Errorf("start the supervisor: %w", err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer r.Close()
+		done <- m.follow(r)
+	}()
+	select {
+	case err := <-done:
+		if errors.Is(err, io.EOF) {
+			err = errors.New("the supervisor ended before it had started the VM")
+			if tail := Tail(logPath, 5, begin); tail != "" {
+				err = fmt.Errorf("%w; it said:\n%s", err, tail)
+			}
+			return hint.New(err, "see 'lsub logs'")
+		}
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// report is a line of what a supervisor tells the command that started it.
+type report struct {
+	Stage string `json:"stage,omitempty"`
+	Done  bool   `json:"done,omitempty"`
+	Error string `json:"error,omitempty"`
+	Hint  string `json:"hint,omitempty"`
+}
+
+// follow reads reports to the last one.
+func (m *Machine) follow(r io.Reader) error {
+	for d := json.NewDecoder(bufio.NewReader(r)); ; {
+		var rep report
+		if err := d.Decode(&rep); err != nil {
+			return io.EOF
+		}
+		switch {
+		case rep.Error != "" && rep.Hint != "":
+			return hint.New(errors.New(rep.Error), rep.Hint)
+		case rep.Error != "":
+			return errors.New(rep.Error)
+		case rep.Done:
+			return nil
+		case rep.Stage != "":
+			m.cfg.Progress(rep.Stage)
+		}
+	}
+}
+
+// Reporter tells the command that started a supervisor how the start goes. A
+// nil Reporter tells nobody. It is not safe for concurrent use.
+type Reporter struct{ f *os.File }
+
+// NewReporter reports to the file number that the flag --ready-fd gives.
+func NewReporter(fd uintptr) *Reporter { return &Reporter{os.NewFile(fd, "ready")} }
+
+// stage says what is being done.
+func (r *Reporter) stage(text string) { r.send(report{Stage: text}) }
+
+// finish says how the start ended.
+func (r *Reporter) finish(err error) {
+	if err != nil {
+		r.send(report{Done: true, Error: err.Error(), Hint: hint.Of(err)})
+	} else {
+		r.send(report{Done: true})
+	}
+	if r != nil && r.f != nil {
+		r.f.Close()
+		r.f = nil
+	}
+}
+
+func (r *Reporter) send(rep report) {
+	if r == nil || r.f == nil {
+		return
+	}
+	b, err := json.Marshal(rep)
+	if err == nil {
+		r.f.Write(append(b, '\n')) // the command may be gone, which is its affair
+	}
+}

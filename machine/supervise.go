@@ -1,0 +1,233 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/hypervisor"
+)
+
+// GuestFiles are what the VM boots.
+type GuestFiles struct {
+	Kernel, Initrd string
+	System         string // image of the system disk
+}
+
+// Network carries the frames of the VM's network card. A VM has one for its
+// whole life.
+type Network interface {
+	// Serve moves frames until conn fails or ctx is done.
+	Serve(ctx context.Context, conn net.Conn, framing hypervisor.Framing) error
+	// BootArgs says how the guest sets its card up.
+	BootArgs() guest.BootArgs
+	// MAC is the address of the guest's card.
+	MAC() net.HardwareAddr
+}
+
+// Supervision is what a supervisor needs besides its machine's [Config].
+type Supervision struct {
+	Config
+	Driver  hypervisor.Driver
+	Guest   func(ctx context.Context) (GuestFiles, error) // makes the files ready; they are not changed
+	Network func() (Network, error)                       // nil for a VM without a network
+	CPUs    int
+	Memory  int64 // bytes
+	// BootTimeout bounds the boot; 0 means two minutes.
+	BootTimeout time.Duration
+	Debug       bool // have the guest log every step to its console
+	// Reporter is told how the start goes; nil where nobody waits.
+	Reporter *Reporter
+}
+
+// stopGrace is how long a supervisor that is told to end (SIGTERM, as when the
+// host shuts down) waits for the VM to shut down before it cuts the power.
+const stopGrace = 60 * time.Second
+
+// supervisor is one run of [Supervise].
+type supervisor struct {
+	Supervision
+	m     *Machine
+	log   *slog.Logger
+	rec   record
+	trace trace
+
+	// Both may be read once ready is closed: by then one of them is set.
+	vm    hypervisor.VM
+	err   error // why the VM did not come up
+	ready chan struct{}
+
+	cutStart context.CancelFunc // ends a start that is under way
+
+	vmGone chan struct{} // closed when the VM has ended; then vmErr says how
+	vmErr  error
+	closed chan struct{} // closed when the record of the end is written
+
+	mu       sync.Mutex
+	stopping bool
+	asked    bool // somebody asked for the end of the VM
+
+	tunnels tunnels
+}
+
+// Supervise runs the VM of a profile and returns when it is gone: nil after a
+// shutdown, else why it ended or could not start. When ctx is done, it shuts
+// the VM down. Where a supervisor of the profile runs already, there is nothing to do.
+func Supervise(ctx context.Context, cfg Supervision) error {
+	m, err := Open(cfg.Config)
+	if err != nil {
+		cfg.Reporter.finish(err)
+		return err
+	}
+	if cfg.BootTimeout == 0 {
+		cfg.BootTimeout = bootTimeout
+	}
+	s := &supervisor{
+		Supervision: cfg, m: m, log: m.cfg.Logger, trace: trace{begin: time.Now()},
+		ready: make(chan struct{}), vmGone: make(chan struct{}), closed: make(chan struct{}),
+	}
+	l, err := s.takeOver(ctx)
+	if err != nil || l == nil {
+		cfg.Reporter.finish(err)
+		return err
+	}
+	defer l.unlock()
+	err = s.run(ctx)
+	cfg.Reporter.finish(err) // where the start failed; else it has been finished
+	return err
+}
+
+// takeOver waits until the supervisor before this one has ended. The lock is
+// nil where it has no mind to.
+func (s *supervisor) takeOver(ctx context.Context) (*fileLock, error) {
+	ctx, cancel := context.WithTimeout(ctx, takeoverTimeout)
+	defer cancel()
+	path := s.m.path("supervisor.lock")
+	for {
+		round, cancel := context.WithTimeout(ctx, time.Second)
+		l, err := lock(round, path)
+		cancel()
+		switch {
+		case err == nil:
+			return l, nil
+		case !errors.Is(err, context.DeadlineExceeded):
+			return nil, err
+		case ctx.Err() != nil:
+			return nil, hint.New(errors.New("the supervisor before this one does not end"), "'lsub shutdown --force' ends it")
+		}
+		s.Reporter.stage("waiting for the last VM to end")
+		if st, err := s.m.Status(ctx); err == nil && !st.Stopping {
+			return nil, nil
+		}
+	}
+}
+
+// run serves the socket, and behind it the VM from start to end.
+func (s *supervisor) run(ctx context.Context) error {
+	ln, err := s.listen()
+	if err != nil {
+		return err
+	}
+	s.rec = record{Lsub: s.Version, PID: os.Getpid(), Socket: ln.Addr().String(), Started: s.trace.begin.UTC()}
+	if err := s.m.writeRecord(&s.rec); err != nil {
+		ln.Close()
+		return err
+	}
+	server := &http.Server{
+		Handler:           s.handler(),
+		ReadHeaderTimeout: answerTimeout,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	starting, cut := context.WithCancel(ctx)
+	defer cut()
+	s.cutStart = cut
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ln) }()
+
+	s.vm, s.err = s.start(starting)
+	close(s.ready)
+	s.Reporter.finish(s.err)
+	err = s.err
+	if err == nil {
+		s.log.Info("the VM is up", "took", s.trace.total())
+		err = s.supervise(ctx)
+	}
+	s.end(err)
+	ln.Close() // removes the socket
+	close(s.closed)
+	s.tunnels.close()
+
+	// Whoever asked for the end or waited for the start still gets the answer.
+	last, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if server.Shutdown(last) != nil {
+		server.Close()
+	}
+	<-served
+	return err
+}
+
+// supervise waits until the VM has ended, by itself or because ctx is done.
+func (s *supervisor) supervise(ctx context.Context) error {
+	select {
+	case <-s.vmGone:
+	case <-ctx.Done():
+		s.log.Info("told to end")
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
+		defer cancel()
+		if err := s.shutdown(grace, false); err != nil {
+			s.log.Warn("the VM does not shut down; its power is cut", "err", err)
+			s.shutdown(grace, true)
+		}
+		<-s.vmGone
+	}
+	return s.vmErr
+}
+
+// end records how the VM ended.
+func (s *supervisor) end(err error) {
+	s.mu.Lock()
+	s.stopping = true
+	asked := s.asked
+	s.mu.Unlock()
+	s.rec.Ended = time.Now().UTC()
+	s.rec.Clean = err == nil || asked || s.err != nil // a start that failed was reported
+	if err != nil {
+		s.rec.Reason = err.Error()
+	}
+	if err := s.m.writeRecord(&s.rec); err != nil {
+		s.log.Error("the end is not recorded", "err", err)
+	}
+	s.log.Info("the VM is gone", "err", err)
+}
+
+// listen opens the profile's socket in place of one that a supervisor left
+// which was killed: this one holds the lock.
+func (s *supervisor) listen() (net.Listener, error) {
+	dir, err := s.m.runtimeDir()
+	if err != nil {
+		return nil, err
+	}
+	path := filepath.Join(dir, "sock")
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("open the profile's socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return ln, nil
+}

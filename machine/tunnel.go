@@ -1,0 +1,87 @@
+package machine
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+)
+
+// copyBuffer is the size of a tunnel's buffers in bytes, for connections that
+// cannot move bytes between themselves.
+const copyBuffer = 256 << 10
+
+var copyBuffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }}
+
+// tunnels are the streams that are carried to and from the guest.
+type tunnels struct {
+	mu     sync.Mutex
+	closed bool
+	open   map[net.Conn]struct{}
+	wg     sync.WaitGroup
+}
+
+// run copies both ways between two connections until both directions have
+// ended, and closes them. An end of file in one direction is passed on and
+// leaves the other one open; a failure in either ends both. head was read from
+// down already.
+func (t *tunnels) run(down net.Conn, head []byte, up net.Conn) {
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		down.Close()
+		up.Close()
+		return
+	}
+	if t.open == nil {
+		t.open = map[net.Conn]struct{}{}
+	}
+	t.open[down], t.open[up] = struct{}{}, struct{}{}
+	t.wg.Add(1)
+	t.mu.Unlock()
+	defer t.wg.Done()
+
+	cut := func() { down.Close(); up.Close() }
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := up.Write(head); err != nil || pass(up, down) != nil {
+			cut()
+		}
+	})
+	wg.Go(func() {
+		if pass(down, up) != nil {
+			cut()
+		}
+	})
+	wg.Wait()
+	cut()
+	t.mu.Lock()
+	delete(t.open, down)
+	delete(t.open, up)
+	t.mu.Unlock()
+}
+
+// close cuts every tunnel and waits for their end.
+func (t *tunnels) close() {
+	t.mu.Lock()
+	t.closed = true
+	for c := range t.open {
+		c.Close()
+	}
+	t.mu.Unlock()
+	t.wg.Wait()
+}
+
+// pass copies one direction to its end of file, and passes that on.
+func pass(dst, src net.Conn) error {
+	buf := copyBuffers.Get().(*[copyBuffer]byte)
+	defer copyBuffers.Put(buf)
+	if _, err := io.CopyBuffer(dst, src, buf[:]); err != nil {
+		return err
+	}
+	h, ok := dst.(interface{ CloseWrite() error })
+	if !ok {
+		return errors.New("the connection cannot be closed one way")
+	}
+	return h.CloseWrite()
+}
