@@ -58,6 +58,9 @@ func (b *builder) build(ctx context.Context, initPkg, out string, refresh bool) 
 		return err
 	}
 	defer lock.Release()
+	if err := removeStale(b.cache, "tmp-", ""); err != nil { // of builds that were killed
+		return err
+	}
 
 	tree, debs, err := cachedTree(ctx, b, refresh)
 	if err != nil {
@@ -291,7 +294,7 @@ func hash(parts ...string) string {
 }
 
 // removeStale removes what the cache holds under names that begin with prefix,
-// except keep, and what builds that were killed left.
+// except keep.
 func removeStale(cache, prefix, keep string) error {
 	entries, err := os.ReadDir(cache)
 	if err != nil {
