@@ -181,3 +181,7 @@ func TestFakeStartErr(t *testing.T) {
 		t.Errorf("Check = %v, want %v", err, why)
 	}
 }
+
+func TestConformance(t *testing.T) {
+	hvtest.Conformance(t, hvtest.Harness{Driver: &hvtest.Fake{}, Config: config})
+}

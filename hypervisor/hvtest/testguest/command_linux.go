@@ -1,0 +1,161 @@
+package main
+
+import (
+	"crypto/rand"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+func command(line string) (string, error) {
+	words := strings.Fields(line)
+	if len(words) == 0 {
+		return "", fmt.Errorf("no command")
+	}
+	switch arg := words[1:]; words[0] {
+	case "panic":
+		return "", os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0)
+	case "disks":
+		return disks()
+	case "write":
+		if len(arg) != 2 {
+			return "", fmt.Errorf("write wants a serial and a number of MiB")
+		}
+		return "", write(arg[0], arg[1])
+	case "discard":
+		if len(arg) != 1 {
+			return "", fmt.Errorf("discard wants a serial")
+		}
+		return "", discard(arg[0])
+	case "nic":
+		return nic()
+	case "cmdline":
+		return read("/proc/cmdline")
+	}
+	return "", fmt.Errorf("unknown command %q", line)
+}
+
+func read(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	return strings.TrimSpace(string(b)), err
+}
+
+func disks() (string, error) {
+	dirs, err := filepath.Glob("/sys/block/vd*")
+	if err != nil {
+		return "", err
+	}
+	var out []string
+	for _, d := range dirs {
+		serial, err := read(d + "/serial")
+		if err != nil {
+			return "", err
+		}
+		size, err := read(d + "/size")
+		if err != nil {
+			return "", err
+		}
+		sectors, err := strconv.ParseInt(size, 10, 64)
+		if err != nil {
+			return "", err
+		}
+		mode := "rw"
+		if ro, err := read(d + "/ro"); err != nil {
+			return "", err
+		} else if ro == "1" {
+			mode = "ro"
+		}
+		out = append(out, fmt.Sprintf("%s:%d:%s", serial, sectors*512, mode))
+	}
+	return strings.Join(out, " "), nil
+}
+
+// device returns the device file of a disk.
+func device(serial string) (string, error) {
+	files, err := filepath.Glob("/sys/block/*/serial")
+	if err != nil {
+		return "", err
+	}
+	for _, f := range files {
+		if s, err := read(f); err == nil && s == serial {
+			return "/dev/" + filepath.Base(filepath.Dir(f)), nil
+		}
+	}
+	return "", fmt.Errorf("no disk has the serial %q", serial)
+}
+
+func write(serial, mib string) error {
+	n, err := strconv.Atoi(mib)
+	if err != nil {
+		return err
+	}
+	dev, err := device(serial)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(dev, os.O_WRONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	// O_DIRECT wants memory on a page boundary, which a mapping has.
+	block, err := unix.Mmap(-1, 0, 1<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		return err
+	}
+	defer unix.Munmap(block)
+	if _, err := rand.Read(block); err != nil {
+		return err
+	}
+	for range n {
+		if _, err := f.Write(block); err != nil {
+			return err
+		}
+	}
+	return f.Sync()
+}
+
+func discard(serial string) error {
+	dev, err := device(serial)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(dev, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	size, err := f.Seek(0, 2)
+	if err != nil {
+		return err
+	}
+	span := [2]uint64{0, uint64(size)}
+	// BLKDISCARD (_IO(0x12, 119)) reads two uint64 at its argument, which lives
+	// on this stack frame for the whole call.
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), 0x1277, uintptr(unsafe.Pointer(&span)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+func nic() (string, error) {
+	cards, err := filepath.Glob("/sys/class/net/e*")
+	if err != nil {
+		return "", err
+	}
+	if len(cards) == 0 {
+		return "", fmt.Errorf("no network card")
+	}
+	mac, err := read(cards[0] + "/address")
+	if err != nil {
+		return "", err
+	}
+	mtu, err := read(cards[0] + "/mtu")
+	return mac + " " + mtu, err
+}
