@@ -1,0 +1,134 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guestv1"
+	"github.com/lsub/lsub/guest/guestv1/guestv1connect"
+)
+
+// Config is what an agent works with.
+type Config struct {
+	Version string     // of lsub
+	Kernel  string     // release
+	Data    string     // where the data disk (btrfs) is mounted
+	Device  string     // the data disk's block device
+	Modules string     // folder with the kernel's modules; "" for none
+	DNS     netip.Addr // name server of the distros; invalid for none
+	Boot    []*guestv1.BootStep
+	// PowerOff ends the VM. The agent calls it when every distro is stopped.
+	PowerOff func()
+	Logger   *slog.Logger // nil discards
+}
+
+// Agent serves the guest protocol. It is safe for concurrent use.
+type Agent struct {
+	cfg   Config
+	log   *slog.Logger
+	store *store
+
+	mu       sync.Mutex
+	distros  map[string]*distro // that run, start or stop, by id
+	stopping bool               // no distro starts any more
+
+	server *http.Server // of the control port
+}
+
+// Open returns an agent over the data disk that is mounted at cfg.Data, and
+// removes what an import that was cut off has left there.
+func Open(cfg Config) (*Agent, error) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	st, err := openStore(cfg.Data, cfg.Logger)
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{cfg: cfg, log: cfg.Logger, store: st, distros: map[string]*distro{}}
+	mux := http.NewServeMux()
+	mux.Handle(guestv1connect.NewGuestHandler(control{a}, guest.ServerOptions()))
+	a.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	return a, nil
+}
+
+// ServeControl serves the Guest service on l until the agent powers off.
+func (a *Agent) ServeControl(l net.Listener) error { return a.server.Serve(l) }
+
+// ServeStreams serves streams on l until l fails.
+func (a *Agent) ServeStreams(l net.Listener) error {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go a.serveStream(conn)
+	}
+}
+
+// serveStream serves one stream: its request, then what the request asks for.
+func (a *Agent) serveStream(conn net.Conn) {
+	defer conn.Close()
+	r, w := guest.NewReader(conn), guest.NewWriter(conn)
+	var req guestv1.StreamRequest
+	conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if err := r.Expect(guest.FrameRequest, &req); err != nil {
+		a.log.Warn("stream without a request", "err", err)
+		return
+	}
+	conn.SetReadDeadline(time.Time{})
+	exit, err := a.handle(conn, r, w, &req)
+	if err != nil {
+		w.SendMessage(guest.FrameError, guest.ErrorMessage(err))
+		return
+	}
+	w.SendMessage(guest.FrameExit, exit)
+}
+
+func (a *Agent) handle(conn net.Conn, r *guest.Reader, w *guest.Writer, req *guestv1.StreamRequest) (*guestv1.Exit, error) {
+	if req.Version != a.cfg.Version {
+		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_VERSION, "run 'lsub shutdown'; the next command starts the VM with this version",
+			"the VM runs lsub %s, this is lsub %s", a.cfg.Version, req.Version)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	in := newInbox(w)
+	var controls chan controlFrame
+	if req.GetExec() != nil {
+		controls = make(chan controlFrame, 16)
+	}
+	go func() {
+		defer cancel() // the host is gone
+		in.fail(receive(r, in, controls))
+	}()
+	in.open()
+	switch k := req.Kind.(type) {
+	case *guestv1.StreamRequest_Exec:
+		return a.exec(ctx, k.Exec, in, controls, w)
+	case *guestv1.StreamRequest_ImportImage:
+		return &guestv1.Exit{}, a.store.importImage(ctx, k.ImportImage.Id, in)
+	}
+	return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "the stream asks for nothing")
+}
+
+// stopAll stops every distro, and keeps further ones from starting.
+func (a *Agent) stopAll(grace time.Duration) {
+	a.mu.Lock()
+	a.stopping = true
+	var all []*distro
+	for _, d := range a.distros {
+		all = append(all, d)
+	}
+	a.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, d := range all {
+		wg.Go(func() { d.stop(grace) })
+	}
+	wg.Wait()
+}

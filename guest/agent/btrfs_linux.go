@@ -1,0 +1,159 @@
+package agent
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The btrfs ioctls in use, from linux/btrfs.h: _IO[RW](0x94, nr, size).
+const (
+	btrfsSubvolCreate    = 0x5000940e // _IOW nr 14, struct btrfs_ioctl_vol_args
+	btrfsSnapCreateV2    = 0x50009417 // _IOW nr 23, struct btrfs_ioctl_vol_args_v2
+	btrfsSnapDestroy     = 0x5000940f // _IOW nr 15, struct btrfs_ioctl_vol_args
+	btrfsResize          = 0x50009403 // _IOW nr 3, struct btrfs_ioctl_vol_args
+	btrfsSubvolSetFlags  = 0x4008941a // _IOW nr 26, __u64
+	btrfsSubvolReadonly  = 1 << 1     // BTRFS_SUBVOL_RDONLY
+	btrfsSubvolInode     = 256        // BTRFS_FIRST_FREE_OBJECTID: the root of every subvolume
+	btrfsVolNameMax      = 4087       // BTRFS_PATH_NAME_MAX
+	btrfsSubvolV2NameMax = 4039       // BTRFS_SUBVOL_NAME_MAX
+)
+
+// volArgs is struct btrfs_ioctl_vol_args, 4096 bytes.
+type volArgs struct {
+	fd   int64
+	name [btrfsVolNameMax + 1]byte
+}
+
+// volArgsV2 is struct btrfs_ioctl_vol_args_v2, 4096 bytes.
+type volArgsV2 struct {
+	fd      int64
+	transid uint64
+	flags   uint64
+	unused  [4]uint64
+	name    [btrfsSubvolV2NameMax + 1]byte
+}
+
+// onParent calls an ioctl on the folder that holds path.
+func onParent(path string, req uint, args func(name string) unsafe.Pointer) error {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return ioctl(dir, req, args(filepath.Base(path)))
+}
+
+// ioctl passes a struct to the kernel. Sound as long as arg points to the
+// struct that req's size speaks of: each caller's is laid out as in
+// linux/btrfs.h, and lives until the call returns.
+func ioctl(f *os.File, req uint, arg unsafe.Pointer) error {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), uintptr(req), uintptr(arg))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+func newVolArgs(name string) unsafe.Pointer {
+	var a volArgs
+	copy(a.name[:btrfsVolNameMax], name)
+	return unsafe.Pointer(&a)
+}
+
+// createSubvolume makes an empty subvolume.
+func createSubvolume(path string) error {
+	if err := onParent(path, btrfsSubvolCreate, newVolArgs); err != nil {
+		return fmt.Errorf("create subvolume %s: %w", path, err)
+	}
+	return nil
+}
+
+// snapshot makes dst a snapshot of the subvolume src.
+func snapshot(src, dst string, readOnly bool) error {
+	from, err := os.Open(src)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	err = onParent(dst, btrfsSnapCreateV2, func(name string) unsafe.Pointer {
+		a := volArgsV2{fd: int64(from.Fd())}
+		if readOnly {
+			a.flags = btrfsSubvolReadonly
+		}
+		copy(a.name[:btrfsSubvolV2NameMax], name)
+		return unsafe.Pointer(&a)
+	})
+	if err != nil {
+		return fmt.Errorf("snapshot %s to %s: %w", src, dst, err)
+	}
+	return nil
+}
+
+// deleteSubvolume deletes a subvolume with all that is in it, and the
+// subvolumes that were made inside it.
+func deleteSubvolume(path string) error {
+	destroy := func() error { return onParent(path, btrfsSnapDestroy, newVolArgs) }
+	err := destroy()
+	if err == unix.ENOTEMPTY {
+		if err = deleteNested(path); err == nil {
+			err = destroy()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("delete subvolume %s: %w", path, err)
+	}
+	return nil
+}
+
+// deleteNested deletes the subvolumes below path: docker and machinectl make
+// some in a distro.
+func deleteNested(path string) error {
+	setReadOnly(path, false)
+	return filepath.WalkDir(path, func(p string, e os.DirEntry, err error) error {
+		if err != nil || !e.IsDir() || p == path {
+			return err
+		}
+		var st unix.Stat_t
+		if err := unix.Lstat(p, &st); err != nil || st.Ino != btrfsSubvolInode {
+			return err
+		}
+		if err := deleteSubvolume(p); err != nil {
+			return err
+		}
+		return filepath.SkipDir
+	})
+}
+
+// setReadOnly makes a subvolume read-only or writable.
+func setReadOnly(path string, on bool) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var flags uint64
+	if on {
+		flags = btrfsSubvolReadonly
+	}
+	if err := ioctl(f, btrfsSubvolSetFlags, unsafe.Pointer(&flags)); err != nil {
+		return fmt.Errorf("set flags of subvolume %s: %w", path, err)
+	}
+	return nil
+}
+
+// GrowFilesystem makes the btrfs that is mounted at path as large as its disk.
+func GrowFilesystem(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := ioctl(f, btrfsResize, newVolArgs("max")); err != nil {
+		return fmt.Errorf("grow %s: %w", path, err)
+	}
+	return nil
+}

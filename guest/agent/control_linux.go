@@ -1,0 +1,119 @@
+package agent
+
+import (
+	"context"
+	"regexp"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guestv1"
+)
+
+// control serves the Guest service.
+type control struct{ a *Agent }
+
+var validID = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,79}$`)
+})
+
+// checkDistro refuses what must not become part of a path.
+func checkDistro(d *guestv1.Distro) error {
+	if d == nil || !validID().MatchString(d.Id) {
+		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no distro id", d.GetId())
+	}
+	return nil
+}
+
+func (c control) Info(ctx context.Context, _ *connect.Request[guestv1.InfoRequest]) (*connect.Response[guestv1.InfoResponse], error) {
+	a := c.a
+	res := &guestv1.InfoResponse{Version: a.cfg.Version, Kernel: a.cfg.Kernel, Boot: a.cfg.Boot}
+	var err error
+	if res.Images, err = a.store.images(); err != nil {
+		return nil, err
+	}
+	ids, err := a.store.distros()
+	if err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	for _, id := range ids {
+		st := &guestv1.DistroState{Id: id}
+		if d := a.distros[id]; d != nil {
+			st = d.state()
+		}
+		res.Distros = append(res.Distros, st)
+	}
+	a.mu.Unlock()
+	res.MemoryTotal, res.MemoryAvailable = memory()
+	var fs unix.Statfs_t
+	if err := unix.Statfs(a.cfg.Data, &fs); err == nil {
+		res.DiskTotal = fs.Blocks * uint64(fs.Bsize)
+		res.DiskUsed = (fs.Blocks - fs.Bfree) * uint64(fs.Bsize)
+	}
+	return connect.NewResponse(res), nil
+}
+
+func (c control) CreateDistro(ctx context.Context, req *connect.Request[guestv1.CreateDistroRequest]) (*connect.Response[guestv1.CreateDistroResponse], error) {
+	if err := checkDistro(req.Msg.Distro); err != nil {
+		return nil, err
+	}
+	if err := c.a.store.createDistro(req.Msg.Distro.Id, req.Msg.Image, req.Msg.User); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&guestv1.CreateDistroResponse{}), nil
+}
+
+func (c control) DeleteDistro(ctx context.Context, req *connect.Request[guestv1.DeleteDistroRequest]) (*connect.Response[guestv1.DeleteDistroResponse], error) {
+	if err := checkDistro(&guestv1.Distro{Id: req.Msg.Id}); err != nil {
+		return nil, err
+	}
+	if d := c.a.lookup(req.Msg.Id); d != nil {
+		d.stop(0) // its files go: nothing in it is worth waiting for
+	}
+	if err := c.a.store.deleteDistro(req.Msg.Id); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&guestv1.DeleteDistroResponse{}), nil
+}
+
+func (c control) StartDistro(ctx context.Context, req *connect.Request[guestv1.StartDistroRequest]) (*connect.Response[guestv1.StartDistroResponse], error) {
+	d, err := c.a.start(ctx, req.Msg.Distro)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&guestv1.StartDistroResponse{State: d.state()}), nil
+}
+
+func (c control) StopDistro(ctx context.Context, req *connect.Request[guestv1.StopDistroRequest]) (*connect.Response[guestv1.StopDistroResponse], error) {
+	if err := checkDistro(&guestv1.Distro{Id: req.Msg.Id}); err != nil {
+		return nil, err
+	}
+	grace := time.Duration(req.Msg.TimeoutNs)
+	if grace <= 0 {
+		grace = stopGrace
+	}
+	res := &guestv1.StopDistroResponse{}
+	if d := c.a.lookup(req.Msg.Id); d != nil {
+		res.Killed = d.stop(grace)
+	}
+	return connect.NewResponse(res), nil
+}
+
+func (c control) Poweroff(ctx context.Context, _ *connect.Request[guestv1.PoweroffRequest]) (*connect.Response[guestv1.PoweroffResponse], error) {
+	a := c.a
+	a.log.Info("power off")
+	a.stopAll(stopGrace)
+	a.store.close()
+	go func() {
+		// Shutdown waits until this answer is on its way.
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		a.server.Shutdown(ctx)
+		a.cfg.PowerOff()
+	}()
+	return connect.NewResponse(&guestv1.PoweroffResponse{}), nil
+}

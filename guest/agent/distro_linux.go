@@ -1,0 +1,359 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guestv1"
+)
+
+const (
+	setUpTimeout = 30 * time.Second // until a distro's init runs
+	readyTimeout = 60 * time.Second // until its systemd lets commands in
+	stopGrace    = 30 * time.Second // until a distro that stops is killed
+	hangUpGrace  = 5 * time.Second  // until the sessions of one that stops are
+)
+
+// The inits that a distro can have.
+const (
+	initSystemd = "systemd"
+	initTiny    = "tiny"
+)
+
+// distro is a distro that runs, starts or stops. It is made by [Agent.start],
+// and forgotten by the agent when its PID 1 is gone.
+type distro struct {
+	a    *Agent
+	spec *guestv1.Distro
+
+	ready chan struct{} // closed when commands may enter, or err says why not
+	gone  chan struct{} // closed when nothing of it is left
+	err   error         // of the start
+
+	// Set before ready is closed.
+	pid       int
+	init      string
+	startedAt time.Time
+	cgroup    *cgroup
+	entrance  *entrance
+	console   *console
+
+	mu       sync.Mutex
+	stopping bool
+	sessions int
+	users    map[uint32]chan struct{} // user managers asked for; closed when up
+}
+
+// lookup returns a distro that runs, starts or stops, or nil.
+func (a *Agent) lookup(id string) *distro {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.distros[id]
+}
+
+// start returns the distro when commands may enter it, starting it where it
+// does not run. ctx bounds the wait, not the start.
+func (a *Agent) start(ctx context.Context, spec *guestv1.Distro) (*distro, error) {
+	if err := checkDistro(spec); err != nil {
+		return nil, err
+	}
+	for {
+		a.mu.Lock()
+		d := a.distros[spec.Id]
+		if d == nil {
+			if a.stopping {
+				a.mu.Unlock()
+				return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_START_FAILED, "", "the VM is shutting down")
+			}
+			if !exists(a.store.distroPath(spec.Id)) {
+				a.mu.Unlock()
+				return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no files of distro %s", spec.Name)
+			}
+			d = &distro{a: a, spec: spec, ready: make(chan struct{}), gone: make(chan struct{}), users: map[uint32]chan struct{}{}}
+			a.distros[spec.Id] = d
+			go d.run()
+		}
+		a.mu.Unlock()
+		wait := d.ready
+		if d.isStopping() {
+			wait = d.gone
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-wait:
+		}
+		if wait == d.gone {
+			continue
+		}
+		return d, d.err
+	}
+}
+
+func (d *distro) isStopping() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.stopping
+}
+
+func (d *distro) state() *guestv1.DistroState {
+	s := &guestv1.DistroState{Id: d.spec.Id}
+	select {
+	case <-d.ready:
+		if d.err != nil {
+			return s
+		}
+	default:
+		return s
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s.Running, s.Init, s.Sessions = true, d.init, int32(d.sessions)
+	s.StartedAtNs = d.startedAt.UnixNano()
+	return s
+}
+
+// run is the distro's life.
+func (d *distro) run() {
+	log := d.a.log.With("distro", d.spec.Name)
+	d.startedAt = time.Now()
+	cmd, err := d.boot()
+	if err == nil {
+		log.Info("distro started", "init", d.init, "pid", d.pid, "took", time.Since(d.startedAt))
+	} else {
+		log.Error("distro does not start", "err", err)
+		d.err = guest.Errorf(guestv1.ErrorCode_ERROR_CODE_START_FAILED, "", "start distro %s: %v", d.spec.Name, err)
+		d.mu.Lock()
+		d.stopping = true // later ones wait until it is gone, and try again
+		d.mu.Unlock()
+	}
+	if cmd != nil && err == nil {
+		close(d.ready)
+		cmd.Wait()
+		log.Info("distro ended", "status", cmd.ProcessState.String())
+	}
+	d.tidy(cmd)
+	d.a.mu.Lock()
+	delete(d.a.distros, d.spec.Id)
+	d.a.mu.Unlock()
+	if err != nil {
+		close(d.ready)
+	}
+	close(d.gone)
+}
+
+// tidy removes what is left of the distro when its PID 1 is gone, or ends it
+// where its start failed.
+func (d *distro) tidy(cmd *exec.Cmd) {
+	d.mu.Lock()
+	d.stopping = true
+	d.mu.Unlock()
+	if d.cgroup != nil {
+		d.cgroup.kill()
+	}
+	if cmd != nil && cmd.ProcessState == nil {
+		cmd.Process.Kill()
+		cmd.Wait()
+	}
+	if d.entrance != nil {
+		d.entrance.close()
+	}
+	if d.console != nil {
+		d.console.close()
+	}
+	if d.cgroup != nil {
+		if err := d.cgroup.remove(); err != nil {
+			d.a.log.Warn("remove a distro's cgroup", "distro", d.spec.Name, "err", err)
+		}
+	}
+}
+
+// boot starts the distro's init in namespaces of its own, and returns when
+// commands may enter. What it leaves half-made is for tidy.
+func (d *distro) boot() (cmd *exec.Cmd, err error) {
+	if d.cgroup, err = newCgroup(d.spec.Id); err != nil {
+		return nil, err
+	}
+	if d.console, err = openConsole(); err != nil {
+		return nil, err
+	}
+	cmd, status, err := d.startInit()
+	if err != nil {
+		return nil, err
+	}
+	defer status.Close()
+	d.pid = cmd.Process.Pid
+	if d.init, err = awaitSetUp(status); err != nil {
+		return cmd, d.withConsole(err)
+	}
+	if d.entrance, err = enter(d.pid); err != nil {
+		return cmd, err
+	}
+	if d.init == initSystemd {
+		if err := d.awaitReady(); err != nil {
+			return cmd, d.withConsole(err)
+		}
+	}
+	return cmd, nil
+}
+
+// startInit starts the process that becomes the distro's PID 1 ([DistroInit]),
+// and returns the socket on which it reports.
+func (d *distro) startInit() (*exec.Cmd, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	unix.SetNonblock(fds[0], true) // so that it has deadlines
+	ours, theirs := os.NewFile(uintptr(fds[0]), "status"), os.NewFile(uintptr(fds[1]), "status")
+	defer theirs.Close()
+	cfg := initConfig{
+		Device: d.a.cfg.Device, Subvolume: filepath.Join("distros", d.spec.Id), Hostname: d.spec.Name,
+		Modules: d.a.cfg.Modules, Console: d.console.path,
+	}
+	if d.a.cfg.DNS.IsValid() {
+		cfg.DNS = d.a.cfg.DNS.String()
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{"lsub-init", distroInitArg}
+	cmd.Env = []string{"container=lsub", "PATH=" + defaultPath, "TERM=linux"}
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.SysProcAttr = &unix.SysProcAttr{
+		Setsid:      true,
+		Cloneflags:  unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
+		UseCgroupFD: true, CgroupFD: int(d.cgroup.dir.Fd()),
+	}
+	if err := cmd.Start(); err != nil {
+		ours.Close()
+		return nil, nil, fmt.Errorf("start its init: %w", err)
+	}
+	if err := json.NewEncoder(ours).Encode(cfg); err != nil {
+		ours.Close()
+		cmd.Process.Kill()
+		cmd.Wait()
+		return nil, nil, err
+	}
+	return cmd, ours, nil
+}
+
+// awaitSetUp reads what the new PID 1 reports: the name of the init it
+// becomes, or "error: …".
+func awaitSetUp(status *os.File) (string, error) {
+	status.SetReadDeadline(time.Now().Add(setUpTimeout))
+	b, err := io.ReadAll(io.LimitReader(status, 64<<10))
+	if err != nil {
+		return "", fmt.Errorf("its init does not come up: %w", err)
+	}
+	name := string(bytes.TrimSpace(b))
+	if _, reason, failed := strings.Cut(name, "error: "); failed {
+		return "", errors.New(reason)
+	}
+	if name != initSystemd && name != initTiny {
+		return "", errors.New("its init died while it was set up")
+	}
+	return name, nil
+}
+
+// awaitReady waits until systemd has run the unit that says so. A systemd that
+// takes long is let in on, so that its trouble can be looked at.
+func (d *distro) awaitReady() error {
+	dir := fmt.Sprintf("/proc/%d/root%s", d.pid, readyDir)
+	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
+	defer cancel()
+	died, err := watchDeath(d.pid)
+	if err != nil {
+		return err
+	}
+	defer died.close()
+	err = awaitFile(ctx, dir, readyFile, died.c)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		d.a.log.Warn("systemd is not up yet; commands may enter all the same", "distro", d.spec.Name, "after", readyTimeout)
+		return nil
+	case errors.Is(err, errDied):
+		return errors.New("its systemd ended")
+	}
+	return err
+}
+
+func (d *distro) withConsole(err error) error {
+	if tail := d.console.tail(); tail != "" {
+		return fmt.Errorf("%w; its console said:\n%s", err, tail)
+	}
+	return err
+}
+
+// stop shuts the distro down and waits until nothing of it is left; it tells
+// whether it had to kill. With no grace it kills at once.
+func (d *distro) stop(grace time.Duration) (killed bool) {
+	select {
+	case <-d.ready:
+	case <-d.gone:
+	}
+	d.mu.Lock()
+	first := !d.stopping
+	d.stopping = true
+	d.mu.Unlock()
+	select {
+	case <-d.gone:
+		return false
+	default:
+	}
+	if !first && grace > 0 {
+		<-d.gone
+		return false
+	}
+	if grace <= 0 {
+		d.cgroup.kill()
+		<-d.gone
+		return true
+	}
+	d.a.log.Info("stop distro", "distro", d.spec.Name, "grace", grace)
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	go d.endSessions(min(grace, hangUpGrace))
+	if d.init == initSystemd {
+		unix.Kill(d.pid, sigPowerOff)
+	}
+	select {
+	case <-d.gone:
+		return false
+	case <-timer.C:
+	}
+	d.a.log.Warn("distro does not stop; kill it", "distro", d.spec.Name)
+	d.cgroup.kill()
+	<-d.gone
+	return true
+}
+
+// endSessions hangs the sessions up, as a terminal that closes does, and kills
+// those that stay: an interactive shell ignores SIGTERM, and systemd would
+// wait 90 seconds for it. A tiny init has nothing but sessions, so it ends
+// when they have.
+func (d *distro) endSessions(grace time.Duration) {
+	if d.init == initTiny {
+		unix.Kill(d.pid, unix.SIGTERM) // passed on to all processes
+	}
+	d.cgroup.signalSessions(unix.SIGHUP, unix.SIGCONT, unix.SIGTERM)
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	if d.cgroup.awaitNoSessions(ctx) != nil {
+		d.cgroup.killSessions()
+	}
+	if d.init == initTiny {
+		unix.Kill(d.pid, unix.SIGKILL)
+	}
+}

@@ -1,0 +1,370 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guestv1"
+)
+
+// exec runs a command in a distro for a stream, and returns how it ended. When
+// ctx is done, the host is gone: the command is hung up.
+func (a *Agent) exec(ctx context.Context, cmd *guestv1.Exec, in *inbox, controls <-chan controlFrame, w *guest.Writer) (*guestv1.Exit, error) {
+	d, err := a.start(ctx, cmd.Distro)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	d.sessions++
+	d.mu.Unlock()
+	defer func() {
+		d.mu.Lock()
+		d.sessions--
+		d.mu.Unlock()
+	}()
+	p, err := d.spawn(ctx, cmd)
+	if err != nil {
+		return nil, err
+	}
+	return p.serve(ctx, in, controls, w)
+}
+
+// process is a command that runs in a distro, and our ends of its stdio.
+type process struct {
+	proc   *os.Process
+	stdin  *os.File // nil on a terminal
+	stdout *os.File // nil on a terminal
+	stderr *os.File // nil on a terminal
+	tty    *os.File // master of the terminal, or nil
+}
+
+// spawn starts a command in the distro.
+func (d *distro) spawn(ctx context.Context, cmd *guestv1.Exec) (*process, error) {
+	var (
+		p   *process
+		who *account
+		err error
+	)
+	gone := guest.Errorf(guestv1.ErrorCode_ERROR_CODE_START_FAILED, "", "distro %s is stopping", d.spec.Name)
+	if !d.entrance.do(func() { who, err = d.account(cmd.User) }) {
+		return nil, gone
+	}
+	if err != nil {
+		return nil, err
+	}
+	d.awaitUserManager(ctx, who)
+	if !d.entrance.do(func() { p, err = d.fork(cmd, who) }) {
+		return nil, gone
+	}
+	return p, err
+}
+
+// account looks the user up. It runs on the entrance.
+func (d *distro) account(user string) (*account, error) {
+	passwd, err := os.ReadFile("/etc/passwd")
+	if err != nil && !os.IsNotExist(err) {
+		return nil, err
+	}
+	group, err := os.ReadFile("/etc/group")
+	if err != nil && !os.IsNotExist(err) {
+		return nil, err
+	}
+	return findAccount(passwd, group, user)
+}
+
+// fork starts the command as the user. It runs on the entrance.
+func (d *distro) fork(cmd *guestv1.Exec, who *account) (*process, error) {
+	env := environment(who, cmd)
+	argv, file, err := command(cmd, who, env)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := workingFolder(cmd.Cwd, who)
+	if err != nil {
+		return nil, err
+	}
+	group, err := d.cgroup.sessions()
+	if err != nil {
+		return nil, err
+	}
+	defer group.Close()
+	attr := &os.ProcAttr{Dir: dir, Env: env, Sys: &unix.SysProcAttr{
+		Setsid:      true,
+		UseCgroupFD: true, CgroupFD: int(group.Fd()),
+		Credential: &syscall.Credential{Uid: who.uid, Gid: who.gid, Groups: who.groups},
+	}}
+	p := &process{}
+	theirs, err := p.openStdio(cmd, who)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		for _, f := range theirs {
+			f.Close()
+		}
+	}()
+	attr.Files = theirs
+	if p.tty != nil {
+		attr.Sys.Setctty, attr.Sys.Ctty = true, 0
+	}
+	if p.proc, err = os.StartProcess(file, argv, attr); err != nil {
+		p.close()
+		return nil, startError(err, file, dir)
+	}
+	return p, nil
+}
+
+// openStdio makes the command's stdio, and returns its side of it.
+func (p *process) openStdio(cmd *guestv1.Exec, who *account) ([]*os.File, error) {
+	if cmd.Tty {
+		master, slave, _, err := openPTY("/dev/ptmx")
+		if err != nil {
+			return nil, err
+		}
+		p.tty = master
+		p.resize(uint16(cmd.Rows), uint16(cmd.Cols))
+		slave.Chown(int(who.uid), 5) // group tty, as devpts gives it; the owner may be changed by anybody's mesg
+		return []*os.File{slave, slave, slave}, nil
+	}
+	var theirs []*os.File
+	pipe := func(ours **os.File, weWrite bool) error {
+		r, w, err := os.Pipe()
+		if err != nil {
+			return err
+		}
+		if weWrite {
+			*ours, theirs = w, append(theirs, r)
+		} else {
+			*ours, theirs = r, append(theirs, w)
+			// Room for a whole frame: fewer turns between the two.
+			unix.FcntlInt(r.Fd(), unix.F_SETPIPE_SZ, guest.MaxPayload)
+			unix.SetNonblock(int(r.Fd()), true) // which Fd took away
+		}
+		return nil
+	}
+	for _, err := range []error{pipe(&p.stdin, true), pipe(&p.stdout, false), pipe(&p.stderr, false)} {
+		if err != nil {
+			p.close()
+			for _, f := range theirs {
+				f.Close()
+			}
+			return nil, err
+		}
+	}
+	return theirs, nil
+}
+
+func (p *process) close() {
+	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr, p.tty} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+func (p *process) resize(rows, cols uint16) {
+	if p.tty == nil || rows == 0 || cols == 0 {
+		return
+	}
+	if rc, err := p.tty.SyscallConn(); err == nil {
+		rc.Control(func(fd uintptr) {
+			unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols})
+		})
+	}
+}
+
+// environment is the command's: the user's own, then the distro's, then the
+// host's wishes. It runs on the entrance.
+func environment(who *account, cmd *guestv1.Exec) []string {
+	env := []string{
+		"PATH=" + defaultPath, "HOME=" + who.home, "USER=" + who.name, "LOGNAME=" + who.name,
+		"SHELL=" + who.shell, "LANG=C.UTF-8",
+	}
+	run := fmt.Sprintf("/run/user/%d", who.uid)
+	if exists(run) {
+		env = append(env, "XDG_RUNTIME_DIR="+run)
+		if exists(run + "/bus") {
+			env = append(env, "DBUS_SESSION_BUS_ADDRESS=unix:path="+run+"/bus")
+		}
+	}
+	if b, err := os.ReadFile("/etc/environment"); err == nil {
+		for line := range strings.Lines(string(b)) {
+			line = strings.TrimPrefix(strings.TrimSpace(line), "export ")
+			if k, v, ok := strings.Cut(line, "="); ok && k != "" && k[0] != '#' {
+				env = append(env, k+"="+strings.Trim(v, `"'`))
+			}
+		}
+	}
+	for _, e := range cmd.Env {
+		env = append(env, string(e))
+	}
+	return lastWins(env)
+}
+
+// lastWins keeps the last value of each variable.
+func lastWins(env []string) []string {
+	at := map[string]int{}
+	var out []string
+	for _, e := range env {
+		k, _, _ := strings.Cut(e, "=")
+		if i, ok := at[k]; ok {
+			out[i] = e
+			continue
+		}
+		at[k] = len(out)
+		out = append(out, e)
+	}
+	return out
+}
+
+func lookupEnv(env []string, key string) string {
+	for _, e := range env {
+		if k, v, _ := strings.Cut(e, "="); k == key {
+			return v
+		}
+	}
+	return ""
+}
+
+// command returns the argument list and the program's path. It runs on the
+// entrance.
+func command(cmd *guestv1.Exec, who *account, env []string) (argv []string, file string, err error) {
+	for _, a := range cmd.Argv {
+		argv = append(argv, string(a))
+	}
+	switch {
+	case len(argv) == 0:
+		argv, file = []string{"-" + path.Base(who.shell)}, who.shell
+	case cmd.Login && len(argv) == 1:
+		// One word is a line of shell, as with ssh.
+		argv, file = []string{"-" + path.Base(who.shell), "-c", argv[0]}, who.shell
+	case cmd.Login:
+		// Several are an argument list, kept as it is.
+		argv, file = append([]string{"-" + path.Base(who.shell), "-c", `exec "$@"`, who.shell}, argv...), who.shell
+	default:
+		file = argv[0]
+	}
+	if strings.ContainsRune(file, 0) {
+		return nil, "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "the command has a NUL byte")
+	}
+	if strings.Contains(file, "/") {
+		return argv, file, nil
+	}
+	if file == "" {
+		return nil, "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND, "", "the command is empty")
+	}
+	for _, dir := range strings.Split(lookupEnv(env, "PATH"), ":") {
+		p := path.Join("/", dir, file)
+		if info, err := os.Stat(p); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return argv, p, nil
+		}
+	}
+	return nil, "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND, "", "command not found: %s", file)
+}
+
+// workingFolder resolves the folder that a command starts in. It runs on the
+// entrance.
+func workingFolder(cwd string, who *account) (string, error) {
+	isDir := func(p string) bool {
+		info, err := os.Stat(p)
+		return err == nil && info.IsDir()
+	}
+	if cwd == "" || cwd == "~" {
+		if isDir(who.home) {
+			return who.home, nil
+		}
+		return "/", nil
+	}
+	dir := cwd
+	if rest, ok := strings.CutPrefix(cwd, "~/"); ok {
+		dir = path.Join(who.home, rest)
+	}
+	if !path.IsAbs(dir) || !isDir(dir) {
+		return "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_FOLDER, "", "no folder %s in the distro", cwd)
+	}
+	return dir, nil
+}
+
+// startError says why a program could not be started.
+func startError(err error, file, dir string) error {
+	switch {
+	case errors.Is(err, unix.ENOENT) && !exists(file):
+		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND, "", "command not found: %s", file)
+	case errors.Is(err, unix.ENOENT):
+		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE, "", "run %s: its interpreter is missing", file)
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.ENOEXEC), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
+		var errno unix.Errno
+		errors.As(err, &errno)
+		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE, "", "run %s in %s: %v", file, dir, errno)
+	case errors.Is(err, unix.E2BIG):
+		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "run %s: its arguments are too long", file)
+	}
+	return err
+}
+
+// awaitUserManager waits until the user's systemd runs (systemctl --user, the
+// session bus), for an ordinary user's first command in a distro.
+func (d *distro) awaitUserManager(ctx context.Context, who *account) {
+	if d.init != initSystemd || who.uid < 1000 || who.uid > 60000 {
+		return
+	}
+	d.mu.Lock()
+	up, asked := d.users[who.uid]
+	if !asked {
+		up = make(chan struct{})
+		d.users[who.uid] = up
+	}
+	d.mu.Unlock()
+	if !asked {
+		go func() {
+			defer close(up)
+			d.startUserManager(who)
+		}()
+	}
+	select {
+	case <-up:
+	case <-ctx.Done():
+	}
+}
+
+// startUserManager asks systemd for it, and waits for systemd's answer.
+func (d *distro) startUserManager(who *account) {
+	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
+	defer cancel()
+	var p *process
+	var err error
+	cmd := &guestv1.Exec{Cwd: "/", Argv: [][]byte{[]byte("systemctl"), []byte("start"), fmt.Appendf(nil, "user@%d.service", who.uid)}}
+	root := &account{name: "root", home: "/root", shell: "/bin/sh"}
+	if !d.entrance.do(func() { p, err = d.fork(cmd, root) }) {
+		return
+	}
+	if err == nil {
+		p.stdin.Close()
+		stop := context.AfterFunc(ctx, func() { p.proc.Kill() })
+		defer stop()
+		go io.Copy(io.Discard, p.stdout)
+		said, _ := io.ReadAll(io.LimitReader(p.stderr, 4096))
+		var st *os.ProcessState
+		if st, err = p.proc.Wait(); err == nil && !st.Success() {
+			err = fmt.Errorf("%s: %s", st, strings.TrimSpace(string(said)))
+		}
+		p.close()
+	}
+	if err != nil {
+		d.a.log.Warn("no user manager", "distro", d.spec.Name, "user", who.name, "err", err)
+	}
+}
+
+// hangUpDelay is how long a terminal is read on after its command has ended,
+// where others still hold it open.
+const hangUpDelay = 150 * time.Millisecond

@@ -1,0 +1,139 @@
+package agent
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/lsub/lsub/guest"
+)
+
+// inbox holds the stdin bytes of a stream that arrived and were not read yet:
+// at most the window that the host was granted, so that frames behind them
+// (signals) are never held up. It is an io.Reader for one goroutine.
+type inbox struct {
+	w *guest.Writer
+
+	mu     sync.Mutex
+	filled sync.Cond
+	chunks [][]byte
+	size   int   // bytes in chunks
+	freed  int   // bytes read and not yet granted again
+	err    error // why no more comes: io.EOF, or what broke the stream
+}
+
+func newInbox(w *guest.Writer) *inbox {
+	in := &inbox{w: w}
+	in.filled.L = &in.mu
+	return in
+}
+
+// open grants the first window, which also tells the host that its request was
+// taken on.
+func (in *inbox) open() { in.grant(guest.StdinWindow) }
+
+func (in *inbox) grant(n int) {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], uint32(n))
+	in.w.Send(guest.FrameWindow, b[:]) // a broken stream shows when it is read
+}
+
+// put adds a copy of p; an empty p is the end of the input.
+func (in *inbox) put(p []byte) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	switch {
+	case in.err != nil:
+		return nil // after the end: nobody reads it
+	case len(p) == 0:
+		in.err = io.EOF
+	case in.size+in.freed+len(p) > guest.StdinWindow:
+		return errors.New("more input than was granted")
+	default:
+		in.chunks = append(in.chunks, append([]byte(nil), p...))
+		in.size += len(p)
+	}
+	in.filled.Broadcast()
+	return nil
+}
+
+// fail ends the input with err, where it has not ended yet.
+func (in *inbox) fail(err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.err == nil {
+		if err == nil || errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		in.err = err
+	}
+	in.filled.Broadcast()
+}
+
+// Read waits for bytes. It returns io.EOF only where the host said that the
+// input is whole.
+func (in *inbox) Read(p []byte) (int, error) {
+	in.mu.Lock()
+	for len(in.chunks) == 0 && in.err == nil {
+		in.filled.Wait()
+	}
+	if len(in.chunks) == 0 {
+		defer in.mu.Unlock()
+		return 0, in.err
+	}
+	n := copy(p, in.chunks[0])
+	if in.chunks[0] = in.chunks[0][n:]; len(in.chunks[0]) == 0 {
+		in.chunks = in.chunks[1:]
+	}
+	in.size -= n
+	in.freed += n
+	give := 0
+	if in.freed >= guest.StdinWindow/4 && in.err == nil {
+		give, in.freed = in.freed, 0
+	}
+	in.mu.Unlock()
+	if give > 0 {
+		in.grant(give)
+	}
+	return n, nil
+}
+
+// controlFrame is a signal or a resize.
+type controlFrame struct {
+	signal     int // 0 for a resize
+	rows, cols uint16
+}
+
+// receive sorts the host's frames until the stream ends. It returns nil at the
+// end of the stream.
+func receive(r *guest.Reader, in *inbox, controls chan<- controlFrame) error {
+	for {
+		t, p, err := r.Next()
+		if err != nil {
+			return err
+		}
+		switch {
+		case t == guest.FrameStdin:
+			if err := in.put(p); err != nil {
+				return err
+			}
+		case t == guest.FrameSignal && len(p) == 1 && controls != nil:
+			pass(controls, controlFrame{signal: int(p[0])})
+		case t == guest.FrameResize && len(p) == 4 && controls != nil:
+			pass(controls, controlFrame{rows: binary.BigEndian.Uint16(p), cols: binary.BigEndian.Uint16(p[2:])})
+		default:
+			return fmt.Errorf("unexpected frame of type %d with %d bytes", t, len(p))
+		}
+	}
+}
+
+// pass drops c where sixteen others wait: a command not yet
+// started gets no more than those.
+func pass(controls chan<- controlFrame, c controlFrame) {
+	select {
+	case controls <- c:
+	default:
+	}
+}

@@ -1,0 +1,331 @@
+package agent
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guestv1"
+)
+
+// prepareDistro makes a new distro's own what images share: its machine id,
+// and the account of its user. All paths are resolved beneath dir.
+func prepareDistro(dir string, user *guestv1.User) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	// With an id that is there, systemd does not take the boot for a first
+	// one, which would preset every unit anew.
+	if _, err := root.Stat("etc"); err == nil {
+		var id [16]byte
+		rand.Read(id[:])
+		root.Remove("etc/machine-id")
+		if err := root.WriteFile("etc/machine-id", []byte(hex.EncodeToString(id[:])+"\n"), 0o444); err != nil {
+			return err
+		}
+	}
+	if user == nil || user.Uid == 0 {
+		return nil
+	}
+	return addAccount(root, user.Name, int(user.Uid))
+}
+
+// addAccount makes an account with a home folder, a group of its own, and sudo
+// rights without a password. Where the name exists, it gets the rights only;
+// where the uid is taken, the account gets the next free one.
+func addAccount(root *os.Root, name string, uid int) error {
+	if !validAccount(name) {
+		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no user name", name)
+	}
+	passwd, err := readTable(root, "etc/passwd")
+	if err != nil {
+		return err
+	}
+	group, err := readTable(root, "etc/group")
+	if err != nil {
+		return err
+	}
+	if passwd.find(0, name) == nil {
+		uid = passwd.free(2, uid)
+		gid := group.free(2, uid)
+		home := "/home/" + name
+		if !group.has(name) {
+			group.add(name, "x", strconv.Itoa(gid), "")
+		} else {
+			gid, _ = strconv.Atoi(group.find(0, name)[2])
+		}
+		passwd.add(name, "x", strconv.Itoa(uid), strconv.Itoa(gid), "", home, loginShell(root))
+		if err := makeHome(root, home[1:], uid, gid); err != nil {
+			return err
+		}
+		if err := addShadow(root, name); err != nil {
+			return err
+		}
+		if err := addSubordinate(root, name); err != nil {
+			return err
+		}
+	}
+	for _, g := range []string{"sudo", "wheel", "adm", "users"} {
+		group.join(g, name)
+	}
+	if err := group.write(root); err != nil {
+		return err
+	}
+	if err := passwd.write(root); err != nil {
+		return err
+	}
+	if _, err := root.Stat("etc/sudoers.d"); err != nil {
+		return nil // no sudo: nothing to allow
+	}
+	return root.WriteFile("etc/sudoers.d/90-lsub-"+name, []byte(name+" ALL=(ALL:ALL) NOPASSWD: ALL\n"), 0o440)
+}
+
+// validAccount holds names to what useradd of the big distros accepts.
+func validAccount(name string) bool {
+	if name == "" || len(name) > 32 || name[0] == '-' || (name[0] >= '0' && name[0] <= '9') {
+		return false
+	}
+	return strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_-.") == "" && name[0] != '.'
+}
+
+func loginShell(root *os.Root) string {
+	for _, sh := range []string{"bin/bash", "usr/bin/bash"} {
+		if _, err := root.Stat(sh); err == nil {
+			return "/bin/bash"
+		}
+	}
+	return "/bin/sh"
+}
+
+// makeHome copies /etc/skel to a new home folder.
+func makeHome(root *os.Root, home string, uid, gid int) error {
+	if err := root.MkdirAll(path.Dir(home), 0o755); err != nil {
+		return err
+	}
+	if err := root.Mkdir(home, 0o700); err != nil {
+		if os.IsExist(err) {
+			return nil // somebody's: left as it is
+		}
+		return err
+	}
+	skel := "etc/skel"
+	err := fs.WalkDir(root.FS(), skel, func(p string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // no skel: an empty home
+		}
+		dst := path.Join(home, strings.TrimPrefix(p, skel))
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		switch {
+		case p == skel:
+		case e.IsDir():
+			err = root.Mkdir(dst, info.Mode().Perm())
+		case info.Mode().IsRegular():
+			var b []byte
+			if b, err = root.ReadFile(p); err == nil {
+				err = root.WriteFile(dst, b, info.Mode().Perm())
+			}
+		default:
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return root.Lchown(dst, uid, gid)
+	})
+	if err != nil {
+		return err
+	}
+	return root.Lchown(home, uid, gid)
+}
+
+// addShadow locks the password: entering needs none, and nothing else may.
+func addShadow(root *os.Root, name string) error {
+	for _, f := range []struct{ file, line string }{
+		{"etc/shadow", name + ":*:19000:0:99999:7:::"},
+		{"etc/gshadow", name + ":*::"},
+	} {
+		if err := appendLine(root, f.file, f.line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addSubordinate gives the account the 65,536 ids that rootless containers
+// use, after those of others.
+func addSubordinate(root *os.Root, name string) error {
+	for _, file := range []string{"etc/subuid", "etc/subgid"} {
+		t, err := readTable(root, file)
+		if err != nil {
+			return err
+		}
+		next := 100000
+		for _, row := range t.rows {
+			if len(row) == 3 {
+				first, _ := strconv.Atoi(row[1])
+				n, _ := strconv.Atoi(row[2])
+				next = max(next, first+n)
+			}
+		}
+		t.add(name, strconv.Itoa(next), "65536")
+		if err := t.write(root); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// appendLine adds a line to a file that exists; one that does not is left so.
+func appendLine(root *os.Root, file, line string) error {
+	b, err := root.ReadFile(file)
+	if err != nil {
+		return nil
+	}
+	if len(b) > 0 && b[len(b)-1] != '\n' {
+		b = append(b, '\n')
+	}
+	return replaceFile(root, file, append(b, line+"\n"...))
+}
+
+// replaceFile replaces a file's content, keeping its mode and owner.
+func replaceFile(root *os.Root, file string, content []byte) error {
+	f, err := root.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(content); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}
+
+// table is a file of colon-separated rows, such as /etc/passwd.
+type table struct {
+	file string
+	rows [][]string
+}
+
+// readTable reads a file; one that does not exist is an empty table.
+func readTable(root *os.Root, file string) (*table, error) {
+	b, err := root.ReadFile(file)
+	if err != nil && !os.IsNotExist(err) {
+		return nil, err
+	}
+	return parseTable(file, b), nil
+}
+
+func parseTable(file string, b []byte) *table {
+	t := &table{file: file}
+	for line := range strings.Lines(string(b)) {
+		if line = strings.TrimRight(line, "\n"); line != "" {
+			t.rows = append(t.rows, strings.Split(line, ":"))
+		}
+	}
+	return t
+}
+
+func (t *table) write(root *os.Root) error {
+	var b strings.Builder
+	for _, r := range t.rows {
+		b.WriteString(strings.Join(r, ":") + "\n")
+	}
+	return replaceFile(root, t.file, []byte(b.String()))
+}
+
+func (t *table) add(row ...string) { t.rows = append(t.rows, row) }
+
+// find returns the first row whose column holds value, or nil.
+func (t *table) find(column int, value string) []string {
+	for _, r := range t.rows {
+		if len(r) > max(column, 2) && r[column] == value {
+			return r
+		}
+	}
+	return nil
+}
+
+func (t *table) has(name string) bool { return t.find(0, name) != nil }
+
+// free returns id, or the next one that no row has in the column.
+func (t *table) free(column, id int) int {
+	for t.find(column, strconv.Itoa(id)) != nil {
+		id++
+	}
+	return id
+}
+
+// join makes name a member of a group that exists.
+func (t *table) join(group, name string) {
+	row := t.find(0, group)
+	if len(row) < 4 {
+		return
+	}
+	members := strings.FieldsFunc(row[3], func(r rune) bool { return r == ',' })
+	if !slices.Contains(members, name) {
+		row[3] = strings.Join(append(members, name), ",")
+	}
+}
+
+// account is a row of /etc/passwd with the groups it is in.
+type account struct {
+	name   string
+	uid    uint32
+	gid    uint32
+	groups []uint32
+	home   string
+	shell  string
+}
+
+// findAccount looks a user up by name or uid. Without a passwd file, root is
+// there all the same.
+func findAccount(passwd, group []byte, user string) (*account, error) {
+	if user == "" {
+		user = "root"
+	}
+	t := parseTable("", passwd)
+	row := t.find(0, user)
+	if row == nil {
+		row = t.find(2, user)
+	}
+	if len(row) < 7 {
+		if user == "root" || user == "0" {
+			return &account{name: "root", home: "/root", shell: "/bin/sh"}, nil
+		}
+		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_USER, "", "no user %q in the distro", user)
+	}
+	uid, err1 := strconv.ParseUint(row[2], 10, 32)
+	gid, err2 := strconv.ParseUint(row[3], 10, 32)
+	if err1 != nil || err2 != nil {
+		return nil, fmt.Errorf("the row of %s in /etc/passwd has no ids", row[0])
+	}
+	a := &account{name: row[0], uid: uint32(uid), gid: uint32(gid), home: row[5], shell: row[6]}
+	if a.shell == "" {
+		a.shell = "/bin/sh"
+	}
+	if a.home == "" {
+		a.home = "/"
+	}
+	a.groups = []uint32{a.gid}
+	for _, g := range parseTable("", group).rows {
+		if len(g) < 4 || !slices.Contains(strings.Split(g[3], ","), a.name) {
+			continue
+		}
+		if id, err := strconv.ParseUint(g[2], 10, 32); err == nil && uint32(id) != a.gid {
+			a.groups = append(a.groups, uint32(id))
+		}
+	}
+	return a, nil
+}

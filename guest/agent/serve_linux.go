@@ -1,0 +1,141 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guestv1"
+)
+
+// serve moves a command's stdio until it ends. What it leaves running in the
+// background may go on; its last output is read, but not waited for.
+func (p *process) serve(ctx context.Context, in *inbox, controls <-chan controlFrame, w *guest.Writer) (*guestv1.Exit, error) {
+	defer p.close()
+	hangUp := context.AfterFunc(ctx, func() { p.signal(int(unix.SIGHUP)) })
+	defer hangUp()
+	go p.feed(in)
+	ended := make(chan struct{})
+	var outputs, passing sync.WaitGroup
+	outputs.Go(func() { copyFrames(w, guest.FrameStdout, p.output()) })
+	if p.stderr != nil {
+		outputs.Go(func() { copyFrames(w, guest.FrameStderr, p.stderr) })
+	}
+	passing.Go(func() { p.obey(controls, ended) })
+
+	st, err := p.proc.Wait()
+	close(ended)
+	passing.Wait()
+	if p.tty != nil {
+		// What the command wrote last may still be on its way through the
+		// terminal; its end comes when nobody holds the terminal any more.
+		p.tty.SetReadDeadline(time.Now().Add(hangUpDelay))
+	} else {
+		p.stdout.SetReadDeadline(time.Now())
+		p.stderr.SetReadDeadline(time.Now())
+	}
+	outputs.Wait()
+	if p.tty == nil {
+		drain(w, guest.FrameStdout, p.stdout)
+		drain(w, guest.FrameStderr, p.stderr)
+	}
+	if err != nil {
+		return nil, err
+	}
+	ws := st.Sys().(syscall.WaitStatus)
+	if ws.Signaled() {
+		return &guestv1.Exit{Signal: int32(ws.Signal())}, nil
+	}
+	return &guestv1.Exit{Code: int32(ws.ExitStatus())}, nil
+}
+
+func (p *process) output() *os.File {
+	if p.tty != nil {
+		return p.tty
+	}
+	return p.stdout
+}
+
+// feed passes the host's input on until its end, or until nobody reads it.
+func (p *process) feed(in *inbox) {
+	if p.tty == nil {
+		io.Copy(p.stdin, in)
+		p.stdin.Close()
+		return
+	}
+	if _, err := io.Copy(p.tty, in); err == nil {
+		p.tty.Write([]byte{4}) // the end of a host's input that is no terminal: Ctrl-D
+	}
+}
+
+// obey passes signals and sizes on until the command has ended, after which
+// its process id may be another's.
+func (p *process) obey(controls <-chan controlFrame, ended <-chan struct{}) {
+	for {
+		select {
+		case <-ended:
+			return
+		case c := <-controls:
+			if c.signal != 0 {
+				p.signal(c.signal)
+			} else {
+				p.resize(c.rows, c.cols)
+			}
+		}
+	}
+}
+
+// signal sends a signal to the command's process group, which is its own.
+func (p *process) signal(sig int) {
+	if sig > 0 && sig <= 64 {
+		unix.Kill(-p.proc.Pid, unix.Signal(sig))
+	}
+}
+
+// copyFrames sends what f has until its end, an error, or its deadline. When
+// the host is gone, the rest is read and thrown away, so that a command that
+// survives its hang-up does not stand still.
+func copyFrames(w *guest.Writer, t guest.FrameType, f *os.File) {
+	buf := make([]byte, guest.HeaderSize+128<<10)
+	broken := false
+	for {
+		n, err := f.Read(buf[guest.HeaderSize:])
+		if n > 0 && !broken {
+			broken = w.SendBuffer(t, buf[:guest.HeaderSize+n]) != nil
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// drain sends what a pipe still holds, without waiting for more.
+func drain(w *guest.Writer, t guest.FrameType, f *os.File) {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return
+	}
+	f.SetReadDeadline(time.Time{})
+	buf := make([]byte, guest.HeaderSize+64<<10)
+	for {
+		var n int
+		var rerr error
+		rc.Read(func(fd uintptr) bool {
+			n, rerr = unix.Read(int(fd), buf[guest.HeaderSize:])
+			return true
+		})
+		if errors.Is(rerr, unix.EINTR) {
+			continue
+		}
+		if n <= 0 || w.SendBuffer(t, buf[:guest.HeaderSize+n]) != nil {
+			return
+		}
+	}
+}

@@ -1,0 +1,362 @@
+package agent
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/rootfs"
+)
+
+var errBadArchive = errors.New("bad archive")
+
+// unpack makes the tree of an uncompressed tar archive in the folder dir, which
+// exists and is empty. Nothing is ever made outside dir, whatever the archive
+// says: names are checked by package rootfs, and resolved by the kernel
+// beneath dir without following symbolic links.
+//
+// Owners, modes, times and extended attributes are kept where the caller may
+// set them; as root all are.
+func unpack(dir string, archive io.Reader) error {
+	root, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", dir, err)
+	}
+	u := &unpacker{root: root, parent: -1, asRoot: os.Geteuid() == 0, buf: make([]byte, 256<<10)}
+	defer u.close()
+	tr := tar.NewReader(archive)
+	var st rootfs.State
+	for {
+		h, err := tr.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return archiveError(err)
+		}
+		if err := rootfs.CheckHeader(h, &st); err != nil {
+			return err
+		}
+		if rootfs.Skip(h) {
+			continue
+		}
+		if err := u.entry(h, tr); err != nil {
+			return fmt.Errorf("unpack %s: %w", h.Name, err)
+		}
+	}
+	// The bytes after the end marker: the sender is done only when they are read.
+	if _, err := io.Copy(io.Discard, archive); err != nil {
+		return archiveError(err)
+	}
+	if err := st.Finish(); err != nil {
+		return err
+	}
+	return u.finishDirs()
+}
+
+func archiveError(err error) error {
+	if errors.Is(err, tar.ErrHeader) {
+		return fmt.Errorf("%w: %w", errBadArchive, err)
+	}
+	return fmt.Errorf("read the archive: %w", err)
+}
+
+type unpacker struct {
+	root   int    // O_PATH
+	parent int    // O_PATH of the folder that path names, -1 for none
+	path   string // relative to root
+	asRoot bool
+	dirs   []dirTimes
+	buf    []byte
+}
+
+// dirTimes is set when everything is unpacked, since each new entry changes
+// its folder's time.
+type dirTimes struct {
+	name string
+	mod  time.Time
+}
+
+func (u *unpacker) close() {
+	if u.parent >= 0 {
+		unix.Close(u.parent)
+	}
+	unix.Close(u.root)
+}
+
+// beneath opens a path below the root without following symbolic links.
+func (u *unpacker) beneath(name string, flags uint64) (int, error) {
+	return unix.Openat2(u.root, name, &unix.OpenHow{
+		Flags:   flags | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	})
+}
+
+// enter makes the folder of an entry the parent, making it where the archive
+// did not name it.
+func (u *unpacker) enter(dir string) error {
+	if u.parent >= 0 && u.path == dir {
+		return nil
+	}
+	fd, err := u.beneath(dir, unix.O_PATH|unix.O_DIRECTORY)
+	if err == unix.ENOENT {
+		if err = u.mkdirAll(dir); err == nil {
+			fd, err = u.beneath(dir, unix.O_PATH|unix.O_DIRECTORY)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if u.parent >= 0 {
+		unix.Close(u.parent)
+	}
+	u.parent, u.path = fd, dir
+	return nil
+}
+
+func (u *unpacker) mkdirAll(dir string) error {
+	at := "."
+	for _, name := range strings.Split(dir, "/") {
+		fd, err := u.beneath(at, unix.O_PATH|unix.O_DIRECTORY)
+		if err != nil {
+			return err
+		}
+		err = unix.Mkdirat(fd, name, 0o755)
+		unix.Close(fd)
+		if err != nil && err != unix.EEXIST {
+			return err
+		}
+		at = path.Join(at, name)
+	}
+	return nil
+}
+
+func (u *unpacker) entry(h *tar.Header, body io.Reader) error {
+	name, err := rootfs.Clean(h.Name)
+	if err != nil {
+		return err
+	}
+	if name == "." {
+		return u.finish(u.root, ".", h)
+	}
+	if err := u.enter(path.Dir(name)); err != nil {
+		return err
+	}
+	base := path.Base(name)
+	if h.Typeflag == tar.TypeDir {
+		return u.dir(name, base, h)
+	}
+	// What stands there goes: it must neither be followed nor written into.
+	if err := u.remove(base); err != nil {
+		return err
+	}
+	switch h.Typeflag {
+	case tar.TypeReg, tar.TypeGNUSparse:
+		return u.file(base, h, body)
+	case tar.TypeSymlink:
+		if err := unix.Symlinkat(h.Linkname, u.parent, base); err != nil {
+			return err
+		}
+	case tar.TypeLink:
+		return u.hardLink(base, h)
+	case tar.TypeChar:
+		if err := u.mknod(base, unix.S_IFCHR, int(unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor)))); err != nil {
+			return err
+		}
+	case tar.TypeFifo:
+		if err := u.mknod(base, unix.S_IFIFO, 0); err != nil {
+			return err
+		}
+	default:
+		return &rootfs.EntryError{Name: h.Name, Reason: fmt.Sprintf("is of the unknown type %q", h.Typeflag)}
+	}
+	return u.finish(u.parent, base, h)
+}
+
+func (u *unpacker) mknod(base string, kind uint32, dev int) error {
+	err := unix.Mknodat(u.parent, base, kind|0o600, dev)
+	if err == unix.EPERM && !u.asRoot {
+		return fmt.Errorf("make a device as an ordinary user: %w", err)
+	}
+	return err
+}
+
+// remove deletes what is no folder; a folder in the place of something else
+// makes the archive bad.
+func (u *unpacker) remove(base string) error {
+	err := unix.Unlinkat(u.parent, base, 0)
+	if err == unix.EISDIR {
+		return fmt.Errorf("%w: a folder stands in its place", errBadArchive)
+	}
+	if err == unix.ENOENT {
+		return nil
+	}
+	return err
+}
+
+func (u *unpacker) dir(name, base string, h *tar.Header) error {
+	err := unix.Mkdirat(u.parent, base, 0o700)
+	if err == unix.EEXIST {
+		var st unix.Stat_t
+		if err := unix.Fstatat(u.parent, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			if err := u.remove(base); err != nil {
+				return err
+			}
+			err = unix.Mkdirat(u.parent, base, 0o700)
+		} else {
+			err = nil
+		}
+	}
+	if err != nil {
+		return err
+	}
+	u.dirs = append(u.dirs, dirTimes{name, h.ModTime})
+	return u.finish(u.parent, base, h)
+}
+
+func (u *unpacker) file(base string, h *tar.Header, body io.Reader) error {
+	fd, err := unix.Openat(u.parent, base, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for {
+		n, err := io.ReadFull(body, u.buf)
+		for p := u.buf[:n]; len(p) > 0; {
+			m, werr := unix.Write(fd, p)
+			if werr == unix.EINTR {
+				continue
+			}
+			if werr != nil {
+				return werr
+			}
+			p = p[m:]
+		}
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			break
+		}
+		if err != nil {
+			return archiveError(err)
+		}
+	}
+	// By descriptor: fewer lookups than by name, and there are many files.
+	if u.asRoot {
+		if err := unix.Fchown(fd, h.Uid, h.Gid); err != nil {
+			return err
+		}
+	}
+	if err := unix.Fchmod(fd, uint32(h.Mode)&0o7777); err != nil {
+		return err
+	}
+	for key, value := range xattrs(h) {
+		if err := u.xattrError(unix.Fsetxattr(fd, key, []byte(value), 0)); err != nil {
+			return fmt.Errorf("attribute %s: %w", key, err)
+		}
+	}
+	return setTime(fd, "", h.ModTime)
+}
+
+// hardLink links base to an entry unpacked before.
+func (u *unpacker) hardLink(base string, h *tar.Header) error {
+	target, err := rootfs.Clean(h.Linkname)
+	if err != nil {
+		return err
+	}
+	fd, err := u.beneath(target, unix.O_PATH|unix.O_NOFOLLOW)
+	if err == unix.ENOENT {
+		return fmt.Errorf("%w: its hard link's target %s does not come before it", errBadArchive, h.Linkname)
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	// Through /proc, because AT_EMPTY_PATH wants a capability more.
+	return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), u.parent, base, unix.AT_SYMLINK_FOLLOW)
+}
+
+// finish sets owner, mode, attributes and time of what is no regular file.
+func (u *unpacker) finish(dirfd int, base string, h *tar.Header) error {
+	if u.asRoot {
+		if err := unix.Fchownat(dirfd, base, h.Uid, h.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return err
+		}
+	}
+	if h.Typeflag == tar.TypeSymlink {
+		return setTime(dirfd, base, h.ModTime)
+	}
+	if err := unix.Fchmodat(dirfd, base, uint32(h.Mode)&0o7777, 0); err != nil {
+		return err
+	}
+	for key, value := range xattrs(h) {
+		p := fmt.Sprintf("/proc/self/fd/%d/%s", dirfd, base)
+		if err := u.xattrError(unix.Lsetxattr(p, key, []byte(value), 0)); err != nil {
+			return fmt.Errorf("attribute %s: %w", key, err)
+		}
+	}
+	if h.Typeflag == tar.TypeDir {
+		return nil // finishDirs sets it
+	}
+	return setTime(dirfd, base, h.ModTime)
+}
+
+// xattrError lets an ordinary user unpack an archive without the attributes
+// that only root may set.
+func (u *unpacker) xattrError(err error) error {
+	if !u.asRoot && (err == unix.EPERM || err == unix.ENOTSUP) {
+		return nil
+	}
+	return err
+}
+
+// setTime sets the time of base in dirfd, or of dirfd itself where base is "".
+func setTime(dirfd int, base string, mod time.Time) error {
+	ts := unix.NsecToTimespec(mod.UnixNano())
+	times := []unix.Timespec{ts, ts}
+	if base == "" {
+		return unix.UtimesNanoAt(dirfd, "", times, unix.AT_EMPTY_PATH)
+	}
+	return unix.UtimesNanoAt(dirfd, base, times, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func (u *unpacker) finishDirs() error {
+	for i := len(u.dirs) - 1; i >= 0; i-- {
+		d := u.dirs[i]
+		fd, err := u.beneath(d.name, unix.O_PATH|unix.O_DIRECTORY)
+		if err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP {
+			continue // a later entry took its place
+		}
+		if err == nil {
+			err = setTime(fd, "", d.mod)
+			unix.Close(fd)
+		}
+		if err != nil {
+			return fmt.Errorf("unpack %s: %w", d.name, err)
+		}
+	}
+	return nil
+}
+
+// xattrs returns the extended attributes that an archive's entry carries.
+func xattrs(h *tar.Header) map[string]string {
+	const prefix = "SCHILY.xattr."
+	var m map[string]string
+	for k, v := range h.PAXRecords {
+		if name, ok := strings.CutPrefix(k, prefix); ok {
+			if m == nil {
+				m = map[string]string{}
+			}
+			m[name] = v
+		}
+	}
+	return m
+}

@@ -1,0 +1,86 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+var errDied = errors.New("the process ended")
+
+// death tells when a process has ended.
+type death struct {
+	c  <-chan struct{}
+	fd *os.File
+}
+
+// watchDeath watches a process that is a child of ours. The caller closes it.
+func watchDeath(pid int) (*death, error) {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "pidfd")
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	c := make(chan struct{})
+	go func() {
+		// A pidfd is readable when its process has ended; Read's callback says
+		// "not yet" until the poller reports that.
+		first := true
+		err := rc.Read(func(fd uintptr) bool {
+			if first {
+				first = false
+				p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+				n, _ := unix.Poll(p, 0)
+				return n > 0
+			}
+			return true
+		})
+		if err == nil {
+			close(c)
+		}
+	}()
+	return &death{c, f}, nil
+}
+
+func (d *death) close() { d.fd.Close() }
+
+// awaitFile waits until a file of that name exists in dir, ctx is done, or
+// died is closed (errDied).
+func awaitFile(ctx context.Context, dir, name string, died <-chan struct{}) error {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), "inotify")
+	defer f.Close()
+	if _, err := unix.InotifyAddWatch(fd, dir, unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_CLOSE_WRITE); err != nil {
+		return fmt.Errorf("watch %s: %w", dir, err)
+	}
+	found := make(chan error, 1)
+	go func() {
+		buf := make([]byte, 4096)
+		for !exists(filepath.Join(dir, name)) {
+			if _, err := f.Read(buf); err != nil {
+				found <- err
+				return
+			}
+		}
+		found <- nil
+	}()
+	select {
+	case err := <-found:
+		return err
+	case <-died:
+		return errDied
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,162 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"sync"
+
+	"github.com/mdlayher/vsock"
+	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent"
+	"github.com/lsub/lsub/guest/guestv1"
+)
+
+// boot brings the VM up and serves it. Its steps:
+//
+//  1. mounts     the kernel's file systems, and a root that can be pivoted from
+//  2. vsock      the modules that the host is reached with
+//  3. beside it  disk: modules, the system image, the data disk (made on first boot)
+//  4. network    eth0 and lo, kernel settings
+//  5. hello      the first word to the host: "I serve", or what went wrong
+//  6. serve      until the host asks to power off
+//
+// Steps 1 and 2 end the VM when they fail; of the later ones the host is told.
+func boot(log *slog.Logger) error {
+	t := newTrace()
+	if err := t.step("mounts", mountBase); err != nil {
+		return err
+	}
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return err
+	}
+	args, argErr := guest.ParseBootArgs(string(cmdline))
+	order, err := readOrder()
+	if err != nil {
+		return err
+	}
+	var disk sync.WaitGroup
+	var device string
+	var diskErr error
+	disk.Go(func() {
+		diskErr = t.step("disk modules", func() error { return order.load("disk") })
+		if diskErr == nil {
+			device, diskErr = mountDisks(t, log)
+		}
+	})
+	if err := t.step("vsock modules", func() error { return order.load("vsock") }); err != nil {
+		disk.Wait()
+		return err
+	}
+	disk.Wait()
+	// eth0 is a device of a module of the disk's group.
+	netErr := t.step("network", func() error { return setUpNetwork(args) })
+
+	a, err := openAgent(args, device, t, log, errors.Join(argErr, diskErr, netErr))
+	if err != nil {
+		sayHello(t, err)
+		return err
+	}
+	return serve(a, t)
+}
+
+// openAgent opens the agent, unless an earlier step failed.
+func openAgent(args guest.BootArgs, device string, t *trace, log *slog.Logger, before error) (*agent.Agent, error) {
+	if before != nil {
+		return nil, before
+	}
+	var uts unix.Utsname
+	unix.Uname(&uts)
+	release := unix.ByteSliceToString(uts.Release[:])
+	var a *agent.Agent
+	err := t.step("agent", func() (err error) {
+		a, err = agent.Open(agent.Config{
+			Version: version, Kernel: release, Data: dataDir, Device: device,
+			Modules: "/system/usr/lib/modules", DNS: args.Gateway, Boot: t.steps(),
+			PowerOff: func() { unmountData(log); powerOff() }, Logger: log,
+		})
+		return err
+	})
+	return a, err
+}
+
+// serve listens, says hello and serves until a listener fails.
+func serve(a *agent.Agent, t *trace) error {
+	control, err := vsock.Listen(guest.ControlPort, nil)
+	if err != nil {
+		return err
+	}
+	streams, err := vsock.Listen(guest.StreamPort, nil)
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, 2)
+	go func() { failed <- a.ServeControl(control) }()
+	go func() { failed <- a.ServeStreams(streams) }()
+	if err := sayHello(t, nil); err != nil {
+		return err
+	}
+	for {
+		// The control server ends when the agent powers off, which it does itself.
+		if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+	}
+}
+
+// sayHello tells the host that the agent serves, or why it does not.
+func sayHello(t *trace, failure error) error {
+	var uts unix.Utsname
+	unix.Uname(&uts)
+	m := &guestv1.Hello{Version: version, Kernel: unix.ByteSliceToString(uts.Release[:]), Boot: t.steps()}
+	if failure != nil {
+		m.Error = failure.Error()
+	}
+	conn, err := vsock.Dial(vsock.Host, guest.HelloPort, nil)
+	if err != nil {
+		return fmt.Errorf("say hello to the host: %w", err)
+	}
+	defer conn.Close()
+	return guest.NewWriter(conn).SendMessage(guest.FrameHello, m)
+}
+
+// trace notes how long the steps of the boot take.
+type trace struct {
+	mu   sync.Mutex
+	list []*guestv1.BootStep
+}
+
+// newTrace begins with the kernel's own part.
+func newTrace() *trace {
+	return &trace{list: []*guestv1.BootStep{{Name: "kernel", DurationNs: sinceBoot()}}}
+}
+
+func (t *trace) step(name string, f func() error) error {
+	start := sinceBoot()
+	err := f()
+	t.mu.Lock()
+	t.list = append(t.list, &guestv1.BootStep{Name: name, StartNs: start, DurationNs: sinceBoot() - start})
+	t.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+func (t *trace) steps() []*guestv1.BootStep {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return append([]*guestv1.BootStep(nil), t.list...)
+}
+
+// sinceBoot is the time since the kernel's start in nanoseconds.
+func sinceBoot() int64 {
+	var ts unix.Timespec
+	unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
+	return ts.Nano()
+}

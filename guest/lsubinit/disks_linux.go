@@ -1,0 +1,122 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent"
+)
+
+const dataDir = "/data"
+
+// mountDisks mounts the system image and the data disk, and returns the data
+// disk's device.
+func mountDisks(t *trace, log *slog.Logger) (device string, err error) {
+	system, err := findDisk(guest.SystemDisk)
+	if err != nil {
+		return "", err
+	}
+	if device, err = findDisk(guest.DataDisk); err != nil {
+		return "", err
+	}
+	if err := t.step("system image", func() error {
+		return mount(system, "/system", "erofs", unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID, "")
+	}); err != nil {
+		return "", err
+	}
+	empty, err := isEmpty(device)
+	if err != nil {
+		return "", err
+	}
+	if empty {
+		if err := t.step("make the data disk", func() error { return makeData(device) }); err != nil {
+			return "", err
+		}
+	}
+	return device, t.step("data disk", func() error {
+		if err := mount(device, dataDir, "btrfs", unix.MS_NOATIME|unix.MS_NODEV|unix.MS_NOSUID, "discard=async"); err != nil {
+			return err
+		}
+		// The host may have given the disk more room since the last boot.
+		if err := agent.GrowFilesystem(dataDir); err != nil {
+			log.Warn("the data disk keeps its size", "err", err)
+		}
+		return nil
+	})
+}
+
+func mount(device, target, fstype string, flags uintptr, data string) error {
+	if err := os.MkdirAll(target, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount(device, target, fstype, flags, data); err != nil {
+		return fmt.Errorf("mount %s on %s: %w", fstype, target, err)
+	}
+	return nil
+}
+
+// findDisk returns the block device with a serial.
+func findDisk(serial string) (string, error) {
+	disks, err := filepath.Glob("/sys/block/*/serial")
+	if err != nil {
+		return "", err
+	}
+	for _, p := range disks {
+		if b, err := os.ReadFile(p); err == nil && strings.TrimSpace(string(b)) == serial {
+			return "/dev/" + filepath.Base(filepath.Dir(p)), nil
+		}
+	}
+	return "", fmt.Errorf("no disk has the serial %s", serial)
+}
+
+// isEmpty tells a data disk that was never used. One with anything else than a
+// btrfs on it is refused, not overwritten.
+func isEmpty(device string) (bool, error) {
+	f, err := os.Open(device)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	head := make([]byte, 128<<10)
+	if _, err := f.ReadAt(head, 0); err != nil {
+		return false, fmt.Errorf("read %s: %w", device, err)
+	}
+	const magicAt, magic = 0x10040, "_BHRfS_M" // in the first superblock
+	if string(head[magicAt:magicAt+len(magic)]) == magic {
+		return false, nil
+	}
+	if bytes.Count(head, []byte{0}) == len(head) {
+		return true, nil
+	}
+	return false, errors.New("the data disk holds something that is no btrfs; it is left as it is")
+}
+
+// makeData makes the data disk's file system. Its metadata is kept once, not
+// twice: both copies would be in one file of the host.
+func makeData(device string) error {
+	out, err := exec.Command("/sbin/mkfs.btrfs", "--quiet", "--nodiscard", "--label", "lsub", "--metadata", "single", "--data", "single", device).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("mkfs.btrfs: %w: %s", err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// unmountData flushes and unmounts the data disk. Distros are stopped already;
+// a mount that is busy all the same is made read-only, which flushes too.
+func unmountData(log *slog.Logger) {
+	if err := unix.Unmount(dataDir, 0); err != nil {
+		log.Warn("unmount the data disk", "err", err)
+		if err := unix.Mount("", dataDir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+			log.Error("make the data disk read-only", "err", err)
+		}
+	}
+}

@@ -1,0 +1,57 @@
+// Lsubinit is PID 1 of the utility VM: it mounts what the VM needs, loads the
+// kernel's modules, and serves the guest protocol (package guest/agent) until
+// the power goes. The agent also runs it as the PID 1 of distros.
+//
+// It is the /init of the initramfs that lsub boots. It never ends by itself: a
+// PID 1 that returned would be a kernel panic, which ends the VM without
+// flushing its disk.
+package main
+
+import (
+	"log/slog"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/guest/agent"
+)
+
+// version is of lsub; the build sets it.
+var version = "dev"
+
+func init() {
+	// main stays on the first thread: what it does to its namespaces as a
+	// distro's PID 1 is what others find in /proc/1.
+	runtime.LockOSThread()
+}
+
+func main() {
+	if agent.IsDistroInit() {
+		agent.DistroInit()
+		os.Exit(1)
+	}
+	if os.Getpid() != 1 {
+		os.Stderr.WriteString("lsubinit is the init of lsub's VM and runs nowhere else\n")
+		os.Exit(1)
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{} // the console's lines carry the kernel's time
+			}
+			return a
+		},
+	}))
+	if err := boot(log); err != nil {
+		log.Error("boot", "err", err)
+	}
+	powerOff()
+}
+
+// powerOff ends the VM.
+func powerOff() {
+	unix.Sync()
+	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	select {} // the power goes any moment
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// mountBase mounts the kernel's file systems.
+func mountBase() error {
+	if err := pivotable(); err != nil {
+		return err
+	}
+	for _, m := range []struct {
+		fstype, target string
+		flags          uintptr
+		data           string
+	}{
+		{"proc", "/proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+		{"sysfs", "/sys", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+		{"devtmpfs", "/dev", unix.MS_NOSUID, ""},
+		{"devpts", "/dev/pts", unix.MS_NOSUID | unix.MS_NOEXEC, "ptmxmode=0666,mode=0620,gid=5"},
+		{"tmpfs", "/dev/shm", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
+		{"cgroup2", "/sys/fs/cgroup", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "nsdelegate,memory_recursiveprot"},
+		{"tmpfs", "/run", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755"},
+	} {
+		if err := os.MkdirAll(m.target, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount(m.fstype, m.target, m.fstype, m.flags, m.data); err != nil {
+			return fmt.Errorf("mount %s: %w", m.target, err)
+		}
+	}
+	if err := finishDev(); err != nil {
+		return err
+	}
+	return delegateControllers()
+}
+
+// pivotable makes the root a mount that a distro can pivot away from: the
+// initramfs itself cannot be. The new root is the same tree, mounted on itself.
+func pivotable() error {
+	const at = "/mnt"
+	if err := os.MkdirAll(at, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("/", at, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("bind the root: %w", err)
+	}
+	if err := unix.Chdir(at); err != nil {
+		return err
+	}
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("move the root: %w", err)
+	}
+	// All threads of the program share their root and working folder.
+	if err := unix.Chroot("."); err != nil {
+		return err
+	}
+	return unix.Chdir("/")
+}
+
+// finishDev adds to devtmpfs, which all distros share, what udev would:
+// links, folders to mount on, and modes.
+func finishDev() error {
+	for name, target := range map[string]string{
+		"/dev/fd": "/proc/self/fd", "/dev/stdin": "/proc/self/fd/0",
+		"/dev/stdout": "/proc/self/fd/1", "/dev/stderr": "/proc/self/fd/2",
+	} {
+		if err := os.Symlink(target, name); err != nil && !os.IsExist(err) {
+			return err
+		}
+	}
+	for _, dir := range []string{"/dev/mqueue", "/dev/hugepages"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	// Devices that belong to no one user. Those of modules exist before the
+	// module is loaded, and opening them loads it.
+	for _, dev := range []string{"/dev/fuse", "/dev/net/tun", "/dev/kvm", "/dev/vhost-net", "/dev/vhost-vsock"} {
+		if err := os.Chmod(dev, 0o666); err != nil && !os.IsNotExist(err) {
+			return err
+		}
+	}
+	return nil
+}
+
+// delegateControllers makes the groups of distros able to have limits.
+func delegateControllers() error {
+	const root = "/sys/fs/cgroup"
+	if err := os.MkdirAll(root+"/distros", 0o755); err != nil {
+		return err
+	}
+	for _, dir := range []string{root, root + "/distros"} {
+		for _, c := range []string{"cpuset", "cpu", "io", "memory", "pids", "hugetlb", "misc"} {
+			// One by one: a kernel of the user's own may lack some.
+			os.WriteFile(dir+"/cgroup.subtree_control", []byte("+"+c), 0)
+		}
+	}
+	return nil
+}
