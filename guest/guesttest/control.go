@@ -1,0 +1,87 @@
+package guesttest
+
+import (
+	"context"
+	"slices"
+
+	"connectrpc.com/connect"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guestv1"
+	"github.com/lsub/lsub/guest/guestv1/guestv1connect"
+)
+
+var _ guestv1connect.GuestHandler = (*Guest)(nil)
+
+// Info tells what the fake's disk holds.
+func (g *Guest) Info(context.Context, *connect.Request[guestv1.InfoRequest]) (*connect.Response[guestv1.InfoResponse], error) {
+	d := g.disk
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	res := &guestv1.InfoResponse{
+		Version: g.Version, Kernel: "0.0-fake", Images: slices.Clone(d.data.Images),
+		MemoryTotal: 1 << 30, MemoryAvailable: 1 << 29, DiskTotal: 1 << 40, DiskUsed: 1 << 20,
+	}
+	for id := range d.data.Distros {
+		sessions, running := d.run[id]
+		state := &guestv1.DistroState{Id: id, Running: running, Sessions: int32(sessions)}
+		if running {
+			state.Init, state.StartedAtNs = "tiny", 1e18
+		}
+		res.Distros = append(res.Distros, state)
+	}
+	return connect.NewResponse(res), nil
+}
+
+// CreateDistro makes a distro of an image that was imported.
+func (g *Guest) CreateDistro(_ context.Context, req *connect.Request[guestv1.CreateDistroRequest]) (*connect.Response[guestv1.CreateDistroResponse], error) {
+	d, m := g.disk, req.Msg
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !slices.Contains(d.data.Images, m.Image) {
+		return nil, notFound("image", m.Image)
+	}
+	if _, ok := d.data.Distros[m.Distro.Id]; ok {
+		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_ALREADY_EXISTS, "", "the VM has a distro %s already", m.Distro.Id)
+	}
+	d.data.Distros[m.Distro.Id] = m.User.GetName()
+	return connect.NewResponse(&guestv1.CreateDistroResponse{}), d.save()
+}
+
+// DeleteDistro deletes a distro.
+func (g *Guest) DeleteDistro(_ context.Context, req *connect.Request[guestv1.DeleteDistroRequest]) (*connect.Response[guestv1.DeleteDistroResponse], error) {
+	d := g.disk
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.data.Distros, req.Msg.Id)
+	delete(d.run, req.Msg.Id)
+	return connect.NewResponse(&guestv1.DeleteDistroResponse{}), d.save()
+}
+
+// StartDistro marks a distro as running.
+func (g *Guest) StartDistro(_ context.Context, req *connect.Request[guestv1.StartDistroRequest]) (*connect.Response[guestv1.StartDistroResponse], error) {
+	if _, err := g.disk.enter(req.Msg.Distro.Id, 0); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&guestv1.StartDistroResponse{
+		State: &guestv1.DistroState{Id: req.Msg.Distro.Id, Running: true, Init: "tiny"},
+	}), nil
+}
+
+// StopDistro marks a distro as stopped; its commands run on.
+func (g *Guest) StopDistro(_ context.Context, req *connect.Request[guestv1.StopDistroRequest]) (*connect.Response[guestv1.StopDistroResponse], error) {
+	d := g.disk
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.run, req.Msg.Id)
+	return connect.NewResponse(&guestv1.StopDistroResponse{}), nil
+}
+
+// Poweroff ends the VM, unless it is a stubborn one.
+func (g *Guest) Poweroff(context.Context, *connect.Request[guestv1.PoweroffRequest]) (*connect.Response[guestv1.PoweroffResponse], error) {
+	if g.Stubborn {
+		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_UNSPECIFIED, "", "a process does not end")
+	}
+	g.off <- nil
+	return connect.NewResponse(&guestv1.PoweroffResponse{}), nil
+}

@@ -1,0 +1,104 @@
+package guesttest
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guestv1"
+)
+
+// disk is what a data disk holds.
+type disk struct {
+	mu   sync.Mutex
+	path string
+	data diskData
+	run  map[string]int // ids of the distros that run, and their sessions
+}
+
+type diskData struct {
+	Images  []string          `json:"images"`
+	Distros map[string]string `json:"distros"` // id to the name of its default user
+}
+
+func openDisk(path string) (*disk, error) {
+	d := &disk{path: path, run: map[string]int{}}
+	d.data.Distros = map[string]string{}
+	if path == "" {
+		return d, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var first [1]byte
+	if n, _ := f.Read(first[:]); n == 0 || first[0] == 0 {
+		return d, nil // a new disk
+	}
+	f.Seek(0, 0)
+	// What follows the first value was left by a longer one before it.
+	if err := json.NewDecoder(f).Decode(&d.data); err != nil {
+		return nil, fmt.Errorf("the data disk is broken: %w", err)
+	}
+	return d, nil
+}
+
+// save writes the disk; its mutex is held.
+func (d *disk) save() error {
+	if d.path == "" {
+		return nil
+	}
+	b, err := json.Marshal(d.data)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(d.path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteAt(append(b, '\n'), 0)
+	return err
+}
+
+func (d *disk) hasImage(id string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Contains(d.data.Images, id)
+}
+
+func (d *disk) addImage(id string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.data.Images = append(d.data.Images, id)
+	return d.save()
+}
+
+// enter starts a distro where it does not run, and counts a session in it. It
+// returns the distro's default user.
+func (d *disk) enter(id string, sessions int) (string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	user, ok := d.data.Distros[id]
+	if !ok {
+		return "", notFound("distro", id)
+	}
+	d.run[id] += sessions
+	return user, nil
+}
+
+func (d *disk) leave(id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, ok := d.run[id]; ok {
+		d.run[id]--
+	}
+}
+
+func notFound(kind, id string) error {
+	return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no %s %s", kind, id)
+}

@@ -1,0 +1,161 @@
+package guesttest
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guestv1"
+)
+
+// process is a command that runs.
+type process struct {
+	g    *Guest
+	s    *stream
+	argv []string
+	env  []string
+	user string
+	cwd  string
+	tty  bool
+
+	stdout, stderr io.Writer
+	trap           chan int // gets the signals, where the command wants them
+	trapped        chan struct{}
+}
+
+// exec runs a command and returns how it ended.
+func (g *Guest) exec(m *guestv1.Exec, s *stream) (*guestv1.Exit, error) {
+	defaultUser, err := g.disk.enter(m.Distro.GetId(), 1)
+	if err != nil {
+		return nil, err
+	}
+	defer g.disk.leave(m.Distro.GetId())
+	p := &process{g: g, s: s, tty: m.Tty, user: m.User, trapped: make(chan struct{}), trap: make(chan int, 16)}
+	if p.user == "" {
+		p.user = "root"
+	}
+	if !slices.Contains([]string{"root", "nobody", defaultUser}, p.user) {
+		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_USER, "", "no user %q in %s", p.user, m.Distro.Name)
+	}
+	home := "/home/" + p.user
+	if p.user == "root" {
+		home = "/root"
+	}
+	if p.cwd = m.Cwd; p.cwd == "" || p.cwd == "~" {
+		p.cwd = home
+	}
+	if !slices.Contains([]string{"/", "/tmp", home}, path.Clean(p.cwd)) {
+		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_FOLDER, "", "no folder %s in %s", p.cwd, m.Distro.Name)
+	}
+	p.env = []string{"HOME=" + home, "USER=" + p.user, "DISTRO=" + m.Distro.Name}
+	for _, e := range m.Env {
+		p.env = append(p.env, string(e))
+	}
+	for _, a := range m.Argv {
+		p.argv = append(p.argv, string(a))
+	}
+	s.resize(uint16(m.Rows), uint16(m.Cols))
+	p.stdout, p.stderr = frameWriter{s.w, guest.FrameStdout}, frameWriter{s.w, guest.FrameStderr}
+	if p.tty {
+		p.stderr = p.stdout
+	}
+	run, err := p.command(m.Login)
+	if err != nil {
+		return nil, err
+	}
+	return p.run(run), nil
+}
+
+// command finds what the process runs.
+func (p *process) command(login bool) (command, error) {
+	switch {
+	case len(p.argv) == 0:
+		return shell, nil
+	case login: // a shell would split, expand and look up the words
+		line := strings.Join(p.argv, " ")
+		return func(p *process) int { return p.line(line) }, nil
+	}
+	run, ok := commands[path.Base(p.argv[0])]
+	switch {
+	case p.argv[0] == "/etc/passwd":
+		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE, "", "%s is not executable", p.argv[0])
+	case !ok:
+		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND, "", "command not found: %s", p.argv[0])
+	}
+	return run, nil
+}
+
+// run runs the command until it ends or a signal ends it.
+func (p *process) run(run command) *guestv1.Exit {
+	p.s.grant(guest.StdinWindow)
+	go p.s.pump()
+	ended := make(chan int, 1)
+	go func() { ended <- run(p) }()
+	for {
+		select {
+		case code := <-ended:
+			if code >= signalled {
+				return &guestv1.Exit{Signal: int32(code - signalled)}
+			}
+			return &guestv1.Exit{Code: int32(code)}
+		case n := <-p.s.signals:
+			select {
+			case <-p.trapped:
+				p.trap <- n
+				if n != 1 && n != 9 {
+					continue
+				}
+			default:
+			}
+			p.s.stdin.end(os.ErrClosed) // ends the goroutine of a command that reads
+			return &guestv1.Exit{Signal: int32(n)}
+		}
+	}
+}
+
+// frameWriter writes frames of one type.
+type frameWriter struct {
+	w *guest.Writer
+	t guest.FrameType
+}
+
+func (w frameWriter) Write(p []byte) (int, error) {
+	done := 0
+	for len(p) > 0 {
+		n := min(len(p), 64<<10)
+		if err := w.w.Send(w.t, p[:n]); err != nil {
+			return done, err
+		}
+		done, p = done+n, p[n:]
+	}
+	return done, nil
+}
+
+// line runs one line of the fake shell.
+func (p *process) line(line string) int {
+	words := strings.Fields(os.Expand(line, p.getenv))
+	if len(words) == 0 {
+		return 0
+	}
+	run, ok := commands[words[0]]
+	if !ok {
+		fmt.Fprintf(p.stderr, "sh: %s: not found\n", words[0])
+		return 127
+	}
+	q := *p
+	q.argv = words
+	return run(&q)
+}
+
+func (p *process) getenv(name string) string {
+	for _, e := range slices.Backward(p.env) {
+		if v, ok := strings.CutPrefix(e, name+"="); ok {
+			return v
+		}
+	}
+	return ""
+}
