@@ -51,7 +51,7 @@ type Options struct {
 type Guest struct {
 	Options
 	disk    *disk
-	off     chan error // gets why the VM ends: nil for a power-off
+	off     chan error      // gets why the VM ends: nil for a power-off
 	dead    <-chan struct{} // closed when the power is cut
 	streams sync.WaitGroup
 }

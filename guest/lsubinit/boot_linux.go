@@ -76,7 +76,7 @@ func openAgent(args guest.BootArgs, device string, t *trace, log *slog.Logger, b
 	var a *agent.Agent
 	err := t.step("agent", func() (err error) {
 		a, err = agent.Open(agent.Config{
-			Version: version, Kernel: release, Data: dataDir, Device: device,
+			Version: guest.Version, Kernel: release, Data: dataDir, Device: device,
 			Modules: "/system/usr/lib/modules", DNS: args.Gateway, Boot: t.steps(),
 			PowerOff: func() { unmountData(log); powerOff() }, Logger: log,
 		})
@@ -113,7 +113,7 @@ func serve(a *agent.Agent, t *trace) error {
 func sayHello(t *trace, failure error) error {
 	var uts unix.Utsname
 	unix.Uname(&uts)
-	m := &guestv1.Hello{Version: version, Kernel: unix.ByteSliceToString(uts.Release[:]), Boot: t.steps()}
+	m := &guestv1.Hello{Version: guest.Version, Kernel: unix.ByteSliceToString(uts.Release[:]), Boot: t.steps()}
 	if failure != nil {
 		m.Error = failure.Error()
 	}

@@ -17,9 +17,6 @@ import (
 	"github.com/lsub/lsub/guest/agent"
 )
 
-// version is of lsub; the build sets it.
-var version = "dev"
-
 func init() {
 	// main stays on the first thread: what it does to its namespaces as a
 	// distro's PID 1 is what others find in /proc/1.

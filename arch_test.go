@@ -1,0 +1,159 @@
+// Package lsub has no code: this test holds the module to its architecture.
+package lsub
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/lsub/lsub"
+
+// mayImport says which folders of this module each folder may import, below
+// what all may (hint). A folder that is not in the table does not belong here.
+// Tests may import more: they wire what is tested.
+var mayImport = map[string][]string{
+	"hint":                      {},
+	"hypervisor":                {},
+	"hypervisor/hvtest":         {"hypervisor"},
+	"hypervisor/kvm":            {"hypervisor", "hypervisor/kvm/vhostvsock"},
+	"hypervisor/kvm/vhostvsock": {},
+	"rootfs":                    {},
+	"guest":                     {"guest/guestv1"},
+	"guest/guestv1":             {},
+	"guest/agent":               {"guest", "rootfs"},
+	"guest/lsubinit":            {"guest", "guest/agent"},
+	"guest/guesttest":           {"guest"},
+	"netstack":                  {},
+	"images":                    {"rootfs"},
+	"images/guestbuild":         {"images"},
+	"machine":                   {"hypervisor", "guest"},
+	"cmd/lsub":                  {"hypervisor", "hypervisor/kvm", "guest", "netstack", "images", "machine"},
+}
+
+// onlyIn keeps each heavy library in one folder.
+var onlyIn = map[string]string{
+	"github.com/containers/gvisor-tap-vsock": "netstack",
+	"github.com/digitalocean/go-qemu":        "hypervisor/kvm",
+	"github.com/vishvananda/netlink":         "guest/lsubinit",
+	"github.com/urfave/cli":                  "cmd/lsub",
+	"github.com/ulikunitz/xz":                "images",
+	"github.com/sirupsen/logrus":             "netstack",
+}
+
+// maxLines keeps files readable; generated ones are not counted.
+const maxLines = 600
+
+func TestArchitecture(t *testing.T) {
+	walkGo(t, func(file, dir string) {
+		if strings.HasSuffix(file, ".pb.go") || strings.HasSuffix(file, ".connect.go") {
+			return
+		}
+		src, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(string(src), "\n"); n > maxLines {
+			t.Errorf("%s has %d lines; more than %d are hard to read in one go", file, n, maxLines)
+		}
+		if strings.HasSuffix(file, "_test.go") || strings.Contains(dir, "testdata") || strings.Contains(dir, "testguest") {
+			return
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), file, src, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, spec := range f.Imports {
+			imported, _ := strconv.Unquote(spec.Path.Value)
+			checkImport(t, file, dir, imported)
+		}
+	})
+}
+
+func checkImport(t *testing.T, file, dir, imported string) {
+	for lib, home := range onlyIn {
+		if strings.HasPrefix(imported, lib) && !within(dir, home) {
+			t.Errorf("%s imports %s, which only %s may", file, imported, home)
+		}
+	}
+	target, ours := strings.CutPrefix(imported, module+"/")
+	if !ours || target == "hint" {
+		return
+	}
+	home := owner(dir)
+	if home == "" {
+		t.Errorf("%s: folder %s is not in the table of this test", file, dir)
+		return
+	}
+	for _, allowed := range append(mayImport[home], home) {
+		if within(target, allowed) && owner(target) == allowed || target == allowed || strings.HasPrefix(target, "guest/guestv1") && allowed == "guest" {
+			return
+		}
+	}
+	t.Errorf("%s imports %s; %s may import %v", file, target, home, mayImport[home])
+}
+
+// owner is the folder of the table that dir belongs to: itself, or the nearest
+// above it.
+func owner(dir string) string {
+	for d := dir; d != "."; d = path.Dir(d) {
+		if _, ok := mayImport[d]; ok {
+			return d
+		}
+	}
+	return ""
+}
+
+func within(dir, parent string) bool { return dir == parent || strings.HasPrefix(dir, parent+"/") }
+
+// TestPackageDocs wants one package comment in each folder.
+func TestPackageDocs(t *testing.T) {
+	docs := map[string]int{}
+	walkGo(t, func(file, dir string) {
+		if strings.HasSuffix(file, "_test.go") || strings.HasPrefix(dir, "guest/guestv1") || strings.Contains(dir, "testdata") {
+			return
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.PackageClauseOnly|parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		docs[dir] += 0
+		if f.Doc != nil {
+			docs[dir]++
+		}
+	})
+	for dir, n := range docs {
+		if n != 1 {
+			t.Errorf("folder %s has %d package comments, want 1", dir, n)
+		}
+	}
+}
+
+// walkGo calls f for every Go file of the module, with slashed relative paths.
+func walkGo(t *testing.T, f func(file, dir string)) {
+	t.Helper()
+	err := filepath.WalkDir(".", func(p string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if e.IsDir() {
+			if name := e.Name(); name != "." && (strings.HasPrefix(name, ".") || name == "out" || name == "bin") {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if strings.HasSuffix(p, ".go") && !strings.HasPrefix(filepath.ToSlash(p), "tools/") {
+			f(filepath.ToSlash(p), path.Dir(filepath.ToSlash(p)))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
