@@ -1,0 +1,194 @@
+package vhostvsock
+
+import (
+	"net"
+	"syscall"
+)
+
+// input acts on a packet from the guest. It never waits. It returns the stream
+// that has become due to send, or nil. body
+// holds at least h.Len bytes.
+func (d *Device) input(h *header, body [][]byte) *stream {
+	if h.SrcCID != d.cid || h.DstCID != hostCID {
+		return nil // as Linux: not for us, not worth an answer
+	}
+	if h.Type != typeStream {
+		d.reject(h)
+		return nil
+	}
+	key := flowKey{local: h.DstPort, peer: h.SrcPort}
+	s := d.lookup(key)
+	if s != nil && h.Op == opRequest && s.superseded() {
+		s = nil
+	}
+	switch {
+	case s != nil:
+		return s.input(h, body)
+	case h.Op == opRequest:
+		return d.accept(key, h)
+	}
+	d.reject(h)
+	return nil
+}
+
+// reject queues the answer RST to a packet that belongs to nothing. An RST
+// itself has none.
+func (d *Device) reject(h *header) {
+	if h.Op != opRst {
+		d.rx.reject(h)
+	}
+}
+
+// superseded tells whether a guest that asks for a new stream between the same
+// ports is right to: this one was closed here, and the guest has forgotten it.
+func (s *stream) superseded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != stateClosing {
+		return false
+	}
+	s.die(net.ErrClosed, false)
+	return true
+}
+
+func (s *stream) input(h *header, body [][]byte) *stream {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state == stateDead {
+		return nil // an RST is on its way
+	}
+	s.peerAlloc, s.peerFwdCnt = h.BufAlloc, h.FwdCnt
+	ok := true
+	switch h.Op {
+	case opRst:
+		s.inputRst()
+		return nil
+	case opResponse:
+		if ok = s.state == stateDialing && s.requested; ok {
+			s.state = stateOpen
+			close(s.opened)
+		}
+	case opRW:
+		ok = s.inputData(int(h.Len), body)
+	case opShutdown:
+		if ok = s.state != stateDialing; ok {
+			s.inputShutdown(h.Flags)
+		}
+	case opCreditUpdate:
+		ok = s.state != stateDialing
+	case opCreditRequest:
+		if ok = s.state != stateDialing; ok {
+			s.owes |= owesCredit
+		}
+	default:
+		ok = false
+	}
+	if !ok {
+		s.d.log.Warn("vsock: the guest broke the protocol, stream reset", "packet", h)
+		s.die(syscall.ECONNRESET, true)
+	}
+	if s.nextOp() == opInvalid {
+		return nil
+	}
+	return s
+}
+
+func (s *stream) inputRst() {
+	err := error(syscall.ECONNRESET)
+	if s.state == stateClosing {
+		err = net.ErrClosed // the confirmation
+	}
+	s.die(err, false)
+}
+
+// inputShutdown notes what the guest does no more. Once it does nothing, it
+// waits for the confirmation by RST; its bytes stay readable here.
+func (s *stream) inputShutdown(flags uint32) {
+	s.peerShut |= flags & shutdownBoth
+	s.readCond.Broadcast()
+	s.writeCond.Broadcast()
+	if s.peerShut == shutdownBoth {
+		s.die(syscall.EPIPE, true)
+	}
+}
+
+// inputData takes n bytes: straight into the slice of a waiting Read, or else
+// into the buffer. It returns false when the guest may not send them. body may
+// hold more than n bytes.
+func (s *stream) inputData(n int, body [][]byte) bool {
+	if s.state == stateDialing || s.peerShut&shutdownSend != 0 || n > int(s.bufAlloc)-s.buf.n {
+		return false
+	}
+	if s.state == stateClosing || s.localShut&shutdownRecv != 0 {
+		s.fwdCnt += uint32(n) // sent before the guest knew that nobody reads
+		return true
+	}
+	if s.buf.n == 0 {
+		for n > 0 && s.readBytes < len(s.readBuf) {
+			c := copy(s.readBuf[s.readBytes:], body[0][:min(n, len(body[0]))])
+			s.readBytes += c
+			s.fwdCnt += uint32(c)
+			n -= c
+			if body[0] = body[0][c:]; len(body[0]) == 0 {
+				body = body[1:]
+			}
+		}
+	}
+	s.buf.write(body, n)
+	s.readCond.Signal()
+	if s.creditDue() {
+		s.owes |= owesCredit
+	}
+	return true
+}
+
+// nextOp returns which packet the stream should send now, or opInvalid. s.mu
+// is held.
+func (s *stream) nextOp() uint16 {
+	owes := func(f sendFlags) bool { return s.owes&f != 0 }
+	switch {
+	case owes(owesRst):
+		return opRst
+	case owes(owesRequest):
+		return opRequest
+	case s.state != stateOpen && s.state != stateClosing:
+		return opInvalid
+	case owes(owesResponse):
+		return opResponse
+	case len(s.writeBuf) > 0 && s.credit() > 0 && s.writeEnd() == nil:
+		return opRW
+	case owes(owesShutdown):
+		return opShutdown
+	case owes(owesCredit):
+		return opCreditUpdate
+	case owes(owesCreditRequest):
+		return opCreditRequest
+	}
+	return opInvalid
+}
+
+// packet returns the header of the packet op and counts it as sent, with the
+// credit that rides on it.
+func (s *stream) packet(op uint16) header {
+	h := header{
+		SrcCID: hostCID, DstCID: s.d.cid, SrcPort: s.key.local, DstPort: s.key.peer,
+		Type: typeStream, Op: op, BufAlloc: s.bufAlloc, FwdCnt: s.fwdCnt,
+	}
+	s.fwdSent = s.fwdCnt
+	s.owes &^= owesCredit
+	switch op {
+	case opRst:
+		s.owes = 0
+	case opRequest:
+		s.owes &^= owesRequest
+		s.requested = true
+	case opResponse:
+		s.owes &^= owesResponse
+	case opShutdown:
+		s.owes &^= owesShutdown
+		h.Flags = s.localShut
+	case opCreditRequest:
+		s.owes &^= owesCreditRequest
+	}
+	return h
+}

@@ -1,0 +1,190 @@
+package vhostvsock
+
+import (
+	"net"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// deadline is one of a stream's two; the stream's lock guards it.
+type deadline struct {
+	cond    *sync.Cond // of what waits
+	timer   *time.Timer
+	expired bool
+	gen     int // of the last set; a late timer of an older one does nothing
+}
+
+func (d *deadline) passed() bool { return d.expired }
+
+func (d *deadline) set(t time.Time) {
+	d.stop()
+	d.expired = false
+	if t.IsZero() {
+		return
+	}
+	left := time.Until(t)
+	if left <= 0 {
+		d.expired = true
+		d.cond.Broadcast()
+		return
+	}
+	gen := d.gen
+	d.timer = time.AfterFunc(left, func() {
+		d.cond.L.Lock()
+		defer d.cond.L.Unlock()
+		if d.gen == gen {
+			d.expired = true
+			d.cond.Broadcast()
+		}
+	})
+}
+
+func (d *deadline) stop() {
+	d.gen++
+	if d.timer != nil {
+		d.timer.Stop()
+		d.timer = nil
+	}
+}
+
+// SetDeadline implements net.Conn.
+func (s *stream) SetDeadline(t time.Time) error { return s.setDeadlines(t, &s.readDL, &s.writeDL) }
+
+// SetReadDeadline implements net.Conn.
+func (s *stream) SetReadDeadline(t time.Time) error { return s.setDeadlines(t, &s.readDL) }
+
+// SetWriteDeadline implements net.Conn.
+func (s *stream) SetWriteDeadline(t time.Time) error { return s.setDeadlines(t, &s.writeDL) }
+
+func (s *stream) setDeadlines(t time.Time, dls ...*deadline) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return s.opError("set", net.ErrClosed)
+	}
+	for _, dl := range dls {
+		dl.set(t)
+	}
+	return nil
+}
+
+// CloseWrite tells the guest that no more bytes come; its reads end after
+// those that were written.
+func (s *stream) CloseWrite() error { return s.shutdown(shutdownSend) }
+
+// CloseRead tells the guest that its bytes are no longer wanted; its writes
+// fail. What was received and not read is dropped.
+func (s *stream) CloseRead() error { return s.shutdown(shutdownRecv) }
+
+func (s *stream) shutdown(how uint32) error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return s.opError("shutdown", net.ErrClosed)
+	}
+	tell := s.state == stateOpen && s.localShut&how == 0
+	s.localShut |= how
+	if how&shutdownRecv != 0 {
+		s.buf.reset()
+	}
+	if tell {
+		s.owes |= owesShutdown
+	}
+	s.readCond.Broadcast()
+	s.writeCond.Broadcast()
+	s.mu.Unlock()
+	if tell {
+		s.d.rx.submit(s)
+	}
+	return nil
+}
+
+// Close implements net.Conn. It does not wait for the guest: what was written
+// is in the guest's memory already. The stream's ports stay taken until the
+// guest has confirmed, or Config.CloseTimeout has passed.
+func (s *stream) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.readDL.stop()
+	s.writeDL.stop()
+	s.buf.reset()
+	tell := s.state == stateOpen
+	if tell {
+		s.state = stateClosing
+		s.localShut = shutdownBoth
+		s.owes |= owesShutdown
+		s.owes &^= owesCredit | owesCreditRequest
+		s.linger = time.AfterFunc(s.d.cfg.CloseTimeout, func() { s.abort(net.ErrClosed) })
+	} else {
+		s.d.release(s)
+	}
+	s.readCond.Broadcast()
+	s.writeCond.Broadcast()
+	s.mu.Unlock()
+	if tell {
+		s.d.rx.submit(s)
+	}
+	return nil
+}
+
+// abort ends a stream at once with an RST to the guest, when it knows of it.
+func (s *stream) abort(err error) {
+	s.mu.Lock()
+	rst := s.state != stateDialing || s.requested
+	s.die(err, rst)
+	s.mu.Unlock()
+	if rst {
+		s.d.rx.submit(s)
+	}
+}
+
+// die ends the stream; err is what later calls return once received bytes are
+// read. With rst it stays in the device's table until the guest was told, so
+// that the table's limit bounds what is due. s.mu is held.
+func (s *stream) die(err error, rst bool) {
+	if s.state == stateDead {
+		return
+	}
+	if s.state == stateDialing {
+		s.refused = true
+		close(s.opened)
+	}
+	s.state, s.err, s.owes = stateDead, err, 0
+	for _, t := range []*time.Timer{s.linger, s.creditWait} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	s.readCond.Broadcast()
+	s.writeCond.Broadcast()
+	if rst {
+		s.owes = owesRst
+	} else {
+		s.d.forget(s)
+	}
+	if s.closed || s.buf.n == 0 {
+		s.d.release(s)
+	}
+}
+
+// restart adapts the stream to a guest whose driver has started anew and knows
+// no stream. One that only asked for its connection asks again.
+func (s *stream) restart() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch s.state {
+	case stateDialing:
+		s.requested = false
+		s.owes = owesRequest
+	case stateDead:
+		s.owes = 0
+		s.d.forget(s)
+	default:
+		s.die(syscall.ECONNRESET, false)
+	}
+}

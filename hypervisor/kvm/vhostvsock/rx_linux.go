@@ -1,0 +1,235 @@
+package vhostvsock
+
+import (
+	"fmt"
+	"sync/atomic"
+)
+
+const (
+	// quantum is how many bytes a stream may send before it is another's
+	// turn. It is large enough to fill a good part of the guest's ring.
+	quantum = 64 << 10
+	// publishEvery is after how many packets the guest sees them: it works on
+	// these while the next ones are copied.
+	publishEvery = 16
+	// maxRejects bounds the RSTs due to packets that belong to no stream.
+	maxRejects = 256
+)
+
+// rxQueue sends packets into the guest's receive queue. Streams that have
+// something to send take turns in a list. There is no goroutine that sends:
+// who makes a stream due pumps, in the name of all.
+type rxQueue struct {
+	queue
+	head, tail *stream
+
+	// Answers to packets that belong to no stream; a ring.
+	rejects   [maxRejects]header
+	firstRej  int
+	rejCount  atomic.Int32 // written under the lock, read without
+	unblocked chan struct{}
+
+	hdr [headerLen]byte
+}
+
+// submit makes s send what it has to.
+func (q *rxQueue) submit(s *stream) {
+	q.mu.Lock()
+	q.push(s)
+	q.pump()
+	q.mu.Unlock()
+}
+
+// push appends s to the list of streams that are due. q.mu is held.
+func (q *rxQueue) push(s *stream) {
+	if s.queued {
+		return
+	}
+	s.queued = true
+	if q.tail == nil {
+		q.head = s
+	} else {
+		q.tail.next = s
+	}
+	q.tail = s
+}
+
+func (q *rxQueue) pop() *stream {
+	s := q.head
+	q.head = s.next
+	if q.head == nil {
+		q.tail = nil
+	}
+	s.next, s.queued = nil, false
+	return s
+}
+
+// reject queues an RST that answers h. The tx queue keeps room for it.
+func (q *rxQueue) reject(h *header) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := int(q.rejCount.Load())
+	if n == maxRejects {
+		return
+	}
+	q.rejects[(q.firstRej+n)%maxRejects] = header{
+		SrcCID: hostCID, DstCID: h.SrcCID, SrcPort: h.DstPort, DstPort: h.SrcPort,
+		Type: h.Type, Op: opRst,
+	}
+	q.rejCount.Store(int32(n + 1))
+}
+
+// congested tells whether no further answer fits.
+func (q *rxQueue) congested() bool { return q.rejCount.Load() >= maxRejects }
+
+// service is what a kick of the guest's runs: it has offered buffers.
+func (q *rxQueue) service() (pause bool) {
+	q.mu.Lock()
+	q.pump()
+	q.mu.Unlock()
+	return false
+}
+
+// pump sends as long as there is something to send and a buffer for it, and
+// asks the guest for a kick when buffers are what is missing. It sends nothing
+// to a guest that could not answer yet. q.mu is held.
+func (q *rxQueue) pump() {
+	if q.ring == nil || !q.d.tx.up.Load() || q.d.broken.Load() {
+		return
+	}
+	q.ring.disableNotify()
+	for (q.head != nil || q.rejCount.Load() > 0) && !q.d.broken.Load() {
+		ok, err := q.ring.available()
+		if err == nil && !ok {
+			q.flush()
+			if ok, err = q.ring.enableNotify(); err == nil && !ok {
+				return
+			}
+			q.ring.disableNotify()
+		}
+		if err == nil {
+			err = q.turn()
+		}
+		if err != nil {
+			q.d.fail(fmt.Errorf("rx queue: %w", err))
+			return
+		}
+	}
+	q.flush()
+}
+
+// turn sends one answer, or lets the next stream send.
+func (q *rxQueue) turn() error {
+	if n := q.rejCount.Load(); n > 0 {
+		if _, err := q.send(&q.rejects[q.firstRej], nil); err != nil {
+			return err
+		}
+		q.firstRej = (q.firstRej + 1) % maxRejects
+		q.rejCount.Store(n - 1)
+		if n-1 == maxRejects/2 {
+			q.unblock()
+		}
+		return nil
+	}
+	s := q.pop()
+	again, err := q.emit(s)
+	if again {
+		q.push(s)
+	}
+	return err
+}
+
+// unblock lets the tx queue go on that waits for room for its answers.
+func (q *rxQueue) unblock() {
+	select {
+	case q.unblocked <- struct{}{}:
+	default: // it has yet to notice the last time
+	}
+}
+
+// emit sends packets of s until it has none, its turn is over, or no buffer is
+// left. It returns whether s has more.
+func (q *rxQueue) emit(s *stream) (again bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for left := quantum; ; {
+		op := s.nextOp()
+		if op == opInvalid || left <= 0 {
+			return op != opInvalid, nil
+		}
+		if ok, err := q.ring.available(); !ok || err != nil {
+			return true, err
+		}
+		var payload []byte
+		if op == opRW {
+			payload = s.writeBuf[:min(len(s.writeBuf), int(s.credit()), maxPayload, left)]
+		}
+		h := s.packet(op)
+		n, err := q.send(&h, payload)
+		if err != nil {
+			return true, err
+		}
+		left -= n
+		s.sent(op, n)
+	}
+}
+
+// sent accounts for a packet that is in the guest's memory. s.mu is held.
+func (s *stream) sent(op uint16, n int) {
+	switch op {
+	case opRW:
+		s.writeBuf = s.writeBuf[n:]
+		s.txCnt += uint32(n)
+		if len(s.writeBuf) == 0 {
+			s.writeCond.Signal()
+		}
+	case opRst:
+		s.d.forget(s)
+	}
+}
+
+// send puts one packet into the next buffer, which there is, and returns how
+// much of the payload fitted.
+func (q *rxQueue) send(h *header, payload []byte) (int, error) {
+	head, iov, size, err := q.ring.peek(true)
+	if err != nil {
+		return 0, err
+	}
+	if size < headerLen || size == headerLen && len(payload) > 0 {
+		return 0, fmt.Errorf("%w: a buffer of %d bytes", errRing, size)
+	}
+	n := min(len(payload), size-headerLen)
+	h.Len = uint32(n)
+	h.encode(&q.hdr)
+	scatter(scatter(iov, q.hdr[:]), payload[:n])
+	q.ring.take()
+	q.ring.put(head, headerLen+n)
+	if q.ring.usedIdx-q.ring.published >= publishEvery {
+		q.flush()
+	}
+	return n, nil
+}
+
+// scatter copies p into iov, which is large enough, and returns what is left
+// of iov.
+func scatter(iov [][]byte, p []byte) [][]byte {
+	for len(p) > 0 {
+		n := copy(iov[0], p)
+		p = p[n:]
+		if iov[0] = iov[0][n:]; len(iov[0]) == 0 {
+			iov = iov[1:]
+		}
+	}
+	return iov
+}
+
+// drop forgets all that is due: the guest's driver has started anew.
+func (q *rxQueue) drop() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.rejCount.Store(0)
+	q.unblock()
+	for q.head != nil {
+		q.pop()
+	}
+}

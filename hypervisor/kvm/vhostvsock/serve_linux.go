@@ -1,0 +1,264 @@
+package vhostvsock
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	featIndirectDesc = 1 << 28 // VIRTIO_RING_F_INDIRECT_DESC
+	featEventIdx     = 1 << 29 // VIRTIO_RING_F_EVENT_IDX
+	featProtocol     = 1 << 30 // VHOST_USER_F_PROTOCOL_FEATURES
+	featVersion1     = 1 << 32 // VIRTIO_F_VERSION_1
+	features         = featIndirectDesc | featEventIdx | featProtocol | featVersion1
+
+	protoMQ       = 1 << 0
+	protoReplyAck = 1 << 3
+	protoConfig   = 1 << 9
+	protoReset    = 1 << 13
+	protoMemSlots = 1 << 15
+	protoFeatures = protoMQ | protoReplyAck | protoConfig | protoReset | protoMemSlots
+)
+
+const numQueues = 2 // QEMU keeps the event queue
+
+// session is one front-end's connection. It belongs to Serve's goroutine.
+type session struct {
+	d     *Device
+	conn  *net.UnixConn
+	fds   []int // that came with the message at hand, and were not taken over
+	mem   *guestMemory
+	feats uint64
+	proto uint64
+}
+
+// Serve speaks vhost-user with the front-end (QEMU) on conn until the
+// connection ends or Close is called. Then every stream and listener fails. It
+// closes conn. It returns nil unless the front-end broke the protocol. A device
+// is served once.
+func (d *Device) Serve(conn *net.UnixConn) error {
+	defer conn.Close()
+	err := d.check()
+	d.mu.Lock()
+	switch {
+	case err != nil:
+	case d.gone:
+		err = errGone
+	case d.served:
+		err = errServed
+	default:
+		d.served, d.conn = true, conn
+		d.wg.Add(1)
+	}
+	d.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	defer d.wg.Done()
+	s := &session{d: d, conn: conn, mem: &guestMemory{}}
+	err = s.run()
+	s.end()
+	d.mu.Lock()
+	closed := d.gone
+	d.mu.Unlock()
+	d.endAll()
+	if closed || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
+		return nil
+	}
+	return fmt.Errorf("vsock: %w", err)
+}
+
+// run answers messages until the connection fails.
+func (s *session) run() error {
+	for {
+		m, err := s.receive()
+		if err == nil {
+			err = s.handle(&m)
+		}
+		s.closeFDs()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// end stops the rings and lets go of the guest's memory. What the guest had
+// sent by then reaches its streams.
+func (s *session) end() {
+	s.d.tx.drain()
+	s.d.rx.close()
+	s.d.tx.close()
+	s.mem.unmap(nil)
+}
+
+func (s *session) closeFDs() {
+	for _, fd := range s.fds {
+		_ = unix.Close(fd)
+	}
+	s.fds = s.fds[:0]
+}
+
+// takeFD hands over the message's only descriptor, or -1.
+func (s *session) takeFD() int {
+	if len(s.fds) == 0 {
+		return -1
+	}
+	fd := s.fds[0]
+	s.fds = s.fds[:0]
+	return fd
+}
+
+// receive reads one message and its descriptors.
+func (s *session) receive() (message, error) {
+	var raw [msgHeaderLen]byte
+	if err := s.readFull(raw[:]); err != nil {
+		return message{}, err
+	}
+	request, flags, size, err := decodeMsgHeader(&raw)
+	if err != nil {
+		return message{}, err
+	}
+	payload := make([]byte, size)
+	if err := s.readFull(payload); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return message{}, err
+	}
+	return decodeMessage(request, flags, payload, len(s.fds))
+}
+
+// readFull fills p, and collects the descriptors that come with the bytes.
+func (s *session) readFull(p []byte) error {
+	oob := make([]byte, unix.CmsgSpace(4*maxTableRegions))
+	for len(p) > 0 {
+		n, oobn, flags, _, err := s.conn.ReadMsgUnix(p, oob)
+		if oobn > 0 {
+			if err := s.collectFDs(oob[:oobn]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case err != nil:
+			return err
+		case flags&unix.MSG_CTRUNC != 0 || len(s.fds) > maxTableRegions:
+			return fmt.Errorf("%w: too many descriptors", errMessage)
+		case n == 0:
+			return io.EOF
+		}
+		p = p[n:]
+	}
+	return nil
+}
+
+// collectFDs takes the descriptors out of control messages; they are
+// close-on-exec already.
+func (s *session) collectFDs(oob []byte) error {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return fmt.Errorf("%w: control message: %w", errMessage, err)
+	}
+	for i := range msgs {
+		// Other kinds, such as credentials, carry no descriptors.
+		if fds, err := unix.ParseUnixRights(&msgs[i]); err == nil {
+			s.fds = append(s.fds, fds...)
+		}
+	}
+	return nil
+}
+
+// handle acts on a message and answers it. An error ends the session.
+func (s *session) handle(m *message) error {
+	switch m.Request {
+	case msgGetFeatures:
+		return s.replyU64(m, features)
+	case msgGetProtocolFeatures:
+		return s.replyU64(m, protoFeatures)
+	case msgGetQueueNum:
+		return s.replyU64(m, numQueues)
+	case msgGetMaxMemSlots:
+		return s.replyU64(m, maxRegions)
+	case msgGetConfig:
+		return s.replyConfig(m)
+	case msgGetVringBase:
+		return s.getVringBase(m)
+	}
+	err := s.apply(m)
+	if err != nil {
+		s.d.log.Error("vsock: vhost-user request failed", "request", m.Request, "err", err)
+	}
+	if m.Flags&msgNeedReply == 0 || s.proto&protoReplyAck == 0 {
+		return err // nobody would hear of it otherwise
+	}
+	if err != nil {
+		return s.replyU64(m, 1)
+	}
+	return s.replyU64(m, 0)
+}
+
+// apply acts on a message that has no answer of its own.
+func (s *session) apply(m *message) error {
+	switch m.Request {
+	case msgSetFeatures:
+		return s.setFeatures(m.Num)
+	case msgSetProtocolFeatures:
+		if m.Num&^protoFeatures != 0 {
+			return fmt.Errorf("protocol features %#x were not offered", m.Num&^protoFeatures)
+		}
+		s.proto = m.Num
+	case msgSetOwner:
+	case msgResetOwner, msgResetDevice:
+		s.reset()
+	case msgSetMemTable:
+		return s.setMemTable(m.Regions)
+	case msgAddMemReg:
+		return s.addRegion(m.Regions[0])
+	case msgRemMemReg:
+		return s.removeRegion(m.Regions[0])
+	case msgSetConfig:
+		return errors.New("the configuration is read-only")
+	default:
+		return s.applyVring(m)
+	}
+	return nil
+}
+
+func (s *session) setFeatures(f uint64) error {
+	if f&^features != 0 {
+		return fmt.Errorf("features %#x were not offered", f&^uint64(features))
+	}
+	s.feats = f
+	if f&featProtocol == 0 { // then no SET_VRING_ENABLE comes
+		s.d.rx.enabled, s.d.tx.enabled = true, true
+	}
+	return nil
+}
+
+func (s *session) reply(m *message, payload []byte) error {
+	_, err := s.conn.Write(encodeReply(m.Request, payload))
+	return err
+}
+
+func (s *session) replyU64(m *message, v uint64) error {
+	return s.reply(m, binary.LittleEndian.AppendUint64(nil, v))
+}
+
+// replyConfig answers with a part of struct virtio_vsock_config: the guest's
+// CID in 8 bytes. Beyond them the space reads as zero.
+func (s *session) replyConfig(m *message) error {
+	le := binary.LittleEndian
+	var space [2 * maxConfigLen]byte
+	le.PutUint64(space[:], s.d.cid)
+	p := le.AppendUint32(nil, m.ConfigOffset)
+	p = le.AppendUint32(p, m.ConfigSize)
+	p = le.AppendUint32(p, 0)
+	if m.ConfigOffset > maxConfigLen {
+		return s.reply(m, nil) // the protocol's way to say no
+	}
+	return s.reply(m, append(p, space[m.ConfigOffset:m.ConfigOffset+m.ConfigSize]...))
+}

@@ -1,0 +1,346 @@
+package vhostvsock
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// errGone is what fails when the front-end is gone or the device was closed.
+var errGone = fmt.Errorf("the vsock device is gone: %w", net.ErrClosed)
+
+// flowKey names a stream within its device.
+type flowKey struct{ local, peer uint32 }
+
+// streamState is where a stream is in its life.
+type streamState int
+
+const (
+	stateDialing streamState = iota // REQUEST is due or sent
+	stateOpen
+	stateClosing // closed here; the guest has yet to confirm with RST
+	stateDead    // forgotten by the device; what was received can still be read
+)
+
+// sendFlags say which packets a stream owes the guest.
+type sendFlags uint8
+
+const (
+	owesRequest sendFlags = 1 << iota
+	owesResponse
+	owesShutdown
+	owesCredit
+	owesCreditRequest
+	owesRst
+)
+
+// stream is one vsock connection. It implements net.Conn.
+//
+// Bytes to the guest are not buffered here: a Write lends its slice to the
+// stream, and whoever finds both credit and guest buffers copies from it into
+// the guest's memory: the writer itself, or the goroutine that noticed.
+type stream struct {
+	d    *Device
+	key  flowKey
+	next *stream // in the rx queue's list; guarded by its lock
+	// queued is guarded by the rx queue's lock.
+	queued bool
+
+	readMu, writeMu sync.Mutex // one Read, one Write at a time
+
+	mu         sync.Mutex // guards what follows; innermost but for Device.mu
+	readCond   sync.Cond
+	writeCond  sync.Cond
+	state      streamState
+	err        error // why the stream is dead, once it is
+	closed     bool  // Close was called
+	opened     chan struct{}
+	requested  bool // REQUEST was sent
+	refused    bool // the stream died before it was opened
+	owes       sendFlags
+	localShut  uint32 // shutdownRecv, shutdownSend: what we do no more
+	peerShut   uint32 // what the guest does no more
+	linger     *time.Timer
+	reserved   int64 // of the device's buffer budget
+	readDL     deadline
+	writeDL    deadline
+	creditWait *time.Timer // asks for credit when a guest keeps quiet about it
+
+	// Guest to host.
+	buf       buffer
+	bufAlloc  uint32 // advertised size of buf
+	fwdCnt    uint32 // bytes taken out of buf
+	fwdSent   uint32 // fwdCnt as the guest knows it
+	readBuf   []byte // of a waiting Read
+	readBytes int    // put into readBuf
+
+	// Host to guest.
+	writeBuf   []byte // what is left of a waiting Write
+	txCnt      uint32
+	peerAlloc  uint32
+	peerFwdCnt uint32
+}
+
+func newStream(d *Device, key flowKey, state streamState) *stream {
+	s := &stream{d: d, key: key, state: state}
+	s.readCond.L, s.writeCond.L = &s.mu, &s.mu
+	s.readDL.cond, s.writeDL.cond = &s.readCond, &s.writeCond
+	return s
+}
+
+// Read implements net.Conn. Bytes that came before the stream ended are
+// returned before its end is.
+func (s *stream) Read(p []byte) (int, error) {
+	s.readMu.Lock()
+	defer s.readMu.Unlock()
+	n, err := s.read(p)
+	return n, s.opError("read", err)
+}
+
+func (s *stream) read(p []byte) (int, error) {
+	s.mu.Lock()
+	for {
+		if s.closed {
+			s.mu.Unlock()
+			return 0, net.ErrClosed
+		}
+		if s.readDL.passed() {
+			s.mu.Unlock()
+			return 0, os.ErrDeadlineExceeded
+		}
+		if len(p) == 0 {
+			s.mu.Unlock()
+			return 0, nil
+		}
+		if s.buf.n > 0 {
+			n := s.buf.read(p)
+			s.consumed(n)
+			return n, nil
+		}
+		if err := s.readEnd(); err != nil {
+			s.mu.Unlock()
+			return 0, err
+		}
+		// The ring's goroutine copies straight into p from here on.
+		s.readBuf, s.readBytes = p, 0
+		s.readCond.Wait()
+		n := s.readBytes
+		s.readBuf, s.readBytes = nil, 0
+		if n > 0 {
+			s.mu.Unlock()
+			return n, nil
+		}
+	}
+}
+
+// readEnd returns why no more bytes will come, or nil. s.mu is held.
+func (s *stream) readEnd() error {
+	switch {
+	case s.localShut&shutdownRecv != 0 || s.peerShut&shutdownSend != 0:
+		return io.EOF
+	case s.state == stateDead:
+		return s.err
+	}
+	return nil
+}
+
+// consumed counts n bytes as read, tells the guest when it is worth a packet,
+// and unlocks s.mu.
+func (s *stream) consumed(n int) {
+	s.fwdCnt += uint32(n)
+	tell := s.creditDue()
+	if tell {
+		s.owes |= owesCredit
+	}
+	if s.state == stateDead && s.buf.n == 0 {
+		s.d.release(s)
+	}
+	s.mu.Unlock()
+	if tell {
+		s.d.rx.submit(s)
+	}
+}
+
+// creditDue tells whether the guest should hear of the room there is. A quarter
+// of the buffer keeps a bulk sender going without a packet per read.
+func (s *stream) creditDue() bool {
+	return s.state == stateOpen && s.fwdCnt-s.fwdSent >= s.bufAlloc/4 &&
+		(s.peerShut&shutdownSend)|(s.localShut&shutdownRecv) == 0
+}
+
+// WriteTo implements io.WriterTo: it spares io.Copy's buffer and its copy.
+func (s *stream) WriteTo(w io.Writer) (int64, error) {
+	s.readMu.Lock()
+	defer s.readMu.Unlock()
+	var total int64
+	for {
+		p, err := s.lend()
+		if err == io.EOF {
+			return total, nil
+		}
+		if err != nil {
+			return total, s.opError("read", err)
+		}
+		n, err := w.Write(p)
+		total += int64(n)
+		s.mu.Lock()
+		s.buf.lent = false
+		if s.closed { // Close dropped the buffer
+			s.mu.Unlock()
+		} else {
+			s.buf.consume(n)
+			s.consumed(n)
+		}
+		if err == nil && n < len(p) {
+			err = io.ErrShortWrite
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// lend waits for bytes and returns some of them, which stay in the buffer.
+func (s *stream) lend() ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		if s.closed {
+			return nil, net.ErrClosed
+		}
+		if s.readDL.passed() {
+			return nil, os.ErrDeadlineExceeded
+		}
+		if s.buf.n > 0 {
+			s.buf.lent = true
+			return s.buf.peek(), nil
+		}
+		if err := s.readEnd(); err != nil {
+			return nil, err
+		}
+		s.readCond.Wait()
+	}
+}
+
+// Write implements net.Conn. When it returns nil, the bytes are in the guest's
+// memory: closing the stream, or the host process, does not lose them.
+func (s *stream) Write(p []byte) (int, error) {
+	s.writeMu.Lock()
+	defer s.writeMu.Unlock()
+	n, err := s.write(p)
+	return n, s.opError("write", err)
+}
+
+func (s *stream) write(p []byte) (int, error) {
+	s.mu.Lock()
+	if err := s.writeEnd(); err != nil || len(p) == 0 {
+		s.mu.Unlock()
+		return 0, err
+	}
+	s.writeBuf = p
+	canSend := s.credit() > 0
+	s.mu.Unlock()
+	if canSend {
+		s.d.rx.submit(s) // copies as much as can be copied now
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.writeBuf) > 0 {
+		if err := s.writeEnd(); err != nil {
+			n := len(p) - len(s.writeBuf)
+			s.writeBuf = nil
+			return n, err
+		}
+		if s.credit() == 0 {
+			s.armCreditWait()
+		}
+		s.writeCond.Wait()
+	}
+	s.writeBuf = nil
+	return len(p), nil
+}
+
+// writeEnd returns why nothing can be written any more, or nil. s.mu is held.
+func (s *stream) writeEnd() error {
+	switch {
+	case s.closed:
+		return net.ErrClosed
+	case s.writeDL.passed():
+		return os.ErrDeadlineExceeded
+	case s.localShut&shutdownSend != 0 || s.peerShut&shutdownRecv != 0:
+		return syscall.EPIPE
+	case s.state == stateDead:
+		return s.err
+	}
+	return nil
+}
+
+// credit returns how many bytes the guest has room for. s.mu is held.
+func (s *stream) credit() uint32 { return credit(s.peerAlloc, s.txCnt, s.peerFwdCnt) }
+
+// armCreditWait asks the guest for its credit if it stays silent. Linux tells
+// unasked, and a question at once would only bring answers of tiny credits.
+func (s *stream) armCreditWait() {
+	const patience = 100 * time.Millisecond
+	if s.creditWait != nil {
+		s.creditWait.Reset(patience)
+		return
+	}
+	s.creditWait = time.AfterFunc(patience, func() {
+		s.mu.Lock()
+		ask := s.state == stateOpen && len(s.writeBuf) > 0 && s.credit() == 0
+		if ask {
+			s.owes |= owesCreditRequest
+			s.armCreditWait()
+		}
+		s.mu.Unlock()
+		if ask {
+			s.d.rx.submit(s)
+		}
+	})
+}
+
+// readFromBufs are the buffers of ReadFrom.
+var readFromBufs = sync.Pool{New: func() any { b := make([]byte, 128<<10); return &b }}
+
+// ReadFrom implements io.ReaderFrom with a large buffer that is reused.
+func (s *stream) ReadFrom(r io.Reader) (int64, error) {
+	b := readFromBufs.Get().(*[]byte)
+	defer readFromBufs.Put(b)
+	var total int64
+	for {
+		n, rerr := r.Read(*b)
+		if n > 0 {
+			w, err := s.Write((*b)[:n])
+			total += int64(w)
+			if err != nil {
+				return total, err
+			}
+		}
+		if rerr == io.EOF {
+			return total, nil
+		}
+		if rerr != nil {
+			return total, rerr
+		}
+	}
+}
+
+// opError dresses an error as package net does.
+func (s *stream) opError(op string, err error) error {
+	if err == nil || errors.Is(err, io.EOF) {
+		return err
+	}
+	return &net.OpError{Op: op, Net: network, Source: s.LocalAddr(), Addr: s.RemoteAddr(), Err: err}
+}
+
+// LocalAddr implements net.Conn.
+func (s *stream) LocalAddr() net.Addr { return &Addr{CID: hostCID, Port: s.key.local} }
+
+// RemoteAddr implements net.Conn.
+func (s *stream) RemoteAddr() net.Addr { return &Addr{CID: s.d.cid, Port: s.key.peer} }

@@ -1,0 +1,133 @@
+package vhostvsock
+
+import "fmt"
+
+// txBatch is after how many packets of the guest's their answers are sent.
+const txBatch = 32
+
+// txQueue takes packets out of the guest's transmit queue. It runs in one
+// goroutine, which hands the bytes to the streams itself and never waits for
+// one of their readers: credit keeps what comes within their buffers.
+type txQueue struct {
+	queue
+	due []*stream // have something to send after this batch; reused
+}
+
+// service is what a kick of the guest's runs: it has sent packets. It returns
+// true when it must wait until the answers due to the guest have room.
+func (q *txQueue) service() (pause bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.ring != nil {
+		q.ring.disableNotify()
+	}
+	for {
+		n, err := q.batch(txBatch)
+		if err == nil && n == 0 && q.ring != nil {
+			if q.d.rx.congested() {
+				return true
+			}
+			var more bool
+			if more, err = q.ring.enableNotify(); more {
+				q.ring.disableNotify()
+				continue
+			}
+		}
+		if err != nil {
+			q.d.fail(fmt.Errorf("tx queue: %w", err))
+		}
+		if n == 0 || err != nil {
+			return false
+		}
+	}
+}
+
+// drain takes what the guest had sent before its driver or the front-end went
+// away. It looks once at no more than a ring of packets.
+func (q *txQueue) drain() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.ring == nil {
+		return
+	}
+	for left := int(q.ring.num); left > 0; {
+		n, err := q.batch(min(left, txBatch))
+		if n == 0 || err != nil {
+			return
+		}
+		left -= n
+	}
+}
+
+// batch takes up to limit packets, then lets the streams answer. It returns
+// how many it took. q.mu is held.
+func (q *txQueue) batch(limit int) (n int, err error) {
+	for n < limit && q.ring != nil && !q.d.broken.Load() && !q.d.rx.congested() {
+		var ok bool
+		if ok, err = q.ring.available(); err != nil || !ok {
+			break
+		}
+		if err = q.one(); err != nil {
+			break
+		}
+		n++
+	}
+	if n > 0 {
+		q.answer()
+		q.flush()
+	}
+	return n, err
+}
+
+// one takes one packet.
+func (q *txQueue) one() error {
+	head, iov, size, err := q.ring.peek(false)
+	if err != nil {
+		return err
+	}
+	if size < headerLen {
+		return fmt.Errorf("%w: a packet of %d bytes", errRing, size)
+	}
+	var raw [headerLen]byte // a copy, because the guest can change its own
+	iov = gather(raw[:], iov)
+	h := decodeHeader(&raw)
+	if int64(h.Len) > int64(size-headerLen) || h.Len > maxPayload {
+		return fmt.Errorf("%w: %s in %d bytes", errRing, &h, size)
+	}
+	if s := q.d.input(&h, iov); s != nil {
+		q.due = append(q.due, s)
+	}
+	q.ring.take()
+	q.ring.put(head, 0)
+	return nil
+}
+
+// answer sends what the last packets have made due, also when that is only
+// answers that belong to no stream.
+func (q *txQueue) answer() {
+	rx := &q.d.rx
+	if len(q.due) == 0 && rx.rejCount.Load() == 0 {
+		return
+	}
+	rx.mu.Lock()
+	for i, s := range q.due {
+		rx.push(s)
+		q.due[i] = nil
+	}
+	q.due = q.due[:0]
+	rx.pump()
+	rx.mu.Unlock()
+}
+
+// gather fills p from iov, which is large enough, and returns what is left of
+// iov.
+func gather(p []byte, iov [][]byte) [][]byte {
+	for len(p) > 0 {
+		n := copy(p, iov[0])
+		p = p[n:]
+		if iov[0] = iov[0][n:]; len(iov[0]) == 0 {
+			iov = iov[1:]
+		}
+	}
+	return iov
+}

@@ -1,0 +1,166 @@
+package vhostvsock
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// queue returns the queue of a vring's index.
+func (s *session) queue(index uint32) (*queue, error) {
+	switch index {
+	case 0:
+		return &s.d.rx.queue, nil
+	case 1:
+		return &s.d.tx.queue, nil
+	}
+	return nil, fmt.Errorf("%w: there is no vring %d", errMessage, index)
+}
+
+// start starts the queue if it has become complete.
+func (s *session) start(q *queue) error {
+	err := q.start(s.mem, s.feats&featEventIdx != 0)
+	s.d.rx.service() // streams may wait for either queue
+	return err
+}
+
+// applyVring acts on a message about one vring.
+func (s *session) applyVring(m *message) error {
+	q, err := s.queue(m.Index)
+	if err != nil {
+		return err
+	}
+	switch m.Request {
+	case msgSetVringNum:
+		if m.Num == 0 || m.Num > maxRingSize {
+			return fmt.Errorf("%w: vring of %d entries", errMessage, m.Num)
+		}
+		q.num = uint16(m.Num)
+	case msgSetVringAddr:
+		q.suspend() // the front-end may move a ring that runs
+		q.desc, q.avail, q.used, q.haveAddr = m.Desc, m.Avail, m.Used, true
+		return s.start(q)
+	case msgSetVringBase:
+		return s.setVringBase(q, m.Num)
+	case msgSetVringKick:
+		if m.NoFD {
+			return errors.New("a vring without a kick descriptor would have to be polled")
+		}
+		if err := q.setKick(s.takeFD()); err != nil {
+			return err
+		}
+		return s.start(q)
+	case msgSetVringCall:
+		q.setCall(s.takeFD())
+	case msgSetVringErr:
+		q.setErr(s.takeFD())
+	case msgSetVringEnable:
+		if q.enabled = m.Num == 1; !q.enabled {
+			q.suspend()
+		}
+		return s.start(q)
+	default:
+		return fmt.Errorf("%w: request %d", errMessage, m.Request)
+	}
+	return nil
+}
+
+// setVringBase sets where the ring goes on. A paused VM goes on where it
+// stopped; any other position means that the driver was reset, and knows no
+// stream.
+func (s *session) setVringBase(q *queue, base uint64) error {
+	if base > 1<<16-1 {
+		return fmt.Errorf("%w: vring base %d", errMessage, base)
+	}
+	q.suspend()
+	if q.stopped && q.base != uint16(base) {
+		s.d.restartAll()
+	}
+	q.base = uint16(base)
+	return nil
+}
+
+// getVringBase stops a vring and answers with its position. What the guest has
+// sent by now is taken first: it may be the last words of a guest that powers
+// off.
+func (s *session) getVringBase(m *message) error {
+	q, err := s.queue(m.Index)
+	if err != nil {
+		return err
+	}
+	if q == &s.d.tx.queue {
+		s.d.tx.drain()
+	}
+	q.stop()
+	q.stopped = true
+	s.d.broken.Store(false) // the ring's memory is not looked at until it is set up anew
+	le := binary.LittleEndian
+	return s.reply(m, le.AppendUint32(le.AppendUint32(nil, m.Index), uint32(q.base)))
+}
+
+// reset puts both queues back to where they began.
+func (s *session) reset() {
+	for _, q := range []*queue{&s.d.rx.queue, &s.d.tx.queue} {
+		q.stop()
+		q.haveAddr, q.base, q.stopped = false, 0, false
+		q.enabled = s.feats&featProtocol == 0
+	}
+	s.d.broken.Store(false)
+	s.d.restartAll()
+}
+
+// setMemTable replaces the guest's memory.
+func (s *session) setMemTable(regions []memRegion) error {
+	mem := &guestMemory{}
+	for i, r := range regions {
+		if err := mem.mapMore(r, s.fds[i]); err != nil {
+			mem.unmap(nil)
+			return err
+		}
+	}
+	return s.setMemory(mem)
+}
+
+// addRegion adds a piece of memory.
+func (s *session) addRegion(r memRegion) error {
+	if len(s.mem.regions) >= maxRegions {
+		return fmt.Errorf("more than %d memory regions", maxRegions)
+	}
+	mem := &guestMemory{regions: append([]region(nil), s.mem.regions...)}
+	if err := mem.mapMore(r, s.fds[0]); err != nil {
+		return err
+	}
+	return s.setMemory(mem)
+}
+
+// removeRegion takes a piece of memory away.
+func (s *session) removeRegion(r memRegion) error {
+	mem := &guestMemory{}
+	for _, have := range s.mem.regions {
+		if have.GuestAddr != r.GuestAddr || have.Size != r.Size || have.UserAddr != r.UserAddr {
+			mem.regions = append(mem.regions, have)
+		}
+	}
+	if len(mem.regions) == len(s.mem.regions) {
+		return fmt.Errorf("there is no memory region %+v", r)
+	}
+	return s.setMemory(mem)
+}
+
+// setMemory makes both rings use mem and unmaps what is no longer in it. A ring
+// that lies outside waits for the memory, or the address, that it needs.
+func (s *session) setMemory(mem *guestMemory) error {
+	queues := []*queue{&s.d.rx.queue, &s.d.tx.queue}
+	for _, q := range queues {
+		q.suspend() // from here on nothing touches the old memory
+	}
+	old := s.mem
+	s.mem = mem
+	old.unmap(mem)
+	for _, q := range queues {
+		if err := s.start(q); err != nil {
+			s.d.log.Debug("vsock: a ring waits for memory", "err", err)
+		}
+	}
+	return nil
+}
