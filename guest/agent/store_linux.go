@@ -141,7 +141,7 @@ func (s *store) importImage(ctx context.Context, id string, in *inbox) (err erro
 			}
 		}
 	}()
-	if err := unpack(tmp, in); err != nil {
+	if err := unpack(tmp, in, &rootfs.State{}); err != nil {
 		return storeError(err)
 	}
 	if err := setReadOnly(tmp, true); err != nil {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"archive/tar"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -23,8 +24,9 @@ var errBadArchive = errors.New("bad archive")
 // beneath dir without following symbolic links.
 //
 // Owners, modes, times and extended attributes are kept where the caller may
-// set them; as root all are.
-func unpack(dir string, archive io.Reader) error {
+// set them; as root all are. Holes of sparse files stay holes. st has the
+// limits, and is used up.
+func unpack(dir string, archive io.Reader, st *rootfs.State) error {
 	root, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", dir, err)
@@ -32,7 +34,6 @@ func unpack(dir string, archive io.Reader) error {
 	u := &unpacker{root: root, parent: -1, asRoot: os.Geteuid() == 0, buf: make([]byte, 256<<10)}
 	defer u.close()
 	tr := tar.NewReader(archive)
-	var st rootfs.State
 	for {
 		h, err := tr.Next()
 		if err == io.EOF {
@@ -41,7 +42,7 @@ func unpack(dir string, archive io.Reader) error {
 		if err != nil {
 			return archiveError(err)
 		}
-		if err := rootfs.CheckHeader(h, &st); err != nil {
+		if err := rootfs.CheckHeader(h, st); err != nil {
 			return err
 		}
 		if rootfs.Skip(h) {
@@ -230,24 +231,8 @@ func (u *unpacker) file(base string, h *tar.Header, body io.Reader) error {
 		return err
 	}
 	defer unix.Close(fd)
-	for {
-		n, err := io.ReadFull(body, u.buf)
-		for p := u.buf[:n]; len(p) > 0; {
-			m, werr := unix.Write(fd, p)
-			if werr == unix.EINTR {
-				continue
-			}
-			if werr != nil {
-				return werr
-			}
-			p = p[m:]
-		}
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			break
-		}
-		if err != nil {
-			return archiveError(err)
-		}
+	if err := u.content(fd, h, body); err != nil {
+		return err
 	}
 	// By descriptor: fewer lookups than by name, and there are many files.
 	if u.asRoot {
@@ -264,6 +249,41 @@ func (u *unpacker) file(base string, h *tar.Header, body io.Reader) error {
 		}
 	}
 	return setTime(fd, "", h.ModTime)
+}
+
+// content writes a file's bytes.
+func (u *unpacker) content(fd int, h *tar.Header, body io.Reader) error {
+	sparse := h.Typeflag == tar.TypeGNUSparse || h.PAXRecords["GNU.sparse.major"] != "" || h.PAXRecords["GNU.sparse.map"] != ""
+	for {
+		n, err := io.ReadFull(body, u.buf)
+		p := u.buf[:n]
+		if sparse && bytes.Count(p, []byte{0}) == n {
+			if _, err := unix.Seek(fd, int64(n), io.SeekCurrent); err != nil {
+				return err
+			}
+			p = nil
+		}
+		for len(p) > 0 {
+			m, werr := unix.Write(fd, p)
+			if werr == unix.EINTR {
+				continue
+			}
+			if werr != nil {
+				return werr
+			}
+			p = p[m:]
+		}
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			break
+		}
+		if err != nil {
+			return archiveError(err)
+		}
+	}
+	if sparse {
+		return unix.Ftruncate(fd, h.Size) // the file may end in a hole
+	}
+	return nil
 }
 
 // hardLink links base to an entry unpacked before.
