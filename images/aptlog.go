@@ -1,0 +1,122 @@
+package images
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/lsub/lsub/hint"
+)
+
+// aptLog reads what mmdebstrap, apt and dpkg say, and makes progress of it. It
+// is an io.Writer for one goroutine.
+type aptLog struct {
+	progress Progress
+	log      *slog.Logger
+	part     []byte   // of a line that is not complete
+	last     []string // lines, for an error
+	errors   []string // what apt and mmdebstrap call errors
+
+	installed int // packages configured so far, over all of mmdebstrap's steps
+	total     int // packages of the present step
+	counts    [3]int
+}
+
+// The steps of one package, in counts.
+const (
+	downloaded = iota
+	unpacked
+	configured
+)
+
+const keptLines = 12
+
+var newlyInstalled = regexp.MustCompile(`^\d+ upgraded, (\d+) newly installed`)
+
+func newAptLog(progress Progress, log *slog.Logger) *aptLog {
+	return &aptLog{progress: progress, log: log}
+}
+
+func (a *aptLog) Write(p []byte) (int, error) {
+	a.part = append(a.part, p...)
+	for {
+		i := bytes.IndexAny(a.part, "\r\n")
+		if i < 0 {
+			break
+		}
+		a.line(strings.TrimSpace(string(a.part[:i])))
+		a.part = a.part[i+1:]
+	}
+	if len(a.part) > 64<<10 {
+		a.part = nil // no line is that long
+	}
+	return len(p), nil
+}
+
+func (a *aptLog) line(s string) {
+	if s == "" {
+		return
+	}
+	a.log.Debug("mmdebstrap", "line", s)
+	if a.last = append(a.last, s); len(a.last) > keptLines {
+		a.last = a.last[1:]
+	}
+	switch {
+	case strings.HasPrefix(s, "E: "), strings.HasPrefix(s, "dpkg: error"), strings.Contains(s, "No space left on device"):
+		if len(a.errors) < keptLines {
+			a.errors = append(a.errors, strings.TrimPrefix(s, "E: "))
+		}
+	case strings.HasPrefix(s, "I: extracting archives"):
+		a.progress.report(Step{Text: "unpacking the essential packages"})
+	case strings.HasPrefix(s, "I: creating tarball"):
+		a.progress.report(Step{Text: "packing", Bytes: true})
+	case strings.HasPrefix(s, "Get:"), strings.HasPrefix(s, "Hit:"):
+		a.count(downloaded, "downloading packages")
+	case strings.HasPrefix(s, "Unpacking "):
+		a.count(unpacked, "unpacking packages")
+	case strings.HasPrefix(s, "Setting up "):
+		a.installed++
+		a.count(configured, "configuring packages")
+	default:
+		if m := newlyInstalled.FindStringSubmatch(s); m != nil {
+			a.total, _ = strconv.Atoi(m[1])
+			a.counts = [3]int{}
+		}
+	}
+}
+
+// count reports one more package. Before the number of packages is known, apt
+// gets its lists.
+func (a *aptLog) count(what int, text string) {
+	if a.total == 0 {
+		return
+	}
+	a.counts[what]++
+	a.progress.report(Step{Text: text, Done: int64(min(a.counts[what], a.total)), Total: int64(a.total)})
+}
+
+// failure returns the error of a run of mmdebstrap that ended with err, in the
+// words of what it said.
+func (a *aptLog) failure(err error) error {
+	if len(a.errors) == 0 {
+		return fmt.Errorf("mmdebstrap: %w", err)
+	}
+	all := strings.Join(a.errors, "\n")
+	switch {
+	case strings.Contains(all, "No space left on device"), strings.Contains(all, "enough free space"):
+		return hint.New(errors.New("no space left on the disk while building it"),
+			"free some space, or let TMPDIR name a folder that has a gigabyte")
+	case strings.Contains(all, "Temporary failure resolving"), strings.Contains(all, "Could not connect"),
+		strings.Contains(all, "Could not resolve"), strings.Contains(all, "Failed to fetch"):
+		return hint.New(fmt.Errorf("Debian's packages cannot be downloaded: %s", a.errors[0]),
+			"check the network, and http_proxy where you need a proxy; what is in the cache already works without")
+	case strings.Contains(all, "NO_PUBKEY"), strings.Contains(all, "not signed"):
+		return hint.New(fmt.Errorf("Debian's packages cannot be verified: %s", a.errors[0]),
+			"install newer keys with 'apt install debian-archive-keyring'")
+	}
+	return fmt.Errorf("mmdebstrap failed: %s\nits last lines:\n  %s", a.errors[0], strings.Join(a.last, "\n  "))
+}

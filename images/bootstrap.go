@@ -1,0 +1,232 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/user"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/lsub/lsub/hint"
+)
+
+// recipeVersion counts the changes of what follows here: an image of another
+// recipe is built anew.
+const recipeVersion = 1
+
+// sourceDateEpoch is the latest time a file in an image has, so that building
+// from the same packages twice gives the same bytes: 2026-01-01.
+const sourceDateEpoch = "1767225600"
+
+// debianPackages are in an image beside the essential ones and apt. There is no
+// udev, network configuration, time synchronization or login on terminals: the
+// VM does all that for its distros.
+var debianPackages = []string{
+	"systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", // a booted system and users' sessions
+	"sudo", "passwd", "login", // accounts
+	"ca-certificates", "iproute2", "iputils-ping", "netbase", // network
+	"procps", "less", "nano", "vim-tiny", "bash-completion", "tzdata", // what a shell is expected to offer
+}
+
+// customizeHook runs on the host at the end, with the tree as $1.
+const customizeHook = `set -e
+cd "$1"
+# Each distro gets its own name and the VM's resolver.
+rm -f etc/hostname etc/resolv.conf
+# The VM's terminals are no distro's.
+rm -f etc/systemd/system/getty.target.wants/*
+ln -sf /dev/null etc/systemd/system/console-getty.service
+# apt's daily jobs do nothing unless they are configured; the VM trims its disk itself.
+for timer in apt-daily apt-daily-upgrade fstrim; do
+	rm -f etc/systemd/system/timers.target.wants/$timer.timer
+done
+# No copies of what was before.
+rm -f etc/passwd- etc/shadow- etc/group- etc/gshadow- etc/subuid- etc/subgid- var/cache/debconf/*-old
+# systemd need not bring /etc and /var up to date with /usr on the first boot.
+touch etc/.updated var/.updated
+`
+
+// stopWait is how long mmdebstrap has to remove its files when it is told to
+// stop.
+const stopWait = 30 * time.Second
+
+// bootstrap is one run of mmdebstrap.
+type bootstrap struct {
+	suite      string
+	workDir    string // for temporary files, where mmdebstrap can use it
+	tempPrefix string // of their names
+	progress   Progress
+	log        *slog.Logger
+
+	installed int // packages; valid after run
+}
+
+// run builds the suite's root file system and gives it to take as a plain tar
+// archive. When ctx ends or take fails, mmdebstrap and all it started end and
+// their files are removed before run returns.
+func (b *bootstrap) run(ctx context.Context, take func(context.Context, io.Reader) error) error {
+	mode, err := b.chooseMode(ctx)
+	if err != nil {
+		return err
+	}
+	parent := b.workDir
+	if mode != "root" {
+		// mmdebstrap works as another user id, which cannot enter the user's own folder.
+		parent = os.TempDir()
+	}
+	tmp, err := os.MkdirTemp(parent, b.tempPrefix)
+	if err != nil {
+		return err
+	}
+	defer b.removeTree(tmp, mode)
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return err
+	}
+
+	cmd := exec.Command("mmdebstrap", b.args(mode)...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "TMPDIR="+tmp, "SOURCE_DATE_EPOCH="+sourceDateEpoch)
+	cmd.WaitDelay = stopWait // for output that a lost grandchild keeps open
+	lines := newAptLog(b.progress, b.log)
+	cmd.Stderr = lines
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	// The child is told when this thread ends (see ownGroup), so keep it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	ownGroup(cmd)
+	b.progress.report(Step{Text: "looking for packages"})
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("mmdebstrap: %w", err)
+	}
+	stopCtx, stop := context.WithCancel(ctx)
+	defer stop()
+	release := stopGroupWith(stopCtx, cmd)
+	archive := &endReader{r: out}
+	takeErr := take(ctx, archive)
+	if takeErr != nil {
+		stop()
+	}
+	io.Copy(io.Discard, out) // so that it never waits for a reader while it cleans up
+	waitErr := cmd.Wait()
+	release()
+	b.installed = lines.installed
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case takeErr != nil && !archive.ended: // it was stopped because of this
+		return takeErr
+	case waitErr != nil:
+		return lines.failure(waitErr)
+	case takeErr != nil:
+		return fmt.Errorf("mmdebstrap's archive %w", takeErr)
+	}
+	return nil
+}
+
+// stopGroupWith stops the command and all it started when ctx ends, first
+// politely. The caller calls release when the command has ended.
+func stopGroupWith(ctx context.Context, cmd *exec.Cmd) (release func()) {
+	exited, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		select {
+		case <-exited:
+		case <-ctx.Done():
+			interruptGroup(cmd)
+			select {
+			case <-exited:
+			case <-time.After(stopWait):
+			}
+		}
+		killGroup(cmd) // also what the command left running
+	}()
+	return func() {
+		close(exited)
+		<-done
+	}
+}
+
+// endReader notes whether its reader has come to the end.
+type endReader struct {
+	r     io.Reader
+	ended bool
+}
+
+func (e *endReader) Read(p []byte) (int, error) {
+	n, err := e.r.Read(p)
+	e.ended = e.ended || err == io.EOF
+	return n, err
+}
+
+func (b *bootstrap) args(mode string) []string {
+	return []string{
+		"--mode=" + mode, "--variant=minbase", "--format=tar", "--verbose",
+		"--include=" + strings.Join(debianPackages, ","),
+		`--aptopt=Acquire::Retries "3"`,
+		"--customize-hook=" + customizeHook,
+		b.suite, "-",
+	}
+}
+
+// chooseMode returns how mmdebstrap gets the rights to make files of any
+// owner: being root, or in a user namespace.
+func (b *bootstrap) chooseMode(ctx context.Context) (string, error) {
+	if _, err := exec.LookPath("mmdebstrap"); err != nil {
+		return "", hint.New(errors.New("mmdebstrap is not installed"), "install it with 'apt install mmdebstrap uidmap'")
+	}
+	if os.Geteuid() == 0 {
+		return "root", nil
+	}
+	if _, err := exec.LookPath("newuidmap"); err != nil {
+		return "", hint.New(errors.New("building it without root needs newuidmap"), "install it with 'apt install uidmap'")
+	}
+	// What mmdebstrap would do first, so that its reasons can be told apart.
+	out, err := exec.CommandContext(ctx, "mmdebstrap", "--unshare-helper", "true").CombinedOutput()
+	if err == nil {
+		return "unshare", nil
+	}
+	if ctx.Err() != nil {
+		return "", context.Cause(ctx)
+	}
+	b.log.Info("mmdebstrap cannot use user namespaces", "output", string(out))
+	name := "USER"
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	if ids, err := os.ReadFile("/etc/subuid"); err != nil || !strings.Contains("\n"+string(ids), "\n"+name+":") {
+		return "", hint.New(fmt.Errorf("building it without root needs subordinate user ids, which %s has not", name),
+			"give them with 'sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 "+name+"'")
+	}
+	return "", hint.New(fmt.Errorf("building it without root needs user namespaces: %s", lastLine(string(out))),
+		"allow them with 'sudo sysctl kernel.unprivileged_userns_clone=1 "+
+			"kernel.apparmor_restrict_unprivileged_userns=0', as far as your kernel has these, or run lsub as root")
+}
+
+// removeTree removes mmdebstrap's temporary folder, which is empty unless it
+// had to be killed.
+func (b *bootstrap) removeTree(dir, mode string) {
+	err := os.RemoveAll(dir)
+	if err != nil && mode == "unshare" {
+		// The files belong to subordinate ids, which only their namespace can remove.
+		ctx, cancel := context.WithTimeout(context.Background(), stopWait)
+		defer cancel()
+		exec.CommandContext(ctx, "mmdebstrap", "--unshare-helper", "find", dir, "-mindepth", "1", "-delete").Run()
+		err = os.RemoveAll(dir)
+	}
+	if err != nil {
+		b.log.Warn("remove mmdebstrap's files", "err", err)
+	}
+}
+
+func lastLine(s string) string {
+	s = strings.TrimSpace(s)
+	return s[strings.LastIndexByte(s, '\n')+1:]
+}

@@ -1,0 +1,10 @@
+//go:build !linux
+
+package images
+
+import "os/exec"
+
+// mmdebstrap runs on Linux only; Debian.Pull says so before it gets here.
+func ownGroup(*exec.Cmd)       {}
+func interruptGroup(*exec.Cmd) {}
+func killGroup(*exec.Cmd)      {}

@@ -1,0 +1,6 @@
+package images
+
+import "embed"
+
+//go:embed all:embedded/arm64
+var embedded embed.FS

@@ -1,0 +1,136 @@
+package images
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/lsub/lsub/hint"
+)
+
+// Image is a root file system that was checked. It is a value to read from,
+// holds nothing open, and is safe for concurrent use.
+type Image struct {
+	ID     string // "sha256:" and the hexadecimal sum of the uncompressed tar
+	Name   string // what it was asked for as, such as "debian:trixie"
+	Size   int64  // bytes of the uncompressed tar
+	Distro string // name to give a distro made of it, such as "debian"
+
+	open func(context.Context) (io.ReadCloser, error)
+}
+
+// Open returns the plain tar archive. Its bytes are compared with the image's
+// ID as they are read, and the last Read returns an error in place of io.EOF
+// where they differ: what was unpacked by then is to be thrown away. Reading
+// fails once ctx has ended. The caller must Close the reader.
+func (i *Image) Open(ctx context.Context) (io.ReadCloser, error) { return i.open(ctx) }
+
+// Ref names an image.
+type Ref struct {
+	Source  string // "debian", or "file" for a tar archive
+	Version string // the suite, or the file's path
+}
+
+// String returns the form that ParseRef reads.
+func (r Ref) String() string { return r.Source + ":" + r.Version }
+
+// FileRef names the tar archive at path.
+func FileRef(path string) Ref { return Ref{"file", path} }
+
+// ParseRef reads an image's name: "debian" or "debian:SUITE", where the suite
+// is a code name or a number. The error carries a hint that lists the names.
+func ParseRef(name string) (Ref, error) {
+	source, version, tagged := strings.Cut(strings.ToLower(name), ":")
+	if source != "debian" {
+		return Ref{}, hint.New(fmt.Errorf("no image %q is known", name),
+			"known are "+strings.Join(Names(), ", ")+"; a tar archive is installed with --from-file")
+	}
+	if !tagged {
+		return Ref{source, defaultSuite}, nil
+	}
+	for _, s := range debianSuites {
+		if version == s.name || version == s.number && version != "" {
+			return Ref{source, s.name}, nil
+		}
+	}
+	return Ref{}, hint.New(fmt.Errorf("no Debian suite %q is known", version), "known are "+strings.Join(Names(), ", "))
+}
+
+// Names lists the names of the images that can be had without a file.
+func Names() []string {
+	var names []string
+	for _, s := range debianSuites {
+		names = append(names, "debian:"+s.name)
+	}
+	return names
+}
+
+// Source gives images of one kind. Implementations are safe for concurrent
+// use, also by several processes with one cache.
+type Source interface {
+	// Pull returns the image that ref names. It takes it from the cache where
+	// it is there; otherwise it may take minutes, which progress tells about.
+	// When ctx ends, Pull stops and leaves nothing behind.
+	Pull(ctx context.Context, ref Ref, progress Progress) (*Image, error)
+}
+
+// Progress is told how far a Pull is. It is called from one goroutine at a
+// time and must return soon. A nil Progress is told nothing.
+type Progress func(Step)
+
+// Step is one report of a Progress.
+type Step struct {
+	Text  string // what is being done, such as "downloading packages"
+	Done  int64  // how much of it is done
+	Total int64  // how much there is; 0 where that is not known
+	Bytes bool   // Done and Total count bytes; otherwise packages
+}
+
+// oneAtATime returns a Progress that several goroutines may report to.
+func (p Progress) oneAtATime() Progress {
+	if p == nil {
+		return nil
+	}
+	var mu sync.Mutex
+	return func(s Step) {
+		mu.Lock()
+		defer mu.Unlock()
+		p(s)
+	}
+}
+
+func (p Progress) report(s Step) {
+	if p != nil {
+		p(s)
+	}
+}
+
+// noSpace adds a hint to an error that a full disk caused; dir is a folder on
+// that disk.
+func noSpace(err error, dir string) error {
+	const diskFull = syscall.Errno(112) // Windows' ERROR_DISK_FULL
+	full := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) ||
+		runtime.GOOS == "windows" && errors.Is(err, diskFull)
+	if !full {
+		return err
+	}
+	return hint.New(err, "free some space on the disk that holds "+dir)
+}
+
+// ctxReader fails once its context has ended.
+type ctxReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c ctxReader) Read(p []byte) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	return c.r.Read(p)
+}

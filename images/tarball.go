@@ -1,0 +1,135 @@
+package images
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/rootfs"
+)
+
+// Tarball is the Source of images in tar archives, as docker export, WSL and
+// most distros' download pages give them.
+//
+// Pull reads the archive once, to check each entry and to learn its ID. It
+// does not copy it: Image.Open reads the file a second time and verifies the
+// ID. Reading twice costs little beside the disk space that a copy would take
+// for an archive that is used once; a file that changes in between is noticed.
+type Tarball struct {
+	// MaxBytes limits the sum of the files' sizes, which protects from archives
+	// made to fill the disk. 0 means rootfs.DefaultMaxBytes.
+	MaxBytes int64
+}
+
+var _ Source = (*Tarball)(nil)
+
+// Pull checks the archive that a FileRef names.
+func (t *Tarball) Pull(ctx context.Context, ref Ref, progress Progress) (*Image, error) {
+	path := ref.Version
+	s, err := t.check(ctx, path, progress)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return &Image{
+		ID: s.id, Size: s.size, Name: ref.String(), Distro: distroName(path),
+		open: func(ctx context.Context) (io.ReadCloser, error) { return openTarball(ctx, path, s.id) },
+	}, nil
+}
+
+func (t *Tarball) check(ctx context.Context, path string, progress Progress) (*summary, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, pathError(err)
+	}
+	if info.IsDir() {
+		return nil, hint.New(errors.New("is a folder"), "make an archive of it with 'tar -C "+path+" -cf FILE .'")
+	}
+	if !info.Mode().IsRegular() {
+		return nil, hint.New(errors.New("is not a regular file"), "save the archive to a file first: it is read twice")
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, pathError(err)
+	}
+	defer f.Close()
+	z, err := decompress(&progressReader{r: ctxReader{ctx, f}, step: Step{
+		Text: "checking the archive", Total: info.Size(), Bytes: true}, progress: progress})
+	if err != nil {
+		return nil, err
+	}
+	defer z.Close()
+	return scan(ctx, z, &rootfs.State{MaxBytes: t.MaxBytes})
+}
+
+// openTarball opens the archive for its second reading.
+func openTarball(ctx context.Context, path, id string) (io.ReadCloser, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	z, err := decompress(ctxReader{ctx, f})
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return &verifier{
+		ReadCloser: &stack{z, []io.Closer{z, f}},
+		sum:        sha256.New(), want: id,
+		bad: func() error {
+			return hint.New(fmt.Errorf("%s has changed since it was checked", path), "try again when nothing writes to it")
+		},
+	}, nil
+}
+
+// pathError takes the path out of an error whose caller names it.
+func pathError(err error) error {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
+
+// distroName makes a name for a distro of an archive's file name:
+// "/x/Fedora-42.x86_64.tar.xz" gives "fedora-42".
+func distroName(path string) string {
+	base := strings.ToLower(filepath.Base(path))
+	for _, part := range []string{".tar", ".tgz", ".txz", ".tzst", ".wsl", ".x86_64", ".amd64", ".aarch64", ".arm64"} {
+		base, _, _ = strings.Cut(base, part)
+	}
+	name := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.' {
+			return r
+		}
+		return '-'
+	}, base)
+	if name = strings.Trim(name, "-_."); name == "" {
+		return "distro"
+	}
+	return name
+}
+
+// progressReader reports how much was read of a file, not more often than each
+// mebibyte.
+type progressReader struct {
+	r        io.Reader
+	step     Step
+	reported int64
+	progress Progress
+}
+
+func (p *progressReader) Read(b []byte) (int, error) {
+	n, err := p.r.Read(b)
+	p.step.Done += int64(n)
+	if p.step.Done-p.reported >= 1<<20 || err == io.EOF {
+		p.reported = p.step.Done
+		p.progress.report(p.step)
+	}
+	return n, err
+}
