@@ -1,0 +1,73 @@
+package kvm
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/lsub/lsub/hint"
+)
+
+// accelFacts is what the choice of the accelerator rests on.
+type accelFacts struct {
+	arch    string // GOARCH
+	kvmErr  error  // of opening /dev/kvm for reading and writing
+	cpuinfo string // /proc/cpuinfo
+}
+
+// slowWarning is logged when auto finds no hardware virtualization.
+const slowWarning = "no hardware virtualization on this machine; using software emulation, which is slower"
+
+// chooseAccel settles on KVM or TCG. auto never fails: it returns why it had
+// to do without KVM as reason.
+func chooseAccel(want Accel, f accelFacts) (got Accel, reason, err error) {
+	if want == AccelTCG {
+		return AccelTCG, nil, nil
+	}
+	unusable := kvmUnusable(f)
+	switch {
+	case unusable == nil:
+		return AccelKVM, nil, nil
+	case want == AccelKVM:
+		return "", nil, unusable
+	}
+	return AccelTCG, unusable, nil
+}
+
+// kvmUnusable returns why KVM cannot run guests here, or nil. That /dev/kvm
+// opens is no proof: where lsub's host is itself a VM whose hypervisor keeps
+// the virtualization from it, the device may be there and ordinary kernels hang.
+func kvmUnusable(f accelFacts) error {
+	switch {
+	case errors.Is(f.kvmErr, fs.ErrNotExist):
+		return hint.New(fmt.Errorf("KVM cannot be used: %w", f.kvmErr),
+			"switch on virtualization in the firmware, load the module kvm_intel or kvm_amd, or use software emulation (accel: tcg)")
+	case errors.Is(f.kvmErr, fs.ErrPermission):
+		return hint.New(fmt.Errorf("KVM cannot be used: %w", f.kvmErr),
+			"join the group that may use it ('sudo usermod -aG kvm $USER', then log in again), or use software emulation (accel: tcg)")
+	case f.kvmErr != nil:
+		return fmt.Errorf("KVM cannot be used: %w", f.kvmErr)
+	}
+	// On arm64 the kernel makes /dev/kvm only where the CPU can.
+	if f.arch == "amd64" && !hasCPUFlag(f.cpuinfo, "vmx", "svm") {
+		return hint.New(errors.New("KVM cannot be used: this CPU shows neither vmx nor svm"),
+			"switch on virtualization in the firmware, or nested virtualization if this is a VM itself, or use software emulation (accel: tcg)")
+	}
+	return nil
+}
+
+// hasCPUFlag reports whether the first processor of /proc/cpuinfo has one of the flags.
+func hasCPUFlag(cpuinfo string, flags ...string) bool {
+	for line := range strings.Lines(cpuinfo) {
+		key, value, ok := strings.Cut(line, ":")
+		if !ok || strings.TrimSpace(key) != "flags" {
+			continue
+		}
+		return slices.ContainsFunc(strings.Fields(value), func(have string) bool {
+			return slices.Contains(flags, have)
+		})
+	}
+	return false
+}

@@ -1,0 +1,174 @@
+package kvm
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/lsub/lsub/hypervisor"
+)
+
+// noFD is the file descriptor of what a VM does not have.
+const noFD = -1
+
+// facts are what the arguments depend on besides the VM's Config. The file
+// descriptors are numbers in QEMU.
+type facts struct {
+	arch  string // GOARCH
+	accel Accel  // AccelKVM or AccelTCG
+
+	qmpFD   int    // a stream socket for QMP
+	nicFD   int    // a stream socket for frames, or noFD
+	vhostFD int    // /dev/vhost-vsock, or noFD for vhost-user over userFD
+	userFD  int    // a stream socket for vhost-user, or noFD
+	cid     uint32 // the guest's, with vhostFD
+}
+
+// tbSize is the most that TCG's cache of translated code takes, in MiB. QEMU
+// takes 1 GiB where it is not told, and a guest that runs for a while fills it:
+// docs/adr has the figures.
+const tbSize = 256
+
+// argv returns QEMU's arguments, without the program's name.
+func argv(cfg *hypervisor.Config, f facts) []string {
+	a := &arguments{}
+	a.add("-name", opt("guest="+esc(cfg.Name), "debug-threads=on"))
+	a.add("-nodefaults")
+	a.add("-no-user-config")
+	a.add("-display", "none")
+	// A guest that reboots or panics ends QEMU; what runs the VM decides about
+	// the next start.
+	a.add("-no-reboot")
+	// QEMU starts stopped, and goes on by command: so no event can come before
+	// the monitor is ready for it.
+	a.add("-S")
+	a.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
+	a.machine(cfg, f)
+	a.add("-kernel", cfg.Kernel)
+	if cfg.Initrd != "" {
+		a.add("-initrd", cfg.Initrd)
+	}
+	a.add("-append", strings.TrimSpace(kernelArgs(f)+" "+cfg.Cmdline))
+	a.add("-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", f.qmpFD))
+	a.add("-mon", "chardev=qmp,mode=control")
+	// The file exists, truncated: appending lets others truncate it too.
+	a.add("-chardev", opt("file,id=console", "path="+esc(cfg.Console), "append=on"))
+	a.add("-serial", "chardev:console")
+	a.disks(cfg)
+	a.nic(cfg, f)
+	a.vsock(f)
+	a.add("-device", "virtio-balloon-pci,id=balloon,free-page-reporting=on,deflate-on-oom=on")
+	a.add("-device", "virtio-rng-pci,id=rng")
+	return a.list
+}
+
+// arguments collects QEMU's command line.
+type arguments struct{ list []string }
+
+func (a *arguments) add(args ...string) { a.list = append(a.list, args...) }
+
+// opt joins the parts of an option.
+func opt(parts ...string) string { return strings.Join(parts, ",") }
+
+// esc protects a value in an option, where a comma ends it unless doubled.
+func esc(value string) string { return strings.ReplaceAll(value, ",", ",,") }
+
+// machine chooses the board, processor and memory.
+func (a *arguments) machine(cfg *hypervisor.Config, f facts) {
+	board := map[string]string{
+		// What a guest without firmware, keyboard and legacy disks does not
+		// miss is left out. The HPET stays: it is what lets the kernel
+		// calibrate its clock in emulation when the host is busy.
+		"amd64": "q35,vmport=off,smm=off,usb=off,sata=off,smbus=off,graphics=off",
+		"arm64": "virt,gic-version=max,usb=off",
+	}[f.arch]
+	a.add("-machine", board+",memory-backend=ram")
+	if f.accel == AccelKVM {
+		a.add("-accel", "kvm")
+		a.add("-cpu", "host")
+	} else {
+		a.add("-accel", fmt.Sprintf("tcg,thread=multi,tb-size=%d", tbSize))
+		a.add("-cpu", tcgCPU[f.arch])
+	}
+	a.add("-smp", strconv.Itoa(cfg.CPUs))
+	// QEMU wants whole pages, and the board whole MiB.
+	mib := cfg.Memory >> 20
+	a.add("-m", fmt.Sprintf("size=%dM", mib))
+	// Shared, so that a vhost-user process can map it. A memfd gives back what
+	// the guest reports as free, and has no name that others could open.
+	a.add("-object", fmt.Sprintf("memory-backend-memfd,id=ram,size=%dM,share=on,dump=off", mib))
+}
+
+// tcgCPU is the processor that emulation offers.
+var tcgCPU = map[string]string{
+	"amd64": "max",
+	"arm64": "max",
+}
+
+// kernelArgs are the kernel arguments that belong to these devices. The
+// caller's come later, and win.
+func kernelArgs(f facts) string {
+	// A panic has to end the VM at once: reboot, which -no-reboot turns into
+	// QEMU's end.
+	const always = "panic=-1"
+	if f.arch == "arm64" {
+		return "console=ttyAMA0 " + always
+	}
+	// t: by a triple fault, the one way to reset that needs no device.
+	return "console=ttyS0 reboot=t " + always
+}
+
+// disks adds the block devices. aio=threads and the host's page cache suit a
+// guest that is given little memory: what it drops, the host may still have,
+// and the host gives it up whenever it needs to; io_uring is forbidden on
+// hardened hosts. Zeroes are not looked for: the guest discards what it frees.
+func (a *arguments) disks(cfg *hypervisor.Config) {
+	if len(cfg.Disks) > 0 {
+		// One thread for the disks, which so do not wait for the network card's frames.
+		a.add("-object", "iothread,id=io")
+	}
+	for i, d := range cfg.Disks {
+		node := diskNode(i)
+		a.add("-blockdev", opt("driver=raw", "node-name="+node, "discard=unmap",
+			"read-only="+onOff(d.ReadOnly), "file.driver=file", "file.filename="+esc(d.Path), "file.aio=threads"))
+		dev := []string{"virtio-blk-pci", "id=" + node + "-dev", "drive=" + node, "iothread=io",
+			// A full host disk halts the VM until there is room, instead of
+			// breaking the guest's file system.
+			"werror=enospc", "rerror=report"}
+		if d.Serial != "" {
+			dev = append(dev, "serial="+esc(d.Serial))
+		}
+		a.add("-device", opt(dev...))
+	}
+}
+
+// diskNode names the block node of Config.Disks[i].
+func diskNode(i int) string { return "disk" + strconv.Itoa(i) }
+
+func onOff(b bool) string {
+	if b {
+		return "on"
+	}
+	return "off"
+}
+
+// nic adds the network card, whose frames go through a socket.
+func (a *arguments) nic(cfg *hypervisor.Config, f facts) {
+	n := cfg.NIC
+	if n == nil {
+		return
+	}
+	a.add("-netdev", fmt.Sprintf("stream,id=net,server=off,addr.type=fd,addr.str=%d", f.nicFD))
+	a.add("-device", opt("virtio-net-pci", "id=nic", "netdev=net", "mac="+n.MAC.String(),
+		fmt.Sprintf("host_mtu=%d", n.MTU), "rx_queue_size=1024", "romfile="))
+}
+
+// vsock adds the vsock device of one of the two backends.
+func (a *arguments) vsock(f facts) {
+	if f.vhostFD != noFD {
+		a.add("-device", fmt.Sprintf("vhost-vsock-pci,id=vsock,guest-cid=%d,vhostfd=%d", f.cid, f.vhostFD))
+		return
+	}
+	a.add("-chardev", fmt.Sprintf("socket,id=vsock-backend,fd=%d", f.userFD))
+	a.add("-device", "vhost-user-vsock-pci,id=vsock,chardev=vsock-backend")
+}

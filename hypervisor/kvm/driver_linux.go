@@ -1,0 +1,212 @@
+package kvm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+
+	"github.com/lsub/lsub/hypervisor"
+)
+
+var (
+	_ hypervisor.Driver = (*Driver)(nil)
+	_ hypervisor.VM     = (*vm)(nil)
+	_ hypervisor.Paused = (*vm)(nil)
+)
+
+// Driver starts QEMU. It is safe for concurrent use.
+type Driver struct {
+	opts Options
+	log  *slog.Logger
+	slow sync.Once // the warning about emulation
+
+	mu       sync.Mutex
+	versions map[probe]version
+}
+
+// New returns a driver. It does no I/O; see [Driver.Check].
+func New(opts Options) *Driver {
+	return &Driver{opts: opts, log: logger(opts.Logger), versions: map[probe]version{}}
+}
+
+// Name is "kvm".
+func (d *Driver) Name() string { return "kvm" }
+
+// Check tells whether QEMU is there, new enough, and can use what the Options
+// demand.
+func (d *Driver) Check(ctx context.Context) error {
+	if err := d.opts.validate(); err != nil {
+		return err
+	}
+	program, err := findQEMU(d.opts.QEMU)
+	if err != nil {
+		return err
+	}
+	if err := d.checkVersion(ctx, program); err != nil {
+		return err
+	}
+	_, _, err = chooseAccel(d.opts.Accel, readAccelFacts())
+	return err
+}
+
+// Start runs a VM in a QEMU of its own.
+func (d *Driver) Start(ctx context.Context, cfg hypervisor.Config) (hypervisor.VM, error) {
+	vm, err := d.start(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("start VM %s: %w", cfg.Name, err)
+	}
+	return vm, nil
+}
+
+func (d *Driver) start(ctx context.Context, cfg hypervisor.Config) (*vm, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(d.opts.validate(), cfg.Validate()); err != nil {
+		return nil, err
+	}
+	program, err := findQEMU(d.opts.QEMU)
+	if err != nil {
+		return nil, err
+	}
+	accel, reason, err := chooseAccel(d.opts.Accel, readAccelFacts())
+	if err != nil {
+		return nil, err
+	}
+	if reason != nil {
+		d.slow.Do(func() { d.log.Warn(slowWarning, "reason", reason) })
+	}
+	log := logger(cfg.Logger).With("vm", cfg.Name)
+	if err := prepare(&cfg, log); err != nil {
+		return nil, err
+	}
+	l := &launch{cfg: &cfg, program: program, log: log, facts: facts{
+		arch: runtime.GOARCH, accel: accel, nicFD: noFD, vhostFD: noFD, userFD: noFD,
+	}}
+	vm, err := l.run(ctx, d.opts.VSock)
+	if err != nil && ctx.Err() == nil {
+		// A QEMU that is too old fails over arguments that it does not know,
+		// so this is asked only now: it takes as long as a start's own work.
+		if old := d.checkVersion(ctx, program); old != nil {
+			return nil, old
+		}
+	}
+	return vm, err
+}
+
+// prepare checks what QEMU would complain about in its own words, and
+// truncates the console's file.
+func prepare(cfg *hypervisor.Config, log *slog.Logger) error {
+	if err := checkKernel(cfg.Kernel, runtime.GOARCH); err != nil {
+		return err
+	}
+	if cfg.Initrd != "" {
+		if err := checkFile("initrd", cfg.Initrd, true); err != nil {
+			return err
+		}
+	}
+	for _, disk := range cfg.Disks {
+		if err := checkFile("disk", disk.Path, disk.ReadOnly); err != nil {
+			return err
+		}
+	}
+	mem, err := readMemoryFacts()
+	if err != nil {
+		return err
+	}
+	warn, err := checkMemory(cfg.Memory, mem)
+	if err != nil {
+		return err
+	}
+	if warn != "" {
+		log.Warn(warn)
+	}
+	console, err := os.OpenFile(cfg.Console, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("console: %w", err)
+	}
+	return console.Close()
+}
+
+// launch is a start under way.
+type launch struct {
+	cfg     *hypervisor.Config
+	program string
+	facts   facts
+	log     *slog.Logger
+	files   []*os.File // QEMU's file descriptors from 3 on
+}
+
+// inherit makes a file one of QEMU's and returns its number there.
+func (l *launch) inherit(f *os.File) int {
+	l.files = append(l.files, f)
+	return 2 + len(l.files)
+}
+
+// run starts QEMU and returns once the guest's processors run. On failure
+// nothing is left.
+func (l *launch) run(ctx context.Context, want VSock) (_ *vm, err error) {
+	v := newVM(l.cfg, l.log)
+	defer func() {
+		for _, f := range l.files {
+			f.Close()
+		}
+		if err != nil {
+			v.abandon()
+		}
+	}()
+	qmpConn, err := l.open(v, want)
+	if err != nil {
+		return nil, err
+	}
+	args := argv(l.cfg, l.facts)
+	l.log.Debug("starting QEMU", "argv", quoteArgv(append([]string{l.program}, args...)))
+	if v.qemu, err = startProcess(l.program, args, l.files, l.log); err != nil {
+		qmpConn.Close()
+		return nil, err
+	}
+	// QEMU has its own now; where ours stay open, its end would not be seen.
+	for _, f := range l.files {
+		f.Close()
+	}
+	l.files = nil
+	return v, v.begin(ctx, qmpConn)
+}
+
+// open makes the sockets that QEMU inherits.
+func (l *launch) open(v *vm, want VSock) (qmpConn *net.UnixConn, err error) {
+	qmpConn, theirs, err := socketPair("qmp")
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			qmpConn.Close()
+		}
+	}()
+	l.facts.qmpFD = l.inherit(theirs)
+	if l.cfg.NIC != nil {
+		conn, theirs, err := socketPair("nic")
+		if err != nil {
+			return nil, err
+		}
+		v.nic = conn
+		l.facts.nicFD = l.inherit(theirs)
+	}
+	backend, file, cid, err := openVSock(want, l.log)
+	if err != nil {
+		return nil, err
+	}
+	v.vsock = backend
+	if l.facts.cid = cid; cid != 0 {
+		l.facts.vhostFD = l.inherit(file)
+	} else {
+		l.facts.userFD = l.inherit(file)
+	}
+	return qmpConn, nil
+}

@@ -1,0 +1,80 @@
+package kvm
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/digitalocean/go-qemu/qmp"
+)
+
+// messageKind is what a line from QEMU's monitor is.
+type messageKind int
+
+const (
+	messageOther    messageKind = iota // nothing we know
+	messageGreeting                    // the first line
+	messageAnswer                      // to a command: success or error
+	messageEvent
+)
+
+// message is a line from QEMU's monitor (QEMU's docs/interop/qmp-spec).
+type message struct {
+	kind    messageKind
+	event   qmp.Event // of an event
+	version version   // of a greeting
+}
+
+// decodeMessage reads a line from QEMU's monitor. QEMU is not trusted here: it
+// runs the guest, and might have been taken over by it.
+func decodeMessage(line []byte) (message, error) {
+	var m struct {
+		QMP *struct {
+			Version qmp.Version `json:"version"`
+		} `json:"QMP"`
+		Return json.RawMessage `json:"return"`
+		Error  json.RawMessage `json:"error"`
+		qmp.Event
+	}
+	if err := json.Unmarshal(line, &m); err != nil {
+		return message{}, fmt.Errorf("message of QEMU: %w", err)
+	}
+	switch {
+	case m.QMP != nil:
+		q := m.QMP.Version.QEMU
+		return message{kind: messageGreeting, version: version{q.Major, q.Minor, q.Micro}}, nil
+	case m.Event.Event != "":
+		return message{kind: messageEvent, event: m.Event}, nil
+	case m.Return != nil || m.Error != nil:
+		return message{kind: messageAnswer}, nil
+	}
+	return message{}, nil
+}
+
+// shutdown is why QEMU says that the VM ends (event SHUTDOWN).
+type shutdown struct {
+	reason string // "guest-shutdown", "guest-reset", "guest-panic", "host-qmp-quit", "host-signal", …
+}
+
+// decodeShutdown reads the event SHUTDOWN; ok is false for any other.
+func decodeShutdown(e qmp.Event) (s shutdown, ok bool) {
+	if e.Event != "SHUTDOWN" {
+		return shutdown{}, false
+	}
+	s.reason, _ = e.Data["reason"].(string)
+	return s, true
+}
+
+// diskFull is a write that did not fit on the host's file system.
+type diskFull struct {
+	node string // the block node, as in "disk0"
+}
+
+// decodeDiskFull reads the event BLOCK_IO_ERROR of a write that has stopped the
+// VM for want of room on the host; ok is false for any other event.
+func decodeDiskFull(e qmp.Event) (d diskFull, ok bool) {
+	if e.Event != "BLOCK_IO_ERROR" || e.Data["action"] != "stop" || e.Data["nospace"] != true {
+		return diskFull{}, false
+	}
+	d.node, _ = e.Data["node-name"].(string)
+	return d, true
+}

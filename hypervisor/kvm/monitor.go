@@ -1,0 +1,184 @@
+package kvm
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/digitalocean/go-qemu/qmp"
+)
+
+// commandTimeout bounds a command of QMP where the caller's context does not.
+// QEMU answers in well under a millisecond, but for its start-up.
+const commandTimeout = 10 * time.Second
+
+// errMonitorGone is what commands get once QEMU has hung up.
+var errMonitorGone = errors.New("QEMU has closed its monitor")
+
+// monitor speaks QMP with one QEMU. It wraps go-qemu's monitor, which knows
+// neither contexts nor deadlines. It is safe for concurrent use.
+type monitor struct {
+	qmp   *qmp.SocketMonitor
+	relay *relay
+	slot  chan struct{} // holds a token while no command is under way
+	qemu  version
+
+	wg     sync.WaitGroup // Connect and Run
+	mu     sync.Mutex
+	closed bool // nothing may be added to wg
+}
+
+// spawn runs f beside; it reports false once the monitor is closed.
+func (m *monitor) spawn(f func()) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return false
+	}
+	m.wg.Go(f)
+	return true
+}
+
+// openMonitor greets the QEMU at the other end of conn, which it takes over,
+// also when it fails. dir is for a socket that exists for a moment: go-qemu's
+// monitor connects to a path. onEvent is called for each event; it may not block.
+func openMonitor(ctx context.Context, conn net.Conn, dir string, onEvent func(qmp.Event), log *slog.Logger) (*monitor, error) {
+	near, far, err := dialSelf(dir)
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	m := &monitor{qmp: near, slot: make(chan struct{}, 1)}
+	m.relay = startRelay(conn, far, onEvent, log)
+
+	connected := make(chan error, 1)
+	m.spawn(func() { connected <- near.Connect() })
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	select {
+	case err = <-connected:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+		m.relay.close() // which ends Connect
+		<-connected
+	}
+	if err == nil {
+		select {
+		case m.qemu = <-m.relay.greeting: // passed the relay before Connect saw it
+		default:
+			err = errors.New("it has sent something else")
+		}
+	}
+	if err != nil {
+		m.close()
+		return nil, fmt.Errorf("QEMU's greeting: %w", err)
+	}
+	m.slot <- struct{}{}
+	return m, nil
+}
+
+// dialSelf returns go-qemu's monitor and the other end of its connection.
+func dialSelf(dir string) (*qmp.SocketMonitor, net.Conn, error) {
+	path := filepath.Join(dir, fmt.Sprintf("qmp-%d.sock", os.Getpid()))
+	os.Remove(path) // of a process with the same number that was killed
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer l.Close() // removes the path
+	// The kernel connects before anybody accepts.
+	mon, err := qmp.NewSocketMonitor("unix", path, commandTimeout)
+	if err != nil {
+		return nil, nil, err
+	}
+	conn, err := l.Accept()
+	if err != nil {
+		mon.Disconnect()
+		return nil, nil, err
+	}
+	return mon, conn, nil
+}
+
+// run runs a command and decodes its answer into result, unless that is nil.
+// When ctx ends first, or after commandTimeout, the command stays under way:
+// the next one waits until QEMU has answered.
+func (m *monitor) run(ctx context.Context, command string, result any) error {
+	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	defer cancel()
+	line, err := json.Marshal(qmp.Command{Execute: command})
+	if err != nil {
+		return err
+	}
+	fail := func(err error) error { return fmt.Errorf("qmp %s: %w", command, err) }
+	select {
+	case <-m.slot:
+	case <-m.relay.ended:
+		return fail(errMonitorGone)
+	case <-ctx.Done():
+		return fail(context.Cause(ctx))
+	}
+	type answer struct {
+		line []byte
+		err  error
+	}
+	answered := make(chan answer, 1)
+	running := m.spawn(func() {
+		line, err := m.qmp.Run(append(line, '\n'))
+		// A copy, because the line lies in go-qemu's buffer. Until the slot is
+		// free nothing can be written there, because the relay passes nothing
+		// that was not asked for.
+		answered <- answer{bytes.Clone(line), err}
+		m.slot <- struct{}{}
+	})
+	if !running {
+		return fail(errMonitorGone)
+	}
+	select {
+	case a := <-answered:
+		if a.err != nil {
+			select {
+			case <-m.relay.ended:
+				a.err = errMonitorGone
+			default:
+			}
+			return fail(a.err)
+		}
+		if result == nil {
+			return nil
+		}
+		full := struct {
+			Return any `json:"return"`
+		}{result}
+		if err := json.Unmarshal(a.line, &full); err != nil {
+			return fail(err)
+		}
+		return nil
+	case <-ctx.Done():
+		return fail(context.Cause(ctx))
+	}
+}
+
+// close hangs up and waits until everything that was started has ended, which
+// includes the events that QEMU has sent before it hung up.
+func (m *monitor) close() {
+	m.relay.close()
+	m.wait()
+}
+
+// wait waits until QEMU has hung up and its last event was handled.
+func (m *monitor) wait() {
+	m.relay.wait()
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	m.wg.Wait()
+	m.qmp.Disconnect()
+}

@@ -1,0 +1,90 @@
+// Package kvm runs VMs on Linux with QEMU: on KVM where the CPU can, else in
+// QEMU's software emulation (TCG).
+//
+//	driver := kvm.New(kvm.Options{Logger: log})
+//	vm, err := driver.Start(ctx, cfg)
+//
+// A VM is one QEMU process, which dies with the process that started it, even
+// when that is killed with SIGKILL. Everything the two say to each other goes
+// through socket pairs that QEMU inherits: QMP, the network card's frames and,
+// where the kernel's vsock cannot be had, vhost-user. So nothing of a VM can
+// be reached from outside, and no path is left behind.
+//
+// What is decided without looking at the machine (QEMU's arguments, the
+// choice of the accelerator, what a message of QMP means) is in files without
+// a suffix, built and tested on every OS; the driver itself is for Linux.
+package kvm
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime"
+)
+
+// Accel says what runs the guest's instructions.
+type Accel string
+
+// The accelerators.
+const (
+	AccelAuto Accel = "auto" // KVM where the CPU can, else TCG; also ""
+	AccelKVM  Accel = "kvm"  // the CPU's virtualization, through /dev/kvm
+	AccelTCG  Accel = "tcg"  // QEMU's software emulation
+)
+
+// VSock says who carries the vsock streams.
+type VSock string
+
+// The vsock backends.
+const (
+	VSockAuto   VSock = "auto"   // the kernel's where it can be opened, else lsub's own; also ""
+	VSockKernel VSock = "kernel" // /dev/vhost-vsock
+	VSockUser   VSock = "user"   // package vhostvsock, in this process
+)
+
+// Options are the choices of a [Driver]. The zero value is ready to use.
+type Options struct {
+	Accel Accel
+	VSock VSock
+	// QEMU is the program to run; "" for qemu-system-… from PATH.
+	QEMU string
+	// Logger receives what the driver works around, once per driver; nil
+	// discards. What concerns one VM goes to its Config's Logger.
+	Logger *slog.Logger
+}
+
+func (o *Options) validate() error {
+	switch o.Accel {
+	case "", AccelAuto, AccelKVM, AccelTCG:
+	default:
+		return fmt.Errorf("accelerator %q is unknown; there are auto, kvm and tcg", o.Accel)
+	}
+	switch o.VSock {
+	case "", VSockAuto, VSockKernel, VSockUser:
+	default:
+		return fmt.Errorf("vsock backend %q is unknown; there are auto, kernel and user", o.VSock)
+	}
+	return nil
+}
+
+// logger returns l, or one that discards.
+func logger(l *slog.Logger) *slog.Logger {
+	if l == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return l
+}
+
+// qemuNames are QEMU's names by GOARCH: the program and Debian's package.
+var qemuNames = map[string]struct{ program, pkg string }{
+	"amd64": {"qemu-system-x86_64", "qemu-system-x86"},
+	"arm64": {"qemu-system-aarch64", "qemu-system-arm"},
+}
+
+// archNames returns what is known of runtime.GOARCH.
+func archNames() (program, pkg string, err error) {
+	n, ok := qemuNames[runtime.GOARCH]
+	if !ok {
+		return "", "", fmt.Errorf("lsub has no guest for %s processors", runtime.GOARCH)
+	}
+	return n.program, n.pkg, nil
+}
