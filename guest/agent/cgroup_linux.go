@@ -22,46 +22,75 @@ const cgroupRoot = "/sys/fs/cgroup/distros"
 // of the way of systemd's own.
 const sessionsGroup = ".lsub"
 
-// cgroup is the control group of a distro, whose own view has it as its root.
+// insideGroup is the root of what a distro sees of its groups. The limits of a distro
+// are set one above it, where the distro cannot lift them.
+const insideGroup = "inside"
+
+// cgroup is the control group of a distro.
 type cgroup struct {
-	path string
-	dir  *os.File
+	path   string   // holds the distro's limits
+	inside string   // the root that the distro sees
+	dir    *os.File // of inside
 }
 
 func newCgroup(id string) (*cgroup, error) {
 	c := &cgroup{path: filepath.Join(cgroupRoot, id)}
-	if err := os.MkdirAll(c.path, 0o755); err != nil {
+	c.inside = filepath.Join(c.path, insideGroup)
+	if err := os.MkdirAll(c.inside, 0o755); err != nil {
 		return nil, fmt.Errorf("cgroup: %w", err)
 	}
+	if err := DelegateControllers(c.path); err != nil {
+		return nil, err
+	}
 	var err error
-	if c.dir, err = os.Open(c.path); err != nil {
+	if c.dir, err = os.Open(c.inside); err != nil {
 		return nil, fmt.Errorf("cgroup: %w", err)
 	}
 	return c, nil
 }
 
-// sessions opens the group of the distro's commands. The caller closes it.
-func (c *cgroup) sessions() (*os.File, error) {
-	p := filepath.Join(c.path, sessionsGroup)
-	f, err := os.Open(p)
-	if os.IsNotExist(err) {
-		if err = os.Mkdir(p, 0o755); err == nil || os.IsExist(err) {
-			f, err = os.Open(p)
+// DelegateControllers lets the groups below a group have limits of every kind
+// that the kernel has.
+func DelegateControllers(group string) error {
+	b, err := os.ReadFile(filepath.Join(group, "cgroup.controllers"))
+	if err != nil {
+		return fmt.Errorf("cgroup: %w", err)
+	}
+	for _, name := range strings.Fields(string(b)) {
+		if err := os.WriteFile(filepath.Join(group, "cgroup.subtree_control"), []byte("+"+name), 0); err != nil {
+			return fmt.Errorf("cgroup controller %s: %w", name, err)
 		}
 	}
-	return f, err
+	return nil
+}
+
+// sessions opens the group of the distro's commands. The caller closes it. It
+// works beneath the open folder, because the entrance, which calls it, sees
+// other mounts.
+func (c *cgroup) sessions() (*os.File, error) {
+	at := int(c.dir.Fd())
+	fd, err := unix.Openat(at, sessionsGroup, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err == unix.ENOENT {
+		if err = unix.Mkdirat(at, sessionsGroup, 0o755); err == nil || err == unix.EEXIST {
+			fd, err = unix.Openat(at, sessionsGroup, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cgroup of the commands: %w", err)
+	}
+	return os.NewFile(uintptr(fd), sessionsGroup), nil
 }
 
 // kill ends every process of the distro.
 func (c *cgroup) kill() { os.WriteFile(filepath.Join(c.path, "cgroup.kill"), []byte("1"), 0) }
 
 func (c *cgroup) killSessions() {
-	os.WriteFile(filepath.Join(c.path, sessionsGroup, "cgroup.kill"), []byte("1"), 0)
+	os.WriteFile(filepath.Join(c.inside, sessionsGroup, "cgroup.kill"), []byte("1"), 0)
 }
 
 // signalSessions sends signals to every process of the distro's commands.
 func (c *cgroup) signalSessions(sigs ...unix.Signal) {
-	f, err := os.Open(filepath.Join(c.path, sessionsGroup, "cgroup.procs"))
+	f, err := os.Open(filepath.Join(c.inside, sessionsGroup, "cgroup.procs"))
 	if err != nil {
 		return // there are none
 	}
@@ -77,7 +106,7 @@ func (c *cgroup) signalSessions(sigs ...unix.Signal) {
 
 // awaitNoSessions waits until no process of a command is left.
 func (c *cgroup) awaitNoSessions(ctx context.Context) error {
-	return c.awaitEmpty(ctx, filepath.Join(c.path, sessionsGroup))
+	return c.awaitEmpty(ctx, filepath.Join(c.inside, sessionsGroup))
 }
 
 // awaitEmpty waits until no process is left in a group; one that does not

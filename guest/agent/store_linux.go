@@ -144,13 +144,17 @@ func (s *store) importImage(ctx context.Context, id string, in *inbox) (err erro
 	if err := unpack(tmp, in, &rootfs.State{}); err != nil {
 		return storeError(err)
 	}
-	if err := setReadOnly(tmp, true); err != nil {
-		return storeError(err)
-	}
 	if err := s.sync(); err != nil {
 		return storeError(err)
 	}
-	return storeError(os.Rename(tmp, s.imagePath(id)))
+	if err := os.Rename(tmp, s.imagePath(id)); err != nil {
+		return storeError(err)
+	}
+	// Last, because what is read-only cannot be renamed.
+	if err := setReadOnly(s.imagePath(id), true); err != nil {
+		s.log.Warn("the image stays writable", "image", id, "err", err)
+	}
+	return nil
 }
 
 // createDistro makes a distro of an image, with an account where user is set.

@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/guest/agent"
 )
 
 // mountBase mounts the kernel's file systems.
@@ -22,7 +24,10 @@ func mountBase() error {
 		{"devtmpfs", "/dev", unix.MS_NOSUID, ""},
 		{"devpts", "/dev/pts", unix.MS_NOSUID | unix.MS_NOEXEC, "ptmxmode=0666,mode=0620,gid=5"},
 		{"tmpfs", "/dev/shm", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
-		{"cgroup2", "/sys/fs/cgroup", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "nsdelegate,memory_recursiveprot"},
+		// Without nsdelegate: with it, the agent could not start a process in
+		// a distro's group and cgroup namespace at once. What it protects, the
+		// limits at a namespace's root, stands one group above that root here.
+		{"cgroup2", "/sys/fs/cgroup", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "memory_recursiveprot"},
 		{"tmpfs", "/run", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755"},
 	} {
 		if err := os.MkdirAll(m.target, 0o755); err != nil {
@@ -93,11 +98,8 @@ func delegateControllers() error {
 	if err := os.MkdirAll(root+"/distros", 0o755); err != nil {
 		return err
 	}
-	for _, dir := range []string{root, root + "/distros"} {
-		for _, c := range []string{"cpuset", "cpu", "io", "memory", "pids", "hugetlb", "misc"} {
-			// One by one: a kernel of the user's own may lack some.
-			os.WriteFile(dir+"/cgroup.subtree_control", []byte("+"+c), 0)
-		}
+	if err := agent.DelegateControllers(root); err != nil {
+		return err
 	}
-	return nil
+	return agent.DelegateControllers(root + "/distros")
 }
