@@ -110,6 +110,17 @@ var distroMounts = []mountPoint{
 	{"tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
 	{"mqueue", "/dev/mqueue", "mqueue", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
 	{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755"},
+	{"tmpfs", "/run/lock", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "mode=1777,size=5120k"},
+}
+
+// kernelMounts are made where the kernel has them. systemd would make them
+// too, with a process each.
+var kernelMounts = []mountPoint{
+	{"hugetlbfs", "/dev/hugepages", "hugetlbfs", unix.MS_NOSUID | unix.MS_NODEV, ""},
+	{"debugfs", "/sys/kernel/debug", "debugfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+	{"tracefs", "/sys/kernel/tracing", "tracefs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+	{"fusectl", "/sys/fs/fuse/connections", "fusectl", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+	{"bpf", "/sys/fs/bpf", "bpf", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "mode=0700"},
 }
 
 // enterRoot mounts the distro and makes it the root of this mount namespace.
@@ -151,6 +162,9 @@ func enterRoot(cfg initConfig) error {
 		if err := unix.Mount(m.source, m.target, m.fstype, m.flags, m.data); err != nil {
 			return fmt.Errorf("mount %s: %w", m.target, err)
 		}
+	}
+	for _, m := range kernelMounts {
+		unix.Mount(m.source, m.target, m.fstype, m.flags, m.data)
 	}
 	if modules >= 0 {
 		if err := os.MkdirAll("/lib/modules", 0o755); err != nil {
@@ -264,12 +278,16 @@ Type=oneshot
 RemainAfterExit=yes
 ExecStart=/usr/bin/touch ` + readyDir + "/" + readyFile + "\n"
 
-// maskedUnits are for hardware that a distro does not have to itself: logins
-// on the machine's screens, and its clock.
+// maskedUnits are for what a distro does not have to itself: the machine's
+// screens, clock, devices and kernel modules, and a root to be mounted anew.
 var maskedUnits = []string{
 	"getty@.service", "autovt@.service", "serial-getty@.service", "console-getty.service", "container-getty@.service",
+	"systemd-vconsole-setup.service", "systemd-firstboot.service",
+	"systemd-timesyncd.service",
 	"systemd-udevd.service", "systemd-udev-trigger.service", "systemd-udev-settle.service",
-	"systemd-timesyncd.service", "systemd-firstboot.service", "systemd-vconsole-setup.service",
+	"systemd-tmpfiles-setup-dev-early.service", "systemd-tmpfiles-setup-dev.service", "kmod-static-nodes.service",
+	"systemd-modules-load.service", "modprobe@.service",
+	"systemd-remount-fs.service",
 	"systemd-network-generator.service", "systemd-networkd-wait-online.service",
 }
 

@@ -33,10 +33,26 @@ func prepareDistro(dir string, user *guestv1.User) error {
 			return err
 		}
 	}
+	markUpdated(root)
 	if user == nil || user.Uid == 0 {
 		return nil
 	}
 	return addAccount(root, user.Name, int(user.Uid))
+}
+
+// markUpdated tells systemd that /etc and /var are as new as /usr, so that it
+// does not build caches anew on the first start: the image's packages did.
+func markUpdated(root *os.Root) {
+	usr, err := root.Stat("usr")
+	if err != nil {
+		return
+	}
+	for _, name := range []string{"etc/.updated", "var/.updated"} {
+		text := fmt.Sprintf("TIMESTAMP_NSEC=%d\n", usr.ModTime().UnixNano())
+		if root.WriteFile(name, []byte(text), 0o644) == nil {
+			root.Chtimes(name, usr.ModTime(), usr.ModTime())
+		}
+	}
 }
 
 // addAccount makes an account with a home folder, a group of its own, and sudo
