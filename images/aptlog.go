@@ -21,24 +21,20 @@ type aptLog struct {
 	last     []string // lines, for an error
 	errors   []string // what apt and mmdebstrap call errors
 
-	installed int // packages configured so far, over all of mmdebstrap's steps
-	total     int // packages of the present step
-	counts    [3]int
+	group     string // what the packages of the present step are
+	total     int    // how many of them there are
+	fetched   int
+	unpacked  int
+	installed int // of this step
+	before    int // installed by earlier steps
 }
-
-// The steps of one package, in counts.
-const (
-	downloaded = iota
-	unpacked
-	configured
-)
 
 const keptLines = 12
 
 var newlyInstalled = regexp.MustCompile(`^\d+ upgraded, (\d+) newly installed`)
 
 func newAptLog(progress Progress, log *slog.Logger) *aptLog {
-	return &aptLog{progress: progress, log: log}
+	return &aptLog{progress: progress, log: log, group: "essential packages"}
 }
 
 func (a *aptLog) Write(p []byte) (int, error) {
@@ -70,34 +66,38 @@ func (a *aptLog) line(s string) {
 		if len(a.errors) < keptLines {
 			a.errors = append(a.errors, strings.TrimPrefix(s, "E: "))
 		}
-	case strings.HasPrefix(s, "I: extracting archives"):
-		a.progress.report(Step{Text: "unpacking the essential packages"})
+	case strings.HasPrefix(s, "I: installing remaining packages"):
+		a.before += a.installed
+		a.group, a.total, a.fetched, a.unpacked, a.installed = "packages", 0, 0, 0, 0
 	case strings.HasPrefix(s, "I: creating tarball"):
 		a.progress.report(Step{Text: "packing", Bytes: true})
 	case strings.HasPrefix(s, "Get:"), strings.HasPrefix(s, "Hit:"):
-		a.count(downloaded, "downloading packages")
+		a.fetched++
+		a.report("downloading ", a.fetched)
 	case strings.HasPrefix(s, "Unpacking "):
-		a.count(unpacked, "unpacking packages")
+		a.unpacked++
+		a.report("installing ", (a.unpacked+a.installed)/2)
 	case strings.HasPrefix(s, "Setting up "):
 		a.installed++
-		a.count(configured, "configuring packages")
+		a.report("installing ", (a.unpacked+a.installed)/2)
 	default:
 		if m := newlyInstalled.FindStringSubmatch(s); m != nil {
 			a.total, _ = strconv.Atoi(m[1])
-			a.counts = [3]int{}
+			a.fetched = 0 // those before were apt's lists
 		}
 	}
 }
 
-// count reports one more package. Before the number of packages is known, apt
-// gets its lists.
-func (a *aptLog) count(what int, text string) {
-	if a.total == 0 {
-		return
+// report tells how many of the step's packages are done, once their number is
+// known.
+func (a *aptLog) report(verb string, done int) {
+	if a.total > 0 {
+		a.progress.report(Step{Text: verb + a.group, Done: int64(min(done, a.total)), Total: int64(a.total)})
 	}
-	a.counts[what]++
-	a.progress.report(Step{Text: text, Done: int64(min(a.counts[what], a.total)), Total: int64(a.total)})
 }
+
+// packages is how many packages were installed in all.
+func (a *aptLog) packages() int { return a.before + a.installed }
 
 // failure returns the error of a run of mmdebstrap that ended with err, in the
 // words of what it said.
@@ -114,6 +114,9 @@ func (a *aptLog) failure(err error) error {
 		strings.Contains(all, "Could not resolve"), strings.Contains(all, "Failed to fetch"):
 		return hint.New(fmt.Errorf("Debian's packages cannot be downloaded: %s", a.errors[0]),
 			"check the network, and http_proxy where you need a proxy; what is in the cache already works without")
+	case strings.Contains(all, "is expired"), strings.Contains(all, "is not valid yet"):
+		return hint.New(fmt.Errorf("Debian's package lists are not valid today: %s", a.errors[0]),
+			"check this machine's clock; if it is right, the mirror is out of date: try again later or take a stable suite")
 	case strings.Contains(all, "NO_PUBKEY"), strings.Contains(all, "not signed"):
 		return hint.New(fmt.Errorf("Debian's packages cannot be verified: %s", a.errors[0]),
 			"install newer keys with 'apt install debian-archive-keyring'")

@@ -58,11 +58,9 @@ const stopWait = 30 * time.Second
 
 // bootstrap is one run of mmdebstrap.
 type bootstrap struct {
-	suite      string
-	workDir    string // for temporary files, where mmdebstrap can use it
-	tempPrefix string // of their names
-	progress   Progress
-	log        *slog.Logger
+	suite    string
+	progress Progress
+	log      *slog.Logger
 
 	installed int // packages; valid after run
 }
@@ -75,12 +73,7 @@ func (b *bootstrap) run(ctx context.Context, take func(context.Context, io.Reade
 	if err != nil {
 		return err
 	}
-	parent := b.workDir
-	if mode != "root" {
-		// mmdebstrap works as another user id, which cannot enter the user's own folder.
-		parent = os.TempDir()
-	}
-	tmp, err := os.MkdirTemp(parent, b.tempPrefix)
+	tmp, err := os.MkdirTemp(workParent(), "lsub-debian-")
 	if err != nil {
 		return err
 	}
@@ -117,7 +110,7 @@ func (b *bootstrap) run(ctx context.Context, take func(context.Context, io.Reade
 	io.Copy(io.Discard, out) // so that it never waits for a reader while it cleans up
 	waitErr := cmd.Wait()
 	release()
-	b.installed = lines.installed
+	b.installed = lines.packages()
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
@@ -164,6 +157,20 @@ func (e *endReader) Read(p []byte) (int, error) {
 	n, err := e.r.Read(p)
 	e.ended = e.ended || err == io.EOF
 	return n, err
+}
+
+// workParent returns where mmdebstrap's temporary files go. It is not lsub's
+// cache: apt and a user namespace's root work as other user ids, which cannot
+// enter a user's own folder.
+func workParent() string {
+	if dir := os.Getenv("TMPDIR"); dir != "" {
+		return dir
+	}
+	// On disk, where /tmp is memory on many systems.
+	if info, err := os.Stat("/var/tmp"); err == nil && info.IsDir() {
+		return "/var/tmp"
+	}
+	return os.TempDir()
 }
 
 func (b *bootstrap) args(mode string) []string {

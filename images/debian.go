@@ -197,7 +197,7 @@ func (b *debianBuild) build(ctx context.Context) (*debianRecord, error) {
 	defer os.Remove(tmp.Name()) // fails once it was renamed
 	defer tmp.Close()
 
-	run := &bootstrap{suite: b.ref.Version, workDir: b.dir, tempPrefix: b.tempPrefix(), progress: b.progress, log: b.log}
+	run := &bootstrap{suite: b.ref.Version, progress: b.progress, log: b.log}
 	var s *summary
 	err = run.run(ctx, func(ctx context.Context, tar io.Reader) (err error) {
 		s, err = b.store(ctx, tar, tmp)

@@ -127,7 +127,7 @@ type progressReader struct {
 func (p *progressReader) Read(b []byte) (int, error) {
 	n, err := p.r.Read(b)
 	p.step.Done += int64(n)
-	if p.step.Done-p.reported >= 1<<20 || err == io.EOF {
+	if p.step.Done-p.reported >= 1<<20 || err == io.EOF && p.step.Done > p.reported {
 		p.reported = p.step.Done
 		p.progress.report(p.step)
 	}
