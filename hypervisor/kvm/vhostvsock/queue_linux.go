@@ -1,6 +1,7 @@
 package vhostvsock
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"sync"
@@ -192,12 +193,12 @@ func (q *queue) flush() {
 	}
 }
 
-var one = [8]byte{0: 1, 7: 1} // 1 in the low or the high half: nonzero in any byte order
+var eventOne = binary.NativeEndian.AppendUint64(nil, 1)
 
-// signal adds to an eventfd. It fails only when the counter is full, which
-// wakes its reader as well.
+// signal adds 1 to an eventfd. It fails only when the counter is full, and
+// then the other side has its event.
 func signal(fd int) {
 	if fd >= 0 {
-		_, _ = unix.Write(fd, one[:])
+		_, _ = unix.Write(fd, eventOne)
 	}
 }
