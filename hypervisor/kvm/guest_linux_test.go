@@ -1,4 +1,4 @@
-package kvm_test
+package kvm
 
 import (
 	"bytes"
@@ -15,7 +15,6 @@ import (
 
 	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/hypervisor/hvtest"
-	"github.com/lsub/lsub/hypervisor/kvm"
 	"github.com/lsub/lsub/images"
 )
 
@@ -174,5 +173,5 @@ func config(t *testing.T) hypervisor.Config {
 
 // harness boots the guest with a driver that takes what the machine has.
 func harness() hvtest.Harness {
-	return hvtest.Harness{Driver: kvm.New(kvm.Options{}), Config: func(t *testing.T) hypervisor.Config { return config(t) }}
+	return hvtest.Harness{Driver: New(Options{}), Config: func(t *testing.T) hypervisor.Config { return config(t) }}
 }
