@@ -62,7 +62,9 @@ func (d *distro) spawn(ctx context.Context, cmd *guestv1.Exec) (*process, error)
 	if err != nil {
 		return nil, err
 	}
-	d.awaitUserManager(ctx, who)
+	if wantsManager(who, cmd) {
+		d.awaitUserManager(ctx, who)
+	}
 	if !d.entrance.do(func() { p, err = d.fork(cmd, who) }) {
 		return nil, gone
 	}
@@ -312,10 +314,19 @@ func startError(err error, file, dir string) error {
 	return err
 }
 
-// awaitUserManager waits until the user's systemd runs (systemctl --user, the
-// session bus), for an ordinary user's first command in a distro.
+// wantsManager tells whether a command is one of somebody who works in the
+// distro, and may use systemctl --user or the session bus: an ordinary user's,
+// or root's at a terminal or through a login shell.
+func wantsManager(who *account, cmd *guestv1.Exec) bool {
+	if who.uid == 0 {
+		return cmd.Tty || cmd.Login || len(cmd.Argv) == 0
+	}
+	return who.uid >= 1000 && who.uid <= 60000
+}
+
+// awaitUserManager waits until the user's own systemd runs.
 func (d *distro) awaitUserManager(ctx context.Context, who *account) {
-	if d.init != initSystemd || who.uid < 1000 || who.uid > 60000 {
+	if d.init != initSystemd {
 		return
 	}
 	d.mu.Lock()
