@@ -210,19 +210,6 @@ func (q *rxQueue) send(h *header, payload []byte) (int, error) {
 	return n, nil
 }
 
-// scatter copies p into iov, which is large enough, and returns what is left
-// of iov.
-func scatter(iov [][]byte, p []byte) [][]byte {
-	for len(p) > 0 {
-		n := copy(iov[0], p)
-		p = p[n:]
-		if iov[0] = iov[0][n:]; len(iov[0]) == 0 {
-			iov = iov[1:]
-		}
-	}
-	return iov
-}
-
 // drop forgets all that is due: the guest's driver has started anew.
 func (q *rxQueue) drop() {
 	q.mu.Lock()

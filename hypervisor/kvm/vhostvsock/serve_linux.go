@@ -67,7 +67,7 @@ func (d *Device) Serve(conn *net.UnixConn) error {
 	closed := d.gone
 	d.mu.Unlock()
 	d.endAll()
-	if closed || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) {
+	if closed || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
 		return nil
 	}
 	return fmt.Errorf("vsock: %w", err)

@@ -118,16 +118,3 @@ func (q *txQueue) answer() {
 	rx.pump()
 	rx.mu.Unlock()
 }
-
-// gather fills p from iov, which is large enough, and returns what is left of
-// iov.
-func gather(p []byte, iov [][]byte) [][]byte {
-	for len(p) > 0 {
-		n := copy(p, iov[0])
-		p = p[n:]
-		if iov[0] = iov[0][n:]; len(iov[0]) == 0 {
-			iov = iov[1:]
-		}
-	}
-	return iov
-}

@@ -17,11 +17,14 @@ func (s *session) queue(index uint32) (*queue, error) {
 	return nil, fmt.Errorf("%w: there is no vring %d", errMessage, index)
 }
 
-// start starts the queue if it has become complete.
-func (s *session) start(q *queue) error {
-	err := q.start(s.mem, s.feats&featEventIdx != 0)
+// start starts the queue if it has become complete. The ring's place and size
+// come from the guest, so bad ones are the guest's fault and not the end of the
+// session.
+func (s *session) start(q *queue) {
+	if err := q.start(s.mem, s.feats&featEventIdx != 0); err != nil {
+		s.d.fail(err)
+	}
 	s.d.rx.service() // streams may wait for either queue
-	return err
 }
 
 // applyVring acts on a message about one vring.
@@ -39,7 +42,7 @@ func (s *session) applyVring(m *message) error {
 	case msgSetVringAddr:
 		q.suspend() // the front-end may move a ring that runs
 		q.desc, q.avail, q.used, q.haveAddr = m.Desc, m.Avail, m.Used, true
-		return s.start(q)
+		s.start(q)
 	case msgSetVringBase:
 		return s.setVringBase(q, m.Num)
 	case msgSetVringKick:
@@ -49,7 +52,7 @@ func (s *session) applyVring(m *message) error {
 		if err := q.setKick(s.takeFD()); err != nil {
 			return err
 		}
-		return s.start(q)
+		s.start(q)
 	case msgSetVringCall:
 		q.setCall(s.takeFD())
 	case msgSetVringErr:
@@ -58,7 +61,7 @@ func (s *session) applyVring(m *message) error {
 		if q.enabled = m.Num == 1; !q.enabled {
 			q.suspend()
 		}
-		return s.start(q)
+		s.start(q)
 	default:
 		return fmt.Errorf("%w: request %d", errMessage, m.Request)
 	}
@@ -158,9 +161,10 @@ func (s *session) setMemory(mem *guestMemory) error {
 	s.mem = mem
 	old.unmap(mem)
 	for _, q := range queues {
-		if err := s.start(q); err != nil {
+		if err := q.start(mem, s.feats&featEventIdx != 0); err != nil {
 			s.d.log.Debug("vsock: a ring waits for memory", "err", err)
 		}
 	}
+	s.d.rx.service()
 	return nil
 }
