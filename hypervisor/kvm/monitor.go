@@ -23,6 +23,9 @@ const commandTimeout = 10 * time.Second
 // errMonitorGone is what commands get once QEMU has hung up.
 var errMonitorGone = errors.New("QEMU has closed its monitor")
 
+// errNoSocket is a failure of this side, which says nothing about QEMU.
+var errNoSocket = errors.New("no socket for QEMU's monitor")
+
 // monitor speaks QMP with one QEMU. It wraps go-qemu's monitor, which knows
 // neither contexts nor deadlines. It is safe for concurrent use.
 type monitor struct {
@@ -54,7 +57,7 @@ func openMonitor(ctx context.Context, conn net.Conn, dir string, onEvent func(qm
 	near, far, err := dialSelf(dir)
 	if err != nil {
 		conn.Close()
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errNoSocket, err)
 	}
 	m := &monitor{qmp: near, slot: make(chan struct{}, 1)}
 	m.relay = startRelay(conn, far, onEvent, log)

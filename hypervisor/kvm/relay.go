@@ -34,7 +34,8 @@ type relay struct {
 
 	greeting chan version // receives at most one
 	wg       sync.WaitGroup
-	ended    chan struct{} // closed when QEMU has hung up
+	ended    chan struct{} // closed before the connections are
+	once     sync.Once
 }
 
 // startRelay runs until one of the connections ends, and closes both. onEvent
@@ -45,7 +46,6 @@ func startRelay(qemu, mon net.Conn, onEvent func(qmp.Event), log *slog.Logger) *
 		greeting: make(chan version, 1), ended: make(chan struct{}),
 	}
 	r.wg.Go(func() {
-		defer close(r.ended)
 		// A QEMU that ends while there is something for it to read resets the connection.
 		err := r.fromQEMU()
 		if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
@@ -61,7 +61,9 @@ func startRelay(qemu, mon net.Conn, onEvent func(qmp.Event), log *slog.Logger) *
 	return r
 }
 
+// close hangs up at both ends.
 func (r *relay) close() {
+	r.once.Do(func() { close(r.ended) })
 	r.qemu.Close()
 	r.mon.Close()
 }

@@ -72,6 +72,9 @@ func (v *vm) startFailure(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	if errors.Is(err, errNoSocket) {
+		return err
+	}
 	select {
 	case <-v.qemu.done:
 	case <-ctx.Done():
