@@ -2,7 +2,10 @@
 
 package machine
 
-import "os"
+import (
+	"os"
+	"syscall"
+)
 
 // syncDir makes a rename last through a power cut. Where the file system
 // cannot, the file is as safe as that file system makes it.
@@ -11,4 +14,12 @@ func syncDir(dir string) {
 		d.Sync()
 		d.Close()
 	}
+}
+
+// allocated is what a sparse file takes of the disk, in bytes.
+func allocated(fi os.FileInfo) int64 {
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return st.Blocks * 512 // POSIX has the unit up to the system; all of ours take this one
+	}
+	return fi.Size()
 }

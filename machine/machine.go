@@ -105,3 +105,12 @@ func (m *Machine) ConsoleLog() string { return filepath.Join(m.dir, "console.log
 func (m *Machine) SupervisorLog() string { return filepath.Join(m.dir, "supervisor.log") }
 
 func (m *Machine) path(name string) string { return filepath.Join(m.dir, name) }
+
+// DiskUsage is what the data disk takes of the host's disk, in bytes.
+func (m *Machine) DiskUsage() int64 {
+	fi, err := os.Stat(m.DataDisk())
+	if err != nil {
+		return 0
+	}
+	return allocated(fi)
+}

@@ -138,6 +138,10 @@ type Reporter struct{ f *os.File }
 // NewReporter reports to the file number that the flag --ready-fd gives.
 func NewReporter(fd uintptr) *Reporter { return &Reporter{os.NewFile(fd, "ready")} }
 
+// Fail reports that the start is not even tried. Without it, [Supervise]
+// reports everything.
+func (r *Reporter) Fail(err error) { r.finish(err) }
+
 // stage says what is being done.
 func (r *Reporter) stage(text string) { r.send(report{Stage: text}) }
 

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"fmt"
+	"os/user"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/lsub/lsub/guest/guestv1"
+	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/images"
+)
+
+// firstUID is the first user number that distributions give to people.
+const firstUID = 1000
+
+// maxAccount is the longest account name that useradd takes.
+const maxAccount = 32
+
+// reserved are accounts that every Debian has already.
+var reserved = []string{
+	"daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp", "proxy", "www-data",
+	"backup", "list", "irc", "_apt", "nobody", "messagebus", "polkitd",
+}
+
+// accountFor returns the account to make in a distro, and nil for none: then
+// root is the default user. An archive may be of anything, so it gets an
+// account only where the user names one.
+func accountFor(ref images.Ref, name string) (*guestv1.User, error) {
+	switch {
+	case name == "root", name == "" && ref.Source == "file":
+		return nil, nil
+	case name != "":
+		if name != accountName(name) {
+			return nil, hint.New(fmt.Errorf("%q cannot be the name of an account", name),
+				"it has small letters, digits, '_' and '-', starts with a letter, is at most 32 long, and is none of the system's own")
+		}
+		_, uid := hostUser()
+		return &guestv1.User{Name: name, Uid: uid}, nil
+	}
+	name, uid := hostUser()
+	if uid == 0 {
+		return nil, nil
+	}
+	return &guestv1.User{Name: name, Uid: uid}, nil
+}
+
+// hostUser returns the user's name as an account can have it, and their
+// number; 0 for root. A number that distributions keep for themselves (macOS
+// counts from 501), or none at all (Windows), becomes the first one for people.
+func hostUser() (string, uint32) {
+	u, err := user.Current()
+	if err != nil {
+		return "user", firstUID
+	}
+	return accountName(u.Username), accountUID(u.Uid)
+}
+
+func accountUID(text string) uint32 {
+	uid, err := strconv.ParseUint(text, 10, 32)
+	switch {
+	case err == nil && uid == 0:
+		return 0
+	case err != nil, uid < firstUID, uid >= 65534 && uid < 65536, uid == 1<<32-1:
+		return firstUID
+	}
+	return uint32(uid)
+}
+
+// accountName makes of a name one that useradd takes: "CORP\Ada.Lovelace"
+// gives "ada-lovelace".
+func accountName(name string) string {
+	name = strings.ToLower(name[strings.LastIndex(name, `\`)+1:])
+	name, _, _ = strings.Cut(name, "@")
+	name = strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '_' || r == '-' {
+			return r
+		}
+		return '-'
+	}, name)
+	name = strings.TrimLeft(name, "-0123456789")
+	name = strings.TrimRight(name[:min(len(name), maxAccount)], "-")
+	switch {
+	case name == "":
+		return "user"
+	case slices.Contains(reserved, name), strings.HasPrefix(name, "systemd-"):
+		return name[:min(len(name), maxAccount-5)] + "-user"
+	}
+	return name
+}

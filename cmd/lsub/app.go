@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/hypervisor"
+	"github.com/lsub/lsub/machine"
+)
+
+// exitFailed is the exit status where lsub itself failed: it keeps apart from
+// those of the commands that lsub runs.
+const (
+	exitFailed        = 125
+	exitNotExecutable = 126
+	exitNotFound      = 127
+)
+
+// backend is what lsub works with, which a test replaces.
+type backend struct {
+	version     string
+	driver      func(*slog.Logger) (hypervisor.Driver, error)
+	guest       func(ctx context.Context, cache string) (machine.GuestFiles, error)
+	images      imageOpener
+	network     func(*slog.Logger) (machine.Network, error)
+	bootTimeout time.Duration // 0 for the usual
+	pauseCheck  time.Duration // how often a command that runs asks whether the VM is halted
+}
+
+// app is one run of lsub.
+type app struct {
+	backend
+	stdin          *os.File
+	stdout, stderr io.Writer
+	signals        *signals
+	status         *statusLine // what is being done, while nothing else is on the terminal
+	log            *slog.Logger
+	level          *slog.LevelVar
+	machine        *machine.Machine
+	paths          machine.Paths
+	code           int // exit status of the command that ran
+}
+
+// run is lsub: it parses args, does what they ask, and returns the exit status.
+func run(args []string, b backend) int {
+	ctx, sig := catchSignals(context.Background())
+	defer sig.stop()
+	a := &app{
+		backend: b, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
+		signals: sig, level: new(slog.LevelVar),
+	}
+	a.level.Set(slog.LevelWarn)
+	a.log = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: a.level}))
+	a.status = newStatusLine(os.Stderr)
+	root := a.root()
+	args, err := arrange(root, args)
+	if err == nil {
+		err = root.RunContext(ctx, args)
+	}
+	a.status.clear()
+	if err == nil {
+		return a.code
+	}
+	if code := sig.code(); code != 0 {
+		fmt.Fprintln(a.stderr, "lsub: error: interrupted")
+		return code
+	}
+	a.printError(err)
+	return exitCode(err)
+}
+
+// root is the command line.
+func (a *app) root() *cli.App {
+	root := &cli.App{
+		Name:      "lsub",
+		Usage:     "Linux distros in one light VM",
+		UsageText: "lsub [-d DISTRO] [-u USER] [--cd DIR] [--] [CMD…]\nlsub COMMAND [flags] [arguments]",
+		Description: "Without a command of lsub's own, it opens your login shell in the default distro, " +
+			"or runs CMD through that shell.",
+		Writer: a.stdout, ErrWriter: a.stderr,
+		HideVersion: true, HideHelpCommand: true,
+		DisableSliceFlagSeparator: true,
+		ExitErrHandler:            func(*cli.Context, error) {}, // run prints and chooses the status
+		OnUsageError:              usageError,
+		CommandNotFound:           nil,
+		Before:                    a.open,
+		Action:                    a.shell,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "distro", Aliases: []string{"d"}, Usage: "in `DISTRO` instead of the default one"},
+			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "as `USER` instead of the distro's default user"},
+			&cli.StringFlag{Name: "cd", Usage: "in the folder `DIR` instead of the home folder"},
+			&cli.StringFlag{Name: "profile", Value: "default", EnvVars: []string{"LSUB_PROFILE"}, Usage: "with the VM and the distros of profile `NAME`"},
+			&cli.StringFlag{Name: "log-level", Value: "warn", EnvVars: []string{"LSUB_LOG_LEVEL"}, Usage: "log to stderr from `LEVEL` on: debug, info, warn or error"},
+			&cli.BoolFlag{Name: "version", Usage: "print the version"},
+		},
+		Commands: []*cli.Command{
+			a.runCommand(), a.execCommand(), a.shellCommand(),
+			a.installCommand(), a.listCommand(), a.unregisterCommand(), a.setDefaultCommand(),
+			a.startCommand(), a.stopCommand(), a.shutdownCommand(), a.statusCommand(),
+			a.logsCommand(), a.versionCommand(), a.superviseCommand(),
+		},
+	}
+	for _, c := range root.Commands {
+		c.OnUsageError = usageError
+		c.HideHelpCommand = true
+	}
+	return root
+}
+
+// open opens the profile's machine; only some commands need one.
+func (a *app) open(c *cli.Context) error {
+	if c.Bool("version") {
+		return nil
+	}
+	if level := c.String("log-level"); level == "" {
+		a.level.Set(slog.LevelWarn) // the variable is set to nothing
+	} else if err := a.level.UnmarshalText([]byte(level)); err != nil {
+		return hint.New(fmt.Errorf("unknown log level %q", c.String("log-level")), "it is debug, info, warn or error")
+	}
+	switch c.Args().First() {
+	case "version", "supervise", "help", "h":
+		return nil
+	}
+	if wantsHelp(c.Args().Tail()) {
+		return nil
+	}
+	paths, err := machine.DefaultPaths(os.Getenv)
+	if err != nil {
+		return err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	a.paths = paths
+	profile := c.String("profile")
+	if profile == "" { // the variable is set to nothing
+		profile = "default"
+	}
+	a.machine, err = machine.Open(machine.Config{
+		Profile: profile, Paths: paths, Version: a.version,
+		Supervisor: []string{
+			exe, "--profile=" + profile, "--log-level=" + supervisorLevel(a.level), "supervise",
+			"--home=" + paths.Home, "--runtime=" + paths.Runtime, "--cache=" + paths.Cache,
+		},
+		Progress: a.status.set,
+		Notice:   func(text string) { a.note("note", text) },
+		Logger:   a.log,
+	})
+	return err
+}
+
+// supervisorLevel has the supervisor log what happens, and more where the user wants it.
+func supervisorLevel(l *slog.LevelVar) string { return min(l.Level(), slog.LevelInfo).String() }
+
+func wantsHelp(args []string) bool {
+	return len(args) > 0 && (args[0] == "--help" || args[0] == "-h")
+}
+
+// client talks to the guest, and starts the VM where it is off.
+func (a *app) client() *guest.Client { return guest.NewClient(a.machine, a.version) }
+
+// usage is a command line that makes no sense.
+type usage struct{ error }
+
+func (u usage) Unwrap() error { return u.error }
+
+func usageError(c *cli.Context, err error, _ bool) error {
+	text := strings.Replace(err.Error(), "flag provided but not defined: ", "unknown flag ", 1)
+	name := "lsub"
+	if c.Command != nil && c.Command.Name != "" && c.Command.Name != "lsub" {
+		name += " " + c.Command.Name
+	}
+	return badUsage(name, "%s", text)
+}
+
+// badUsage is the error for a command that was called the wrong way.
+func badUsage(command, format string, args ...any) error {
+	return hint.New(usage{fmt.Errorf(format, args...)}, "see '"+command+" --help'")
+}
+
+// printError prints an error and its advice, as every command does.
+func (a *app) printError(err error) {
+	fmt.Fprintf(a.stderr, "lsub: error: %s\n", strings.ReplaceAll(err.Error(), "\n", "\n  "))
+	if advice := hint.Of(err); advice != "" {
+		fmt.Fprintln(a.stderr, "lsub: hint:", advice)
+	}
+}
+
+// note prints a line that is no error.
+func (a *app) note(kind, text string) {
+	a.status.clear()
+	fmt.Fprintf(a.stderr, "lsub: %s: %s%s", kind, text, a.status.newline())
+}
+
+// exitCode chooses the exit status for an error.
+func exitCode(err error) int {
+	var c interface{ ExitCode() int }
+	if errors.As(err, &c) {
+		return c.ExitCode()
+	}
+	switch guestCode(err) {
+	case codeCommandNotFound:
+		return exitNotFound
+	case codeNotExecutable:
+		return exitNotExecutable
+	}
+	return exitFailed
+}
+
+// displayPath shortens a path for a message.
+func displayPath(path string) string {
+	if home, err := os.UserHomeDir(); err == nil {
+		if rel, err := filepath.Rel(home, path); err == nil && filepath.IsLocal(rel) {
+			return filepath.Join("~", rel)
+		}
+	}
+	return path
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// arrange makes of a command line one that package cli reads as it is meant.
+//
+// One that does not start with a command of lsub's own is for the login shell,
+// so it gets the name of the command that stands for that: "lsub -- list" runs
+// the distro's list, and flags of the guest's command stay its own. For the
+// other commands, flags may follow arguments.
+func arrange(root *cli.App, args []string) ([]string, error) {
+	shellFlag := ""
+	for i := 1; i < len(args); i++ {
+		arg := args[i]
+		if arg == "--" {
+			return slices.Concat(args[:i], []string{shellName, "--"}, args[i+1:]), nil
+		}
+		if !isFlag(arg) {
+			c := root.Command(arg)
+			if c == nil {
+				return slices.Concat(args[:i], []string{shellName, "--"}, args[i:]), nil
+			}
+			if shellFlag != "" {
+				return nil, badUsage("lsub", "%s is for the login shell; 'lsub %s' has flags of its own", shellFlag, arg)
+			}
+			return append(slices.Clone(args[:i+1]), flagsFirst(c, args[i+1:])...), nil
+		}
+		name, takesValue := flagNamed(root.Flags, arg)
+		switch name {
+		case "distro", "user", "cd":
+			shellFlag = arg
+		}
+		if takesValue {
+			i++
+		}
+	}
+	return args, nil
+}
+
+// flagsFirst puts the flags of a command before its arguments, and gives them
+// their long names. What follows the first argument of exec and run is a
+// command of the guest's and stays as it is.
+func flagsFirst(c *cli.Command, args []string) []string {
+	var flags, rest []string
+	for i := 0; i < len(args); i++ {
+		arg := args[i]
+		if arg == "--" || !isFlag(arg) && (c.Name == "exec" || c.Name == "run") {
+			if arg == "--" {
+				i++
+			}
+			rest = append(rest, args[i:]...)
+			break
+		}
+		if !isFlag(arg) {
+			rest = append(rest, arg)
+			continue
+		}
+		name, takesValue := flagNamed(c.Flags, arg)
+		if name != "" {
+			_, value, hasValue := strings.Cut(arg, "=")
+			if arg = "--" + name; hasValue {
+				arg += "=" + value
+			}
+		}
+		flags = append(flags, arg)
+		if takesValue && i+1 < len(args) {
+			i++
+			flags = append(flags, args[i])
+		}
+	}
+	if len(rest) == 0 {
+		return flags
+	}
+	return slices.Concat(flags, []string{"--"}, rest)
+}
+
+func isFlag(arg string) bool { return strings.HasPrefix(arg, "-") && arg != "-" }
+
+// flagNamed returns the long name of the flag that arg gives, "" for an unknown
+// one, and whether its value is the argument after it.
+func flagNamed(flags []cli.Flag, arg string) (name string, takesValue bool) {
+	short, _, hasValue := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+	for _, f := range flags {
+		if slices.Contains(f.Names(), short) {
+			_, isBool := f.(*cli.BoolFlag)
+			return f.Names()[0], !isBool && !hasValue
+		}
+	}
+	return "", false
+}

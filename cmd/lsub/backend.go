@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/hypervisor"
+	"github.com/lsub/lsub/images"
+	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/netstack"
+)
+
+// production is what lsub works with outside of tests.
+func production() backend {
+	return backend{
+		version: guest.Version,
+		driver:  newDriver,
+		guest: func(ctx context.Context, cache string) (machine.GuestFiles, error) {
+			g, err := images.OpenGuest(ctx, cache)
+			if err != nil {
+				return machine.GuestFiles{}, err
+			}
+			return machine.GuestFiles{Kernel: g.Kernel, Initrd: g.Initrd, System: g.System}, nil
+		},
+		images: func(ref images.Ref, cache string, log *slog.Logger) images.Source {
+			if ref.Source == "file" {
+				return &images.Tarball{}
+			}
+			return &images.Debian{CacheDir: cache, Log: log}
+		},
+		network: func(log *slog.Logger) (machine.Network, error) {
+			n, err := netstack.New(netstack.Config{Logger: log})
+			if err != nil {
+				return nil, err
+			}
+			return network{n}, nil
+		},
+	}
+}
+
+// network is a [machine.Network]: netstack knows nothing of hypervisors.
+type network struct{ *netstack.Network }
+
+func (n network) Serve(ctx context.Context, conn net.Conn, framing hypervisor.Framing) error {
+	if framing == hypervisor.FramingDatagram {
+		return n.Network.Serve(ctx, conn, netstack.Datagram)
+	}
+	return n.Network.Serve(ctx, conn, netstack.Stream)
+}
+
+func (n network) MAC() net.HardwareAddr { return n.GuestMAC() }
+
+func (n network) BootArgs() guest.BootArgs {
+	return guest.BootArgs{Address: n.Guest(), Gateway: n.Gateway(), MTU: n.MTU()}
+}

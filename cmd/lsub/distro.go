@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/urfave/cli/v2"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guestv1"
+	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/machine"
+)
+
+const (
+	// distroTimeout bounds the start and the stop of a distro; the guest has
+	// shorter bounds of its own, and says more.
+	distroTimeout = 3 * time.Minute
+	// cleanTimeout bounds what is undone after a failure.
+	cleanTimeout = 15 * time.Second
+)
+
+func nearest(name string, names []string) string { return machine.Nearest(name, names) }
+
+// oneDistro finds the distro that the only argument names.
+func (a *app) oneDistro(c *cli.Context) (*machine.Distro, error) {
+	if c.NArg() != 1 {
+		return nil, badUsage("lsub "+c.Command.Name, "%s needs the name of one distro", c.Command.Name)
+	}
+	reg, err := a.machine.Registry()
+	if err != nil {
+		return nil, err
+	}
+	return reg.Find(c.Args().First())
+}
+
+func (a *app) startCommand() *cli.Command {
+	return &cli.Command{
+		Name: "start", Usage: "start a distro without running anything in it", UsageText: "lsub start DISTRO",
+		Action: func(c *cli.Context) error {
+			d, err := a.oneDistro(c)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(c.Context, distroTimeout)
+			defer cancel()
+			if err := a.machine.Start(ctx); err != nil {
+				return err
+			}
+			a.status.set("starting " + d.Name)
+			_, err = a.client().StartDistro(ctx, connect.NewRequest(&guestv1.StartDistroRequest{Distro: guestDistro(*d)}))
+			return err
+		},
+	}
+}
+
+func (a *app) stopCommand() *cli.Command {
+	return &cli.Command{
+		Name: "stop", Usage: "shut a distro down; the VM and the other distros run on", UsageText: "lsub stop [--timeout DURATION] DISTRO",
+		Flags: []cli.Flag{
+			&cli.DurationFlag{Name: "timeout", Value: 30 * time.Second, Usage: "kill what still runs after `DURATION`"},
+		},
+		Action: func(c *cli.Context) error {
+			d, err := a.oneDistro(c)
+			if err != nil {
+				return err
+			}
+			grace := c.Duration("timeout")
+			if grace <= 0 {
+				return badUsage("lsub stop", "the timeout has to be longer than nothing")
+			}
+			a.status.set("stopping " + d.Name)
+			ctx, cancel := context.WithTimeout(c.Context, distroTimeout+grace)
+			defer cancel()
+			res, err := guest.NewClient(a.machine.Running(), a.version).StopDistro(ctx,
+				connect.NewRequest(&guestv1.StopDistroRequest{Id: d.ID, TimeoutNs: int64(grace)}))
+			switch {
+			case errors.Is(err, machine.ErrNotRunning):
+				return nil // and so the distro does not either
+			case err != nil:
+				return err
+			case res.Msg.Killed:
+				a.note("warning", fmt.Sprintf("%s did not shut down within %v and was killed", d.Name, grace))
+			}
+			return nil
+		},
+	}
+}
+
+func (a *app) setDefaultCommand() *cli.Command {
+	return &cli.Command{
+		Name: "set-default", Usage: "choose the distro that is meant where none is named", UsageText: "lsub set-default DISTRO",
+		Action: func(c *cli.Context) error {
+			d, err := a.oneDistro(c)
+			if err != nil {
+				return err
+			}
+			return a.machine.Update(c.Context, func(r *machine.Registry) error {
+				d, err := r.Find(d.Name)
+				if err == nil {
+					r.Default = d.ID
+				}
+				return err
+			})
+		},
+	}
+}
+
+func (a *app) unregisterCommand() *cli.Command {
+	return &cli.Command{
+		Name: "unregister", Usage: "remove a distro and all its files", UsageText: "lsub unregister [--yes] DISTRO",
+		Description: "Where the VM is off, the files go when it starts next.",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"},
+		},
+		Action: func(c *cli.Context) error {
+			d, err := a.oneDistro(c)
+			if err != nil {
+				return err
+			}
+			if !c.Bool("yes") {
+				if !a.onTerminal() {
+					return hint.New(fmt.Errorf("%s would be deleted with all its files", d.Name), "give --yes where nobody can be asked")
+				}
+				if ok, err := a.confirm(fmt.Sprintf("Delete %s with all its files?", d.Name)); err != nil || !ok {
+					a.code = 1
+					return err
+				}
+			}
+			// What the registry does not list does not exist: should we be cut
+			// off now, the next start of the VM deletes the files.
+			id := d.ID
+			err = a.machine.Update(c.Context, func(r *machine.Registry) error { r.Remove(id); return nil })
+			if err != nil {
+				return err
+			}
+			a.status.set("deleting " + d.Name)
+			ctx, cancel := context.WithTimeout(c.Context, distroTimeout)
+			defer cancel()
+			err = a.deleteFiles(ctx, id)
+			if errors.Is(err, machine.ErrNotRunning) {
+				return nil
+			}
+			return err
+		},
+	}
+}
+
+// deleteFiles deletes a distro on the data disk of a VM that runs.
+func (a *app) deleteFiles(ctx context.Context, id string) error {
+	_, err := guest.NewClient(a.machine.Running(), a.version).DeleteDistro(ctx, connect.NewRequest(&guestv1.DeleteDistroRequest{Id: id}))
+	return err
+}

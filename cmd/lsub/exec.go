@@ -1,0 +1,152 @@
+package main
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/lsub/lsub/hint"
+)
+
+// shellName is the hidden command that stands for none; see [arrange].
+const shellName = "@shell"
+
+func (a *app) shellCommand() *cli.Command {
+	return &cli.Command{Name: shellName, Hidden: true, Action: a.shell}
+}
+
+// shell opens the login shell, or runs a command through it.
+func (a *app) shell(c *cli.Context) error {
+	if c.Bool("version") {
+		return a.printVersion(false)
+	}
+	reg, err := a.machine.Registry()
+	if err != nil {
+		return err
+	}
+	argv := c.Args().Slice()
+	d, err := reg.DefaultDistro()
+	if name := c.String("distro"); name != "" {
+		d, err = reg.Find(name)
+	}
+	if err != nil {
+		if near := a.nearCommand(argv); near != "" && c.String("distro") == "" {
+			return hint.New(usage{errors.New("unknown command \"" + argv[0] + "\"")}, "did you mean 'lsub "+near+"'?")
+		}
+		return err
+	}
+	a.code, err = a.runSession(c.Context, session{
+		distro: *d, argv: argv, user: c.String("user"), cd: c.String("cd"),
+		tty: a.onTerminal(), login: len(argv) > 0,
+	})
+	if near := a.nearCommand(argv); err == nil && a.code == exitNotFound && near != "" {
+		a.note("hint", "did you mean 'lsub "+near+"'?")
+	}
+	return err
+}
+
+// nearCommand returns the command of lsub's that argv may be a slip for.
+func (a *app) nearCommand(argv []string) string {
+	if len(argv) == 0 {
+		return ""
+	}
+	var names []string
+	for _, c := range a.root().Commands {
+		if !c.Hidden {
+			names = append(names, c.Name)
+		}
+	}
+	return nearest(argv[0], names)
+}
+
+var sessionFlags = []cli.Flag{
+	&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "give the command a terminal"},
+	&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "run as `USER` (a name or a number) instead of the distro's default user"},
+	&cli.StringFlag{Name: "cd", Usage: "run in the folder `DIR` instead of the home folder"},
+	&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set the variable `NAME=VALUE`; may be given several times"},
+}
+
+func (a *app) execCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "exec",
+		Usage:     "run a command in a distro, without a shell",
+		UsageText: "lsub exec [-t] [-u USER] [--cd DIR] [--env NAME=VALUE] DISTRO -- COMMAND [ARGUMENT…]",
+		Description: "The arguments reach the command byte for byte. Its exit status is lsub's: 128+n where signal n " +
+			"ended it, 127 where there is no such command, 126 where it cannot be executed, 125 where lsub failed.",
+		Flags: sessionFlags,
+		Action: func(c *cli.Context) error {
+			name, argv := splitCommand(c.Args().Slice())
+			if name == "" || len(argv) == 0 {
+				return badUsage("lsub exec", "exec needs a distro and a command")
+			}
+			reg, err := a.machine.Registry()
+			if err != nil {
+				return err
+			}
+			d, err := reg.Find(name)
+			if err != nil {
+				return err
+			}
+			env, err := checkEnv(c.StringSlice("env"))
+			if err != nil {
+				return err
+			}
+			a.code, err = a.runSession(c.Context, session{
+				distro: *d, argv: argv, user: c.String("user"), cd: c.String("cd"), env: env, tty: c.Bool("tty"),
+			})
+			return err
+		},
+	}
+}
+
+func (a *app) runCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "run",
+		Usage:     "install an image where it is missing, and run a command in it",
+		UsageText: "lsub run [-t] [-u USER] [--cd DIR] [--env NAME=VALUE] IMAGE [--] [COMMAND [ARGUMENT…]]",
+		Description: "IMAGE is an image as 'lsub install' takes it, or the name of a distro that is installed. " +
+			"Without a command it opens the login shell. The exit status is that of 'lsub exec'.",
+		Flags: sessionFlags,
+		Action: func(c *cli.Context) error {
+			ref, argv := splitCommand(c.Args().Slice())
+			if ref == "" {
+				return badUsage("lsub run", "run needs an image")
+			}
+			env, err := checkEnv(c.StringSlice("env"))
+			if err != nil {
+				return err
+			}
+			d, err := a.installed(c.Context, ref)
+			if err != nil {
+				return err
+			}
+			a.code, err = a.runSession(c.Context, session{
+				distro: *d, argv: argv, user: c.String("user"), cd: c.String("cd"), env: env,
+				tty: c.Bool("tty") || len(argv) == 0 && a.onTerminal(),
+			})
+			return err
+		},
+	}
+}
+
+// splitCommand splits "NAME [--] COMMAND…". A "--" that comes later is the command's own.
+func splitCommand(args []string) (name string, argv []string) {
+	if len(args) == 0 {
+		return "", nil
+	}
+	name, argv = args[0], args[1:]
+	if len(argv) > 0 && argv[0] == "--" {
+		argv = argv[1:]
+	}
+	return name, argv
+}
+
+func checkEnv(env []string) ([]string, error) {
+	for _, e := range env {
+		if name, _, ok := strings.Cut(e, "="); !ok || name == "" {
+			return nil, hint.New(usage{errors.New("--env " + e + " sets no variable")}, "give it as --env NAME=VALUE")
+		}
+	}
+	return env, nil
+}

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/urfave/cli/v2"
+
+	"github.com/lsub/lsub/guest/guestv1"
+	"github.com/lsub/lsub/images"
+	"github.com/lsub/lsub/machine"
+)
+
+// imageOpener gives the source of the images that a reference names.
+type imageOpener func(ref images.Ref, cache string, log *slog.Logger) images.Source
+
+func (a *app) installCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "install",
+		Usage:     "install a distro",
+		UsageText: "lsub install [--name NAME] [--user USER] [IMAGE]\nlsub install [--name NAME] [--user USER] --from-file FILE",
+		Description: "Images are " + strings.Join(images.Names(), ", ") + "; 'debian' is the newest stable one. " +
+			"FILE is a root file system as a tar archive, plain or compressed with gzip, xz, zstd or bzip2. " +
+			"The first distro that is installed becomes the default one.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "name", Aliases: []string{"n"}, Usage: "call the distro `NAME`"},
+			&cli.StringFlag{Name: "from-file", Aliases: []string{"f"}, Usage: "install the archive `FILE`"},
+			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "make the account `USER`, and make it the default user; root for none"},
+		},
+		Action: func(c *cli.Context) error {
+			ref, err := imageRef(c.Args().Slice(), c.String("from-file"))
+			if err != nil {
+				return err
+			}
+			d, err := a.install(c.Context, ref, c.String("name"), c.String("user"))
+			if err != nil {
+				return err
+			}
+			a.status.clear()
+			fmt.Fprintf(a.stdout, "%s is installed; start it with 'lsub -d %s'\n", d.Name, d.Name)
+			return nil
+		},
+	}
+}
+
+func imageRef(args []string, file string) (images.Ref, error) {
+	switch {
+	case len(args) > 1:
+		return images.Ref{}, badUsage("lsub install", "install takes one image")
+	case len(args) == 1 && file != "":
+		return images.Ref{}, badUsage("lsub install", "install takes an image or --from-file, not both")
+	case file != "":
+		path, err := filepath.Abs(file)
+		return images.FileRef(path), err
+	case len(args) == 1:
+		return images.ParseRef(args[0])
+	}
+	return images.ParseRef("debian")
+}
+
+// installed returns the distro that ref means, and installs it where it is missing.
+func (a *app) installed(ctx context.Context, ref string) (*machine.Distro, error) {
+	reg, err := a.machine.Registry()
+	if err != nil {
+		return nil, err
+	}
+	if d, err := reg.Find(ref); err == nil {
+		return d, nil
+	}
+	parsed, err := images.ParseRef(ref)
+	if err != nil {
+		if near := nearestDistro(reg, ref); near != nil {
+			return nil, near
+		}
+		return nil, err
+	}
+	for i, d := range reg.Distros {
+		if d.ImageName == parsed.String() {
+			return &reg.Distros[i], nil
+		}
+	}
+	return a.install(ctx, parsed, "", "")
+}
+
+// nearestDistro is the error for a slip in a distro's name, or nil.
+func nearestDistro(reg *machine.Registry, name string) error {
+	var names []string
+	for _, d := range reg.Distros {
+		names = append(names, d.Name)
+	}
+	if nearest(name, names) == "" {
+		return nil
+	}
+	_, err := reg.Find(name)
+	return err
+}
+
+// install installs an image as a distro. name and user may be "" for what is
+// usual. When it fails, it leaves nothing but the image in the caches.
+func (a *app) install(ctx context.Context, ref images.Ref, name, user string) (*machine.Distro, error) {
+	reg, err := a.machine.Registry()
+	if err != nil {
+		return nil, err
+	}
+	if name != "" {
+		if err := reg.Available(name); err != nil {
+			return nil, err
+		}
+	}
+	account, err := accountFor(ref, user)
+	if err != nil {
+		return nil, err
+	}
+	p := a.newProgress()
+	defer p.end()
+	img, err := a.images(ref, a.paths.Cache, a.log).Pull(ctx, ref, p.step)
+	if err != nil {
+		return nil, interrupted(ctx, err)
+	}
+	if name == "" {
+		name = img.Distro
+	}
+	if err := reg.Available(name); err != nil {
+		return nil, err
+	}
+	d := machine.Distro{
+		ID: machine.NewID(name), Name: name, Image: img.ID, ImageName: img.Name, Created: time.Now().UTC().Truncate(time.Second),
+		User: account.GetName(), UID: account.GetUid(),
+	}
+	p.stage("starting the VM")
+	if err := a.machine.Start(ctx); err != nil {
+		return nil, interrupted(ctx, err)
+	}
+	if err := a.importImage(ctx, img, p); err != nil {
+		return nil, interrupted(ctx, fmt.Errorf("install %s: %w", name, err))
+	}
+	p.stage("creating " + name)
+	if err := a.create(ctx, d, account); err != nil {
+		return nil, interrupted(ctx, err)
+	}
+	return &d, nil
+}
+
+// create makes the distro in the VM and registers it, both or neither.
+func (a *app) create(ctx context.Context, d machine.Distro, account *guestv1.User) (err error) {
+	defer func() {
+		if err == nil {
+			return
+		}
+		// Should this fail too, the next start of the VM deletes what is left.
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
+		defer cancel()
+		if err := a.deleteFiles(clean, d.ID); err != nil {
+			a.log.Debug("the next start of the VM deletes what is left of the distro", "id", d.ID, "err", err)
+		}
+	}()
+	call, cancel := context.WithTimeout(ctx, distroTimeout)
+	defer cancel()
+	_, err = a.client().CreateDistro(call, connect.NewRequest(&guestv1.CreateDistroRequest{
+		Distro: guestDistro(d), Image: d.Image, User: account,
+	}))
+	if err != nil {
+		return err
+	}
+	return a.machine.Update(ctx, func(r *machine.Registry) error { return r.Add(d) })
+}
+
+// importImage brings an image into the VM, unless it is there.
+func (a *app) importImage(ctx context.Context, img *images.Image, p *progress) error {
+	call, cancel := context.WithTimeout(ctx, distroTimeout)
+	defer cancel()
+	info, err := a.client().Info(call, connect.NewRequest(&guestv1.InfoRequest{}))
+	if err != nil {
+		return err
+	}
+	for _, id := range info.Msg.Images {
+		if id == img.ID {
+			return nil
+		}
+	}
+	r, err := img.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	counted := &countingReader{r: r, step: images.Step{Text: "unpacking", Total: img.Size, Bytes: true}, report: p.step}
+	return a.client().ImportImage(ctx, img.ID, img.Size, counted)
+}
+
+// countingReader reports how much was read.
+type countingReader struct {
+	r      io.Reader
+	step   images.Step
+	report images.Progress
+}
+
+func (c *countingReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.step.Done += int64(n)
+	c.report(c.step)
+	return n, err
+}
+
+// interrupted says that nothing was installed where that is why err came.
+func interrupted(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return errors.New("interrupted; nothing was installed")
+	}
+	return err
+}

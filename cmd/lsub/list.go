@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/urfave/cli/v2"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guestv1"
+	"github.com/lsub/lsub/machine"
+)
+
+// infoTimeout bounds questions to the guest that it answers at once.
+const infoTimeout = 20 * time.Second
+
+// listedDistro is a distro as "list --json" prints it.
+type listedDistro struct {
+	Name     string    `json:"name"`
+	ID       string    `json:"id"`
+	Default  bool      `json:"default"`
+	State    string    `json:"state"` // running, stopped
+	Init     string    `json:"init,omitempty"`
+	Sessions int32     `json:"sessions"`
+	Image    string    `json:"image"`
+	ImageID  string    `json:"image_id"`
+	User     string    `json:"user"`
+	Created  time.Time `json:"created"`
+}
+
+func (a *app) listCommand() *cli.Command {
+	return &cli.Command{
+		Name: "list", Aliases: []string{"ls"}, Usage: "list the distros", UsageText: "lsub list [--running] [-q | -v | --json]",
+		Description: "A star marks the default distro.",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "running", Usage: "only those that run"},
+			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print the names alone"},
+			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print more of each"},
+			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
+		},
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 0 {
+				return badUsage("lsub list", "list takes no arguments")
+			}
+			reg, err := a.machine.Registry()
+			if err != nil {
+				return err
+			}
+			states := map[string]*guestv1.DistroState{}
+			if len(reg.Distros) > 0 {
+				if states, err = a.distroStates(c.Context); err != nil {
+					return err
+				}
+			}
+			distros := listed(reg, states, c.Bool("running"))
+			switch {
+			case c.Bool("json"):
+				return printJSON(a.stdout, distros)
+			case c.Bool("quiet"):
+				for _, d := range distros {
+					fmt.Fprintln(a.stdout, d.Name)
+				}
+				return nil
+			case len(reg.Distros) == 0:
+				a.note("hint", "nothing is installed yet; 'lsub install debian' installs a distro")
+				return nil
+			}
+			return table(a.stdout, listRows(distros, c.Bool("verbose")))
+		},
+	}
+}
+
+// distroStates asks a VM that runs for its distros; of one that does not run,
+// no distro does.
+func (a *app) distroStates(ctx context.Context) (map[string]*guestv1.DistroState, error) {
+	states := map[string]*guestv1.DistroState{}
+	info, err := a.info(ctx)
+	if errors.Is(err, machine.ErrNotRunning) {
+		return states, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range info.Distros {
+		states[d.Id] = d
+	}
+	return states, nil
+}
+
+func (a *app) info(ctx context.Context) (*guestv1.InfoResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, infoTimeout)
+	defer cancel()
+	res, err := guest.NewClient(a.machine.Running(), a.version).Info(ctx, connect.NewRequest(&guestv1.InfoRequest{}))
+	if err != nil {
+		return nil, err
+	}
+	return res.Msg, nil
+}
+
+func listed(reg *machine.Registry, states map[string]*guestv1.DistroState, running bool) []listedDistro {
+	distros := []listedDistro{} // JSON has [] for none
+	for _, d := range reg.Distros {
+		l := listedDistro{
+			Name: d.Name, ID: d.ID, Default: d.ID == reg.Default, State: "stopped",
+			Image: d.ImageName, ImageID: d.Image, User: d.User, Created: d.Created,
+		}
+		if l.User == "" {
+			l.User = "root"
+		}
+		if st := states[d.ID]; st.GetRunning() {
+			l.State, l.Init, l.Sessions = "running", st.Init, st.Sessions
+		}
+		if !running || l.State == "running" {
+			distros = append(distros, l)
+		}
+	}
+	return distros
+}
+
+func listRows(distros []listedDistro, verbose bool) [][]string {
+	rows := [][]string{{"NAME", "STATE", "IMAGE"}}
+	if verbose {
+		rows[0] = append(rows[0], "USER", "INIT", "SESSIONS", "CREATED", "ID")
+	}
+	for _, d := range distros {
+		name := d.Name
+		if d.Default {
+			name += " *"
+		}
+		row := []string{name, d.State, d.Image}
+		if verbose {
+			init := d.Init
+			if init == "" {
+				init = "-"
+			}
+			row = append(row, d.User, init, fmt.Sprint(d.Sessions), ago(d.Created), d.ID)
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}

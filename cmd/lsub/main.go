@@ -1,0 +1,7 @@
+// Command lsub runs Linux distros in one light VM. docs/cli.md describes its
+// commands, what they print and how they exit.
+package main
+
+import "os"
+
+func main() { os.Exit(run(os.Args, production())) }

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// statusLine is a line on a terminal that says what is being done, and goes
+// away when it is done. Where stderr is no terminal, it is silent.
+type statusLine struct {
+	mu    sync.Mutex
+	w     io.Writer // nil where it is silent
+	shown bool
+	raw   bool // the terminal is in raw mode
+}
+
+func newStatusLine(f *os.File) *statusLine {
+	if !term.IsTerminal(int(f.Fd())) {
+		return &statusLine{}
+	}
+	return &statusLine{w: f}
+}
+
+func (s *statusLine) set(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.w != nil && !s.raw {
+		fmt.Fprintf(s.w, "\r\x1b[K%s…", text)
+		s.shown = true
+	}
+}
+
+func (s *statusLine) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.shown {
+		fmt.Fprint(s.w, "\r\x1b[K")
+		s.shown = false
+	}
+}
+
+// setRaw tells the mode of the terminal.
+func (s *statusLine) setRaw(raw bool) {
+	s.clear()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.raw = raw
+}
+
+// newline ends a line in whatever mode the terminal is.
+func (s *statusLine) newline() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.raw {
+		return "\r\n"
+	}
+	return "\n"
+}
+
+// table prints rows, the first of which are the headings.
+func table(w io.Writer, rows [][]string) error {
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	for _, row := range rows {
+		fmt.Fprintln(t, strings.Join(row, "\t"))
+	}
+	return t.Flush()
+}
+
+// printJSON prints v as docs/cli.md describes it.
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// size prints bytes for people.
+func size(n uint64) string {
+	const units = "KMGTPE"
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, i := float64(n)/1024, 0
+	for ; f >= 1024; i++ {
+		f /= 1024
+	}
+	return fmt.Sprintf("%.1f %ciB", f, units[i])
+}
+
+// ago prints how long ago a moment was.
+func ago(t time.Time) string {
+	switch d := time.Since(t); {
+	case d < time.Minute:
+		return "just now"
+	case d < time.Hour:
+		return fmt.Sprintf("%d min ago", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h ago", int(d.Hours()))
+	}
+	return t.Local().Format(time.DateOnly)
+}

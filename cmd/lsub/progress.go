@@ -1,0 +1,72 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/cheggaaa/pb/v3"
+
+	"github.com/lsub/lsub/images"
+)
+
+const barTemplate = `{{string . "text"}} {{counters .}} {{bar .}} {{percent .}}`
+
+// progress shows how far long work is: as a bar on a terminal, elsewhere as a
+// line for each step.
+type progress struct {
+	status   *statusLine
+	terminal io.Writer // nil where there is none
+	plain    io.Writer
+
+	mu   sync.Mutex
+	text string
+	bar  *pb.ProgressBar
+}
+
+func (a *app) newProgress() *progress {
+	return &progress{status: a.status, terminal: a.status.w, plain: a.stderr}
+}
+
+// stage says what is being done, where nobody knows how much there is to do.
+func (p *progress) stage(text string) { p.step(images.Step{Text: text}) }
+
+// step says how far what is being done is. It is an [images.Progress].
+func (p *progress) step(s images.Step) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.Text != p.text {
+		p.finish()
+		p.text = s.Text
+		if p.terminal == nil {
+			fmt.Fprintf(p.plain, "lsub: %s\n", s.Text)
+		}
+	}
+	switch {
+	case p.terminal == nil:
+	case s.Total == 0:
+		p.finish()
+		p.status.set(s.Text)
+	case p.bar == nil:
+		p.status.clear()
+		p.bar = pb.New64(s.Total).Set("text", s.Text).Set(pb.Bytes, s.Bytes).Set(pb.CleanOnFinish, true).
+			SetTemplateString(barTemplate).SetWriter(p.terminal).SetCurrent(s.Done).Start()
+	default:
+		p.bar.SetTotal(s.Total).SetCurrent(s.Done)
+	}
+}
+
+func (p *progress) finish() {
+	if p.bar != nil {
+		p.bar.Finish()
+		p.bar = nil
+	}
+}
+
+// end takes it off the terminal.
+func (p *progress) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.finish()
+	p.status.clear()
+}

@@ -1,0 +1,208 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guestv1"
+	"github.com/lsub/lsub/machine"
+)
+
+const (
+	codeCommandNotFound = guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND
+	codeNotExecutable   = guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE
+)
+
+func guestCode(err error) guestv1.ErrorCode { return guest.ErrorCode(err) }
+
+// session is a command to run in a distro.
+type session struct {
+	distro machine.Distro
+	argv   []string // empty for the login shell
+	user   string   // "" for the distro's default user
+	cd     string   // "" for the home folder
+	env    []string
+	tty    bool
+	login  bool
+}
+
+// run runs a command in a distro and returns its exit status. Where the
+// command has a terminal, ours is in raw mode meanwhile.
+func (a *app) runSession(ctx context.Context, s session) (int, error) {
+	cmd := &guestv1.Exec{
+		Distro: guestDistro(s.distro), User: s.user, Cwd: s.cd, Tty: s.tty, Login: s.login,
+	}
+	if cmd.User == "" {
+		cmd.User = s.distro.User
+	}
+	for _, arg := range s.argv {
+		cmd.Argv = append(cmd.Argv, []byte(arg))
+	}
+	if s.tty {
+		s.env = append(terminalEnv(), s.env...)
+	}
+	for _, e := range s.env {
+		cmd.Env = append(cmd.Env, []byte(e))
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	passed := make(chan int, 16)
+	stdio := guest.Stdio{Stdin: a.stdin, Stdout: a.stdout, Stderr: a.stderr, Signals: passed}
+	d := &sessionDialer{Dialer: a.machine}
+	if s.tty {
+		resize, size, stop := a.watchSize()
+		defer stop()
+		stdio.Resize = resize
+		cmd.Rows, cmd.Cols = uint32(size.Rows), uint32(size.Cols)
+	}
+	restore := func() {}
+	defer func() { restore() }()
+	d.opened = func() error { // the VM is up: from here on, the terminal is the command's
+		a.status.clear()
+		a.signals.passTo(passed)
+		var err error
+		if s.tty {
+			restore, err = a.rawTerminal()
+		}
+		return err
+	}
+	defer a.signals.passTo(nil)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		a.warnWhenPaused(ctx)
+	}()
+	exit, err := guest.NewClient(d, a.version).Exec(ctx, cmd, stdio)
+	cancel()
+	<-watched
+	restore()
+	if err != nil {
+		return 0, err
+	}
+	return exit.Status(), nil
+}
+
+// sessionDialer tells when the stream to the guest is open.
+type sessionDialer struct {
+	guest.Dialer
+	opened func() error
+}
+
+func (d *sessionDialer) Dial(ctx context.Context, port uint32) (net.Conn, error) {
+	conn, err := d.Dialer.Dial(ctx, port)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.opened(); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// warnWhenPaused says so once when the VM is halted while a command runs in it.
+func (a *app) warnWhenPaused(ctx context.Context) {
+	every := a.pauseCheck
+	if every == 0 {
+		every = 10 * time.Second
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		st, err := a.machine.Status(ctx)
+		if err == nil && st.Paused != "" {
+			a.note("warning", st.Paused)
+			return
+		}
+	}
+}
+
+// rawTerminal hands our terminal to the command byte by byte, and returns what
+// gives it back. Where stdin is none, there is nothing to do.
+func (a *app) rawTerminal() (restore func(), err error) {
+	fd := int(a.stdin.Fd())
+	if !term.IsTerminal(fd) {
+		return func() {}, nil
+	}
+	old, err := term.MakeRaw(fd)
+	if err != nil {
+		return func() {}, err
+	}
+	a.status.setRaw(true)
+	return func() {
+		if old != nil {
+			term.Restore(fd, old)
+			a.status.setRaw(false)
+			old = nil
+		}
+	}, nil
+}
+
+// terminalSize is the size of our terminal, of what a terminal has where there is none.
+func (a *app) terminalSize() guest.Size {
+	for _, f := range []any{a.stdout, a.stdin, a.stderr} {
+		f, ok := f.(*os.File)
+		if !ok {
+			continue
+		}
+		if cols, rows, err := term.GetSize(int(f.Fd())); err == nil && cols > 0 && rows > 0 {
+			return guest.Size{Rows: uint16(rows), Cols: uint16(cols)}
+		}
+	}
+	return guest.Size{Rows: 24, Cols: 80}
+}
+
+// terminalEnv tells the command what our terminal can.
+func terminalEnv() []string {
+	env := []string{"TERM=xterm-256color"}
+	if t := os.Getenv("TERM"); t != "" {
+		env[0] = "TERM=" + t
+	}
+	if t := os.Getenv("COLORTERM"); t != "" {
+		env = append(env, "COLORTERM="+t)
+	}
+	return env
+}
+
+// onTerminal tells whether a user sits at both ends.
+func (a *app) onTerminal() bool {
+	out, ok := a.stdout.(*os.File)
+	return ok && term.IsTerminal(int(a.stdin.Fd())) && term.IsTerminal(int(out.Fd()))
+}
+
+func guestDistro(d machine.Distro) *guestv1.Distro {
+	return &guestv1.Distro{Id: d.ID, Name: strings.ToLower(d.Name)}
+}
+
+// confirm asks a question on the terminal.
+func (a *app) confirm(question string) (bool, error) {
+	a.status.clear()
+	io.WriteString(a.stderr, question+" [y/N] ")
+	// One byte at a time: what follows the line is not ours.
+	var line []byte
+	for b := make([]byte, 1); ; {
+		n, err := a.stdin.Read(b)
+		if n == 0 || b[0] == '\n' {
+			if err != nil && !errors.Is(err, io.EOF) {
+				return false, err
+			}
+			break
+		}
+		line = append(line, b[0])
+	}
+	answer := strings.ToLower(strings.TrimSpace(string(line)))
+	return answer == "y" || answer == "yes", nil
+}

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+)
+
+// signals decides what SIGINT and the like do: they interrupt lsub, or while a
+// command of a distro runs, are passed on to it.
+type signals struct {
+	caught chan os.Signal
+	cancel context.CancelFunc
+	ended  chan struct{}
+
+	mu      sync.Mutex
+	forward chan<- int // nil while they interrupt
+	number  int        // of the signal that interrupted
+	repeats int        // of interrupts that were passed on
+}
+
+// maxRepeats is how often an interrupt is passed on before it cuts the command
+// off: it may be one that ignores it, or a VM that does not listen.
+const maxRepeats = 5
+
+// catchSignals returns a context that ends when lsub is interrupted.
+func catchSignals(ctx context.Context) (context.Context, *signals) {
+	ctx, cancel := context.WithCancel(ctx)
+	s := &signals{caught: make(chan os.Signal, 8), cancel: cancel, ended: make(chan struct{})}
+	signal.Notify(s.caught, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	go s.run()
+	return ctx, s
+}
+
+func (s *signals) run() {
+	defer close(s.ended)
+	for sig := range s.caught {
+		n, ok := sig.(syscall.Signal)
+		if ok {
+			s.handle(int(n))
+		}
+	}
+}
+
+func (s *signals) handle(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.forward != nil && s.repeats < maxRepeats {
+		select {
+		case s.forward <- n:
+			if n == int(syscall.SIGINT) || n == int(syscall.SIGTERM) {
+				s.repeats++
+			}
+			return
+		default: // nobody takes them
+		}
+	}
+	if s.number == 0 {
+		s.number = n
+	}
+	s.cancel()
+}
+
+// passTo passes the signals to ch from now on; nil has them interrupt again.
+func (s *signals) passTo(ch chan<- int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forward, s.repeats = ch, 0
+}
+
+// code is the exit status where a signal interrupted lsub, or 0.
+func (s *signals) code() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.number == 0 {
+		return 0
+	}
+	return 128 + s.number
+}
+
+func (s *signals) stop() {
+	signal.Stop(s.caught)
+	close(s.caught)
+	<-s.ended
+	s.cancel()
+}

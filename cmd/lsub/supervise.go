@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"strconv"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/machine"
+)
+
+// superviseCommand is what a command starts in the background to have a VM.
+// Users do not call it.
+func (a *app) superviseCommand() *cli.Command {
+	return &cli.Command{
+		Name: "supervise", Hidden: true,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "home", Required: true},
+			&cli.StringFlag{Name: "runtime", Required: true},
+			&cli.StringFlag{Name: "cache", Required: true},
+			&cli.Uint64Flag{Name: "ready-fd"},
+		},
+		Action: func(c *cli.Context) error {
+			log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: a.level}))
+			cfg := machine.Supervision{
+				Config: machine.Config{
+					Profile: c.String("profile"),
+					Paths:   machine.Paths{Home: c.String("home"), Runtime: c.String("runtime"), Cache: c.String("cache")},
+					Version: a.version, Logger: log,
+				},
+				CPUs: runtime.NumCPU(), BootTimeout: a.bootTimeout,
+				Debug: a.level.Level() <= slog.LevelDebug,
+			}
+			if fd := c.Uint64("ready-fd"); fd > 0 {
+				cfg.Reporter = machine.NewReporter(uintptr(fd))
+			}
+			if err := a.equip(&cfg, log); err != nil {
+				cfg.Reporter.Fail(err)
+				return err
+			}
+			return machine.Supervise(c.Context, cfg)
+		},
+	}
+}
+
+// equip gives the supervisor what it works with.
+func (a *app) equip(cfg *machine.Supervision, log *slog.Logger) error {
+	memory, err := vmMemory(os.Getenv("LSUB_MEMORY"))
+	if err != nil {
+		return err
+	}
+	cfg.Memory = memory
+	if cfg.Driver, err = a.driver(log); err != nil {
+		return err
+	}
+	cfg.Guest = func(ctx context.Context) (machine.GuestFiles, error) { return a.guest(ctx, cfg.Paths.Cache) }
+	if a.network != nil {
+		cfg.Network = func() (machine.Network, error) { return a.network(log) }
+	}
+	return nil
+}
+
+// vmMemory returns the VM's memory in bytes; mib is LSUB_MEMORY, for tests.
+func vmMemory(mib string) (int64, error) {
+	if mib == "" {
+		host, err := machine.HostMemory()
+		if err != nil {
+			return 0, fmt.Errorf("memory of this machine: %w", err)
+		}
+		return machine.DefaultMemory(host)
+	}
+	n, err := strconv.ParseInt(mib, 10, 32)
+	if err != nil || n < 1 {
+		return 0, hint.New(fmt.Errorf("LSUB_MEMORY is %q", mib), "give a number of MiB, such as 2048")
+	}
+	return n << 20, nil
+}

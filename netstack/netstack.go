@@ -1,0 +1,163 @@
+// Package netstack is the user-mode network of a VM: a gateway that answers
+// ARP, ICMP and DNS, and carries the guest's TCP and UDP connections to where
+// they go as the host's own. It needs no privileges, and no other machine sees
+// more than the host.
+//
+//	network, err := netstack.New(netstack.Config{})
+//	if err != nil {
+//		return err
+//	}
+//	err = network.Serve(ctx, conn, netstack.Stream) // until the VM is gone
+//
+// The network is IPv4 only, because gvisor-tap-vsock is. The DNS server
+// answers questions for IPv6 addresses with none, so that programs in the guest
+// go straight to IPv4 and nothing waits for a time-out.
+//
+// The gateway resolves names as the host does. Of "ping", only the gateway
+// answers. Other addresses of the network: [Network.Host] stands for the
+// host's own 127.0.0.1.
+//
+// A Network has no Close: gvisor-tap-vsock keeps the stack's goroutines until
+// the process ends. One process makes one.
+package netstack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+
+	"github.com/containers/gvisor-tap-vsock/pkg/types"
+	"github.com/containers/gvisor-tap-vsock/pkg/virtualnetwork"
+)
+
+// The defaults of [Config].
+const (
+	DefaultSubnet = "192.168.127.0/24"
+	DefaultMTU    = 65520 // 5 to 7 times the throughput of 1500
+)
+
+// zone is where the gateway has names of its own: gateway.lsub.internal and
+// host.lsub.internal.
+const zone = "lsub.internal."
+
+// Config says what the network is like. The zero value is ready to use.
+type Config struct {
+	Subnet netip.Prefix // IPv4, of 8 addresses at least; zero for DefaultSubnet
+	MTU    int          // bytes, 1280 to 65520; 0 for DefaultMTU
+	Logger *slog.Logger // nil discards
+}
+
+// Framing says how Ethernet frames follow each other on a connection.
+type Framing int
+
+const (
+	Stream   Framing = iota // each frame after its length in 4 bytes, big endian
+	Datagram                // one bare frame per datagram
+)
+
+// Network is a network with a gateway. It is safe for concurrent use.
+type Network struct {
+	subnet netip.Prefix
+	mtu    int
+	log    *slog.Logger
+	vn     *virtualnetwork.VirtualNetwork
+}
+
+// gatewayMAC and guestMAC are locally administered addresses.
+const gatewayMAC = "5a:94:ef:e4:0c:dd"
+
+var guestMAC = net.HardwareAddr{0x5a, 0x94, 0xef, 0xe4, 0x0c, 0xee}
+
+// New makes a network. It opens no socket before a guest uses it.
+func New(cfg Config) (*Network, error) {
+	if !cfg.Subnet.IsValid() {
+		cfg.Subnet = netip.MustParsePrefix(DefaultSubnet)
+	}
+	if cfg.MTU == 0 {
+		cfg.MTU = DefaultMTU
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	switch {
+	case !cfg.Subnet.Addr().Is4():
+		return nil, fmt.Errorf("subnet %v is not IPv4", cfg.Subnet)
+	case cfg.Subnet.Bits() > 29:
+		return nil, fmt.Errorf("subnet %v has no room for a gateway, a guest and the host", cfg.Subnet)
+	case cfg.MTU < 1280 || cfg.MTU > DefaultMTU:
+		return nil, fmt.Errorf("mtu %d is outside 1280 to %d", cfg.MTU, DefaultMTU)
+	}
+	n := &Network{subnet: cfg.Subnet.Masked(), mtu: cfg.MTU, log: cfg.Logger}
+	bridgeLogs(cfg.Logger)
+	gateway, host := n.Gateway(), n.Host()
+	vn, err := virtualnetwork.New(&types.Configuration{
+		MTU: n.mtu, Subnet: n.subnet.String(),
+		GatewayIP: gateway.String(), GatewayMacAddress: gatewayMAC,
+		GatewayVirtualIPs: []string{host.String()},
+		NAT:               map[string]string{host.String(): "127.0.0.1"},
+		DHCPStaticLeases:  map[string]string{n.Guest().Addr().String(): guestMAC.String()},
+		DNS: []types.Zone{{Name: zone, Records: []types.Record{
+			{Name: "gateway", IP: gateway.AsSlice()}, {Name: "host", IP: host.AsSlice()},
+		}}},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("user-mode network: %w", err)
+	}
+	n.vn = vn
+	return n, nil
+}
+
+// Gateway is the address of the gateway, which also answers DNS.
+func (n *Network) Gateway() netip.Addr { return n.subnet.Addr().Next() }
+
+// Guest is the address that the guest takes, with the network's length. The
+// gateway's DHCP offers the same.
+func (n *Network) Guest() netip.Prefix {
+	return netip.PrefixFrom(n.Gateway().Next(), n.subnet.Bits())
+}
+
+// Host is the address at which the guest reaches servers that listen on the
+// host's 127.0.0.1: the last of the network. Its name is host.lsub.internal.
+func (n *Network) Host() netip.Addr {
+	b := n.subnet.Addr().As4()
+	for i, bits := 3, 32-n.subnet.Bits(); bits > 0; i, bits = i-1, bits-8 {
+		b[i] |= byte(1<<min(bits, 8) - 1)
+	}
+	return netip.AddrFrom4(b).Prev() // the one after it is for broadcasts
+}
+
+// GuestMAC is the address of the guest's card.
+func (n *Network) GuestMAC() net.HardwareAddr { return guestMAC }
+
+// MTU is the most bytes of payload that a frame has.
+func (n *Network) MTU() int { return n.mtu }
+
+// Serve moves frames between the guest's card and the network until conn
+// fails, which is nil at its end, or ctx is done. It closes conn.
+func (n *Network) Serve(ctx context.Context, conn net.Conn, framing Framing) error {
+	// The switch looks at its context between frames only.
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	defer conn.Close()
+	var err error
+	switch framing {
+	case Stream:
+		err = n.vn.AcceptQemu(ctx, &frameGuard{Conn: conn, max: n.maxFrame()})
+	case Datagram:
+		err = n.vn.AcceptVfkit(ctx, &datagramGuard{Conn: conn, max: n.maxFrame()})
+	default:
+		return fmt.Errorf("unknown framing %d", framing)
+	}
+	if ctx.Err() != nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// maxFrame is the longest frame that the guest may send, in bytes: with its
+// Ethernet header and a VLAN tag.
+func (n *Network) maxFrame() int { return n.mtu + 14 + 4 }
