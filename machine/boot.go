@@ -166,6 +166,10 @@ func (s *supervisor) awaitGuest(ctx context.Context, vm hypervisor.VM) error {
 		w = <-heard
 	}
 	if w.err != nil {
+		if errors.Is(w.err, net.ErrClosed) && ctx.Err() == nil { // the VM's end has closed it
+			<-s.vmGone
+			w.err = fmt.Errorf("the VM ended while it booted: %w", orPoweroff(s.vmErr))
+		}
 		return s.bootError(ctx, w.err)
 	}
 	if w.hello.Error != "" {

@@ -45,7 +45,7 @@ func (m *Machine) readRecord() *record {
 }
 
 // lastEnd says in one line why the last VM ended, where that was no shutdown.
-// It is only called while no supervisor runs.
+// Only the supervisor after it may ask.
 func (r *record) lastEnd() string {
 	switch {
 	case r == nil || r.Clean:

@@ -126,6 +126,10 @@ func (s *supervisor) dial(ctx context.Context, port uint32) (net.Conn, error) {
 	case s.paused() != nil:
 		return nil, s.paused()
 	case errors.Is(err, net.ErrClosed):
+		select { // so that whoever hears of it and asks again hears of the end
+		case <-s.vmGone:
+		case <-ctx.Done():
+		}
 		return nil, errStopping
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, hint.New(errors.New("the VM does not answer"), "see 'lsub logs'; 'lsub shutdown --force' ends the VM")
@@ -151,6 +155,11 @@ func (s *supervisor) paused() error {
 }
 
 func (s *supervisor) isStopping() bool {
+	select {
+	case <-s.vmGone:
+		return true
+	default:
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.stopping

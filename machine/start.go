@@ -48,12 +48,6 @@ func (m *Machine) Start(ctx context.Context) error {
 	case !errors.Is(err, ErrNotRunning):
 		return err
 	}
-	if l, err := tryLock(m.path("supervisor.lock")); err == nil {
-		if text := m.readRecord().lastEnd(); text != "" {
-			m.cfg.Notice(text)
-		}
-		l.unlock()
-	}
 	return m.launch(ctx)
 }
 
@@ -106,6 +100,7 @@ func (m *Machine) launch(ctx context.Context) error {
 // report is a line of what a supervisor tells the command that started it.
 type report struct {
 	Stage string `json:"stage,omitempty"`
+	Note  string `json:"note,omitempty"`
 	Done  bool   `json:"done,omitempty"`
 	Error string `json:"error,omitempty"`
 	Hint  string `json:"hint,omitempty"`
@@ -125,6 +120,8 @@ func (m *Machine) follow(r io.Reader) error {
 			return errors.New(rep.Error)
 		case rep.Done:
 			return nil
+		case rep.Note != "":
+			m.cfg.Notice(rep.Note)
 		case rep.Stage != "":
 			m.cfg.Progress(rep.Stage)
 		}
@@ -144,6 +141,9 @@ func (r *Reporter) Fail(err error) { r.finish(err) }
 
 // stage says what is being done.
 func (r *Reporter) stage(text string) { r.send(report{Stage: text}) }
+
+// note says what the user should know.
+func (r *Reporter) note(text string) { r.send(report{Note: text}) }
 
 // finish says how the start ended.
 func (r *Reporter) finish(err error) {

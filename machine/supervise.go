@@ -137,6 +137,10 @@ func (s *supervisor) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if text := s.m.readRecord().lastEnd(); text != "" {
+		s.Reporter.note(text)
+		s.log.Warn(text)
+	}
 	s.rec = record{Lsub: s.Version, PID: os.Getpid(), Socket: ln.Addr().String(), Started: s.trace.begin.UTC()}
 	if err := s.m.writeRecord(&s.rec); err != nil {
 		ln.Close()

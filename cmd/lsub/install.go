@@ -39,6 +39,11 @@ func (a *app) installCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			if c.IsSet("name") {
+				if err := machine.CheckName("distro", c.String("name")); err != nil {
+					return err
+				}
+			}
 			d, err := a.install(c.Context, ref, c.String("name"), c.String("user"))
 			if err != nil {
 				return err
