@@ -122,11 +122,11 @@ func (e *UnusableError) Error() string {
 // *EntryError or a *LimitError, and the archive is to be refused as a whole.
 // It does not change h.
 func CheckHeader(h *tar.Header, st *State) error {
-	if h.Typeflag == tar.TypeXGlobalHeader {
-		return nil // comments, such as git archive's commit: no entry at all
-	}
 	if err := st.count(h); err != nil {
 		return err
+	}
+	if h.Typeflag == tar.TypeXGlobalHeader {
+		return nil // comments, such as git archive's commit; counted, or they could go on for ever
 	}
 	refuse := func(format string, a ...any) error {
 		return &EntryError{Name: h.Name, Reason: fmt.Sprintf(format, a...)}
