@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/lsub/lsub/guest/guestv1"
@@ -232,7 +233,8 @@ func streamError(ctx context.Context, err error) error {
 		return ctx.Err()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return hint.New(errors.New("the VM does not answer"), "see 'lsub logs'; 'lsub shutdown --force' ends the VM")
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed):
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
+		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return hint.New(errors.New("the connection to the VM broke: the VM or its supervisor ended"), "see 'lsub logs'; the next command starts the VM afresh")
 	}
 	return err

@@ -142,45 +142,54 @@ func (s *supervisor) vmConfig(files GuestFiles) (hypervisor.Config, error) {
 
 // awaitGuest returns when the agent has said that it serves.
 func (s *supervisor) awaitGuest(ctx context.Context, vm hypervisor.VM) error {
+	hello, err := s.hear(ctx, vm)
+	if errors.Is(err, net.ErrClosed) && ctx.Err() == nil { // by the end of the VM
+		<-s.vmGone
+		err = fmt.Errorf("the VM ended while it booted: %w", orPoweroff(s.vmErr))
+	}
+	if err != nil {
+		return s.bootError(ctx, err)
+	}
+	if hello.Error != "" {
+		return s.bootError(ctx, fmt.Errorf("the VM does not come up: %s", hello.Error))
+	}
+	if hello.Version != s.Version {
+		s.log.Warn("the guest is of another version", "guest", hello.Version, "host", s.Version)
+	}
+	s.trace.guest(hello.Boot)
+	s.log.Info("the guest serves", "kernel", hello.Kernel)
+	return nil
+}
+
+// hear listens until the guest has spoken, the VM is gone (net.ErrClosed) or
+// ctx is done.
+func (s *supervisor) hear(ctx context.Context, vm hypervisor.VM) (*guestv1.Hello, error) {
 	ln, err := vm.Listen(ctx, guest.HelloPort)
 	if err != nil {
-		return s.bootError(ctx, fmt.Errorf("listen for the guest: %w", err))
+		return nil, fmt.Errorf("listen for the guest: %w", err)
 	}
 	defer ln.Close()
-	type word struct {
-		hello *guestv1.Hello
-		err   error
-	}
-	heard := make(chan word, 1)
+	var hello *guestv1.Hello
+	heard := make(chan error, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	go func() {
-		hello, err := readHello(ctx, ln)
-		heard <- word{hello, err}
+		var err error
+		hello, err = readHello(ctx, ln)
+		heard <- err
 	}()
-	var w word
 	select {
-	case w = <-heard:
+	case err := <-heard:
+		return hello, err
 	case <-s.vmGone:
-		return s.bootError(ctx, fmt.Errorf("the VM ended while it booted: %w", orPoweroff(s.vmErr)))
+		err = net.ErrClosed
 	case <-ctx.Done():
-		ln.Close()
-		w = <-heard
+		err = ctx.Err()
 	}
-	if w.err != nil {
-		if errors.Is(w.err, net.ErrClosed) && ctx.Err() == nil { // the VM's end has closed it
-			<-s.vmGone
-			w.err = fmt.Errorf("the VM ended while it booted: %w", orPoweroff(s.vmErr))
-		}
-		return s.bootError(ctx, w.err)
-	}
-	if w.hello.Error != "" {
-		return s.bootError(ctx, fmt.Errorf("the VM does not come up: %s", w.hello.Error))
-	}
-	if w.hello.Version != s.Version {
-		s.log.Warn("the guest is of another version", "guest", w.hello.Version, "host", s.Version)
-	}
-	s.trace.guest(w.hello.Boot)
-	s.log.Info("the guest serves", "kernel", w.hello.Kernel)
-	return nil
+	cancel()
+	ln.Close()
+	<-heard
+	return nil, err
 }
 
 func orPoweroff(err error) error {

@@ -105,12 +105,17 @@ func (m *Machine) tunnel(ctx context.Context, port uint32) (_ net.Conn, err erro
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
 	defer stop()
 	conn.SetDeadline(time.Now().Add(answerTimeout))
-	if _, err := fmt.Fprintf(conn, "CONNECT guest:%d HTTP/1.1\r\nHost: guest\r\n%s: %s\r\n\r\n", port, versionHeader, m.cfg.Version); err != nil {
+	if _, err := fmt.Fprintf(conn, "CONNECT guest:%d HTTP/1.1\r\nHost: guest\r\n%s: %s\r\n\r\n", port, versionHeader, m.cfg.Version); isCut(err) {
+		return nil, ErrNotRunning
+	} else if err != nil {
 		return nil, tunnelError(ctx, err)
 	}
 	br := bufio.NewReaderSize(conn, 4<<10)
-	for {
+	for first := true; ; first = false {
 		res, err := http.ReadResponse(br, &http.Request{Method: http.MethodConnect})
+		if first && isCut(err) {
+			return nil, ErrNotRunning // the supervisor ended before it heard us
+		}
 		if err != nil {
 			return nil, tunnelError(ctx, err)
 		}
@@ -212,7 +217,7 @@ func (m *Machine) Shutdown(ctx context.Context, force bool) error {
 	defer cancel()
 	_, err := m.supervisor().Shutdown(call, connect.NewRequest(&guestv1.ShutdownRequest{Force: force}))
 	switch {
-	case err == nil:
+	case err == nil, isCut(err): // it is gone, or as good as
 	case errors.Is(err, ErrNotRunning):
 		return ErrNotRunning
 	case force && ctx.Err() == nil:
@@ -255,11 +260,11 @@ func (m *Machine) kill() error {
 
 // callError says what a failed call means.
 func callError(ctx context.Context, err error) error {
-	if errors.Is(err, ErrNotRunning) {
-		return ErrNotRunning
-	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	if errors.Is(err, ErrNotRunning) || isCut(err) { // it ended meanwhile
+		return ErrNotRunning
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"errors"
+	"io"
 
 	"golang.org/x/sys/windows"
 )
@@ -9,3 +10,9 @@ import (
 // isRefused tells whether nobody listens at a socket; one whose file is gone
 // gives the same error.
 func isRefused(err error) bool { return errors.Is(err, windows.WSAECONNREFUSED) }
+
+// isCut tells whether the other side of a connection went away.
+func isCut(err error) bool {
+	return errors.Is(err, windows.WSAECONNRESET) || errors.Is(err, windows.WSAECONNABORTED) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}

@@ -21,10 +21,13 @@ type tunnels struct {
 	wg     sync.WaitGroup
 }
 
-// run copies both ways between two connections until both directions have
-// ended, and closes them. An end of file in one direction is passed on and
-// leaves the other one open; a failure in either ends both. head was read from
-// down already.
+// run copies both ways between a command's connection and the guest's until
+// both directions have ended, and closes them. An end of file in one direction
+// is passed on and leaves the other one open. head was read from down already.
+//
+// A guest that takes no more may still have something to say, such as how its
+// command ended, so a failure on the way to it only ends that direction. One
+// on the way back means that nobody listens, and ends both.
 func (t *tunnels) run(down net.Conn, head []byte, up net.Conn) {
 	t.mu.Lock()
 	if t.closed {
@@ -44,8 +47,13 @@ func (t *tunnels) run(down net.Conn, head []byte, up net.Conn) {
 	cut := func() { down.Close(); up.Close() }
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if _, err := up.Write(head); err != nil || pass(up, down) != nil {
-			cut()
+		_, err := up.Write(head)
+		if err == nil {
+			err = pass(up, down)
+		}
+		if err != nil {
+			closeWrite(up)
+			closeRead(down)
 		}
 	})
 	wg.Go(func() {
@@ -79,9 +87,20 @@ func pass(dst, src net.Conn) error {
 	if _, err := io.CopyBuffer(dst, src, buf[:]); err != nil {
 		return err
 	}
-	h, ok := dst.(interface{ CloseWrite() error })
+	return closeWrite(dst)
+}
+
+func closeWrite(c net.Conn) error {
+	h, ok := c.(interface{ CloseWrite() error })
 	if !ok {
 		return errors.New("the connection cannot be closed one way")
 	}
 	return h.CloseWrite()
+}
+
+// closeRead makes the other side's writes fail, where the connection can.
+func closeRead(c net.Conn) {
+	if h, ok := c.(interface{ CloseRead() error }); ok {
+		h.CloseRead()
+	}
 }

@@ -45,6 +45,7 @@ func setUpScript(e *testscript.Env) error {
 		"HOME": e.WorkDir, "LSUB_HOME": filepath.Join(e.WorkDir, "home"), "XDG_CACHE_HOME": filepath.Join(e.WorkDir, "cache"),
 		"XDG_RUNTIME_DIR": runtime, "LSUB_PROFILE": "", "LSUB_LOG_LEVEL": "", "LSUBTEST": "", "LSUBTEST_VERSION": "", "LSUBTEST_PULL": "",
 		"PROFILE": filepath.Join(e.WorkDir, "home", "profiles", "default"), "TERM": "dumb",
+		"GORACE": "atexit_sleep_ms=0", // the race detector makes each process end a second late
 	} {
 		e.Setenv(key, value)
 	}

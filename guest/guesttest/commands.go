@@ -160,14 +160,14 @@ func halt(p *process) int {
 
 func poweroff(p *process) int {
 	p.g.off <- nil
-	<-p.g.dead
+	<-p.done
 	return 0
 }
 
 func panics(p *process) int {
 	fmt.Fprintln(p.g.Console, "[    1.000000] Kernel panic - not syncing: asked for")
 	p.g.off <- errors.New("the guest crashed")
-	<-p.g.dead
+	<-p.done
 	return 0
 }
 

@@ -25,6 +25,7 @@ type process struct {
 	stdout, stderr io.Writer
 	trap           chan int // gets the signals, where the command wants them
 	trapped        chan struct{}
+	done           chan struct{} // closed when its end is known
 }
 
 // exec runs a command and returns how it ended.
@@ -34,7 +35,7 @@ func (g *Guest) exec(m *guestv1.Exec, s *stream) (*guestv1.Exit, error) {
 		return nil, err
 	}
 	defer g.disk.leave(m.Distro.GetId())
-	p := &process{g: g, s: s, tty: m.Tty, user: m.User, trapped: make(chan struct{}), trap: make(chan int, 16)}
+	p := &process{g: g, s: s, tty: m.Tty, user: m.User, trapped: make(chan struct{}), done: make(chan struct{}), trap: make(chan int, 16)}
 	if p.user == "" {
 		p.user = "root"
 	}
@@ -93,6 +94,7 @@ func (p *process) command(login bool) (command, error) {
 func (p *process) run(run command) *guestv1.Exit {
 	p.s.grant(guest.StdinWindow)
 	go p.s.pump()
+	defer close(p.done)
 	ended := make(chan int, 1)
 	go func() { ended <- run(p) }()
 	for {

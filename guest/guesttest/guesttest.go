@@ -51,8 +51,7 @@ type Options struct {
 type Guest struct {
 	Options
 	disk    *disk
-	off     chan error      // gets why the VM ends: nil for a power-off
-	dead    <-chan struct{} // closed when the power is cut
+	off     chan error // gets why the VM ends: nil for a power-off
 	streams sync.WaitGroup
 }
 
@@ -62,7 +61,7 @@ func Run(h Host, o Options) error {
 	if o.Console == nil {
 		o.Console = io.Discard
 	}
-	g := &Guest{Options: o, off: make(chan error, 8), dead: h.Context().Done()}
+	g := &Guest{Options: o, off: make(chan error, 8)}
 	fmt.Fprintln(o.Console, "[    0.000000] Linux version 0.0-fake")
 	if err := g.hello(h); err != nil || o.HelloError != "" {
 		fmt.Fprintln(o.Console, "[    0.100000] lsubinit:", o.HelloError)
