@@ -86,9 +86,25 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 		if err != nil {
 			return nil, damaged(err)
 		}
-		return z, nil
+		return unpacker{z}, nil
 	}
 	return io.NopCloser(br), nil
+}
+
+// unpacker marks the errors of a decompressor, so that they are not taken for
+// those of the archive inside.
+type unpacker struct{ io.ReadCloser }
+
+type unpackError struct{ error }
+
+func (e unpackError) Unwrap() error { return e.error }
+
+func (u unpacker) Read(p []byte) (int, error) {
+	n, err := u.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		err = unpackError{err}
+	}
+	return n, err
 }
 
 const tarBlock = 512
@@ -194,6 +210,7 @@ func tarError(ctx context.Context, err error, n int64) error {
 		return err
 	case errors.Is(err, zstd.ErrWindowSizeExceeded):
 		return hint.New(errors.New("needs too much memory to decompress"), "compress it without zstd's --long or --ultra")
+	case errors.As(err, new(unpackError)):
 	case errors.Is(err, tar.ErrHeader) && n <= 2*tarBlock:
 		return hint.New(errors.New("is not a tar archive"), useTar)
 	case errors.Is(err, io.ErrUnexpectedEOF) && n < tarBlock:

@@ -2,6 +2,8 @@ package images
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -15,10 +17,6 @@ import (
 
 	"github.com/lsub/lsub/hint"
 )
-
-// recipeVersion counts the changes of what follows here: an image of another
-// recipe is built anew.
-const recipeVersion = 1
 
 // sourceDateEpoch is the latest time a file in an image has, so that building
 // from the same packages twice gives the same bytes: 2026-01-01.
@@ -39,6 +37,8 @@ const customizeHook = `set -e
 cd "$1"
 # Each distro gets its own name and the VM's resolver.
 rm -f etc/hostname etc/resolv.conf
+# Modules are the VM's to load. The file lists none, and without it systemd does not look for them.
+rm -f etc/modules-load.d/modules.conf
 # The VM's terminals are no distro's.
 rm -f etc/systemd/system/getty.target.wants/*
 ln -sf /dev/null etc/systemd/system/console-getty.service
@@ -51,6 +51,12 @@ rm -f etc/passwd- etc/shadow- etc/group- etc/gshadow- etc/subuid- etc/subgid- va
 # systemd need not bring /etc and /var up to date with /usr on the first boot.
 touch etc/.updated var/.updated
 `
+
+// recipe stands for the above: an image of another recipe is built anew.
+func recipe() string {
+	sum := sha256.Sum256([]byte(sourceDateEpoch + strings.Join(debianPackages, " ") + customizeHook))
+	return hex.EncodeToString(sum[:8])
+}
 
 // stopWait is how long mmdebstrap has to remove its files when it is told to
 // stop.

@@ -46,7 +46,7 @@ var debianSuites = []struct{ name, number string }{
 // debianRecord is what the cache notes of an image, beside its archive.
 type debianRecord struct {
 	Version  int       `json:"version"` // of this form: 1
-	Recipe   int       `json:"recipe"`
+	Recipe   string    `json:"recipe"`  // as recipe returns it
 	Name     string    `json:"name"`
 	ID       string    `json:"id"`
 	Size     int64     `json:"size"`     // bytes of the plain archive
@@ -116,13 +116,8 @@ func (b *debianBuild) pull(ctx context.Context) (*Image, error) {
 
 // cached returns the image's record, or nil where it has to be built.
 func (b *debianBuild) cached() *debianRecord {
-	data, err := os.ReadFile(b.recordPath())
-	if err != nil {
-		return nil
-	}
-	var rec debianRecord
-	if err := json.Unmarshal(data, &rec); err != nil || rec.Version != 1 || rec.Recipe != recipeVersion {
-		b.log.Info("cached image is not for this lsub", "record", b.recordPath(), "err", err)
+	rec := b.record()
+	if rec == nil || rec.Version != 1 || rec.Recipe != recipe() {
 		return nil
 	}
 	info, err := os.Stat(b.blobPath(rec.ID))
@@ -130,7 +125,24 @@ func (b *debianBuild) cached() *debianRecord {
 		b.log.Warn("cached image is incomplete", "record", b.recordPath(), "err", err)
 		return nil
 	}
-	return &rec
+	return rec
+}
+
+// record returns the image's record, of whatever recipe, or nil.
+func (b *debianBuild) record() *debianRecord {
+	data, err := os.ReadFile(b.recordPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	rec := new(debianRecord)
+	if err == nil {
+		err = json.Unmarshal(data, rec)
+	}
+	if err != nil {
+		b.log.Warn("cached image has no readable record", "record", b.recordPath(), "err", err)
+		return nil
+	}
+	return rec
 }
 
 func (b *debianBuild) recordPath() string { return filepath.Join(b.dir, b.key+".json") }
@@ -189,7 +201,7 @@ func (f *forgetful) Read(p []byte) (int, error) {
 
 // build makes the image and puts it into the cache.
 func (b *debianBuild) build(ctx context.Context) (*debianRecord, error) {
-	old := b.cached()
+	old := b.record()
 	tmp, err := os.CreateTemp(b.dir, b.tempPrefix())
 	if err != nil {
 		return nil, err
@@ -217,7 +229,7 @@ func (b *debianBuild) build(ctx context.Context) (*debianRecord, error) {
 		return nil, err
 	}
 	rec := &debianRecord{
-		Version: 1, Recipe: recipeVersion, Name: b.ref.String(), ID: s.id, Size: s.size, Packed: info.Size(),
+		Version: 1, Recipe: recipe(), Name: b.ref.String(), ID: s.id, Size: s.size, Packed: info.Size(),
 		Packages: run.installed, Built: time.Now().UTC(),
 	}
 	if err := b.writeRecord(rec); err != nil {
@@ -268,12 +280,36 @@ func (b *debianBuild) writeRecord(rec *debianRecord) error {
 func (b *debianBuild) tempPrefix() string { return "tmp-" + b.key + "-" }
 
 // removeLeftovers removes what builds of this image left that were killed. The
-// lock is held, so no other build is at work.
+// lock is held, so no other build of it is at work.
 func (b *debianBuild) removeLeftovers() {
 	left, _ := filepath.Glob(filepath.Join(b.dir, b.tempPrefix()+"*"))
+	left = append(left, b.unreferenced()...)
 	for _, l := range left {
 		if err := os.RemoveAll(l); err != nil {
 			b.log.Warn("remove what a build left", "err", err)
 		}
 	}
+}
+
+// unreferenced returns the archives that no record names any more. One that is
+// new may belong to a build whose record is still to come.
+func (b *debianBuild) unreferenced() []string {
+	named := map[string]bool{}
+	records, _ := filepath.Glob(filepath.Join(b.dir, "*.json"))
+	for _, r := range records {
+		var rec struct{ ID string }
+		data, err := os.ReadFile(r)
+		if err != nil || json.Unmarshal(data, &rec) != nil {
+			return nil // it may name any
+		}
+		named[b.blobPath(rec.ID)] = true
+	}
+	var found []string
+	blobs, _ := filepath.Glob(filepath.Join(b.dir, "blobs", "*"))
+	for _, blob := range blobs {
+		if !named[blob] && olderThan(blob, time.Hour) {
+			found = append(found, blob)
+		}
+	}
+	return found
 }

@@ -73,6 +73,7 @@ type State struct {
 
 	links  map[string]struct{} // clean names of the symbolic links so far
 	usable bool                // a shell or an init was seen
+	nested bool                // one was seen inside a folder
 	saved  bool                // a file only "docker save" writes was seen
 	top    string              // the one folder that holds everything so far
 	tops   int                 // 0, 1, or 2 for "more than one"
@@ -101,7 +102,7 @@ func (e *LimitError) Error() string {
 // UnusableError says that an archive is sound but no root file system.
 type UnusableError struct {
 	Entries int    // 0: it is empty
-	Folder  string // not "": everything is in this one folder
+	Folder  string // not "": the root file system is in this folder of it
 	Saved   bool   // it is a saved container image (docker save, OCI layout)
 }
 
@@ -112,7 +113,7 @@ func (e *UnusableError) Error() string {
 	case e.Saved:
 		return "archive is a saved container image, not a root file system"
 	case e.Folder != "":
-		return fmt.Sprintf("archive is no root file system: everything is in its folder %q", shorten(e.Folder))
+		return fmt.Sprintf("archive is no root file system: that is in its folder %q", shorten(e.Folder))
 	}
 	return "archive is no root file system: it has neither /sbin/init nor a shell (/bin/sh)"
 }
@@ -215,7 +216,7 @@ func (st *State) Finish() error {
 		return nil
 	}
 	e := &UnusableError{Entries: st.Entries, Saved: st.saved}
-	if st.tops == 1 {
+	if st.tops == 1 && st.nested {
 		e.Folder = st.top
 	}
 	return e
@@ -294,19 +295,28 @@ func (st *State) note(name string, isLink bool) {
 	if name == "." {
 		return
 	}
+	top, rest, _ := strings.Cut(name, "/")
+	st.usable = st.usable || startsDistro(name)
+	st.nested = st.nested || startsDistro(rest)
 	switch name {
-	case "sbin/init", "usr/sbin/init", "usr/lib/systemd/systemd", "lib/systemd/systemd", "init",
-		"bin/sh", "usr/bin/sh", "bin/bash", "usr/bin/bash", "bin/busybox", "usr/bin/busybox":
-		st.usable = true
 	case "oci-layout", "manifest.json", "repositories":
 		st.saved = true
 	}
-	top, _, _ := strings.Cut(name, "/")
 	if st.tops == 0 {
 		st.top, st.tops = strings.Clone(top), 1
 	} else if top != st.top {
 		st.tops = 2
 	}
+}
+
+// startsDistro tells whether the file of that name is an init or a shell.
+func startsDistro(name string) bool {
+	switch name {
+	case "sbin/init", "usr/sbin/init", "usr/lib/systemd/systemd", "lib/systemd/systemd", "init",
+		"bin/sh", "usr/bin/sh", "bin/bash", "usr/bin/bash", "bin/busybox", "usr/bin/busybox":
+		return true
+	}
+	return false
 }
 
 // harmless tells the character devices that every Linux has: memory that is

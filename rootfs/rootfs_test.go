@@ -116,6 +116,7 @@ func TestFinish(t *testing.T) {
 		{[]string{"usr/lib/systemd/systemd"}, ""},
 		{[]string{"etc/passwd", "usr/x"}, "neither"},
 		{[]string{"debian/", "debian/bin/sh"}, `folder "debian"`},
+		{[]string{"etc/", "etc/passwd"}, "neither"},
 		{[]string{"oci-layout", "index.json", "blobs/"}, "saved container image"},
 	}
 	for _, tt := range tests {
