@@ -49,32 +49,32 @@ func (h *half) wake() {
 }
 
 // tryRead reads what is there; where nothing is, it returns a channel to wait on.
-func (h *half) tryRead(p []byte) (n int, err error, wait <-chan struct{}) {
+func (h *half) tryRead(p []byte) (n int, wait <-chan struct{}, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
 	case h.rerr != nil:
-		return 0, h.rerr, nil
+		return 0, nil, h.rerr
 	case h.buf.Len() > 0 || len(p) == 0:
 		n, _ = h.buf.Read(p)
 		h.wake()
 		return n, nil, nil
 	case h.eof:
-		return 0, io.EOF, nil
+		return 0, nil, io.EOF
 	}
-	return 0, nil, h.changed
+	return 0, h.changed, nil
 }
 
 // tryWrite writes what fits; where nothing does, it returns a channel to wait on.
-func (h *half) tryWrite(p []byte) (n int, err error, wait <-chan struct{}) {
+func (h *half) tryWrite(p []byte) (n int, wait <-chan struct{}, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.werr != nil {
-		return 0, h.werr, nil
+		return 0, nil, h.werr
 	}
 	n = min(len(p), window-h.buf.Len())
 	if n == 0 && len(p) > 0 {
-		return 0, nil, h.changed
+		return 0, h.changed, nil
 	}
 	h.buf.Write(p[:n])
 	h.wake()
@@ -109,7 +109,7 @@ func (c *conn) Read(p []byte) (int, error) {
 			return 0, os.ErrDeadlineExceeded
 		default:
 		}
-		n, err, wait := c.rd.tryRead(p)
+		n, wait, err := c.rd.tryRead(p)
 		if wait == nil {
 			return n, err
 		}
@@ -129,7 +129,7 @@ func (c *conn) Write(p []byte) (int, error) {
 			return done, os.ErrDeadlineExceeded
 		default:
 		}
-		n, err, wait := c.wr.tryWrite(p[done:])
+		n, wait, err := c.wr.tryWrite(p[done:])
 		done += n
 		if err != nil || done == len(p) {
 			return done, err

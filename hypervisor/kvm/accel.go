@@ -17,9 +17,6 @@ type accelFacts struct {
 	cpuinfo string // /proc/cpuinfo
 }
 
-// slowWarning is logged when auto finds no hardware virtualization.
-const slowWarning = "no hardware virtualization on this machine; using software emulation, which is slower"
-
 // chooseAccel settles on KVM or TCG. auto never fails: it returns why it had
 // to do without KVM as reason.
 func chooseAccel(want Accel, f accelFacts) (got Accel, reason, err error) {

@@ -22,16 +22,22 @@ import (
 	"github.com/lsub/lsub/hypervisor/hvtest/protocol"
 )
 
-// helperEnv makes the test program start a VM with the Config in its value,
-// say QEMU's process number, and wait to be killed.
+// helperEnv makes the test program start a VM with the helperConfig in its
+// value, say QEMU's process number, and wait to be killed.
 const helperEnv = "LSUB_TEST_KVM_HELPER"
 
+type helperConfig struct{ Dir, Kernel, Initrd, Console string }
+
 func helper() {
-	var cfg hypervisor.Config
-	err := json.Unmarshal([]byte(os.Getenv(helperEnv)), &cfg)
+	var c helperConfig
+	err := json.Unmarshal([]byte(os.Getenv(helperEnv)), &c)
 	if err == nil {
 		var v hypervisor.VM
-		if v, err = New(Options{}).Start(context.Background(), cfg); err == nil {
+		v, err = New(Options{}).Start(context.Background(), hypervisor.Config{
+			Name: "helper", Dir: c.Dir, Kernel: c.Kernel, Initrd: c.Initrd, Console: c.Console,
+			CPUs: 1, Memory: hypervisor.MinMemory,
+		})
+		if err == nil {
 			fmt.Println(v.(*vm).qemu.cmd.Process.Pid)
 			err = v.Wait()
 		}
@@ -43,8 +49,7 @@ func helper() {
 // TestDiesWithSupervisor kills, with SIGKILL, the process that started a VM.
 func TestDiesWithSupervisor(t *testing.T) {
 	cfg := config(t)
-	cfg.Logger = nil // does not survive the trip
-	text, err := json.Marshal(cfg)
+	text, err := json.Marshal(helperConfig{cfg.Dir, cfg.Kernel, cfg.Initrd, cfg.Console})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,9 @@ var (
 	_ hypervisor.Paused = (*vm)(nil)
 )
 
+// slowWarning is logged when auto finds no hardware virtualization.
+const slowWarning = "no hardware virtualization on this machine; using software emulation, which is slower"
+
 // Driver starts QEMU. It is safe for concurrent use.
 type Driver struct {
 	opts Options
@@ -32,6 +35,14 @@ type Driver struct {
 // New returns a driver. It does no I/O; see [Driver.Check].
 func New(opts Options) *Driver {
 	return &Driver{opts: opts, log: logger(opts.Logger), versions: map[probe]version{}}
+}
+
+// logger returns l, or one that discards.
+func logger(l *slog.Logger) *slog.Logger {
+	if l == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return l
 }
 
 // Name is "kvm".

@@ -18,6 +18,21 @@ import (
 	"github.com/lsub/lsub/hint"
 )
 
+// qemuNames are QEMU's names by GOARCH: the program and Debian's package.
+var qemuNames = map[string]struct{ program, pkg string }{
+	"amd64": {"qemu-system-x86_64", "qemu-system-x86"},
+	"arm64": {"qemu-system-aarch64", "qemu-system-arm"},
+}
+
+// archNames returns what is known of runtime.GOARCH.
+func archNames() (program, pkg string, err error) {
+	n, ok := qemuNames[runtime.GOARCH]
+	if !ok {
+		return "", "", fmt.Errorf("lsub has no guest for %s processors", runtime.GOARCH)
+	}
+	return n.program, n.pkg, nil
+}
+
 // findQEMU returns the path of QEMU: want, or the program of this processor
 // on PATH.
 func findQEMU(want string) (string, error) {

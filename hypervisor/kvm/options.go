@@ -18,7 +18,6 @@ package kvm
 import (
 	"fmt"
 	"log/slog"
-	"runtime"
 )
 
 // Accel says what runs the guest's instructions.
@@ -64,27 +63,4 @@ func (o *Options) validate() error {
 		return fmt.Errorf("vsock backend %q is unknown; there are auto, kernel and user", o.VSock)
 	}
 	return nil
-}
-
-// logger returns l, or one that discards.
-func logger(l *slog.Logger) *slog.Logger {
-	if l == nil {
-		return slog.New(slog.DiscardHandler)
-	}
-	return l
-}
-
-// qemuNames are QEMU's names by GOARCH: the program and Debian's package.
-var qemuNames = map[string]struct{ program, pkg string }{
-	"amd64": {"qemu-system-x86_64", "qemu-system-x86"},
-	"arm64": {"qemu-system-aarch64", "qemu-system-arm"},
-}
-
-// archNames returns what is known of runtime.GOARCH.
-func archNames() (program, pkg string, err error) {
-	n, ok := qemuNames[runtime.GOARCH]
-	if !ok {
-		return "", "", fmt.Errorf("lsub has no guest for %s processors", runtime.GOARCH)
-	}
-	return n.program, n.pkg, nil
 }
