@@ -27,10 +27,6 @@ func (logHook) Levels() []logrus.Level { return logrus.AllLevels }
 // Fire logs an entry. What they call an error is a connection that failed or a
 // card that went away, which is every day's business here.
 func (h logHook) Fire(e *logrus.Entry) error {
-	level := slog.LevelDebug
-	if e.Level <= logrus.ErrorLevel {
-		level = slog.LevelInfo
-	}
-	h.log.Log(context.Background(), level, "netstack: "+e.Message)
+	h.log.Log(context.Background(), slog.LevelDebug, "netstack: "+e.Message)
 	return nil
 }

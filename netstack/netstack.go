@@ -13,7 +13,9 @@
 // answers questions for IPv6 addresses with none, so that programs in the guest
 // go straight to IPv4 and nothing waits for a time-out.
 //
-// The gateway resolves names as the host does. Of "ping", only the gateway
+// The gateway resolves names as the host does, except that a name without a dot
+// is looked up as it is: it is not in the host's hosts file for it, and gets no
+// search domain. Of "ping", only the gateway
 // answers. Other addresses of the network: [Network.Host] stands for the
 // host's own 127.0.0.1.
 //
