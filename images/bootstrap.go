@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/user"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -210,13 +211,13 @@ func (b *bootstrap) chooseMode(ctx context.Context) (string, error) {
 		return "", context.Cause(ctx)
 	}
 	b.log.Info("mmdebstrap cannot use user namespaces", "output", string(out))
-	name := "USER"
 	if u, err := user.Current(); err == nil {
-		name = u.Username
-	}
-	if ids, err := os.ReadFile("/etc/subuid"); err != nil || !strings.Contains("\n"+string(ids), "\n"+name+":") {
-		return "", hint.New(fmt.Errorf("building it without root needs subordinate user ids, which %s has not", name),
-			"give them with 'sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 "+name+"'")
+		ids, _ := os.ReadFile("/etc/subuid")
+		has, free := subordinateIDs(string(ids), u)
+		if !has {
+			return "", hint.New(fmt.Errorf("building it without root needs subordinate user ids, which %s has not", u.Username),
+				fmt.Sprintf("give them with 'sudo usermod --add-subuids %[1]s --add-subgids %[1]s %[2]s'", free, u.Username))
+		}
 	}
 	return "", hint.New(fmt.Errorf("building it without root needs user namespaces: %s", lastLine(string(out))),
 		"allow them with 'sudo sysctl kernel.unprivileged_userns_clone=1 "+
@@ -237,6 +238,25 @@ func (b *bootstrap) removeTree(dir, mode string) {
 	if err != nil {
 		b.log.Warn("remove mmdebstrap's files", "err", err)
 	}
+}
+
+// subordinateIDs looks for u in the text of /etc/subuid (see subuid(5)), and
+// returns a range of ids that it gives to nobody.
+func subordinateIDs(subuid string, u *user.User) (has bool, free string) {
+	next := 100000 // where useradd starts
+	for line := range strings.Lines(subuid) {
+		f := strings.Split(strings.TrimSpace(line), ":")
+		if len(f) != 3 {
+			continue
+		}
+		has = has || f[0] == u.Username || f[0] == u.Uid
+		first, err1 := strconv.Atoi(f[1])
+		count, err2 := strconv.Atoi(f[2])
+		if err1 == nil && err2 == nil {
+			next = max(next, first+count)
+		}
+	}
+	return has, fmt.Sprintf("%d-%d", next, next+65535)
 }
 
 func lastLine(s string) string {

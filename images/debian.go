@@ -246,17 +246,36 @@ func (b *debianBuild) build(ctx context.Context) (*debianRecord, error) {
 
 // store checks the archive as it comes and writes it compressed to w.
 func (b *debianBuild) store(ctx context.Context, tar io.Reader, w io.Writer) (*summary, error) {
+	disk := &errWriter{w: w}
 	// The fastest level: a slower one saves a tenth and keeps the user waiting.
-	z, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(true))
+	z, err := zstd.NewWriter(disk, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(true))
 	if err != nil {
 		return nil, err
 	}
 	packed := &progressReader{r: io.TeeReader(tar, z), step: Step{Text: "packing", Bytes: true}, progress: b.progress}
 	s, err := scan(ctx, packed, new(rootfs.State))
-	if err := errors.Join(err, z.Close()); err != nil {
+	closeErr := z.Close()
+	switch {
+	case disk.err != nil: // the others are of its making
+		return nil, disk.err
+	case err != nil:
 		return nil, err
 	}
-	return s, nil
+	return s, closeErr
+}
+
+// errWriter remembers why writing failed.
+type errWriter struct {
+	w   io.Writer
+	err error
+}
+
+func (e *errWriter) Write(p []byte) (int, error) {
+	n, err := e.w.Write(p)
+	if err != nil && e.err == nil {
+		e.err = err
+	}
+	return n, err
 }
 
 // writeRecord replaces the image's record, whole.

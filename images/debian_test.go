@@ -1,14 +1,18 @@
 package images
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"io"
 	"os"
+	"os/user"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -280,6 +284,45 @@ func TestDebianLeftovers(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkCache(t, cache, 1)
+}
+
+// fullDisk stands for a disk that takes a few bytes.
+type fullDisk struct{ left int }
+
+func (f *fullDisk) Write(p []byte) (int, error) {
+	if f.left -= len(p); f.left < 0 {
+		return 0, &os.PathError{Op: "write", Path: "blob", Err: syscall.ENOSPC}
+	}
+	return len(p), nil
+}
+
+func TestStoreOnFullDisk(t *testing.T) {
+	big := makeTar(t, tar.Header{Name: "bin/sh"}, tar.Header{Name: strings.Repeat("long", 20)})
+	_, err := new(debianBuild).store(t.Context(), bytes.NewReader(big), &fullDisk{left: 10})
+	if err == nil || err.Error() != "write blob: "+syscall.ENOSPC.Error() {
+		t.Errorf("got %v", err)
+	}
+	if advice := hint.Of(noSpace(err, "/cache")); !strings.Contains(advice, "/cache") {
+		t.Errorf("got hint %q", advice)
+	}
+}
+
+func TestSubordinateIDs(t *testing.T) {
+	u := &user.User{Username: "ann", Uid: "1001"}
+	for _, tt := range []struct {
+		file string
+		has  bool
+		free string
+	}{
+		{"", false, "100000-165535"},
+		{"bob:100000:65536\n# ann\nannika:165536:10\n", false, "165546-231081"},
+		{"ann:100000:65536\n", true, "165536-231071"},
+		{"1001:1:1\n", true, "100000-165535"},
+	} {
+		if has, free := subordinateIDs(tt.file, u); has != tt.has || free != tt.free {
+			t.Errorf("%q: got %v, %s", tt.file, has, free)
+		}
+	}
 }
 
 func TestDebianElsewhere(t *testing.T) {
