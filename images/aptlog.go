@@ -112,13 +112,13 @@ func (a *aptLog) failure(err error) error {
 			"free some space, or let TMPDIR name a folder that has a gigabyte")
 	case strings.Contains(all, "Temporary failure resolving"), strings.Contains(all, "Could not connect"),
 		strings.Contains(all, "Could not resolve"), strings.Contains(all, "Failed to fetch"):
-		return hint.New(fmt.Errorf("Debian's packages cannot be downloaded: %s", a.errors[0]),
+		return hint.New(fmt.Errorf("the packages cannot be downloaded: %s", a.errors[0]),
 			"check the network, and http_proxy where you need a proxy; what is in the cache already works without")
 	case strings.Contains(all, "is expired"), strings.Contains(all, "is not valid yet"):
-		return hint.New(fmt.Errorf("Debian's package lists are not valid today: %s", a.errors[0]),
+		return hint.New(fmt.Errorf("the package lists are not valid today: %s", a.errors[0]),
 			"check this machine's clock; if it is right, the mirror is out of date: try again later or take a stable suite")
 	case strings.Contains(all, "NO_PUBKEY"), strings.Contains(all, "not signed"):
-		return hint.New(fmt.Errorf("Debian's packages cannot be verified: %s", a.errors[0]),
+		return hint.New(fmt.Errorf("the packages cannot be verified: %s", a.errors[0]),
 			"install newer keys with 'apt install debian-archive-keyring'")
 	}
 	return fmt.Errorf("mmdebstrap failed: %s\nits last lines:\n  %s", a.errors[0], strings.Join(a.last, "\n  "))

@@ -148,8 +148,7 @@ func CheckHeader(h *tar.Header, st *State) error {
 
 	isLink := false
 	switch h.Typeflag {
-	case tar.TypeReg, tar.TypeRegA, tar.TypeGNUSparse, tar.TypeDir, tar.TypeFifo: //nolint:staticcheck // old archives have TypeRegA
-	case typeSocket:
+	case tar.TypeReg, tar.TypeGNUSparse, tar.TypeDir, tar.TypeFifo, typeSocket: // archive/tar gives TypeReg for the old TypeRegA
 	case tar.TypeSymlink:
 		if h.Linkname == "" || len(h.Linkname) > maxPath || strings.ContainsRune(h.Linkname, 0) {
 			return refuse("is a symbolic link without a valid target")
