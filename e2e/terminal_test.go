@@ -99,10 +99,11 @@ func TestTerminal(t *testing.T) {
 	if err := pty.Setsize(x.tty, &pty.Winsize{Rows: 33, Cols: 101}); err != nil {
 		t.Fatal(err)
 	}
-	// The size goes another way than what is typed: wait for its signal.
-	x.send("until [ \"$(stty size)\" = '33 101' ]; do read -t 0.1 <> <(:); done; echo re''sized\n")
-	x.expect("resized")
-	x.send("echo wait''ing; sleep 1000; echo \"code $?\"\n")
+	// The size goes another way than what is typed, so it may come later.
+	for shown := ""; !strings.Contains(shown, "33 101"); shown = x.expect("ready> ") {
+		x.send("stty size\n")
+	}
+	x.send("sh -c 'echo wait''ing; exec sleep 1000'\n")
 	x.expect("waiting")
 	x.send("\x03")
 	x.expect("ready> ")

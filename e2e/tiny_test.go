@@ -115,7 +115,7 @@ func TestTinyInit(t *testing.T) {
 	}
 	const name = "tiny-tar"
 	// Orphans are reaped: none is left as a zombie.
-	h.sh(t, name, `for i in 1 2 3; do sh -c 'sleep 0.01 & sleep 0.01 &'; done; while ps | grep -q '[s]leep'; do :; done; ! ps -o stat | grep Z`)
+	h.sh(t, name, `for i in 1 2 3; do sh -c 'sleep 0.01 & sleep 0.01 &'; done; while ps -o comm | grep -q sleep; do :; done; ! ps -o stat | grep Z`)
 	// A stop reaches every process, and waits for what they do about it.
 	h.sh(t, name, `setsid sh -c 'trap "echo bye >/root/bye; exit" TERM; touch /tmp/ready; while :; do sleep 0.1; done' </dev/null >/dev/null 2>&1 &
 while [ ! -e /tmp/ready ]; do sleep 0.05; done`)

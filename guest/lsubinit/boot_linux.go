@@ -20,8 +20,9 @@ import (
 //
 //  1. mounts     the kernel's file systems, and a root that can be pivoted from
 //  2. vsock      the modules that the host is reached with
-//  3. beside it  disk: modules, the system image, the data disk (made on first boot)
-//  4. network    eth0 and lo, kernel settings
+//  3. network    its module, eth0 and lo, kernel settings
+//  4. beside 2 and 3, disk: modules, the system image, the data disk (made on
+//     first boot)
 //  5. hello      the first word to the host: "I serve", or what went wrong
 //  6. serve      until the host asks to power off
 //
@@ -49,13 +50,15 @@ func boot(log *slog.Logger) error {
 			device, diskErr = mountDisks(t, log)
 		}
 	})
-	if err := t.step("vsock modules", func() error { return order.load("vsock") }); err != nil {
-		disk.Wait()
-		return err
+	vsockErr := t.step("vsock modules", func() error { return order.load("vsock") })
+	netErr := t.step("network modules", func() error { return order.load("net") })
+	if netErr == nil {
+		netErr = t.step("network", func() error { return setUpNetwork(args) })
 	}
 	disk.Wait()
-	// eth0 is a device of a module of the disk's group.
-	netErr := t.step("network", func() error { return setUpNetwork(args) })
+	if vsockErr != nil {
+		return vsockErr
+	}
 
 	a, err := openAgent(args, device, t, log, errors.Join(argErr, diskErr, netErr))
 	if err != nil {
