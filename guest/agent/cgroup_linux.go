@@ -88,20 +88,38 @@ func (c *cgroup) killSessions() {
 	os.WriteFile(filepath.Join(c.inside, sessionsGroup, "cgroup.kill"), []byte("1"), 0)
 }
 
-// signalSessions sends signals to every process of the distro's commands.
-func (c *cgroup) signalSessions(sigs ...unix.Signal) {
+// hangUpSessions asks every process of the distro's commands to end: with
+// SIGTERM, and those that have a terminal with SIGHUP too, as when it closes,
+// because interactive shells ignore SIGTERM.
+func (c *cgroup) hangUpSessions() {
 	f, err := os.Open(filepath.Join(c.inside, sessionsGroup, "cgroup.procs"))
 	if err != nil {
 		return // there are none
 	}
 	defer f.Close()
 	for s := bufio.NewScanner(f); s.Scan(); {
-		if pid, err := strconv.Atoi(s.Text()); err == nil && pid > 1 {
-			for _, sig := range sigs {
-				unix.Kill(pid, sig)
-			}
+		pid, err := strconv.Atoi(s.Text())
+		if err != nil || pid <= 1 {
+			continue
 		}
+		if hasTerminal(pid) {
+			unix.Kill(pid, unix.SIGHUP)
+			unix.Kill(pid, unix.SIGCONT)
+		}
+		unix.Kill(pid, unix.SIGTERM)
 	}
+}
+
+// hasTerminal tells whether a process has a controlling terminal: field 7 of
+// /proc/PID/stat, where field 2, in parentheses, may hold anything.
+func hasTerminal(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(b[strings.LastIndexByte(string(b), ')')+1:]), " ")
+	fields := strings.Fields(rest) // from field 3 on
+	return len(fields) > 4 && fields[4] != "0"
 }
 
 // awaitNoSessions waits until no process of a command is left.

@@ -339,15 +339,14 @@ func (d *distro) stop(grace time.Duration) (killed bool) {
 	return true
 }
 
-// endSessions hangs the sessions up, as a terminal that closes does, and kills
-// those that stay: an interactive shell ignores SIGTERM, and systemd would
-// wait 90 seconds for it. A tiny init has nothing but sessions, so it ends
+// endSessions asks the commands to end, and kills those that stay: systemd
+// would wait 90 seconds for them. A tiny init has nothing but sessions, so it ends
 // when they have.
 func (d *distro) endSessions(grace time.Duration) {
 	if d.init == initTiny {
 		unix.Kill(d.pid, unix.SIGTERM) // passed on to all processes
 	}
-	d.cgroup.signalSessions(unix.SIGHUP, unix.SIGCONT, unix.SIGTERM)
+	d.cgroup.hangUpSessions()
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
 	if d.cgroup.awaitNoSessions(ctx) != nil {

@@ -141,7 +141,8 @@ func TestModOrder(t *testing.T) {
 	want := []string{
 		"vsock vmw_vsock_virtio_transport_common", "vsock vmw_vsock_virtio_transport",
 		"disk virtio_blk", "disk crc32c_intel", "disk crc32c_generic", "disk libcrc32c", "disk erofs",
-		"disk raid6_pq", "disk xor", "disk btrfs", "disk virtio_net", "disk virtio_balloon", "disk virtio_rng",
+		"disk raid6_pq", "disk xor", "disk btrfs",
+		"net virtio_net", "net virtio_balloon", "net virtio_rng",
 		"hyperv hv_vmbus", "hyperv hv_storvsc", "hyperv sd_mod", "hyperv hv_netvsc", "hyperv hv_utils",
 	}
 	if !slices.Equal(got, want) {
