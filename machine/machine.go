@@ -54,9 +54,12 @@ type Config struct {
 	Supervisor []string
 	// Progress is told what a start is doing; nil discards.
 	Progress func(stage string)
-	// Notice is told in one line what the user should know and nobody asked
-	// for, such as why the last VM died; nil discards.
+	// Notice is told in one line how the last VM ended, where nobody asked it
+	// to; nil discards.
 	Notice func(text string)
+	// Warn is told in one line what a start has to do without, such as the
+	// CPU's virtualization: the same each time; nil discards.
+	Warn func(text string)
 	// Logger receives what was worked around; nil discards.
 	Logger *slog.Logger
 }
@@ -81,6 +84,9 @@ func Open(cfg Config) (*Machine, error) {
 	}
 	if cfg.Notice == nil {
 		cfg.Notice = func(string) {}
+	}
+	if cfg.Warn == nil {
+		cfg.Warn = func(string) {}
 	}
 	m := &Machine{cfg: cfg, dir: filepath.Join(cfg.Paths.Home, "profiles", cfg.Profile)}
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/lsub/lsub/hint"
@@ -101,6 +102,7 @@ func (m *Machine) launch(ctx context.Context) error {
 type report struct {
 	Stage string `json:"stage,omitempty"`
 	Note  string `json:"note,omitempty"`
+	Warn  string `json:"warn,omitempty"`
 	Done  bool   `json:"done,omitempty"`
 	Error string `json:"error,omitempty"`
 	Hint  string `json:"hint,omitempty"`
@@ -122,6 +124,8 @@ func (m *Machine) follow(r io.Reader) error {
 			return nil
 		case rep.Note != "":
 			m.cfg.Notice(rep.Note)
+		case rep.Warn != "":
+			m.cfg.Warn(rep.Warn)
 		case rep.Stage != "":
 			m.cfg.Progress(rep.Stage)
 		}
@@ -129,41 +133,51 @@ func (m *Machine) follow(r io.Reader) error {
 }
 
 // Reporter tells the command that started a supervisor how the start goes. A
-// nil Reporter tells nobody. It is not safe for concurrent use.
-type Reporter struct{ f *os.File }
+// nil Reporter tells nobody. It is safe for concurrent use.
+type Reporter struct {
+	mu sync.Mutex
+	f  *os.File // nil once the start has ended
+}
 
 // NewReporter reports to the file number that the flag --ready-fd gives.
-func NewReporter(fd uintptr) *Reporter { return &Reporter{os.NewFile(fd, "ready")} }
+func NewReporter(fd uintptr) *Reporter { return &Reporter{f: os.NewFile(fd, "ready")} }
 
 // Fail reports that the start is not even tried. Without it, [Supervise]
 // reports everything.
 func (r *Reporter) Fail(err error) { r.finish(err) }
 
+// Warn reports what a start that goes on has to do without.
+func (r *Reporter) Warn(text string) { r.send(report{Warn: text}) }
+
+// note says what became of the VM before.
+func (r *Reporter) note(text string) { r.send(report{Note: text}) }
+
 // stage says what is being done.
 func (r *Reporter) stage(text string) { r.send(report{Stage: text}) }
 
-// note says what the user should know.
-func (r *Reporter) note(text string) { r.send(report{Note: text}) }
-
-// finish says how the start ended.
+// finish says how the start ended. The first call counts.
 func (r *Reporter) finish(err error) {
+	rep := report{Done: true}
 	if err != nil {
-		r.send(report{Done: true, Error: err.Error(), Hint: hint.Of(err)})
-	} else {
-		r.send(report{Done: true})
+		rep.Error, rep.Hint = err.Error(), hint.Of(err)
 	}
-	if r != nil && r.f != nil {
-		r.f.Close()
-		r.f = nil
-	}
+	r.send(rep)
 }
 
 func (r *Reporter) send(rep report) {
-	if r == nil || r.f == nil {
+	if r == nil {
 		return
 	}
-	b, err := json.Marshal(rep)
-	if err == nil {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.f == nil {
+		return
+	}
+	if b, err := json.Marshal(rep); err == nil {
 		r.f.Write(append(b, '\n')) // the command may be gone, which is its affair
+	}
+	if rep.Done {
+		r.f.Close()
+		r.f = nil
 	}
 }

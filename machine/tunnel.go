@@ -45,21 +45,29 @@ func (t *tunnels) run(down net.Conn, head []byte, up net.Conn) {
 	defer t.wg.Done()
 
 	cut := func() { down.Close(); up.Close() }
+	deaf, mute := make(chan struct{}), make(chan struct{}) // the guest takes, says no more
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		_, err := up.Write(head)
 		if err == nil {
 			err = pass(up, down)
 		}
-		if err != nil {
-			closeWrite(up)
-			closeRead(down)
+		if err == nil {
+			return
 		}
+		closeWrite(up)
+		close(deaf)
+		cutIf(mute, cut)
+		// A command that waits for room to write would not hear what the guest
+		// says, and Linux does not wake it when nobody will read.
+		io.Copy(io.Discard, down)
 	})
 	wg.Go(func() {
 		if pass(down, up) != nil {
 			cut()
 		}
+		close(mute)
+		cutIf(deaf, cut)
 	})
 	wg.Wait()
 	cut()
@@ -98,9 +106,11 @@ func closeWrite(c net.Conn) error {
 	return h.CloseWrite()
 }
 
-// closeRead makes the other side's writes fail, where the connection can.
-func closeRead(c net.Conn) {
-	if h, ok := c.(interface{ CloseRead() error }); ok {
-		h.CloseRead()
+// cutIf cuts where the other direction has ended too.
+func cutIf(ended <-chan struct{}, cut func()) {
+	select {
+	case <-ended:
+		cut()
+	default:
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -44,7 +45,8 @@ type app struct {
 	stdin          *os.File
 	stdout, stderr io.Writer
 	signals        *signals
-	status         *statusLine // what is being done, while nothing else is on the terminal
+	status         *statusLine              // what is being done, while nothing else is on the terminal
+	progress       atomic.Pointer[progress] // of long work that is under way
 	log            *slog.Logger
 	level          *slog.LevelVar
 	machine        *machine.Machine
@@ -154,8 +156,9 @@ func (a *app) open(c *cli.Context) error {
 			exe, "--profile=" + profile, "--log-level=" + supervisorLevel(a.level), "supervise",
 			"--home=" + paths.Home, "--runtime=" + paths.Runtime, "--cache=" + paths.Cache,
 		},
-		Progress: a.status.set,
+		Progress: a.startStage,
 		Notice:   func(text string) { a.note("note", text) },
+		Warn:     a.warn,
 		Logger:   a.log,
 	})
 	return err
@@ -202,6 +205,14 @@ func (a *app) printError(err error) {
 func (a *app) note(kind, text string) {
 	a.status.clear()
 	fmt.Fprintf(a.stderr, "lsub: %s: %s%s", kind, text, a.status.newline())
+}
+
+// warn tells a user at a terminal what they would hear at each start of the
+// VM; in the output of a script it would be noise.
+func (a *app) warn(text string) {
+	if a.status.w != nil {
+		a.note("warning", text)
+	}
 }
 
 // exitCode chooses the exit status for an error.

@@ -139,7 +139,6 @@ func (a *app) install(ctx context.Context, ref images.Ref, name, user string) (*
 		ID: machine.NewID(name), Name: name, Image: img.ID, ImageName: img.Name, Created: time.Now().UTC().Truncate(time.Second),
 		User: account.GetName(), UID: account.GetUid(),
 	}
-	p.stage("starting the VM")
 	if err := a.machine.Start(ctx); err != nil {
 		return nil, interrupted(ctx, err)
 	}

@@ -15,6 +15,7 @@ const barTemplate = `{{string . "text"}} {{counters .}} {{bar .}} {{percent .}}`
 // progress shows how far long work is: as a bar on a terminal, elsewhere as a
 // line for each step.
 type progress struct {
+	app      *app
 	status   *statusLine
 	terminal io.Writer // nil where there is none
 	plain    io.Writer
@@ -24,8 +25,20 @@ type progress struct {
 	bar  *pb.ProgressBar
 }
 
+// newProgress shows the stages of a start of the VM too, until its end.
 func (a *app) newProgress() *progress {
-	return &progress{status: a.status, terminal: a.status.w, plain: a.stderr}
+	p := &progress{app: a, status: a.status, terminal: a.status.w, plain: a.stderr}
+	a.progress.Store(p)
+	return p
+}
+
+// startStage says what a start of the VM does.
+func (a *app) startStage(text string) {
+	if p := a.progress.Load(); p != nil {
+		p.stage(text)
+	} else {
+		a.status.set(text)
+	}
 }
 
 // stage says what is being done, where nobody knows how much there is to do.
@@ -50,7 +63,7 @@ func (p *progress) step(s images.Step) {
 	case p.bar == nil:
 		p.status.clear()
 		p.bar = pb.New64(s.Total).Set("text", s.Text).Set(pb.Bytes, s.Bytes).Set(pb.CleanOnFinish, true).
-			SetTemplateString(barTemplate).SetWriter(p.terminal).SetCurrent(s.Done).Start()
+			SetTemplateString(barTemplate).SetWriter(p.terminal).SetCurrent(s.Done).Start().Write()
 	default:
 		p.bar.SetTotal(s.Total).SetCurrent(s.Done)
 	}
@@ -69,4 +82,5 @@ func (p *progress) end() {
 	defer p.mu.Unlock()
 	p.finish()
 	p.status.clear()
+	p.app.progress.CompareAndSwap(p, nil)
 }

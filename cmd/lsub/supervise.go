@@ -55,7 +55,7 @@ func (a *app) equip(cfg *machine.Supervision, log *slog.Logger) error {
 		return err
 	}
 	cfg.Memory = memory
-	if cfg.Driver, err = a.driver(log); err != nil {
+	if cfg.Driver, err = a.driver(slog.New(warnings{log.Handler(), cfg.Reporter})); err != nil {
 		return err
 	}
 	cfg.Guest = func(ctx context.Context) (machine.GuestFiles, error) { return a.guest(ctx, cfg.Paths.Cache) }
@@ -79,4 +79,26 @@ func vmMemory(mib string) (int64, error) {
 		return 0, hint.New(fmt.Errorf("LSUB_MEMORY is %q", mib), "give a number of MiB, such as 2048")
 	}
 	return n << 20, nil
+}
+
+// warnings is a log whose warnings the command that starts the VM hears too:
+// what a driver has to do without makes the VM slower.
+type warnings struct {
+	slog.Handler
+	to *machine.Reporter
+}
+
+func (w warnings) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelWarn {
+		w.to.Warn(r.Message)
+	}
+	return w.Handler.Handle(ctx, r)
+}
+
+func (w warnings) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return warnings{w.Handler.WithAttrs(attrs), w.to}
+}
+
+func (w warnings) WithGroup(name string) slog.Handler {
+	return warnings{w.Handler.WithGroup(name), w.to}
 }

@@ -1,0 +1,434 @@
+package machine
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guesttest"
+	"github.com/lsub/lsub/guest/guestv1"
+	"github.com/lsub/lsub/guest/guestv1/guestv1connect"
+	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/hypervisor"
+	"github.com/lsub/lsub/hypervisor/hvtest"
+)
+
+// supervised is a supervisor in the test's process.
+type supervised struct {
+	m     *Machine
+	fake  *hvtest.Fake
+	stop  context.CancelFunc
+	ended chan error // gets what Supervise returned
+}
+
+// supervise runs a supervisor of m and returns when it has reported its start.
+func supervise(t *testing.T, m *Machine, o guesttest.Options) (*supervised, error) {
+	t.Helper()
+	o.Version = m.cfg.Version
+	fake := &hvtest.Fake{}
+	fake.Guest = func(g *hvtest.Guest) error {
+		o := o
+		o.Console, o.Disk, o.Pause = g.Console(), m.DataDisk(), fake.VMs()[0].SetPaused
+		return guesttest.Run(g, o)
+	}
+	return superviseWith(t, m, fake)
+}
+
+func superviseWith(t *testing.T, m *Machine, fake *hvtest.Fake) (*supervised, error) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	s := &supervised{m: m, fake: fake, ended: make(chan error, 1)}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stop = cancel
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		s.ended <- Supervise(ctx, Supervision{
+			Config: m.cfg, Driver: fake, CPUs: 1, Memory: hypervisor.MinMemory, Guest: bootFiles,
+			Reporter: &Reporter{f: w},
+		})
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-finished
+	})
+	return s, m.follow(r)
+}
+
+func bootFiles(context.Context) (GuestFiles, error) {
+	exe, err := os.Executable() // any file will do
+	return GuestFiles{Kernel: exe, System: exe}, err
+}
+
+// importImage gives the guest an image, and returns its ID.
+func importImage(t *testing.T, m *Machine) string {
+	t.Helper()
+	const empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	c := guest.NewClient(m.Running(), m.cfg.Version)
+	if err := c.ImportImage(t.Context(), empty, 0, strings.NewReader("")); err != nil {
+		t.Fatal(err)
+	}
+	return empty
+}
+
+func createDistro(t *testing.T, m *Machine, image, id string) {
+	t.Helper()
+	_, err := guest.NewClient(m.Running(), m.cfg.Version).CreateDistro(t.Context(), connect.NewRequest(
+		&guestv1.CreateDistroRequest{Distro: &guestv1.Distro{Id: id, Name: id}, Image: image}))
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSupervise(t *testing.T) {
+	m, _ := openTest(t)
+	if _, err := m.Status(t.Context()); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("Status of a VM that is off: %v", err)
+	}
+	if err := m.Shutdown(t.Context(), false); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("Shutdown of a VM that is off: %v", err)
+	}
+	s, err := supervise(t, m, guesttest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := m.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st.Version != "1.0" || st.Driver != "fake" || int(st.Pid) != os.Getpid() || len(st.Boot) < 4 || st.Stopping {
+		t.Errorf("Status = %v", st)
+	}
+	for _, b := range st.Boot {
+		if b.DurationNs < 0 {
+			t.Errorf("step %v", b)
+		}
+	}
+	image := importImage(t, m)
+	createDistro(t, m, image, "d-1")
+	var out bytes.Buffer
+	exit, err := guest.NewClient(m, "1.0").Exec(t.Context(), &guestv1.Exec{
+		Distro: &guestv1.Distro{Id: "d-1", Name: "d"}, Argv: [][]byte{[]byte("cat")},
+	}, guest.Stdio{Stdin: strings.NewReader("through the tunnel"), Stdout: &out})
+	if err != nil || exit.Status() != 0 || out.String() != "through the tunnel" {
+		t.Errorf("Exec = %v, %v, %q", exit, err, &out)
+	}
+	// A second supervisor sees that it is not needed.
+	if _, err := supervise(t, m, guesttest.Options{}); err != nil {
+		t.Errorf("a second supervisor: %v", err)
+	}
+	if err := m.Shutdown(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-s.ended; err != nil {
+		t.Errorf("Supervise = %v", err)
+	}
+	rec := m.readRecord()
+	if rec == nil || !rec.Clean || rec.Ended.IsZero() || rec.lastEnd() != "" {
+		t.Errorf("record %+v", rec)
+	}
+	if _, err := os.Stat(rec.Socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+}
+
+func TestReconcile(t *testing.T) {
+	m, _ := openTest(t)
+	s, err := supervise(t, m, guesttest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := importImage(t, m)
+	for _, id := range []string{"kept-1", "left-2"} {
+		createDistro(t, m, image, id)
+	}
+	restart := func() *guestv1.InfoResponse {
+		t.Helper()
+		if err := m.Shutdown(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+		<-s.ended
+		if s, err = supervise(t, m, guesttest.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		info, err := guest.NewClient(m.Running(), "1.0").Info(t.Context(), connect.NewRequest(&guestv1.InfoRequest{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Msg
+	}
+	// A registry that is not there says nothing of the distros.
+	if info := restart(); len(info.Distros) != 2 {
+		t.Errorf("without a registry, %d distros are left of 2", len(info.Distros))
+	}
+	err = m.Update(t.Context(), func(r *Registry) error { return r.Add(Distro{ID: "kept-1", Name: "kept"}) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	info := restart()
+	if len(info.Distros) != 1 || info.Distros[0].Id != "kept-1" {
+		t.Errorf("distros %v, want the registered one", info.Distros)
+	}
+	if len(info.Images) != 1 {
+		t.Errorf("images %v: they stay, as a cache", info.Images)
+	}
+}
+
+// TestSocket calls the socket as curl would.
+func TestSocket(t *testing.T) {
+	m, _ := openTest(t)
+	s, err := supervise(t, m, guesttest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := m.readRecord().Socket
+	if fi, err := os.Stat(socket); err != nil || fi.Mode().Perm() != 0o600 {
+		t.Errorf("socket: %v, %v", fi.Mode(), err)
+	}
+	hc := &http.Client{Transport: &http.Transport{
+		DialContext:       func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", socket) },
+		DisableKeepAlives: true,
+	}}
+	call := func(procedure string) (int, string, http.Header) {
+		t.Helper()
+		res, err := hc.Post("http://lsub"+procedure, "application/json", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		b, _ := io.ReadAll(res.Body)
+		return res.StatusCode, string(b), res.Header
+	}
+	code, body, head := call(guestv1connect.GuestInfoProcedure)
+	if code != 200 || !strings.Contains(body, `"kernel":"0.0-fake"`) || head.Get(versionHeader) != "1.0" {
+		t.Errorf("relayed Info: %d %s %v", code, body, head)
+	}
+	if code, body, _ := call(guestv1connect.SupervisorStatusProcedure); code != 200 || !strings.Contains(body, `"driver":"fake"`) {
+		t.Errorf("Status: %d %s", code, body)
+	}
+	if code, _, head := call("/nowhere"); code != 404 || head.Get(versionHeader) != "1.0" {
+		t.Errorf("an unknown path: %d", code)
+	}
+	if code, _ := connectTo(t, socket, "example.com:80"); code != 400 {
+		t.Errorf("a tunnel to elsewhere: %d", code)
+	}
+	if code, _ := connectTo(t, socket, "guest:99999999999"); code != 400 {
+		t.Errorf("a tunnel to no port: %d", code)
+	}
+	if code, body := connectTo(t, socket, "guest:77"); code != 503 || !strings.Contains(body, "reach the guest") {
+		t.Errorf("a tunnel to nobody: %d %s", code, body)
+	}
+	s.fake.VMs()[0].SetPaused(errors.New("the disk is full"))
+	if code, body := connectTo(t, socket, "guest:1024"); code != 503 || !strings.Contains(body, "the VM stands still: the disk is full") {
+		t.Errorf("a tunnel to a halted VM: %d %s", code, body)
+	}
+	if st, err := m.Status(t.Context()); err != nil || !strings.Contains(st.Paused, "the disk is full") {
+		t.Errorf("Status of a halted VM: %v, %v", st, err)
+	}
+	if err := m.Shutdown(t.Context(), false); err == nil || hint.Of(err) == "" {
+		t.Errorf("Shutdown of a halted VM: %v", err)
+	}
+	s.fake.VMs()[0].SetPaused(nil)
+	if code, _ := connectTo(t, socket, "guest:1024"); code != 200 {
+		t.Errorf("a tunnel to a VM that goes on: %d", code)
+	}
+}
+
+// connectTo asks for a tunnel and returns the answer.
+func connectTo(t *testing.T, socket, to string) (int, string) {
+	t.Helper()
+	c, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprintf(c, "CONNECT %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", to, to)
+	res, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: http.MethodConnect})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.StatusCode == 200 {
+		return 200, ""
+	}
+	b, _ := io.ReadAll(res.Body)
+	return res.StatusCode, string(b)
+}
+
+func TestOtherVersion(t *testing.T) {
+	m, _ := openTest(t)
+	if _, err := supervise(t, m, guesttest.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	cfg := m.cfg
+	cfg.Version = "2.0"
+	newer, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = newer.Dial(t.Context(), guest.ControlPort)
+	if err == nil || !strings.Contains(err.Error(), "started by lsub 1.0, and this is lsub 2.0") || hint.Of(err) == "" {
+		t.Errorf("Dial = %v", err)
+	}
+	if st, err := newer.Status(t.Context()); err != nil || st.Version != "1.0" {
+		t.Errorf("Status = %v, %v", st, err)
+	}
+	if err := newer.Shutdown(t.Context(), false); err != nil {
+		t.Errorf("Shutdown = %v", err)
+	}
+}
+
+// TestEnds has VMs end in each way, and looks at what the next start is told.
+func TestEnds(t *testing.T) {
+	for name, c := range map[string]struct {
+		end  func(*testing.T, *supervised)
+		want string // of the note
+		err  bool   // of Supervise
+	}{
+		"told to end": {end: func(_ *testing.T, s *supervised) { s.stop() }},
+		"forced": {end: func(t *testing.T, s *supervised) {
+			if err := s.m.Shutdown(t.Context(), true); err != nil {
+				t.Error(err)
+			}
+		}},
+		"died": {
+			end:  func(_ *testing.T, s *supervised) { s.fake.VMs()[0].Die(errors.New("QEMU crashed")) },
+			want: "the last VM ended by itself: vm lsub-default: QEMU crashed; starting afresh", err: true,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, _ := openTest(t)
+			s, err := supervise(t, m, guesttest.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.end(t, s)
+			if err := <-s.ended; (err != nil) != c.err {
+				t.Errorf("Supervise = %v", err)
+			}
+			var notes []string
+			m.cfg.Notice = func(text string) { notes = append(notes, text) }
+			if _, err := supervise(t, m, guesttest.Options{}); err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Join(notes, "|"); got != c.want {
+				t.Errorf("note %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestKilledSupervisor(t *testing.T) {
+	m, _ := openTest(t)
+	dir, err := m.runtimeDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "sock")
+	l, err := net.Listen("unix", socket) // a socket that is left behind
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close()
+	if err := m.writeRecord(&record{Lsub: "1.0", PID: 1, Socket: socket}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Status(t.Context()); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("Status = %v", err)
+	}
+	if err := m.kill(); err != nil { // process 1 is not the supervisor any more
+		t.Error(err)
+	}
+	var notes []string
+	m.cfg.Notice = func(text string) { notes = append(notes, text) }
+	if _, err := supervise(t, m, guesttest.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if len(notes) != 1 || !strings.Contains(notes[0], "the supervisor (process 1) was killed") {
+		t.Errorf("notes %q", notes)
+	}
+}
+
+func TestBootFails(t *testing.T) {
+	why := hint.New(errors.New("no hypervisor"), "install one")
+	for name, c := range map[string]struct {
+		fake *hvtest.Fake
+		want string
+	}{
+		"check":  {&hvtest.Fake{CheckErr: why}, "no hypervisor"},
+		"start":  {&hvtest.Fake{StartErr: why}, "start lsub-default: no hypervisor"},
+		"memory": {&hvtest.Fake{HostMemory: 1 << 20}, "not enough memory"},
+		"dies":   {&hvtest.Fake{Guest: func(*hvtest.Guest) error { return errors.New("panic") }}, "the VM ended while it booted: vm lsub-default: panic; its console is empty"},
+		"off":    {&hvtest.Fake{Guest: func(*hvtest.Guest) error { return nil }}, "the VM ended while it booted: it powered off"},
+		"mute":   {&hvtest.Fake{Guest: saysNonsense}, "the guest's first word: guest protocol"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, _ := openTest(t)
+			s, err := superviseWith(t, m, c.fake)
+			if err == nil || !strings.Contains(err.Error(), c.want) || hint.Of(err) == "" {
+				t.Errorf("%v (hint %q), want %q", err, hint.Of(err), c.want)
+			}
+			if got := <-s.ended; got == nil {
+				t.Error("Supervise = nil")
+			}
+			if rec := m.readRecord(); rec == nil || rec.lastEnd() != "" {
+				t.Errorf("record %+v: the failure was reported already", rec)
+			}
+		})
+	}
+}
+
+func saysNonsense(g *hvtest.Guest) error {
+	if err := g.AwaitHost(guest.HelloPort); err != nil {
+		return err
+	}
+	c, err := g.Dial(guest.HelloPort)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(c, "SSH-2.0-OpenSSH")
+	<-g.Context().Done()
+	return nil
+}
+
+// TestForceWhileBooting ends a VM that does not come up.
+func TestForceWhileBooting(t *testing.T) {
+	m, _ := openTest(t)
+	booting := make(chan struct{})
+	fake := &hvtest.Fake{Guest: func(g *hvtest.Guest) error {
+		close(booting)
+		<-g.Context().Done()
+		return nil
+	}}
+	started := make(chan error, 1)
+	go func() {
+		_, err := superviseWith(t, m, fake)
+		started <- err
+	}()
+	<-booting
+	if st, err := m.Status(t.Context()); err != nil || len(st.Boot) != 0 {
+		t.Errorf("Status while booting: %v, %v", st, err)
+	}
+	if err := m.Shutdown(t.Context(), true); err != nil {
+		t.Error(err)
+	}
+	if err := <-started; err == nil || !strings.Contains(err.Error(), "the start was cut short") {
+		t.Errorf("the start: %v", err)
+	}
+}
