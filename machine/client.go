@@ -29,7 +29,7 @@ const (
 )
 
 const (
-	// answerTimeout is how long a supervisor may take to say anything at all.
+	// answerTimeout is what Config.Patience is by default.
 	answerTimeout = 15 * time.Second
 	// shutdownTimeout covers the grace that the guest gives its distros.
 	shutdownTimeout = 150 * time.Second
@@ -104,7 +104,7 @@ func (m *Machine) tunnel(ctx context.Context, port uint32) (_ net.Conn, err erro
 	}()
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
 	defer stop()
-	conn.SetDeadline(time.Now().Add(answerTimeout))
+	conn.SetDeadline(time.Now().Add(m.cfg.Patience))
 	if _, err := fmt.Fprintf(conn, "CONNECT guest:%d HTTP/1.1\r\nHost: guest\r\n%s: %s\r\n\r\n", port, versionHeader, m.cfg.Version); isCut(err) {
 		return nil, ErrNotRunning
 	} else if err != nil {
@@ -196,7 +196,7 @@ func (m *Machine) supervisor() guestv1connect.SupervisorClient {
 // Status asks the supervisor, of whatever version, what it runs. Where none
 // runs, the error is [ErrNotRunning].
 func (m *Machine) Status(ctx context.Context) (*guestv1.StatusResponse, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errSilent())
+	ctx, cancel := context.WithTimeoutCause(ctx, m.cfg.Patience, errSilent())
 	defer cancel()
 	res, err := m.supervisor().Status(ctx, connect.NewRequest(&guestv1.StatusRequest{}))
 	if err != nil {
@@ -211,7 +211,7 @@ func (m *Machine) Status(ctx context.Context) (*guestv1.StatusResponse, error) {
 func (m *Machine) Shutdown(ctx context.Context, force bool) error {
 	timeout := shutdownTimeout
 	if force {
-		timeout = answerTimeout
+		timeout = m.cfg.Patience
 	}
 	call, cancel := context.WithTimeoutCause(ctx, timeout, errSilent())
 	defer cancel()

@@ -39,6 +39,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // Config says which machine, and how to start it.
@@ -62,6 +63,9 @@ type Config struct {
 	Warn func(text string)
 	// Logger receives what was worked around; nil discards.
 	Logger *slog.Logger
+	// Patience is how long a supervisor may take to say anything at all; 0
+	// means 15 s.
+	Patience time.Duration
 }
 
 // Machine is a profile's VM as a command sees it, running or not. It is safe
@@ -87,6 +91,9 @@ func Open(cfg Config) (*Machine, error) {
 	}
 	if cfg.Warn == nil {
 		cfg.Warn = func(string) {}
+	}
+	if cfg.Patience == 0 {
+		cfg.Patience = answerTimeout
 	}
 	m := &Machine{cfg: cfg, dir: filepath.Join(cfg.Paths.Home, "profiles", cfg.Profile)}
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {

@@ -36,6 +36,7 @@ type backend struct {
 	images      imageOpener
 	network     func(*slog.Logger) (machine.Network, error)
 	bootTimeout time.Duration // 0 for the usual
+	patience    time.Duration // as machine.Config.Patience
 	pauseCheck  time.Duration // how often a command that runs asks whether the VM is halted
 }
 
@@ -160,6 +161,7 @@ func (a *app) open(c *cli.Context) error {
 		Notice:   func(text string) { a.note("note", text) },
 		Warn:     a.warn,
 		Logger:   a.log,
+		Patience: a.patience,
 	})
 	return err
 }

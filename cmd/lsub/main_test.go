@@ -50,6 +50,9 @@ func fakeBackend() backend {
 	if v := os.Getenv("LSUBTEST_VERSION"); v != "" {
 		b.version = v
 	}
+	if trouble["impatient"] {
+		b.patience = 100 * time.Millisecond
+	}
 	if trouble["never-up"] {
 		b.bootTimeout = 100 * time.Millisecond
 	}
@@ -66,6 +69,11 @@ func fakeDriver(trouble map[string]bool) *hvtest.Fake {
 			g.Console().Write([]byte("[    0.1] Linux version 0.0-fake\n[    0.2] waiting for a disk that never comes\x1b[2J\n"))
 			<-g.Context().Done()
 			return nil
+		}
+		if fifo := os.Getenv("LSUBTEST_BOOT"); fifo != "" { // tell the test, and go on when it says so
+			if err := errors.Join(os.WriteFile(fifo, nil, 0), os.WriteFile(fifo+".go", nil, 0)); err != nil {
+				return err
+			}
 		}
 		if trouble["dies-at-boot"] {
 			g.Console().Write([]byte("[    0.1] Kernel panic - not syncing: no init\n"))

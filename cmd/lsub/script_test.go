@@ -43,7 +43,7 @@ func setUpScript(e *testscript.Env) error {
 	}
 	for key, value := range map[string]string{
 		"HOME": e.WorkDir, "LSUB_HOME": filepath.Join(e.WorkDir, "home"), "XDG_CACHE_HOME": filepath.Join(e.WorkDir, "cache"),
-		"XDG_RUNTIME_DIR": runtime, "LSUB_PROFILE": "", "LSUB_LOG_LEVEL": "", "LSUBTEST": "", "LSUBTEST_VERSION": "", "LSUBTEST_PULL": "",
+		"XDG_RUNTIME_DIR": runtime, "LSUB_PROFILE": "", "LSUB_LOG_LEVEL": "", "LSUBTEST": "", "LSUBTEST_VERSION": "", "LSUBTEST_PULL": "", "LSUBTEST_BOOT": "",
 		"PROFILE": filepath.Join(e.WorkDir, "home", "profiles", "default"), "TERM": "dumb",
 		"GORACE": "atexit_sleep_ms=0", // the race detector makes each process end a second late
 	} {
@@ -85,7 +85,8 @@ func scriptFifo(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// await FIFO waits until somebody opens the named pipe and closes it.
+// await FIFO waits until somebody opens the named pipe to write and closes it;
+// that one waits for us in turn.
 func scriptAwait(ts *testscript.TestScript, neg bool, args []string) {
 	_, err := os.ReadFile(ts.MkAbs(args[0]))
 	ts.Check(err)
