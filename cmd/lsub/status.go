@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -125,6 +126,9 @@ func statusRows(st *vmStatus) [][]string {
 		add("started", ago(*st.Started))
 		add("supervisor", fmt.Sprintf("process %d, lsub %s, %s", st.PID, st.Version, st.Driver))
 	}
+	if len(st.Boot) > 0 {
+		add("boot", bootSummary(st.Boot))
+	}
 	if st.Kernel != "" {
 		add("kernel", st.Kernel)
 		add("memory", size(st.Memory.Used)+" of "+size(st.Memory.Total))
@@ -133,4 +137,18 @@ func statusRows(st *vmStatus) [][]string {
 	add("distros", fmt.Sprintf("%d, %d running", st.Distros, st.Running))
 	add("data disk", fmt.Sprintf("%s, %s on the host", displayPath(st.DataDisk), size(uint64(st.HostBytes))))
 	return rows
+}
+
+// bootSummary tells how long the start took, and the host's steps of it; JSON
+// has the guest's too.
+func bootSummary(steps []bootStep) string {
+	var end int64
+	var parts []string
+	for _, b := range steps {
+		if !strings.HasPrefix(b.Name, "guest: ") {
+			end = max(end, b.StartNS+b.DurationNS)
+			parts = append(parts, fmt.Sprintf("%s %.2f", b.Name, float64(b.DurationNS)/1e9))
+		}
+	}
+	return fmt.Sprintf("%.2f s (%s)", float64(end)/1e9, strings.Join(parts, ", "))
 }
