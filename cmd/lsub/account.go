@@ -84,7 +84,7 @@ func accountName(name string) string {
 	switch {
 	case name == "":
 		return "user"
-	case slices.Contains(reserved, name), strings.HasPrefix(name, "systemd-"):
+	case slices.Contains(reserved, name), strings.HasPrefix(name, "systemd-") && !strings.HasSuffix(name, "-user"):
 		return name[:min(len(name), maxAccount-5)] + "-user"
 	}
 	return name
