@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/creack/pty"
+	"golang.org/x/sys/unix"
 )
 
 // terminal is lsub at a terminal, and what it has shown.
@@ -33,6 +34,9 @@ func openTerminal(t *testing.T, h *host, args ...string) *terminal {
 		cancel()
 		t.Fatal(err)
 	}
+	if tty, err = pollable(tty); err != nil {
+		t.Fatal(err)
+	}
 	x := &terminal{t: t, tty: tty, done: make(chan error, 1), grew: make(chan struct{}, 1)}
 	go func() {
 		buf := make([]byte, 4096)
@@ -53,6 +57,35 @@ func openTerminal(t *testing.T, h *host, args ...string) *terminal {
 	}()
 	t.Cleanup(func() { cancel(); tty.Close() })
 	return x
+}
+
+// pollable returns the terminal as a file whose Close does not wait for a Read
+// that is under way. pty has called Fd, which makes a file blocking.
+func pollable(tty *os.File) (*os.File, error) {
+	defer tty.Close()
+	fd, err := unix.Dup(int(tty.Fd()))
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), tty.Name()), nil
+}
+
+// resize gives the terminal another size.
+func (x *terminal) resize(rows, cols uint16) {
+	x.t.Helper()
+	rc, err := x.tty.SyscallConn()
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	rc.Control(func(fd uintptr) {
+		err = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols})
+	})
+	if err != nil {
+		x.t.Fatal(err)
+	}
 }
 
 func (x *terminal) send(text string) {
@@ -96,9 +129,7 @@ func TestTerminal(t *testing.T) {
 	x.expect("xterm-256color")
 	x.expect("/dev/pts/")
 	x.expect("ready> ")
-	if err := pty.Setsize(x.tty, &pty.Winsize{Rows: 33, Cols: 101}); err != nil {
-		t.Fatal(err)
-	}
+	x.resize(33, 101)
 	// The size goes another way than what is typed, so it may come later.
 	for shown := ""; !strings.Contains(shown, "33 101"); shown = x.expect("ready> ") {
 		x.send("stty size\n")
@@ -131,8 +162,8 @@ func TestTerminal(t *testing.T) {
 func TestTerminalHangUp(t *testing.T) {
 	h := debian(t)
 	h.sh(t, "debian", "rm -f /tmp/hung /tmp/stays")
-	x := openTerminal(t, h, "exec", "-t", "debian", "--", "bash", "-c", "trap 'echo x >/tmp/hung; exit' HUP; (setsid sleep 1234 &); echo ready; while :; do read; done")
+	x := openTerminal(t, h, "exec", "-t", "debian", "--", "bash", "-c", "trap 'echo x >/tmp/hung; exit' HUP; (setsid sh -c ': >/tmp/stays; exec sleep 1234' &); until [ -e /tmp/stays ]; do sleep 0.1; done; echo ready; while :; do read; done")
 	x.expect("ready")
 	x.tty.Close()
-	h.sh(t, "debian", "until [ -e /tmp/hung ]; do sleep 0.1; done; pgrep -f 'sleep 123[4]'; pkill -f 'sleep 123[4]'")
+	h.sh(t, "debian", "timeout 60 sh -c 'until [ -e /tmp/hung ]; do sleep 0.1; done'; pgrep -f 'sleep 123[4]'; pkill -f 'sleep 123[4]'")
 }

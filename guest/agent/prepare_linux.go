@@ -34,10 +34,14 @@ func prepareDistro(dir string, user *guestv1.User) error {
 		}
 	}
 	markUpdated(root)
-	if user == nil || user.Uid == 0 {
+	if user == nil {
 		return nil
 	}
-	return addAccount(root, user.Name, int(user.Uid))
+	uid := int(user.Uid)
+	if uid == 0 {
+		uid = 1000 // the first of ordinary users
+	}
+	return addAccount(root, user.Name, uid)
 }
 
 // markUpdated tells systemd that /etc and /var are as new as /usr, so that it
