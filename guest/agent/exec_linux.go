@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,23 +21,62 @@ import (
 // exec runs a command in a distro for a stream, and returns how it ended. When
 // ctx is done, the host is gone: the command is hung up.
 func (a *Agent) exec(ctx context.Context, cmd *guestv1.Exec, in *inbox, controls <-chan controlFrame, w *guest.Writer) (*guestv1.Exit, error) {
-	d, err := a.start(ctx, cmd.Distro)
-	if err != nil {
+	var d *distro
+	var p *process
+	before, err := whileWaiting(ctx, controls, func(ctx context.Context) (err error) {
+		if d, err = a.start(ctx, cmd.Distro); err == nil {
+			p, err = d.spawn(ctx, cmd)
+		}
+		return err
+	})
+	switch {
+	case p == nil && before.signal != 0:
+		return &guestv1.Exit{Signal: int32(before.signal)}, nil
+	case err != nil:
 		return nil, err
 	}
-	d.mu.Lock()
-	d.sessions++
-	d.mu.Unlock()
-	defer func() {
-		d.mu.Lock()
-		d.sessions--
-		d.mu.Unlock()
-	}()
-	p, err := d.spawn(ctx, cmd)
-	if err != nil {
-		return nil, err
-	}
+	d.count(1)
+	defer d.count(-1)
+	p.resize(before.rows, before.cols)
+	p.signal(before.signal) // one that came just as the command began
 	return p.serve(ctx, in, controls, w)
+}
+
+// whileWaiting runs f, whose context ends when a signal comes from the host: it
+// is for a command that does not run yet. It returns what came meanwhile: the
+// signal, and the last size of the terminal.
+func whileWaiting(ctx context.Context, controls <-chan controlFrame, f func(context.Context) error) (before controlFrame, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case c := <-controls:
+				if c.signal == 0 {
+					before.rows, before.cols = c.rows, c.cols
+					continue
+				}
+				before.signal = c.signal
+				cancel()
+				return
+			}
+		}
+	})
+	err = f(ctx)
+	close(done)
+	watching.Wait()
+	return before, err
+}
+
+// count adds to the number of commands that run in the distro.
+func (d *distro) count(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.sessions += n
 }
 
 // process is a command that runs in a distro, and our ends of its stdio.
