@@ -72,6 +72,14 @@ var (
 	_ guest.Dialer = runningDialer{}
 )
 
+// Socket is the path of the supervisor's unix socket, "" where none ever ran.
+func (m *Machine) Socket() string {
+	if rec := m.readRecord(); rec != nil {
+		return rec.Socket
+	}
+	return ""
+}
+
 // connect connects to the supervisor's socket.
 func (m *Machine) connect(ctx context.Context) (*net.UnixConn, error) {
 	rec := m.readRecord()

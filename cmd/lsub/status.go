@@ -20,6 +20,7 @@ type vmStatus struct {
 	Paused    string     `json:"paused,omitempty"`
 	Driver    string     `json:"driver,omitempty"`
 	PID       int32      `json:"pid,omitempty"`
+	Socket    string     `json:"socket,omitempty"` // of the supervisor; docs/protocol.md
 	Version   string     `json:"version,omitempty"` // of the lsub that started it
 	Started   *time.Time `json:"started,omitempty"`
 	Kernel    string     `json:"kernel,omitempty"`
@@ -82,6 +83,7 @@ func (a *app) vmStatus(ctx context.Context) (*vmStatus, error) {
 	}
 	started := time.Unix(0, res.StartedAtNs).UTC()
 	st.Driver, st.PID, st.Version, st.Started, st.Paused = res.Driver, res.Pid, res.Version, &started, res.Paused
+	st.Socket = a.machine.Socket()
 	for _, b := range res.Boot {
 		st.Boot = append(st.Boot, bootStep{b.Name, b.StartNs, b.DurationNs})
 	}
