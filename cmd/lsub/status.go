@@ -20,7 +20,7 @@ type vmStatus struct {
 	Paused    string     `json:"paused,omitempty"`
 	Driver    string     `json:"driver,omitempty"`
 	PID       int32      `json:"pid,omitempty"`
-	Socket    string     `json:"socket,omitempty"` // of the supervisor; docs/protocol.md
+	Socket    string     `json:"socket,omitempty"`  // of the supervisor; docs/protocol.md
 	Version   string     `json:"version,omitempty"` // of the lsub that started it
 	Started   *time.Time `json:"started,omitempty"`
 	Kernel    string     `json:"kernel,omitempty"`
