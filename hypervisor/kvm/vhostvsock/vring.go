@@ -230,10 +230,6 @@ func (v *vring) needSignal() bool {
 	return first || v.published-event-1 < v.published-old
 }
 
-// pending returns how many entries were put since the driver was last
-// considered for an interrupt.
-func (v *vring) pending() uint16 { return v.usedIdx - v.signalled }
-
 // enableNotify asks the driver for a kick at the next chain it offers, and
 // returns whether there is one already, for which none may come.
 func (v *vring) enableNotify() (bool, error) {
