@@ -1,0 +1,89 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// sshGuest is the distro "debian" of a home, as OpenSSH reaches it over a
+// connection that is kept. The connection goes through lsub exec, to an sshd
+// that serves it alone (sshd -i): through the same vsock as ours, and so
+// faster than through a forwarded port.
+type sshGuest struct {
+	b      *bench
+	config string
+}
+
+const installSSH = `umask 077
+command -v sshd >/dev/null || {
+	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends openssh-server
+} >&2 </dev/null
+mkdir -p /root/.ssh /run/sshd
+cat >/root/.ssh/authorized_keys`
+
+// ssh returns the main home's distro for ssh, and keeps the connection until
+// the VM or the benchmark ends.
+func (b *bench) ssh() (*sshGuest, error) {
+	if b.guest != nil {
+		if b.guest.run("-O", "check", "guest") == nil {
+			return b.guest, nil
+		}
+		b.guest = nil // the VM has been off since
+	}
+	b.say("ssh: installing sshd in debian")
+	key := filepath.Join(b.dir, "key")
+	if _, err := os.Stat(key); err != nil {
+		if _, err := b.timed(exec.CommandContext(b.ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)); err != nil {
+			return nil, err
+		}
+	}
+	public, err := os.ReadFile(key + ".pub")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := b.main.pipe(bytes.NewReader(public), "exec", "-u", "root", "debian", "--", "sh", "-ec", installSSH); err != nil {
+		return nil, err
+	}
+	g := &sshGuest{b: b, config: filepath.Join(b.dir, "ssh_config")}
+	lines := []string{
+		"Host guest", "User root", "IdentityFile " + key, "IdentitiesOnly yes", "BatchMode yes", "LogLevel ERROR",
+		"StrictHostKeyChecking no", "UserKnownHostsFile /dev/null", "ControlPath " + filepath.Join(b.dir, "ssh"),
+		fmt.Sprintf("ProxyCommand %s exec -u root debian -- /usr/sbin/sshd -i", b.main.bin),
+	}
+	if err := os.WriteFile(g.config, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
+		return nil, err
+	}
+	// Returns once the connection stands, which a process in the background keeps.
+	if err := g.run("-o", "ControlMaster=yes", "-o", "ControlPersist=yes", "-E", filepath.Join(b.dir, "ssh.log"), "guest", "true"); err != nil {
+		return nil, errors.Join(err, errors.New(content(filepath.Join(b.dir, "ssh.log"))))
+	}
+	b.guest = g
+	return g, nil
+}
+
+// command is ssh with our configuration.
+func (g *sshGuest) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "ssh", append([]string{"-F", g.config}, args...)...)
+	cmd.Env = g.b.main.env // for the ProxyCommand
+	return cmd
+}
+
+func (g *sshGuest) run(args ...string) error {
+	ctx, cancel := context.WithTimeout(g.b.ctx, slow)
+	defer cancel()
+	_, err := g.b.timed(g.command(ctx, args...))
+	return err
+}
+
+// close ends the connection. It works after the benchmark's context has ended.
+func (g *sshGuest) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), slow)
+	defer cancel()
+	g.b.timed(g.command(ctx, "-O", "exit", "guest"))
+}
