@@ -1,0 +1,193 @@
+// Package e2e tests bin/lsub as a user runs it: real distros in the real VM.
+// It runs where LSUB_TEST_VM=1 is set ('./task test:vm' sets it), because it
+// takes minutes and builds Debian root file systems over the network.
+//
+// One lsub home serves most tests, so that the VM boots once; a test that does
+// something to its VM has a home of its own.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// slow bounds one lsub command: none may hang.
+const slow = 10 * time.Minute
+
+var shared struct {
+	sync.Once
+	*host
+	err error
+}
+
+func TestMain(m *testing.M) {
+	if os.Getenv("LSUB_TEST_VM") != "1" {
+		fmt.Println("e2e: skipped: it boots a VM; set LSUB_TEST_VM=1 to run it")
+		return
+	}
+	code := m.Run()
+	if shared.host != nil {
+		shared.end()
+	}
+	os.Exit(code)
+}
+
+// host is a user's view: a home of lsub's, and who runs it.
+type host struct {
+	bin  string
+	dir  string // LSUB_HOME is below it
+	env  []string
+	cred *syscall.Credential // nil: who runs the test
+}
+
+// newHost returns a host with nothing installed. The cache is the user's own,
+// so that root file systems are built once per machine.
+func newHost(dir string) (*host, error) {
+	bin, err := filepath.Abs("../bin/lsub")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(bin); err != nil {
+		return nil, fmt.Errorf("%w: './task build' makes it", err)
+	}
+	return &host{bin: bin, dir: dir, env: append(os.Environ(), "LSUB_HOME="+filepath.Join(dir, "home"))}, nil
+}
+
+// fresh returns a host of the test's own, which ends with the test.
+func fresh(t *testing.T) *host {
+	t.Helper()
+	h, err := newHost(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			h.dump(t)
+		}
+		h.end()
+	})
+	return h
+}
+
+// debian returns the shared host, with the distro "debian" installed.
+func debian(t *testing.T) *host {
+	t.Helper()
+	shared.Do(func() {
+		dir, err := os.MkdirTemp("", "lsub-e2e-")
+		if err == nil {
+			shared.host, err = newHost(dir)
+		}
+		if shared.err = err; err != nil {
+			return
+		}
+		if r := shared.run("install", "debian"); r.code != 0 {
+			shared.err = fmt.Errorf("install debian: %s", r)
+		}
+	})
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			shared.dump(t)
+		}
+	})
+	return shared.host
+}
+
+// end ends the host's VM and removes its files.
+func (h *host) end() {
+	h.run("shutdown", "--force")
+	os.RemoveAll(h.dir)
+}
+
+// dump logs what helps to find why a test failed.
+func (h *host) dump(t *testing.T) {
+	r := h.run("logs")
+	lines := strings.Split(r.out, "\n")
+	t.Logf("lsub logs (the end):\n%s", strings.Join(lines[max(0, len(lines)-60):], "\n"))
+}
+
+// result is how a command ended.
+type result struct {
+	args     []string
+	out, err string
+	code     int
+}
+
+func (r result) String() string {
+	return fmt.Sprintf("lsub %s: exit %d\nstdout: %s\nstderr: %s", strings.Join(r.args, " "), r.code, r.out, r.err)
+}
+
+func (h *host) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, h.bin, args...)
+	cmd.Env = h.env
+	cmd.Dir = "/"
+	if h.cred != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: h.cred}
+	}
+	return cmd
+}
+
+func (h *host) run(args ...string) result { return h.runWith(nil, args...) }
+
+func (h *host) runWith(stdin io.Reader, args ...string) result {
+	ctx, cancel := context.WithTimeout(context.Background(), slow)
+	defer cancel()
+	cmd := h.command(ctx, args...)
+	var out, errOut bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &errOut
+	err := cmd.Run()
+	r := result{args: args, out: out.String(), err: errOut.String()}
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		r.code = exit.ExitCode()
+	case err != nil:
+		r.code, r.err = -1, err.Error()
+	}
+	return r
+}
+
+// ok runs lsub, and fails the test where lsub fails. It returns stdout without
+// white space around it.
+func (h *host) ok(t *testing.T, args ...string) string {
+	t.Helper()
+	r := h.run(args...)
+	if r.code != 0 {
+		t.Fatal(r)
+	}
+	return strings.TrimSpace(r.out)
+}
+
+// sh runs a shell script in a distro as root, which must succeed.
+func (h *host) sh(t *testing.T, distro, script string) string {
+	t.Helper()
+	return h.ok(t, "exec", "-u", "root", distro, "--", "sh", "-ec", script)
+}
+
+// fails runs lsub, which must fail with the code and say all of what.
+func (h *host) fails(t *testing.T, code int, what []string, args ...string) result {
+	t.Helper()
+	r := h.run(args...)
+	if r.code != code {
+		t.Errorf("want exit %d: %s", code, r)
+	}
+	for _, w := range what {
+		if !strings.Contains(r.err, w) {
+			t.Errorf("stderr does not say %q: %s", w, r)
+		}
+	}
+	return r
+}
