@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -353,69 +351,3 @@ func startError(err error, file, dir string) error {
 	}
 	return err
 }
-
-// wantsManager tells whether a command is one of somebody who works in the
-// distro, and may use systemctl --user or the session bus: an ordinary user's,
-// or root's at a terminal or through a login shell.
-func wantsManager(who *account, cmd *guestv1.Exec) bool {
-	if who.uid == 0 {
-		return cmd.Tty || cmd.Login || len(cmd.Argv) == 0
-	}
-	return who.uid >= 1000 && who.uid <= 60000
-}
-
-// awaitUserManager waits until the user's own systemd runs.
-func (d *distro) awaitUserManager(ctx context.Context, who *account) {
-	if d.init != initSystemd {
-		return
-	}
-	d.mu.Lock()
-	up, asked := d.users[who.uid]
-	if !asked {
-		up = make(chan struct{})
-		d.users[who.uid] = up
-	}
-	d.mu.Unlock()
-	if !asked {
-		go func() {
-			defer close(up)
-			d.startUserManager(who)
-		}()
-	}
-	select {
-	case <-up:
-	case <-ctx.Done():
-	}
-}
-
-// startUserManager asks systemd for it, and waits for systemd's answer.
-func (d *distro) startUserManager(who *account) {
-	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
-	defer cancel()
-	var p *process
-	var err error
-	cmd := &guestv1.Exec{Cwd: "/", Argv: [][]byte{[]byte("systemctl"), []byte("start"), fmt.Appendf(nil, "user@%d.service", who.uid)}}
-	root := &account{name: "root", home: "/root", shell: "/bin/sh"}
-	if !d.entrance.do(func() { p, err = d.fork(cmd, root) }) {
-		return
-	}
-	if err == nil {
-		p.stdin.Close()
-		stop := context.AfterFunc(ctx, func() { p.proc.Kill() })
-		defer stop()
-		go io.Copy(io.Discard, p.stdout)
-		said, _ := io.ReadAll(io.LimitReader(p.stderr, 4096))
-		var st *os.ProcessState
-		if st, err = p.proc.Wait(); err == nil && !st.Success() {
-			err = fmt.Errorf("%s: %s", st, strings.TrimSpace(string(said)))
-		}
-		p.close()
-	}
-	if err != nil {
-		d.a.log.Warn("no user manager", "distro", d.spec.Name, "user", who.name, "err", err)
-	}
-}
-
-// hangUpDelay is how long a terminal is read on after its command has ended,
-// where others still hold it open.
-const hangUpDelay = 150 * time.Millisecond

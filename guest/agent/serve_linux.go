@@ -15,6 +15,10 @@ import (
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
+// hangUpDelay is how long a terminal is read on after its command has ended,
+// where others still hold it open.
+const hangUpDelay = 150 * time.Millisecond
+
 // serve moves a command's stdio until it ends. What it leaves running in the
 // background may go on; its last output is read, but not waited for.
 func (p *process) serve(ctx context.Context, in *inbox, controls <-chan controlFrame, w *guest.Writer) (*guestv1.Exit, error) {
