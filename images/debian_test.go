@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/rootfs"
 )
 
 // fakeBootstrap puts a shell script in mmdebstrap's place. It gives the
@@ -48,7 +49,7 @@ func fakeBootstrap(t *testing.T, script string) (runs func() int) {
 	}
 }
 
-var trixie = Ref{"debian", "trixie"}
+var trixie = Ref{Source: "debian", Version: "trixie"}
 
 const aptOutput = `cat >&2 <<END
 I: running apt-get update...
@@ -298,7 +299,7 @@ func (f *fullDisk) Write(p []byte) (int, error) {
 
 func TestStoreOnFullDisk(t *testing.T) {
 	big := makeTar(t, tar.Header{Name: "bin/sh"}, tar.Header{Name: strings.Repeat("long", 20)})
-	_, err := new(debianBuild).store(t.Context(), bytes.NewReader(big), &fullDisk{left: 10})
+	_, err := new(cacheEntry).pack(t.Context(), bytes.NewReader(big), &fullDisk{left: 10}, new(rootfs.State))
 	if err == nil || err.Error() != "write blob: "+syscall.ENOSPC.Error() {
 		t.Errorf("got %v", err)
 	}

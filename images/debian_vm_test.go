@@ -170,7 +170,7 @@ func TestDebianRepeats(t *testing.T) {
 	cache := t.TempDir()
 	var ids []string
 	for range 2 {
-		img, err := (&Debian{CacheDir: cache, Refresh: true}).Pull(t.Context(), Ref{"debian", "bookworm"}, nil)
+		img, err := (&Debian{CacheDir: cache, Refresh: true}).Pull(t.Context(), Ref{Source: "debian", Version: "bookworm"}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -198,7 +198,7 @@ func TestDebianCancelled(t *testing.T) {
 			defer cancel()
 			var once sync.Once
 			var start time.Time
-			_, err := (&Debian{CacheDir: cache}).Pull(ctx, Ref{"debian", "trixie"}, func(s Step) {
+			_, err := (&Debian{CacheDir: cache}).Pull(ctx, Ref{Source: "debian", Version: "trixie"}, func(s Step) {
 				if s.Text == at {
 					once.Do(func() {
 						start = time.Now()

@@ -20,8 +20,19 @@ type Image struct {
 	Name   string // what it was asked for as, such as "debian:trixie"
 	Size   int64  // bytes of the uncompressed tar
 	Distro string // name to give a distro made of it, such as "debian"
+	Config Config // what a container image says to run; zero for others
 
 	open func(context.Context) (io.ReadCloser, error)
+}
+
+// Config is what a container image's configuration says of the process that
+// an engine would start. It is free text of the image's maker: unchecked.
+type Config struct {
+	User       string   `json:"user,omitempty"` // name or number, perhaps ":" and a group's
+	Env        []string `json:"env,omitempty"`  // "KEY=VALUE"
+	Entrypoint []string `json:"entrypoint,omitempty"`
+	Cmd        []string `json:"cmd,omitempty"`
+	WorkingDir string   `json:"workingDir,omitempty"`
 }
 
 // Open returns the plain tar archive. Its bytes are compared with the image's
@@ -40,7 +51,7 @@ type Ref struct {
 func (r Ref) String() string { return r.Source + ":" + r.Version }
 
 // FileRef names the tar archive at path.
-func FileRef(path string) Ref { return Ref{"file", path} }
+func FileRef(path string) Ref { return Ref{Source: "file", Version: path} }
 
 // ParseRef reads an image's name: "debian" or "debian:SUITE", where the suite
 // is a code name or a number. The error carries a hint that lists the names.
@@ -51,11 +62,11 @@ func ParseRef(name string) (Ref, error) {
 			"known are "+strings.Join(Names(), ", ")+"; a tar archive is installed with --from-file")
 	}
 	if !tagged {
-		return Ref{source, defaultSuite}, nil
+		return Ref{Source: source, Version: defaultSuite}, nil
 	}
 	for _, s := range debianSuites {
 		if version == s.name || version == s.number && version != "" {
-			return Ref{source, s.name}, nil
+			return Ref{Source: source, Version: s.name}, nil
 		}
 	}
 	return Ref{}, hint.New(fmt.Errorf("no Debian suite %q is known", version), "known are "+strings.Join(Names(), ", "))
