@@ -41,6 +41,7 @@ func (b *bench) vsock() error {
 	}
 	var out bytes.Buffer
 	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = append(os.Environ(), "TMPDIR="+b.dir) // gone at the end, however it ends
 	cmd.Stdout = &out
 	_, runErr := b.timed(cmd)
 	if runErr != nil {
