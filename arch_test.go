@@ -44,6 +44,7 @@ var onlyIn = map[string]string{
 	"github.com/vishvananda/netlink":         "guest/lsubinit",
 	"github.com/urfave/cli":                  "cmd/lsub",
 	"github.com/ulikunitz/xz":                "images",
+	"github.com/google/go-containerregistry": "images",
 	"github.com/sirupsen/logrus":             "netstack",
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"runtime"
 	"strings"
 	"sync"
@@ -43,8 +44,8 @@ func (i *Image) Open(ctx context.Context) (io.ReadCloser, error) { return i.open
 
 // Ref names an image.
 type Ref struct {
-	Source  string // "debian", or "file" for a tar archive
-	Version string // the suite, or the file's path
+	Source  string // "debian", "oci", or "file" for a tar archive
+	Version string // the suite, the name in a registry, or the file's path
 }
 
 // String returns the form that ParseRef reads.
@@ -54,12 +55,16 @@ func (r Ref) String() string { return r.Source + ":" + r.Version }
 func FileRef(path string) Ref { return Ref{Source: "file", Version: path} }
 
 // ParseRef reads an image's name: "debian" or "debian:SUITE", where the suite
-// is a code name or a number. The error carries a hint that lists the names.
+// is a code name or a number, or "oci:" and a container image's name. The error
+// carries a hint that lists the names.
 func ParseRef(name string) (Ref, error) {
+	if text, ok := strings.CutPrefix(name, "oci:"); ok {
+		return parseOCI(text)
+	}
 	source, version, tagged := strings.Cut(strings.ToLower(name), ":")
 	if source != "debian" {
 		return Ref{}, hint.New(fmt.Errorf("no image %q is known", name),
-			"known are "+strings.Join(Names(), ", ")+"; a tar archive is installed with --from-file")
+			"known are "+strings.Join(Names(), ", ")+", and oci:REGISTRY/REPOSITORY:TAG; a tar archive is installed with --from-file")
 	}
 	if !tagged {
 		return Ref{Source: source, Version: defaultSuite}, nil
@@ -88,6 +93,18 @@ type Source interface {
 	// it is there; otherwise it may take minutes, which progress tells about.
 	// When ctx ends, Pull stops and leaves nothing behind.
 	Pull(ctx context.Context, ref Ref, progress Progress) (*Image, error)
+}
+
+// SourceOf returns the source of the images that ref names, with its cache in
+// cacheDir. log may be nil.
+func SourceOf(ref Ref, cacheDir string, log *slog.Logger) Source {
+	switch ref.Source {
+	case "file":
+		return &Tarball{CacheDir: cacheDir}
+	case "oci":
+		return &OCI{CacheDir: cacheDir, Log: log}
+	}
+	return &Debian{CacheDir: cacheDir, Log: log}
 }
 
 // Progress is told how far a Pull is. It is called from one goroutine at a

@@ -21,7 +21,17 @@ import (
 // does not copy it: Image.Open reads the file a second time and verifies the
 // ID. Reading twice costs little beside the disk space that a copy would take
 // for an archive that is used once; a file that changes in between is noticed.
+//
+// A saved container image (docker save, an OCI layout; also a layout's folder)
+// is flattened into the cache, as one from a registry is.
 type Tarball struct {
+	// CacheDir is lsub's cache folder. Without it saved images are refused.
+	CacheDir string
+
+	// Arch is the architecture to take of a saved image, as GOARCH; "" is the
+	// host's.
+	Arch string
+
 	// MaxBytes limits the sum of the files' sizes, which protects from archives
 	// made to fill the disk. 0 means rootfs.DefaultMaxBytes.
 	MaxBytes int64
@@ -33,6 +43,13 @@ var _ Source = (*Tarball)(nil)
 func (t *Tarball) Pull(ctx context.Context, ref Ref, progress Progress) (*Image, error) {
 	path := ref.Version
 	s, err := t.check(ctx, path, progress)
+	if t.CacheDir != "" && isSaved(path, err) {
+		img, err := t.pullSaved(ctx, ref, progress)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, noSpace(notForDistros(err), t.CacheDir))
+		}
+		return img, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -65,6 +82,19 @@ func (t *Tarball) check(ctx context.Context, path string, progress Progress) (*s
 	}
 	defer z.Close()
 	return scan(ctx, z, &rootfs.State{MaxBytes: t.MaxBytes})
+}
+
+// isSaved tells, after check found err, whether path is a saved image.
+func isSaved(path string, err error) bool {
+	var unusable *rootfs.UnusableError
+	if errors.As(err, &unusable) {
+		return unusable.Saved
+	}
+	if info, err := os.Stat(path); err != nil || !info.IsDir() {
+		return false
+	}
+	_, err = os.Lstat(filepath.Join(path, "oci-layout"))
+	return err == nil
 }
 
 // openTarball opens the archive for its second reading.

@@ -25,11 +25,11 @@ var reserved = []string{
 }
 
 // accountFor returns the account to make in a distro, and nil for none: then
-// root is the default user. An archive may be of anything, so it gets an
-// account only where the user names one.
+// root is the default user. What is no suite of Debian may be of anything, so it
+// gets an account only where the user names one.
 func accountFor(ref images.Ref, name string) (*guestv1.User, error) {
 	switch {
-	case name == "root", name == "" && ref.Source == "file":
+	case name == "root", name == "" && ref.Source != "debian":
 		return nil, nil
 	case name != "":
 		if name != accountName(name) {

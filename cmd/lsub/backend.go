@@ -24,12 +24,7 @@ func production() backend {
 			}
 			return machine.GuestFiles{Kernel: g.Kernel, Initrd: g.Initrd, System: g.System}, nil
 		},
-		images: func(ref images.Ref, cache string, log *slog.Logger) images.Source {
-			if ref.Source == "file" {
-				return &images.Tarball{}
-			}
-			return &images.Debian{CacheDir: cache, Log: log}
-		},
+		images: images.SourceOf,
 		network: func(log *slog.Logger) (machine.Network, error) {
 			n, err := netstack.New(netstack.Config{Logger: log})
 			if err != nil {

@@ -27,7 +27,9 @@ func (a *app) installCommand() *cli.Command {
 		Usage:     "install a distro",
 		UsageText: "lsub install [--name NAME] [--user USER] [IMAGE]\nlsub install [--name NAME] [--user USER] --from-file FILE",
 		Description: "Images are " + strings.Join(images.Names(), ", ") + "; 'debian' is the newest stable one. " +
-			"FILE is a root file system as a tar archive, plain or compressed with gzip, xz, zstd or bzip2. " +
+			"oci:REGISTRY/REPOSITORY:TAG (or @sha256:DIGEST) is a container image, with the credentials of docker or podman. " +
+			"FILE is a root file system as a tar archive, plain or compressed with gzip, xz, zstd or bzip2; " +
+			"or a saved container image: an OCI layout or what 'docker save' writes. " +
 			"The first distro that is installed becomes the default one.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "name", Aliases: []string{"n"}, Usage: "call the distro `NAME`"},

@@ -114,15 +114,15 @@ func fakeGuestFiles(_ context.Context, cache string) (machine.GuestFiles, error)
 	return f, nil
 }
 
-// fakeSource makes a tiny image for a Debian suite; archives are real.
+// fakeSource makes a tiny image for a Debian suite; other images are real.
 type fakeSource struct {
 	cache   string
 	trouble map[string]bool
 }
 
 func (s fakeSource) Pull(ctx context.Context, ref images.Ref, progress images.Progress) (*images.Image, error) {
-	if ref.Source == "file" {
-		return (&images.Tarball{}).Pull(ctx, ref, progress)
+	if ref.Source != "debian" {
+		return images.SourceOf(ref, s.cache, nil).Pull(ctx, ref, progress)
 	}
 	if fifo := os.Getenv("LSUBTEST_PULL"); fifo != "" { // tell the test, and wait to be interrupted
 		f, err := os.OpenFile(fifo, os.O_WRONLY, 0)

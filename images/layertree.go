@@ -1,0 +1,309 @@
+package images
+
+import (
+	"archive/tar"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lsub/lsub/rootfs"
+)
+
+// Limits of a container image, beside those of rootfs.State.
+const (
+	maxLayers     = 512
+	maxImageNodes = 4 << 20 // entries of all layers, and folders they imply
+	maxLinkHops   = 40      // as Linux: symbolic links followed for one name
+)
+
+// Names that mark what a layer removes from the layers below.
+const (
+	whiteout       = ".wh."
+	whiteoutMeta   = ".wh..wh." // an engine's own notes, no part of the image
+	whiteoutOpaque = ".wh..wh..opq"
+)
+
+// layerTree is what the layers seen so far amount to, as a tree in memory: it
+// holds names and folders' headers, not contents, and touches no file system.
+// Names go through symbolic links of lower layers as in a container engine,
+// but here they cannot lead out of the tree: its root is the only root.
+type layerTree struct {
+	root  *treeNode
+	layer int // the one being added
+	nodes int // ever made, also those replaced since
+	limit int // of nodes
+}
+
+// treeNode is one name in the tree.
+type treeNode struct {
+	children map[string]*treeNode // nil for what is no folder
+	header   *tar.Header          // of a folder; nil where a layer only implies it
+	file     *layerFile           // of all else
+	layer    int                  // that gave the name last
+}
+
+// layerFile is what one or several names of a tree stand for.
+type layerFile struct {
+	layer, index int // the entry of the layer that has the contents
+	target       string
+	symlink      bool
+	names        []string // filled by emission
+}
+
+func newLayerTree() *layerTree {
+	return &layerTree{root: &treeNode{children: map[string]*treeNode{}}, limit: maxImageNodes}
+}
+
+// add applies the entry of number index of the current layer.
+func (t *layerTree) add(h *tar.Header, index int) error {
+	if rootfs.Skip(h) {
+		return nil
+	}
+	// Engines take a name's leading slash for the image's root.
+	name, err := rootfs.Clean(relative(h.Name))
+	if err != nil {
+		return err
+	}
+	if name == "." {
+		if h.Typeflag != tar.TypeDir {
+			return &rootfs.EntryError{Name: h.Name, Reason: "stands for the root folder but is none"}
+		}
+		t.root.header = folderHeader(h)
+		return nil
+	}
+	dir, base := path.Split(name)
+	if strings.HasPrefix(base, whiteout) {
+		return t.whiteout(h, dir, base)
+	}
+	parent, err := t.folder(h, dir)
+	if err != nil {
+		return err
+	}
+	switch h.Typeflag {
+	case tar.TypeDir:
+		return t.addFolder(parent, base, h)
+	case tar.TypeLink:
+		file, err := t.linked(h)
+		if err != nil {
+			return err
+		}
+		return t.set(parent, base, &treeNode{file: file})
+	}
+	file := &layerFile{layer: t.layer, index: index, symlink: h.Typeflag == tar.TypeSymlink}
+	if file.symlink {
+		file.target = h.Linkname
+	}
+	return t.set(parent, base, &treeNode{file: file})
+}
+
+// relative takes the leading slashes off a name.
+func relative(name string) string {
+	if trimmed := strings.TrimLeft(name, "/"); trimmed != name {
+		return "./" + trimmed
+	}
+	return name
+}
+
+func (t *layerTree) addFolder(parent *treeNode, base string, h *tar.Header) error {
+	if n := parent.children[base]; n != nil && n.children != nil {
+		n.header, n.layer = folderHeader(h), t.layer
+		return nil
+	}
+	return t.set(parent, base, &treeNode{header: folderHeader(h), children: map[string]*treeNode{}})
+}
+
+// set puts a node in the place of what is there.
+func (t *layerTree) set(parent *treeNode, base string, n *treeNode) error {
+	if t.nodes++; t.nodes > t.limit {
+		return &rootfs.LimitError{What: "entries", Limit: int64(t.limit)}
+	}
+	n.layer = t.layer
+	parent.children[strings.Clone(base)] = n
+	return nil
+}
+
+// linked returns the file that the hard link h is another name of.
+func (t *layerTree) linked(h *tar.Header) (*layerFile, error) {
+	refuse := func(reason string) (*layerFile, error) {
+		return nil, &rootfs.EntryError{Name: h.Name, Reason: fmt.Sprintf("is a hard link to %.200q, %s", h.Linkname, reason)}
+	}
+	target, err := rootfs.Clean(relative(h.Linkname))
+	if err != nil || target == "." {
+		return refuse("out of the tree")
+	}
+	dir, base := path.Split(target)
+	parent, err := t.walk(h, dir, false)
+	if err != nil {
+		return nil, err
+	}
+	var n *treeNode
+	if parent != nil {
+		n = parent.children[base]
+	}
+	switch {
+	case n == nil:
+		return refuse("which no layer has")
+	case n.file == nil:
+		return refuse("which is a folder")
+	}
+	return n.file, nil
+}
+
+// whiteout removes what lower layers have at the name that a whiteout gives.
+func (t *layerTree) whiteout(h *tar.Header, dir, base string) error {
+	name := strings.TrimPrefix(base, whiteout)
+	if name == "" || name == "." || name == ".." {
+		return &rootfs.EntryError{Name: h.Name, Reason: "is a whiteout of nothing"}
+	}
+	parent, err := t.walk(h, dir, false)
+	if err != nil || parent == nil {
+		return err
+	}
+	if base == whiteoutOpaque {
+		for name, n := range parent.children {
+			if !t.prune(n) {
+				delete(parent.children, name)
+			}
+		}
+		return nil
+	}
+	if strings.HasPrefix(base, whiteoutMeta) {
+		return nil
+	}
+	if n := parent.children[name]; n != nil && !t.prune(n) {
+		delete(parent.children, name)
+	}
+	return nil
+}
+
+// prune removes what the layers below the current one gave from n, and tells
+// whether anything is left of it.
+func (t *layerTree) prune(n *treeNode) bool {
+	for name, child := range n.children {
+		if !t.prune(child) {
+			delete(n.children, name)
+		}
+	}
+	return n.layer == t.layer || len(n.children) > 0
+}
+
+// folder returns the folder dir, made where it is missing, for the entry h.
+func (t *layerTree) folder(h *tar.Header, dir string) (*treeNode, error) { return t.walk(h, dir, true) }
+
+// walk goes to the folder dir, through symbolic links. Without create it
+// returns nil where there is no such folder.
+func (t *layerTree) walk(h *tar.Header, dir string, create bool) (*treeNode, error) {
+	at := []*treeNode{t.root}
+	rest, hops := components(dir), 0
+	for len(rest) > 0 {
+		name := rest[0]
+		rest = rest[1:]
+		if name == ".." {
+			at = at[:max(1, len(at)-1)] // the root's parent is the root
+			continue
+		}
+		parent := at[len(at)-1]
+		n := parent.children[name]
+		switch {
+		case n != nil && n.children != nil:
+		case n != nil && n.file.symlink:
+			if hops++; hops > maxLinkHops {
+				return nil, &rootfs.EntryError{Name: h.Name, Reason: "lies behind too many symbolic links"}
+			}
+			if strings.HasPrefix(n.file.target, "/") {
+				at = at[:1]
+			}
+			rest = append(components(n.file.target), rest...)
+			continue
+		case !create:
+			return nil, nil
+		default: // a layer may leave folders out, and replace a file by one
+			n = &treeNode{children: map[string]*treeNode{}}
+			if err := t.set(parent, name, n); err != nil {
+				return nil, err
+			}
+		}
+		at = append(at, n)
+	}
+	return at[len(at)-1], nil
+}
+
+func components(dir string) []string {
+	return slices.DeleteFunc(strings.Split(dir, "/"), func(c string) bool { return c == "" || c == "." })
+}
+
+// emission is a tree in the order in which it is written.
+type emission struct {
+	folders []*tar.Header        // parents first
+	files   map[int][]*layerFile // of each layer, by index
+}
+
+// emit puts the tree in order. It takes the tree apart.
+func (t *layerTree) emit() *emission {
+	e := &emission{files: map[int][]*layerFile{}}
+	if t.root.header != nil {
+		e.folders = append(e.folders, named(t.root.header, "./"))
+	}
+	e.walk(t.root, "")
+	for _, files := range e.files {
+		slices.SortFunc(files, func(a, b *layerFile) int { return a.index - b.index })
+	}
+	return e
+}
+
+func (e *emission) walk(n *treeNode, dir string) {
+	for _, name := range slices.Sorted(maps.Keys(n.children)) {
+		child := n.children[name]
+		full := dir + name
+		if child.children == nil {
+			f := child.file
+			if f.names = append(f.names, full); len(f.names) == 1 {
+				e.files[f.layer] = append(e.files[f.layer], f)
+			}
+			continue
+		}
+		h := child.header
+		if h == nil {
+			h = &tar.Header{Typeflag: tar.TypeDir, Mode: 0o755, ModTime: time.Unix(0, 0), Format: tar.FormatPAX}
+		}
+		e.folders = append(e.folders, named(h, full+"/"))
+		e.walk(child, full+"/")
+	}
+}
+
+func named(h *tar.Header, name string) *tar.Header {
+	h.Name = name
+	return h
+}
+
+// folderHeader and plainHeader keep of an entry what a file system keeps.
+func folderHeader(h *tar.Header) *tar.Header {
+	p := plainHeader(h)
+	p.Typeflag, p.Size, p.Linkname = tar.TypeDir, 0, ""
+	return p
+}
+
+func plainHeader(h *tar.Header) *tar.Header {
+	p := &tar.Header{
+		Typeflag: h.Typeflag, Name: h.Name, Linkname: h.Linkname, Size: h.Size, Mode: h.Mode & 0o7777, Uid: h.Uid, Gid: h.Gid,
+		ModTime: h.ModTime, Format: tar.FormatPAX,
+	}
+	if p.Typeflag == tar.TypeChar || p.Typeflag == tar.TypeBlock {
+		p.Devmajor, p.Devminor = h.Devmajor, h.Devminor
+	}
+	if p.Typeflag == tar.TypeGNUSparse || p.Typeflag == tar.TypeCont {
+		p.Typeflag = tar.TypeReg
+	}
+	for key, value := range h.PAXRecords {
+		if strings.HasPrefix(key, "SCHILY.") && value != "" && !strings.Contains(key, "=") {
+			if p.PAXRecords == nil {
+				p.PAXRecords = map[string]string{}
+			}
+			p.PAXRecords[key] = value
+		}
+	}
+	return p
+}
