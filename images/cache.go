@@ -253,10 +253,30 @@ func (c *cacheEntry) tempPrefix() string { return "tmp-" + c.key + "-" }
 func (c *cacheEntry) removeLeftovers() {
 	left, _ := filepath.Glob(filepath.Join(c.dir, c.tempPrefix()+"*"))
 	left = append(left, c.unreferenced()...)
+	partial, _ := filepath.Glob(filepath.Join(c.dir, "partial", "*"))
+	for _, dir := range partial {
+		if dir != c.partialDir() && olderThan(dir, partialAge) {
+			left = append(left, dir)
+		}
+	}
 	for _, l := range left {
 		if err := os.RemoveAll(l); err != nil {
 			c.log.Warn("remove what was left", "err", err)
 		}
+	}
+}
+
+// partialAge is for how long the parts of an image that never became whole are
+// kept.
+const partialAge = 7 * 24 * time.Hour
+
+// partialDir holds what was downloaded of the image until it is whole.
+func (c *cacheEntry) partialDir() string { return filepath.Join(c.dir, "partial", c.key) }
+
+// dropPartial removes what was downloaded.
+func (c *cacheEntry) dropPartial() {
+	if err := os.RemoveAll(c.partialDir()); err != nil {
+		c.log.Warn("remove what was downloaded", "err", err)
 	}
 }
 

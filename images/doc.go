@@ -5,8 +5,9 @@
 //     in lsub, once per version of lsub.
 //   - A [Source] gives the [Image] that a [Ref] names: [Debian] builds a root
 //     file system with mmdebstrap and keeps it in the cache, [OCI] flattens a
-//     container image of a registry into the cache, [Tarball] takes an archive
-//     or a saved container image from a file.
+//     container image of a registry into the cache, [HTTPS] downloads an archive
+//     of known sum, [Tarball] takes an archive or a saved container image from
+//     a file.
 //
 // An image is a tar archive of a root file system, known by the sha256 of its
 // uncompressed bytes. It holds no user account and no identity of a machine:

@@ -44,8 +44,9 @@ func (i *Image) Open(ctx context.Context) (io.ReadCloser, error) { return i.open
 
 // Ref names an image.
 type Ref struct {
-	Source  string // "debian", "oci", or "file" for a tar archive
-	Version string // the suite, the name in a registry, or the file's path
+	Source  string // "debian", "oci", "https", or "file" for a tar archive
+	Version string // the suite, the name in a registry, "//HOST/PATH", or the file's path
+	SHA256  string // of what "https" downloads, as small hexadecimal digits
 }
 
 // String returns the form that ParseRef reads.
@@ -55,11 +56,16 @@ func (r Ref) String() string { return r.Source + ":" + r.Version }
 func FileRef(path string) Ref { return Ref{Source: "file", Version: path} }
 
 // ParseRef reads an image's name: "debian" or "debian:SUITE", where the suite
-// is a code name or a number, or "oci:" and a container image's name. The error
-// carries a hint that lists the names.
+// is a code name or a number, or "oci:" and a container image's name. An address
+// takes more than a name: see URLRef. The error carries a hint that lists the
+// names.
 func ParseRef(name string) (Ref, error) {
 	if text, ok := strings.CutPrefix(name, "oci:"); ok {
 		return parseOCI(text)
+	}
+	if strings.Contains(name, "://") {
+		_, err := URLRef(name, "")
+		return Ref{}, err
 	}
 	source, version, tagged := strings.Cut(strings.ToLower(name), ":")
 	if source != "debian" {
@@ -103,6 +109,8 @@ func SourceOf(ref Ref, cacheDir string, log *slog.Logger) Source {
 		return &Tarball{CacheDir: cacheDir}
 	case "oci":
 		return &OCI{CacheDir: cacheDir, Log: log}
+	case "https":
+		return &HTTPS{CacheDir: cacheDir, Log: log}
 	}
 	return &Debian{CacheDir: cacheDir, Log: log}
 }

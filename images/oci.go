@@ -100,7 +100,6 @@ func (p *ociPull) pull(ctx context.Context) (*record, error) {
 	}
 	defer lock.Release()
 	p.removeLeftovers()
-	p.removePartial(time.Now().Add(-partialAge))
 	if p.reg, err = openRegistry(p.ref, p.src.backoff); err != nil {
 		return nil, err
 	}
@@ -140,28 +139,9 @@ func (p *ociPull) make(ctx context.Context, top v1.Descriptor, c *container) (*r
 	})
 	if err == nil || ctx.Err() == nil {
 		// They have done their work; or one of them is not what it should be.
-		if rmErr := os.RemoveAll(p.partialDir()); rmErr != nil {
-			p.log.Warn("remove downloaded layers", "err", rmErr)
-		}
+		p.dropPartial()
 	}
 	return rec, err
-}
-
-// partialAge is for how long the layers of a Pull that never ended are kept.
-const partialAge = 7 * 24 * time.Hour
-
-// partialDir holds an image's layers until all are there.
-func (p *ociPull) partialDir() string { return filepath.Join(p.dir, "partial", p.key) }
-
-// removePartial removes what pulls of any image began before then and nobody
-// went on with.
-func (p *ociPull) removePartial(then time.Time) {
-	dirs, _ := filepath.Glob(filepath.Join(p.dir, "partial", "*"))
-	for _, dir := range dirs {
-		if info, err := os.Stat(dir); err == nil && info.ModTime().Before(then) && dir != p.partialDir() {
-			os.RemoveAll(dir)
-		}
-	}
 }
 
 // download gets the layers that are not there yet.

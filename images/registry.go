@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -90,6 +92,15 @@ func unreachable(ctx context.Context, err error) bool {
 	var answer *transport.Error
 	if errors.As(err, &answer) {
 		return answer.StatusCode >= 500 || answer.StatusCode == http.StatusTooManyRequests
+	}
+	return ofNetwork(err)
+}
+
+// ofNetwork tells the network's errors from those of the host's disk, whose
+// error numbers look like the network's.
+func ofNetwork(err error) bool {
+	if errors.As(err, new(*fs.PathError)) || errors.As(err, new(*os.LinkError)) {
+		return false
 	}
 	return errors.As(err, new(net.Error)) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }

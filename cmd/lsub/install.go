@@ -25,7 +25,7 @@ func (a *app) installCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "install",
 		Usage:     "install a distro",
-		UsageText: "lsub install [--name NAME] [--user USER] [IMAGE]\nlsub install [--name NAME] [--user USER] --from-file FILE",
+		UsageText: "lsub install [--name NAME] [--user USER] [IMAGE]\nlsub install [--name NAME] [--user USER] --from-file FILE\nlsub install [--name NAME] [--user USER] --sha256 HEX https://HOST/PATH",
 		Description: "Images are " + strings.Join(images.Names(), ", ") + "; 'debian' is the newest stable one. " +
 			"oci:REGISTRY/REPOSITORY:TAG (or @sha256:DIGEST) is a container image, with the credentials of docker or podman. " +
 			"FILE is a root file system as a tar archive, plain or compressed with gzip, xz, zstd or bzip2; " +
@@ -34,10 +34,11 @@ func (a *app) installCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "name", Aliases: []string{"n"}, Usage: "call the distro `NAME`"},
 			&cli.StringFlag{Name: "from-file", Aliases: []string{"f"}, Usage: "install the archive `FILE`"},
+			&cli.StringFlag{Name: "sha256", Usage: "the archive at an https address has the sum `HEX`"},
 			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "make the account `USER`, and make it the default user; root for none"},
 		},
 		Action: func(c *cli.Context) error {
-			ref, err := imageRef(c.Args().Slice(), c.String("from-file"))
+			ref, err := imageRef(c.Args().Slice(), c.String("from-file"), c.String("sha256"))
 			if err != nil {
 				return err
 			}
@@ -57,8 +58,10 @@ func (a *app) installCommand() *cli.Command {
 	}
 }
 
-func imageRef(args []string, file string) (images.Ref, error) {
+func imageRef(args []string, file, sha256 string) (images.Ref, error) {
 	switch {
+	case sha256 != "" && (len(args) != 1 || file != "" || !strings.Contains(args[0], "://")):
+		return images.Ref{}, badUsage("lsub install", "--sha256 is for an https address")
 	case len(args) > 1:
 		return images.Ref{}, badUsage("lsub install", "install takes one image")
 	case len(args) == 1 && file != "":
@@ -66,6 +69,8 @@ func imageRef(args []string, file string) (images.Ref, error) {
 	case file != "":
 		path, err := filepath.Abs(file)
 		return images.FileRef(path), err
+	case len(args) == 1 && strings.Contains(args[0], "://"):
+		return images.URLRef(args[0], sha256)
 	case len(args) == 1:
 		return images.ParseRef(args[0])
 	}
