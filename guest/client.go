@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"connectrpc.com/connect"
 
@@ -96,7 +97,8 @@ func ErrorCode(err error) guestv1.ErrorCode {
 
 // ErrorMessage returns err as the protocol carries it.
 func ErrorMessage(err error) *guestv1.Error {
-	return &guestv1.Error{Code: ErrorCode(err), Message: err.Error(), Hint: hint.Of(err)}
+	// Names in a message may be any bytes; a message that is no UTF-8 would not go out at all.
+	return &guestv1.Error{Code: ErrorCode(err), Message: strings.ToValidUTF8(err.Error(), "\ufffd"), Hint: strings.ToValidUTF8(hint.Of(err), "\ufffd")}
 }
 
 func connectCode(err error) connect.Code {

@@ -21,26 +21,38 @@ const (
 	FrameSignal  FrameType = 3 // host → guest: one byte, a Linux signal number
 	FrameResize  FrameType = 4 // host → guest: rows and columns, 2 bytes each, big endian
 
-	FrameStdout FrameType = 16 // guest → host: bytes
-	FrameStderr FrameType = 17 // guest → host: bytes
-	FrameWindow FrameType = 18 // guest → host: 4 bytes big endian, how many more stdin bytes may come
-	FrameExit   FrameType = 19 // guest → host: an Exit; the last frame
-	FrameError  FrameType = 20 // guest → host: an Error; the last frame
-	FrameHello  FrameType = 21 // guest → host, on HelloPort: a Hello; the only frame
+	FrameStdout  FrameType = 16 // guest → host: bytes
+	FrameStderr  FrameType = 17 // guest → host: bytes
+	FrameWindow  FrameType = 18 // guest → host: 4 bytes big endian, how many more stdin bytes may come
+	FrameExit    FrameType = 19 // guest → host: an Exit; the last frame
+	FrameError   FrameType = 20 // guest → host: an Error; the last frame
+	FrameHello   FrameType = 21 // guest → host, on HelloPort: a Hello; the only frame
+	FrameStarted FrameType = 22 // guest → host: the command runs; before its output
 )
 
 const (
 	// HeaderSize is the size of a frame's header in bytes: the type, then the
 	// payload's length in 3 bytes, big endian.
 	HeaderSize = 4
-	// MaxPayload is the longest payload of a frame, in bytes. A longer one is
-	// a protocol error, found before anything is allocated for it.
+	// MaxPayload is the longest payload of a frame but a request, in bytes. A
+	// longer one is a protocol error, found before anything is allocated for it.
 	MaxPayload = 256 << 10
+	// MaxRequest is the longest payload of a request frame: as much as Linux
+	// takes of arguments and environment, and some more.
+	MaxRequest = 3 << 20
 	// StdinWindow is the most stdin bytes that may be on their way: the host
 	// sends no more until the guest has passed some on, so that a signal never
 	// waits behind input that nobody reads.
 	StdinWindow = 1 << 20
 )
+
+// maxPayload is the longest payload of a frame of a type.
+func maxPayload(t FrameType) int {
+	if t == FrameRequest {
+		return MaxRequest
+	}
+	return MaxPayload
+}
 
 // frameError is a stream that breaks the protocol.
 type frameError string
@@ -72,7 +84,7 @@ func (w *Writer) Send(t FrameType, payload []byte) error {
 // without a copy. It fills in the header.
 func (w *Writer) SendBuffer(t FrameType, b []byte) error {
 	n := len(b) - HeaderSize
-	if n > MaxPayload {
+	if n > maxPayload(t) {
 		return frameError(fmt.Sprintf("a frame of %d bytes is too long", n))
 	}
 	PutHeader(b, t, n)
@@ -111,8 +123,8 @@ func (r *Reader) Next() (FrameType, []byte, error) {
 	}
 	v := binary.BigEndian.Uint32(h[:])
 	t, n := FrameType(v>>24), int(v&0xffffff)
-	if n > MaxPayload {
-		return 0, nil, frameError(fmt.Sprintf("a frame of type %d announces %d bytes; at most %d are allowed", t, n, MaxPayload))
+	if limit := maxPayload(t); n > limit {
+		return 0, nil, frameError(fmt.Sprintf("a frame of type %d announces %d bytes; at most %d are allowed", t, n, limit))
 	}
 	if n > len(r.buf) {
 		r.buf = make([]byte, n)

@@ -19,7 +19,7 @@ import (
 // that does not take a request on is broken.
 const (
 	answerTimeout = 20 * time.Second  // until the first frame
-	startTimeout  = 150 * time.Second // until the command runs; a distro's start is bounded in the guest
+	startTimeout  = 180 * time.Second // until the command runs; a distro's start is bounded in the guest
 )
 
 // Size is a terminal's size in characters.
@@ -31,6 +31,9 @@ type Stdio struct {
 	Stdout, Stderr io.Writer   // nil discards
 	Signals        <-chan int  // Linux signal numbers to pass on
 	Resize         <-chan Size // new sizes of the terminal
+	// Started, where set, is called once when the command runs, before its
+	// output. Until then, only the end of the context has an effect on it.
+	Started func()
 }
 
 // Exit is how a command ended.
@@ -110,9 +113,14 @@ func receive(conn net.Conn, stdio Stdio, in *stdinPump) (Exit, error) {
 			}
 		}
 		if first {
-			conn.SetReadDeadline(time.Time{})
+			conn.SetReadDeadline(time.Now().Add(startTimeout))
 		}
 		switch t {
+		case FrameStarted:
+			conn.SetReadDeadline(time.Time{})
+			if stdio.Started != nil {
+				stdio.Started()
+			}
 		case FrameStdout:
 			err = writeAll(stdio.Stdout, p)
 		case FrameStderr:

@@ -38,10 +38,10 @@ type session struct {
 // command has a terminal, ours is in raw mode meanwhile.
 func (a *app) runSession(ctx context.Context, s session) (int, error) {
 	cmd := &guestv1.Exec{
-		Distro: guestDistro(s.distro), User: s.user, Cwd: s.cd, Tty: s.tty, Login: s.login,
+		Distro: guestDistro(s.distro), User: []byte(s.user), Cwd: []byte(s.cd), Tty: s.tty, Login: s.login,
 	}
-	if cmd.User == "" {
-		cmd.User = s.distro.User
+	if s.user == "" {
+		cmd.User = []byte(s.distro.User)
 	}
 	for _, arg := range s.argv {
 		cmd.Argv = append(cmd.Argv, []byte(arg))

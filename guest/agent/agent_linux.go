@@ -112,6 +112,7 @@ func (a *Agent) handle(conn net.Conn, r *guest.Reader, w *guest.Writer, req *gue
 	case *guestv1.StreamRequest_Exec:
 		return a.exec(ctx, k.Exec, in, controls, w)
 	case *guestv1.StreamRequest_ImportImage:
+		w.Send(guest.FrameStarted, nil)
 		return &guestv1.Exit{}, a.store.importImage(ctx, k.ImportImage.Id, in)
 	}
 	return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "the stream asks for nothing")

@@ -48,10 +48,10 @@ type distro struct {
 	init      string
 	startedAt time.Time
 	cgroup    *cgroup
-	entrance  *entrance
 	console   *console
 
 	mu       sync.Mutex
+	entrance *entrance // another one where the first hangs
 	stopping bool
 	sessions int
 	users    map[uint32]chan struct{} // user managers asked for; closed when up
@@ -107,6 +107,29 @@ func (d *distro) isStopping() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.stopping
+}
+
+// way returns the entrance, nil where there is none yet.
+func (d *distro) way() *entrance {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.entrance
+}
+
+// replaceEntrance gives the distro another entrance than one that hangs.
+func (d *distro) replaceEntrance(stuck *entrance) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.entrance != stuck || d.stopping {
+		return // somebody else did, or nobody needs one
+	}
+	e, err := enter(d.pid)
+	if err != nil {
+		d.a.log.Warn("no new entrance to a distro that hangs", "distro", d.spec.Name, "err", err)
+		return
+	}
+	stuck.close()
+	d.entrance = e
 }
 
 func (d *distro) state() *guestv1.DistroState {
@@ -168,8 +191,8 @@ func (d *distro) tidy(cmd *exec.Cmd) {
 		cmd.Process.Kill()
 		cmd.Wait()
 	}
-	if d.entrance != nil {
-		d.entrance.close()
+	if e := d.way(); e != nil {
+		e.close()
 	}
 	if d.console != nil {
 		d.console.close()
@@ -199,9 +222,13 @@ func (d *distro) boot() (cmd *exec.Cmd, err error) {
 	if d.init, err = awaitSetUp(status); err != nil {
 		return cmd, d.withConsole(err)
 	}
-	if d.entrance, err = enter(d.pid); err != nil {
+	e, err := enter(d.pid)
+	if err != nil {
 		return cmd, err
 	}
+	d.mu.Lock()
+	d.entrance = e
+	d.mu.Unlock()
 	if d.init == initSystemd {
 		if err := d.awaitReady(); err != nil {
 			return cmd, d.withConsole(err)

@@ -316,6 +316,7 @@ func writeUnits() error {
 // that lost their parent, and passes signals on to all. It ends when it is
 // killed, and its namespaces with it.
 func tinyInit() {
+	os.WriteFile("/proc/self/comm", []byte("lsub-init"), 0)
 	sigs := make(chan os.Signal, 16)
 	signal.Notify(sigs, unix.SIGCHLD, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
 	for s := range sigs {

@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"runtime"
 
@@ -11,7 +13,7 @@ import (
 // starts is in the distro, and paths that it opens are the distro's.
 type entrance struct {
 	calls chan func()
-	ended chan struct{}
+	quit  chan struct{} // closed when no call may come any more
 }
 
 // enter puts a new thread into the namespaces of a distro's PID 1.
@@ -21,18 +23,16 @@ func enter(pid int) (*entrance, error) {
 		return nil, fmt.Errorf("enter the distro: %w", err)
 	}
 	defer unix.Close(pidfd)
-	e := &entrance{calls: make(chan func()), ended: make(chan struct{})}
+	e := &entrance{calls: make(chan func()), quit: make(chan struct{})}
 	entered := make(chan error)
 	go e.serve(pidfd, entered)
 	if err := <-entered; err != nil {
-		<-e.ended
 		return nil, fmt.Errorf("enter the distro: %w", err)
 	}
 	return e, nil
 }
 
 func (e *entrance) serve(pidfd int, entered chan<- error) {
-	defer close(e.ended)
 	// Never unlocked: the thread, which belongs to the distro now, ends with
 	// this goroutine. New threads of the runtime do not come from locked ones.
 	runtime.LockOSThread()
@@ -44,30 +44,54 @@ func (e *entrance) serve(pidfd int, entered chan<- error) {
 	if err != nil {
 		return
 	}
-	for f := range e.calls {
-		f()
+	for {
+		select {
+		case f := <-e.calls:
+			f()
+		case <-e.quit:
+			return
+		}
 	}
 }
 
-// do runs f on the thread, and waits for it. It returns false, without having
-// run f, when the entrance is closed.
-func (e *entrance) do(f func()) bool {
-	done := make(chan struct{})
+// errLeft says that a distro is on its way out.
+var errLeft = errors.New("the distro is stopping")
+
+// call runs f on the entrance and returns what f returns. What f does there may
+// hang in the distro's hands (a file system that does not answer, a pipe in the
+// place of a file): when ctx is done first, call returns, and hands what f returns
+// later to drop. Other calls wait behind f meanwhile.
+func call[T any](ctx context.Context, e *entrance, f func() (T, error), drop func(T)) (T, error) {
+	type result struct {
+		v   T
+		err error
+	}
+	var none T
+	done := make(chan result, 1)
+	run := func() {
+		v, err := f()
+		done <- result{v, err}
+	}
 	select {
-	case e.calls <- func() { defer close(done); f() }:
-		<-done
-		return true
-	case <-e.ended:
-		return false
+	case e.calls <- run:
+	case <-e.quit:
+		return none, errLeft
+	case <-ctx.Done():
+		return none, context.Cause(ctx)
+	}
+	select {
+	case r := <-done:
+		return r.v, r.err
+	case <-ctx.Done():
+		go func() {
+			if r := <-done; r.err == nil {
+				drop(r.v)
+			}
+		}()
+		return none, context.Cause(ctx)
 	}
 }
 
-// close ends the thread, which holds the distro's mounts. No do may follow that
-// has not been begun.
-func (e *entrance) close() {
-	select {
-	case e.calls <- func() { runtime.Goexit() }:
-		<-e.ended
-	case <-e.ended:
-	}
-}
+// close lets the thread, which holds the distro's mounts, end. It does not wait
+// for a call that hangs.
+func (e *entrance) close() { close(e.quit) }

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -35,6 +38,7 @@ func (a *Agent) exec(ctx context.Context, cmd *guestv1.Exec, in *inbox, controls
 	}
 	d.count(1)
 	defer d.count(-1)
+	w.Send(guest.FrameStarted, nil)
 	p.resize(before.rows, before.cols)
 	p.signal(before.signal) // one that came just as the command began
 	return p.serve(ctx, in, controls, w)
@@ -86,40 +90,80 @@ type process struct {
 	tty    *os.File // master of the terminal, or nil
 }
 
+// forkTimeout is how long a distro may take over a command's start: looking up
+// the user, the program and the folder, and the fork.
+const forkTimeout = 30 * time.Second
+
+var errStuck = errors.New("the distro does not answer")
+
 // spawn starts a command in the distro.
 func (d *distro) spawn(ctx context.Context, cmd *guestv1.Exec) (*process, error) {
-	var (
-		p   *process
-		who *account
-		err error
-	)
-	gone := guest.Errorf(guestv1.ErrorCode_ERROR_CODE_START_FAILED, "", "distro %s is stopping", d.spec.Name)
-	if !d.entrance.do(func() { who, err = d.account(cmd.User) }) {
-		return nil, gone
-	}
+	who, err := onEntrance(ctx, d, func() (*account, error) { return d.account(string(cmd.User)) }, func(*account) {})
 	if err != nil {
 		return nil, err
 	}
 	if wantsManager(who, cmd) {
 		d.awaitUserManager(ctx, who)
 	}
-	if !d.entrance.do(func() { p, err = d.fork(cmd, who) }) {
-		return nil, gone
+	return onEntrance(ctx, d, func() (*process, error) { return d.fork(cmd, who) }, (*process).abandon)
+}
+
+// onEntrance is [call] with a time limit, after which the distro gets a new
+// entrance: the old one may hang for ever.
+func onEntrance[T any](ctx context.Context, d *distro, f func() (T, error), drop func(T)) (T, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, forkTimeout, errStuck)
+	defer cancel()
+	e := d.way()
+	v, err := call(ctx, e, f, drop)
+	switch {
+	case errors.Is(err, errStuck):
+		d.replaceEntrance(e)
+		return v, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_START_FAILED, "a file system in it may hang; 'lsub stop "+d.spec.Name+"' ends the distro",
+			"distro %s does not answer within %s", d.spec.Name, forkTimeout)
+	case errors.Is(err, errLeft) && d.way() != e:
+		return onEntrance(ctx, d, f, drop) // there is a new one
+	case errors.Is(err, errLeft):
+		return v, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_START_FAILED, "", "distro %s is stopping", d.spec.Name)
 	}
-	return p, err
+	return v, err
+}
+
+// abandon ends a command that nobody waits for any more.
+func (p *process) abandon() {
+	p.proc.Kill()
+	p.proc.Wait()
+	p.close()
 }
 
 // account looks the user up. It runs on the entrance.
 func (d *distro) account(user string) (*account, error) {
-	passwd, err := os.ReadFile("/etc/passwd")
+	passwd, err := readSmall("/etc/passwd")
 	if err != nil && !os.IsNotExist(err) {
 		return nil, err
 	}
-	group, err := os.ReadFile("/etc/group")
+	group, err := readSmall("/etc/group")
 	if err != nil && !os.IsNotExist(err) {
 		return nil, err
 	}
 	return findAccount(passwd, group, user)
+}
+
+// readSmall reads a file of the distro's that has a few lines. The distro may
+// have put anything in its place: nothing but a regular file is read, and no
+// more than 4 MiB.
+func readSmall(name string) ([]byte, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	const most = 4 << 20
+	if info, err := f.Stat(); err != nil {
+		return nil, err
+	} else if !info.Mode().IsRegular() || info.Size() > most {
+		return nil, fmt.Errorf("%s is no small regular file", name)
+	}
+	return io.ReadAll(io.LimitReader(f, most))
 }
 
 // fork starts the command as the user. It runs on the entrance.
@@ -129,7 +173,7 @@ func (d *distro) fork(cmd *guestv1.Exec, who *account) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := workingFolder(cmd.Cwd, who)
+	dir, err := workingFolder(string(cmd.Cwd), who)
 	if err != nil {
 		return nil, err
 	}
@@ -237,7 +281,7 @@ func environment(who *account, cmd *guestv1.Exec) []string {
 			env = append(env, "DBUS_SESSION_BUS_ADDRESS=unix:path="+run+"/bus")
 		}
 	}
-	if b, err := os.ReadFile("/etc/environment"); err == nil {
+	if b, err := readSmall("/etc/environment"); err == nil {
 		for line := range strings.Lines(string(b)) {
 			line = strings.TrimPrefix(strings.TrimSpace(line), "export ")
 			if k, v, ok := strings.Cut(line, "="); ok && k != "" && k[0] != '#' {
@@ -309,7 +353,7 @@ func command(cmd *guestv1.Exec, who *account, env []string) (argv []string, file
 			return argv, p, nil
 		}
 	}
-	return nil, "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND, "", "command not found: %s", file)
+	return nil, "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND, "", "command not found: %s", shown(file))
 }
 
 // workingFolder resolves the folder that a command starts in. It runs on the
@@ -330,24 +374,33 @@ func workingFolder(cwd string, who *account) (string, error) {
 		dir = path.Join(who.home, rest)
 	}
 	if !path.IsAbs(dir) || !isDir(dir) {
-		return "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_FOLDER, "", "no folder %s in the distro", cwd)
+		return "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_FOLDER, "give an absolute path, or one that begins with ~/", "no folder %q in the distro", cwd)
 	}
 	return dir, nil
+}
+
+// shown is a name as an error shows it: in quotes where it would not read as a
+// name.
+func shown(name string) string {
+	if q := strconv.Quote(name); q != `"`+name+`"` || strings.ContainsRune(name, ' ') {
+		return q
+	}
+	return name
 }
 
 // startError says why a program could not be started.
 func startError(err error, file, dir string) error {
 	switch {
 	case errors.Is(err, unix.ENOENT) && !exists(file):
-		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND, "", "command not found: %s", file)
+		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND, "", "command not found: %s", shown(file))
 	case errors.Is(err, unix.ENOENT):
-		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE, "", "run %s: its interpreter is missing", file)
+		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE, "", "run %s: its interpreter is missing", shown(file))
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.ENOEXEC), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
 		var errno unix.Errno
 		errors.As(err, &errno)
-		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE, "", "run %s in %s: %v", file, dir, errno)
+		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE, "", "run %s in %s: %v", shown(file), shown(dir), errno)
 	case errors.Is(err, unix.E2BIG):
-		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "run %s: its arguments are too long", file)
+		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "run %s: its arguments are too long", shown(file))
 	}
 	return err
 }

@@ -48,13 +48,9 @@ func (d *distro) awaitUserManager(ctx context.Context, who *account) {
 func (d *distro) startUserManager(who *account) {
 	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
 	defer cancel()
-	var p *process
-	var err error
-	cmd := &guestv1.Exec{Cwd: "/", Argv: [][]byte{[]byte("systemctl"), []byte("start"), fmt.Appendf(nil, "user@%d.service", who.uid)}}
+	cmd := &guestv1.Exec{Cwd: []byte("/"), Argv: [][]byte{[]byte("systemctl"), []byte("start"), fmt.Appendf(nil, "user@%d.service", who.uid)}}
 	root := &account{name: "root", home: "/root", shell: "/bin/sh"}
-	if !d.entrance.do(func() { p, err = d.fork(cmd, root) }) {
-		return
-	}
+	p, err := onEntrance(ctx, d, func() (*process, error) { return d.fork(cmd, root) }, (*process).abandon)
 	if err == nil {
 		p.stdin.Close()
 		stop := context.AfterFunc(ctx, func() { p.proc.Kill() })

@@ -24,7 +24,6 @@ const hangUpDelay = 150 * time.Millisecond
 func (p *process) serve(ctx context.Context, in *inbox, controls <-chan controlFrame, w *guest.Writer) (*guestv1.Exit, error) {
 	defer p.close()
 	hangUp := context.AfterFunc(ctx, func() { p.signal(int(unix.SIGHUP)) })
-	defer hangUp()
 	go p.feed(in)
 	ended := make(chan struct{})
 	var outputs, passing sync.WaitGroup
@@ -35,6 +34,7 @@ func (p *process) serve(ctx context.Context, in *inbox, controls <-chan controlF
 	passing.Go(func() { p.obey(controls, ended) })
 
 	st, err := p.proc.Wait()
+	hangUp() // the process id is free from here on
 	close(ended)
 	passing.Wait()
 	if p.tty != nil {
@@ -120,19 +120,22 @@ func copyFrames(w *guest.Writer, t guest.FrameType, f *os.File) {
 	}
 }
 
-// drain sends what a pipe still holds, without waiting for more.
+// drain sends what a pipe holds now, without waiting for more: a background
+// process may write on for ever.
 func drain(w *guest.Writer, t guest.FrameType, f *os.File) {
 	rc, err := f.SyscallConn()
 	if err != nil {
 		return
 	}
 	f.SetReadDeadline(time.Time{})
+	left := 0
+	rc.Control(func(fd uintptr) { left, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
 	buf := make([]byte, guest.HeaderSize+64<<10)
-	for {
+	for left > 0 {
 		var n int
 		var rerr error
 		rc.Read(func(fd uintptr) bool {
-			n, rerr = unix.Read(int(fd), buf[guest.HeaderSize:])
+			n, rerr = unix.Read(int(fd), buf[guest.HeaderSize:guest.HeaderSize+min(left, 64<<10)])
 			return true
 		})
 		if errors.Is(rerr, unix.EINTR) {
@@ -141,5 +144,6 @@ func drain(w *guest.Writer, t guest.FrameType, f *os.File) {
 		if n <= 0 || w.SendBuffer(t, buf[:guest.HeaderSize+n]) != nil {
 			return
 		}
+		left -= n
 	}
 }

@@ -33,15 +33,9 @@ func watchDeath(pid int) (*death, error) {
 	go func() {
 		// A pidfd is readable when its process has ended; Read's callback says
 		// "not yet" until the poller reports that.
-		first := true
 		err := rc.Read(func(fd uintptr) bool {
-			if first {
-				first = false
-				p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-				n, _ := unix.Poll(p, 0)
-				return n > 0
-			}
-			return true
+			n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+			return n > 0
 		})
 		if err == nil {
 			close(c)

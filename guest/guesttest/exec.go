@@ -35,7 +35,7 @@ func (g *Guest) exec(m *guestv1.Exec, s *stream) (*guestv1.Exit, error) {
 		return nil, err
 	}
 	defer g.disk.leave(m.Distro.GetId())
-	p := &process{g: g, s: s, tty: m.Tty, user: m.User, trapped: make(chan struct{}), done: make(chan struct{}), trap: make(chan int, 16)}
+	p := &process{g: g, s: s, tty: m.Tty, user: string(m.User), trapped: make(chan struct{}), done: make(chan struct{}), trap: make(chan int, 16)}
 	if p.user == "" {
 		p.user = "root"
 	}
@@ -46,7 +46,7 @@ func (g *Guest) exec(m *guestv1.Exec, s *stream) (*guestv1.Exit, error) {
 	if p.user == "root" {
 		home = "/root"
 	}
-	if p.cwd = m.Cwd; p.cwd == "" || p.cwd == "~" {
+	if p.cwd = string(m.Cwd); p.cwd == "" || p.cwd == "~" {
 		p.cwd = home
 	}
 	if !slices.Contains([]string{"/", "/tmp", home}, path.Clean(p.cwd)) {
@@ -68,6 +68,7 @@ func (g *Guest) exec(m *guestv1.Exec, s *stream) (*guestv1.Exit, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.w.Send(guest.FrameStarted, nil)
 	return p.run(run), nil
 }
 

@@ -46,6 +46,7 @@ func (g *Guest) importImage(m *guestv1.ImportImage, s *stream) (*guestv1.Exit, e
 		return &guestv1.Exit{}, nil
 	}
 	s.grant(guest.StdinWindow)
+	s.w.Send(guest.FrameStarted, nil)
 	go s.pump()
 	digest := sha256.New()
 	n, err := io.Copy(digest, &s.stdin)

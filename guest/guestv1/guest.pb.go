@@ -1227,8 +1227,8 @@ type Exec struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Distro        *Distro                `protobuf:"bytes,1,opt,name=distro,proto3" json:"distro,omitempty"`
 	Argv          [][]byte               `protobuf:"bytes,2,rep,name=argv,proto3" json:"argv,omitempty"` // kept byte for byte; empty: the user's login shell
-	User          string                 `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"` // name or uid; "" means root
-	Cwd           string                 `protobuf:"bytes,4,opt,name=cwd,proto3" json:"cwd,omitempty"`   // absolute, or ~ for the home folder, which "" means too
+	User          []byte                 `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"` // name or uid; "" means root
+	Cwd           []byte                 `protobuf:"bytes,4,opt,name=cwd,proto3" json:"cwd,omitempty"`   // absolute, or ~ for the home folder, which "" means too
 	Env           [][]byte               `protobuf:"bytes,5,rep,name=env,proto3" json:"env,omitempty"`   // NAME=VALUE, over the user's own
 	Tty           bool                   `protobuf:"varint,6,opt,name=tty,proto3" json:"tty,omitempty"`
 	Rows          uint32                 `protobuf:"varint,7,opt,name=rows,proto3" json:"rows,omitempty"`
@@ -1282,18 +1282,18 @@ func (x *Exec) GetArgv() [][]byte {
 	return nil
 }
 
-func (x *Exec) GetUser() string {
+func (x *Exec) GetUser() []byte {
 	if x != nil {
 		return x.User
 	}
-	return ""
+	return nil
 }
 
-func (x *Exec) GetCwd() string {
+func (x *Exec) GetCwd() []byte {
 	if x != nil {
 		return x.Cwd
 	}
-	return ""
+	return nil
 }
 
 func (x *Exec) GetEnv() [][]byte {
@@ -1644,8 +1644,8 @@ const file_guest_proto_rawDesc = "" +
 	"\x04Exec\x12-\n" +
 	"\x06distro\x18\x01 \x01(\v2\x15.lsub.guest.v1.DistroR\x06distro\x12\x12\n" +
 	"\x04argv\x18\x02 \x03(\fR\x04argv\x12\x12\n" +
-	"\x04user\x18\x03 \x01(\tR\x04user\x12\x10\n" +
-	"\x03cwd\x18\x04 \x01(\tR\x03cwd\x12\x10\n" +
+	"\x04user\x18\x03 \x01(\fR\x04user\x12\x10\n" +
+	"\x03cwd\x18\x04 \x01(\fR\x03cwd\x12\x10\n" +
 	"\x03env\x18\x05 \x03(\fR\x03env\x12\x10\n" +
 	"\x03tty\x18\x06 \x01(\bR\x03tty\x12\x12\n" +
 	"\x04rows\x18\a \x01(\rR\x04rows\x12\x12\n" +
