@@ -60,6 +60,27 @@ func TestExec(t *testing.T) {
 		h.fails(t, 125, []string{"nosuchuser"}, "exec", "-u", "nosuchuser", "debian", "--", "true")
 		h.fails(t, 125, []string{"/no/such/folder"}, "exec", "--cd", "/no/such/folder", "debian", "--", "true")
 	})
+	t.Run("odd names and long lists", func(t *testing.T) {
+		h.fails(t, 127, []string{`command not found: "./x\xff"`}, "exec", "debian", "--", "./x\xff")
+		h.fails(t, 125, []string{`no folder "/\xff"`, "lsub: hint: "}, "exec", "--cd", "/\xff", "debian", "--", "true")
+		many := []string{"exec", "debian", "--", "sh", "-c", "echo $#", "sh"}
+		for range 1800 {
+			many = append(many, strings.Repeat("a", 1000))
+		}
+		if out := h.ok(t, many...); out != "1800" {
+			t.Errorf("1800 arguments arrive as %s", out)
+		}
+	})
+	// What a distro puts in the place of its files does not hold commands up.
+	t.Run("hostile files", func(t *testing.T) {
+		for _, file := range []string{"mkfifo /etc/environment", "ln -s /dev/zero /etc/environment"} {
+			h.sh(t, "debian", "rm -f /etc/environment; "+file)
+			if out := h.ok(t, "exec", "debian", "--", "echo", "fine"); out != "fine" {
+				t.Errorf("%s: %s", file, out)
+			}
+		}
+		h.sh(t, "debian", "rm /etc/environment")
+	})
 	t.Run("many at once", func(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 12 {
