@@ -223,10 +223,16 @@ func TestDebianStops(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A killed process may stay as a zombie until the system's init sees to it.
-	stat, err := os.ReadFile("/proc/" + strings.TrimSpace(string(pid)) + "/stat")
-	if err == nil && !strings.Contains(string(stat), ") Z ") {
-		t.Errorf("still running: %s", stat)
+	// A killed process takes a moment to end, and may stay as a zombie until the
+	// system's init sees to it.
+	for until := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		stat, err := os.ReadFile("/proc/" + strings.TrimSpace(string(pid)) + "/stat")
+		if err != nil || strings.Contains(string(stat), ") Z ") {
+			return
+		}
+		if time.Now().After(until) {
+			t.Fatalf("still running: %s", stat)
+		}
 	}
 }
 

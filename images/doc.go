@@ -8,6 +8,8 @@
 //     container image of a registry into the cache, [HTTPS] downloads an archive
 //     of known sum, [Tarball] takes an archive or a saved container image from
 //     a file.
+//   - A [Catalogue] lists what servers offer, as names for addresses and sums:
+//     [WSLCatalogue] reads WSL's manifests, [Simplestreams] an image server's.
 //
 // An image is a tar archive of a root file system, known by the sha256 of its
 // uncompressed bytes. It holds no user account and no identity of a machine:
