@@ -161,7 +161,7 @@ func (p *ociPull) download(ctx context.Context, c *container) ([]layer, error) {
 		file := filepath.Join(p.partialDir(), "sha256-"+l.Digest.Hex)
 		done := step.Done
 		if info, err := os.Stat(file); err != nil || info.Size() != l.Size {
-			if err := p.downloadLayer(ctx, l, file, &step); err != nil {
+			if err := p.tryLayer(ctx, l, file, &step); err != nil {
 				return nil, fmt.Errorf("layer %d of %d: %w", i+1, len(c.layers), err)
 			}
 		}
@@ -173,6 +173,18 @@ func (p *ociPull) download(ctx context.Context, c *container) ([]layer, error) {
 		})
 	}
 	return layers, nil
+}
+
+// tryLayer gets one layer, in more attempts than one where the connection
+// breaks.
+func (p *ociPull) tryLayer(ctx context.Context, l v1.Descriptor, file string, step *Step) error {
+	for attempt := 1; ; attempt++ {
+		err := p.downloadLayer(ctx, l, file, step)
+		if err == nil || attempt == attempts || !ofNetwork(err) || !unreachable(ctx, err) {
+			return err
+		}
+		p.log.Debug("the download of a layer stopped", "layer", l.Digest.String(), "err", err)
+	}
 }
 
 // downloadLayer gets one layer, which appears under its name when it is whole
