@@ -256,6 +256,10 @@ func (m *Machine) kill() error {
 	if rec == nil {
 		return errSilent()
 	}
+	if !isSupervisor(rec.PID, m.cfg.Supervisor) {
+		return hint.New(fmt.Errorf("the supervisor does not answer, and process %d is none", rec.PID),
+			"see 'lsub logs', and end the process that holds "+m.path("supervisor.lock"))
+	}
 	p, err := os.FindProcess(rec.PID)
 	if err == nil {
 		err = p.Kill()

@@ -75,7 +75,8 @@ type Machine struct {
 	dir string // of the profile
 }
 
-// Open makes sure that the profile's folders exist and belong to the user.
+// Open returns the machine of a profile. It makes no folder: what is asked of
+// a profile that was never used leaves no trace.
 func Open(cfg Config) (*Machine, error) {
 	if err := CheckName("profile", cfg.Profile); err != nil {
 		return nil, err
@@ -95,11 +96,15 @@ func Open(cfg Config) (*Machine, error) {
 	if cfg.Patience == 0 {
 		cfg.Patience = answerTimeout
 	}
-	m := &Machine{cfg: cfg, dir: filepath.Join(cfg.Paths.Home, "profiles", cfg.Profile)}
+	return &Machine{cfg: cfg, dir: filepath.Join(cfg.Paths.Home, "profiles", cfg.Profile)}, nil
+}
+
+// makeDir makes the profile's folder where it is missing.
+func (m *Machine) makeDir() error {
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the folder of profile %s: %w", cfg.Profile, err)
+		return fmt.Errorf("make the folder of profile %s: %w", m.cfg.Profile, err)
 	}
-	return m, nil
+	return nil
 }
 
 // Profile is the name of the profile.

@@ -22,7 +22,8 @@ type record struct {
 	Socket  string    `json:"socket"`
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended,omitzero"`
-	Clean   bool      `json:"clean,omitempty"` // the VM was shut down
+	Clean   bool      `json:"clean,omitempty"`  // the VM was shut down
+	Forced  bool      `json:"forced,omitempty"` // by cutting its power
 	Reason  string    `json:"reason,omitempty"`
 }
 

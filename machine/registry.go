@@ -72,6 +72,9 @@ func (m *Machine) readRegistry() (*Registry, bool, error) {
 func (m *Machine) Update(ctx context.Context, change func(*Registry) error) error {
 	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
+	if err := m.makeDir(); err != nil {
+		return err
+	}
 	l, err := lock(ctx, m.path("registry.lock"))
 	if err != nil {
 		return err

@@ -24,6 +24,9 @@ func openTest(t *testing.T) (*Machine, *bytes.Buffer) {
 		Paths:  Paths{Home: t.TempDir(), Runtime: shortDir(t), Cache: t.TempDir()},
 		Logger: slog.New(slog.NewTextHandler(&logged, nil)),
 	})
+	if err == nil {
+		err = m.makeDir()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

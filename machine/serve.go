@@ -162,7 +162,7 @@ func (s *supervisor) isStopping() bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.stopping
+	return s.gone || s.asked > 0
 }
 
 // refuse answers what cannot be carried to the guest.
@@ -221,11 +221,18 @@ func (v service) Shutdown(ctx context.Context, req *connect.Request[guestv1.Shut
 	return connect.NewResponse(&guestv1.ShutdownResponse{}), nil
 }
 
+// answered tells whether err is the guest's own, not of a connection to it.
+func answered(err error) bool {
+	var remote *guest.Error
+	return errors.As(err, &remote)
+}
+
 // shutdown returns when the VM is gone. Where the guest does not do what it
 // is asked, the VM runs on.
 func (s *supervisor) shutdown(ctx context.Context, force bool) (err error) {
 	s.mu.Lock()
-	s.stopping, s.asked = true, true
+	s.asked++
+	s.forced = s.forced || force
 	s.mu.Unlock()
 	if force {
 		return s.vm.Close()
@@ -233,7 +240,7 @@ func (s *supervisor) shutdown(ctx context.Context, force bool) (err error) {
 	defer func() {
 		if err != nil {
 			s.mu.Lock()
-			s.stopping, s.asked = false, false
+			s.asked-- // another may still be about it
 			s.mu.Unlock()
 			err = hint.New(fmt.Errorf("the VM does not shut down: %w", err), "'lsub shutdown --force' cuts its power")
 		}
@@ -244,20 +251,28 @@ func (s *supervisor) shutdown(ctx context.Context, force bool) (err error) {
 	call, cancel := context.WithTimeout(ctx, poweroffTimeout)
 	defer cancel()
 	_, err = guest.NewClient(s.vm, s.Version).Poweroff(call, connect.NewRequest(&guestv1.PoweroffRequest{}))
-	if err != nil {
+	if err != nil && (call.Err() != nil || answered(err)) {
 		select {
-		case <-s.vmGone: // it went before its answer came
+		case <-s.vmGone:
 			return nil
 		default:
 			return err
 		}
 	}
-	off, cancel := context.WithTimeout(ctx, offTimeout)
+	// Where it has hung up, it is going, maybe because another has cut its power.
+	wait := offTimeout
+	if err != nil {
+		wait = endFor
+	}
+	off, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	select {
 	case <-s.vmGone:
 		return nil
 	case <-off.Done():
+		if err != nil {
+			return err
+		}
 		return errors.New("the guest has agreed, but the VM still runs")
 	}
 }

@@ -32,6 +32,9 @@ const (
 func (m *Machine) Start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, errSilent())
 	defer cancel()
+	if err := m.makeDir(); err != nil {
+		return err
+	}
 	l, err := tryLock(m.path("start.lock"))
 	if errors.Is(err, errLocked) {
 		m.cfg.Progress("waiting for another command that starts the VM")

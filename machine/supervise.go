@@ -72,9 +72,10 @@ type supervisor struct {
 	vmErr  error
 	closed chan struct{} // closed when the record of the end is written
 
-	mu       sync.Mutex
-	stopping bool
-	asked    bool // somebody asked for the end of the VM
+	mu     sync.Mutex
+	gone   bool // the VM has ended, or never came up
+	asked  int  // how many have asked for the end of the VM, and were not refused
+	forced bool // its power was cut
 
 	tunnels tunnels
 }
@@ -84,6 +85,9 @@ type supervisor struct {
 // the VM down. Where a supervisor of the profile runs already, there is nothing to do.
 func Supervise(ctx context.Context, cfg Supervision) error {
 	m, err := Open(cfg.Config)
+	if err == nil {
+		err = m.makeDir()
+	}
 	if err != nil {
 		cfg.Reporter.finish(err)
 		return err
@@ -200,8 +204,9 @@ func (s *supervisor) supervise(ctx context.Context) error {
 // end records how the VM ended.
 func (s *supervisor) end(err error) {
 	s.mu.Lock()
-	s.stopping = true
-	asked := s.asked
+	s.gone = true
+	asked := s.asked > 0
+	s.rec.Forced = s.forced
 	s.mu.Unlock()
 	s.rec.Ended = time.Now().UTC()
 	s.rec.Clean = err == nil || asked || s.err != nil // a start that failed was reported

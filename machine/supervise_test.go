@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -299,16 +300,18 @@ func TestEnds(t *testing.T) {
 		end  func(*testing.T, *supervised)
 		want string // of the note
 		err  bool   // of Supervise
+		why  string // that a command is told which runs
 	}{
-		"told to end": {end: func(_ *testing.T, s *supervised) { s.stop() }},
+		"told to end": {end: func(_ *testing.T, s *supervised) { s.stop() }, why: "the VM was shut down"},
 		"forced": {end: func(t *testing.T, s *supervised) {
 			if err := s.m.Shutdown(t.Context(), true); err != nil {
 				t.Error(err)
 			}
-		}},
+		}, why: "the VM was shut down by force"},
 		"died": {
 			end:  func(_ *testing.T, s *supervised) { s.fake.VMs()[0].Die(errors.New("QEMU crashed")) },
 			want: "the last VM ended by itself: vm lsub-default: QEMU crashed; starting afresh", err: true,
+			why: "the VM died: vm lsub-default: QEMU crashed",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -317,7 +320,11 @@ func TestEnds(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			dialed := time.Now()
 			c.end(t, s)
+			if why := m.Ended(t.Context(), dialed); why == nil || why.Error() != c.why {
+				t.Errorf("Ended = %v, want %q", why, c.why)
+			}
 			if err := <-s.ended; (err != nil) != c.err {
 				t.Errorf("Supervise = %v", err)
 			}
@@ -328,6 +335,9 @@ func TestEnds(t *testing.T) {
 			}
 			if got := strings.Join(notes, "|"); got != c.want {
 				t.Errorf("note %q, want %q", got, c.want)
+			}
+			if why := m.Ended(t.Context(), dialed); why != nil {
+				t.Errorf("Ended = %v, but the record is of a later VM", why)
 			}
 		})
 	}
@@ -352,6 +362,9 @@ func TestKilledSupervisor(t *testing.T) {
 	if _, err := m.Status(t.Context()); !errors.Is(err, ErrNotRunning) {
 		t.Errorf("Status = %v", err)
 	}
+	if err := m.Ended(t.Context(), time.Now()); err == nil || !strings.Contains(err.Error(), "was killed") {
+		t.Errorf("Ended = %v", err)
+	}
 	if err := m.kill(); err != nil { // process 1 is not the supervisor any more
 		t.Error(err)
 	}
@@ -362,6 +375,62 @@ func TestKilledSupervisor(t *testing.T) {
 	}
 	if len(notes) != 1 || !strings.Contains(notes[0], "the supervisor (process 1) was killed") {
 		t.Errorf("notes %q", notes)
+	}
+}
+
+// TestKillStranger has a record that names a process which is no supervisor's.
+func TestKillStranger(t *testing.T) {
+	m, _ := openTest(t)
+	m.cfg.Supervisor = []string{"/usr/bin/lsub", "supervise"}
+	l, err := tryLock(m.path("supervisor.lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.unlock()
+	if err := m.writeRecord(&record{Lsub: "1.0", PID: os.Getpid()}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.kill(); err == nil || hint.Of(err) == "" { // else the test ends here
+		t.Errorf("kill = %v", err)
+	}
+}
+
+func TestRunsSupervisor(t *testing.T) {
+	ours := []string{"/usr/bin/lsub", "--profile=a", "--log-level=INFO", "supervise", "--home=/h", "--runtime=/r"}
+	for line, want := range map[string]bool{
+		"/usr/bin/lsub --profile=a --log-level=DEBUG supervise --home=/h --runtime=/other --ready-fd=3": true,
+		"/old/lsub --profile=a supervise --home=/h":                                                     true,
+		"/usr/bin/lsub --profile=b supervise --home=/h":                                                 false,
+		"/usr/bin/lsub --profile=a supervise --home=/i":                                                 false,
+		"/usr/bin/vi --profile=a supervise --home=/h":                                                   false,
+		"": false,
+	} {
+		if got := runsSupervisor(strings.Fields(line), ours); got != want {
+			t.Errorf("%q: %v, want %v", line, got, want)
+		}
+	}
+}
+
+// TestShutdownAtOnce has several shut a VM down, one by force.
+func TestShutdownAtOnce(t *testing.T) {
+	for range 5 {
+		m, _ := openTest(t)
+		s, err := supervise(t, m, guesttest.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked := make(chan error)
+		for i := range 4 {
+			go func() { asked <- m.Shutdown(t.Context(), i == 2) }()
+		}
+		for range 4 {
+			if err := <-asked; err != nil && !errors.Is(err, ErrNotRunning) {
+				t.Errorf("Shutdown = %v", err)
+			}
+		}
+		if err := <-s.ended; err != nil {
+			t.Errorf("Supervise = %v", err)
+		}
 	}
 }
 

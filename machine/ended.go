@@ -1,0 +1,60 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/lsub/lsub/hint"
+)
+
+const (
+	// brokenFor is how long a supervisor may take to notice that its VM is gone.
+	brokenFor = time.Second
+	// endFor is how long a supervisor that ends may take to record why.
+	endFor = 5 * time.Second
+)
+
+// Ended says why the VM is gone that was dialed at a moment, and whose
+// connections have just broken. It is nil where that cannot be told: the VM
+// runs on, or the next one does already.
+func (m *Machine) Ended(ctx context.Context, dialed time.Time) error {
+	for begin := time.Now(); ; {
+		l, err := tryLock(m.path("supervisor.lock"))
+		if err == nil {
+			l.unlock()
+		}
+		rec := m.readRecord() // after the lock: its last holder has written it
+		switch {
+		case rec == nil || rec.Started.After(dialed):
+			return nil
+		case !rec.Ended.IsZero() || err == nil:
+			return rec.end()
+		}
+		waited := time.Since(begin)
+		if waited > endFor {
+			return nil
+		}
+		if st, err := m.Status(ctx); err == nil && !st.Stopping && waited > brokenFor || ctx.Err() != nil {
+			return nil
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// end says how the VM of a record ended, to whom it ended under their hands.
+func (r *record) end() error {
+	const again = "the next command starts the VM afresh"
+	switch {
+	case r.Ended.IsZero():
+		return hint.New(errors.New("the supervisor was killed, and its VM with it"), again)
+	case r.Forced:
+		return hint.New(errors.New("the VM was shut down by force"), again)
+	case r.Clean:
+		return hint.New(errors.New("the VM was shut down"), again)
+	}
+	return hint.New(errors.New("the VM died: "+r.Reason), "see 'lsub logs'; "+again)
+}
