@@ -43,6 +43,7 @@ type backend struct {
 // app is one run of lsub.
 type app struct {
 	backend
+	args           []string // as they were typed
 	stdin          *os.File
 	stdout, stderr io.Writer
 	signals        *signals
@@ -67,10 +68,8 @@ func run(args []string, b backend) int {
 	a.log = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: a.level}))
 	a.status = newStatusLine(os.Stderr)
 	root := a.root()
-	args, err := arrange(root, args)
-	if err == nil {
-		err = root.RunContext(ctx, args)
-	}
+	a.args = args
+	err := root.RunContext(ctx, arrange(root, args))
 	a.status.clear()
 	if err == nil {
 		return a.code
@@ -81,6 +80,11 @@ func run(args []string, b backend) int {
 	}
 	a.printError(err)
 	return exitCode(err)
+}
+
+func init() {
+	usual := cli.FlagStringer
+	cli.FlagStringer = func(f cli.Flag) string { return strings.Replace(usual(f), " (default: false)", "", 1) }
 }
 
 // root is the command line.
@@ -95,7 +99,7 @@ func (a *app) root() *cli.App {
 		HideVersion: true, HideHelpCommand: true,
 		DisableSliceFlagSeparator: true,
 		ExitErrHandler:            func(*cli.Context, error) {}, // run prints and chooses the status
-		OnUsageError:              usageError,
+		OnUsageError:              a.usageError,
 		CommandNotFound:           nil,
 		Before:                    a.open,
 		Action:                    a.shell,
@@ -115,7 +119,7 @@ func (a *app) root() *cli.App {
 		},
 	}
 	for _, c := range root.Commands {
-		c.OnUsageError = usageError
+		c.OnUsageError = a.usageError
 		c.HideHelpCommand = true
 	}
 	return root
@@ -181,8 +185,16 @@ type usage struct{ error }
 
 func (u usage) Unwrap() error { return u.error }
 
-func usageError(c *cli.Context, err error, _ bool) error {
-	text := strings.Replace(err.Error(), "flag provided but not defined: ", "unknown flag ", 1)
+func (a *app) usageError(c *cli.Context, err error, _ bool) error {
+	text := err.Error()
+	if flag, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
+		text = "unknown flag -" + flag
+		for _, arg := range a.args { // as it was typed
+			if typed, _, _ := strings.Cut(arg, "="); typed == "--"+flag {
+				text = "unknown flag --" + flag
+			}
+		}
+	}
 	name := "lsub"
 	if c.Command != nil && c.Command.Name != "" && c.Command.Name != "lsub" {
 		name += " " + c.Command.Name

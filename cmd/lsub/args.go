@@ -11,35 +11,36 @@ import (
 //
 // One that does not start with a command of lsub's own is for the login shell,
 // so it gets the name of the command that stands for that: "lsub -- list" runs
-// the distro's list, and flags of the guest's command stay its own. For the
-// other commands, flags may follow arguments.
-func arrange(root *cli.App, args []string) ([]string, error) {
-	shellFlag := ""
+// the distro's list, and flags of the guest's command stay its own. With a flag
+// of the login shell's, every word is the distro's: "lsub -d other list". For
+// lsub's commands, flags may follow arguments.
+func arrange(root *cli.App, args []string) []string {
+	forShell := false
 	for i := 1; i < len(args); i++ {
 		arg := args[i]
 		if arg == "--" {
-			return slices.Concat(args[:i], []string{shellName, "--"}, args[i+1:]), nil
+			return slices.Concat(args[:i], []string{shellName, "--"}, args[i+1:])
 		}
 		if !isFlag(arg) {
+			if arg == "help" && !forShell {
+				return slices.Concat(args[:i], args[i+1:min(i+2, len(args))], []string{"--help"})
+			}
 			c := root.Command(arg)
-			if c == nil {
-				return slices.Concat(args[:i], []string{shellName, "--"}, args[i:]), nil
+			if c == nil || forShell {
+				return slices.Concat(args[:i], []string{shellName, "--"}, args[i:])
 			}
-			if shellFlag != "" {
-				return nil, badUsage("lsub", "%s is for the login shell; 'lsub %s' has flags of its own", shellFlag, arg)
-			}
-			return append(slices.Clone(args[:i+1]), flagsFirst(c, args[i+1:])...), nil
+			return append(slices.Clone(args[:i+1]), flagsFirst(c, args[i+1:])...)
 		}
 		name, takesValue := flagNamed(root.Flags, arg)
 		switch name {
 		case "distro", "user", "cd":
-			shellFlag = arg
+			forShell = true
 		}
 		if takesValue {
 			i++
 		}
 	}
-	return args, nil
+	return args
 }
 
 // flagsFirst puts the flags of a command before its arguments, and gives them
@@ -61,6 +62,11 @@ func flagsFirst(c *cli.Command, args []string) []string {
 			continue
 		}
 		name, takesValue := flagNamed(c.Flags, arg)
+		if apart := shortFlags(c.Flags, arg); name == "" && apart != nil {
+			args = slices.Concat(args[:i], apart, args[i+1:])
+			i--
+			continue
+		}
 		if name != "" {
 			_, value, hasValue := strings.Cut(arg, "=")
 			if arg = "--" + name; hasValue {
@@ -80,6 +86,24 @@ func flagsFirst(c *cli.Command, args []string) []string {
 }
 
 func isFlag(arg string) bool { return strings.HasPrefix(arg, "-") && arg != "-" }
+
+// shortFlags takes "-qv" apart: "-q", "-v". It returns nil where that is not
+// what arg is.
+func shortFlags(flags []cli.Flag, arg string) []string {
+	if len(arg) < 3 || arg[1] == '-' {
+		return nil
+	}
+	var apart []string
+	for i, letter := range arg[1:] {
+		one := "-" + string(letter)
+		name, takesValue := flagNamed(flags, one)
+		if name == "" || takesValue && i+len(one) < len(arg) {
+			return nil
+		}
+		apart = append(apart, one)
+	}
+	return apart
+}
 
 // flagNamed returns the long name of the flag that arg gives, "" for an unknown
 // one, and whether its value is the argument after it.

@@ -29,15 +29,20 @@ func TestArrange(t *testing.T) {
 		"-":                              "@shell -- -",
 		"--log-level debug -u a -- -- b": "--log-level debug -u a @shell -- -- b",
 		"--version":                      "--version",
-		"-d x list":                      "error",
-		"--cd=/ exec d ls":               "error",
+		"-d x list":                      "-d x @shell -- list",
+		"-d x ls -q":                     "-d x @shell -- ls -q",
+		"--cd=/ exec d ls":               "--cd=/ @shell -- exec d ls",
+		"-u a help":                      "-u a @shell -- help",
+		"ls /":                           "@shell -- ls /",
+		"help":                           "--help",
+		"--profile x help list":          "--profile x list --help",
+		"list -qv":                       "list --quiet --verbose",
+		"list -qx":                       "list -qx",
+		"exec -tu ada d ls -qv":          "exec --tty --user ada -- d ls -qv",
+		"exec -ut d ls":                  "exec -ut -- d ls",
 	} {
-		got, err := arrange((&app{}).root(), append([]string{"lsub"}, strings.Fields(line)...))
-		text := "error"
-		if err == nil {
-			text = strings.Join(got[1:], " ")
-		}
-		if text != want {
+		got := arrange((&app{}).root(), append([]string{"lsub"}, strings.Fields(line)...))
+		if text := strings.Join(got[1:], " "); text != want {
 			t.Errorf("%q: %q, want %q", line, text, want)
 		}
 	}

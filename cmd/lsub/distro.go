@@ -125,7 +125,7 @@ func (a *app) unregisterCommand() *cli.Command {
 				if !a.onTerminal() {
 					return hint.New(fmt.Errorf("%s would be deleted with all its files", d.Name), "give --yes where nobody can be asked")
 				}
-				if ok, err := a.confirm(fmt.Sprintf("Delete %s with all its files?", d.Name)); err != nil || !ok {
+				if ok, err := a.confirm(c.Context, fmt.Sprintf("Delete %s with all its files?", d.Name)); err != nil || !ok {
 					a.code = 1
 					return err
 				}

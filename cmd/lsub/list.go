@@ -33,7 +33,7 @@ type listedDistro struct {
 
 func (a *app) listCommand() *cli.Command {
 	return &cli.Command{
-		Name: "list", Aliases: []string{"ls"}, Usage: "list the distros", UsageText: "lsub list [--running] [-q | -v | --json]",
+		Name: "list", Usage: "list the distros", UsageText: "lsub list [--running] [-q | -v | --json]",
 		Description: "A star marks the default distro.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "running", Usage: "only those that run"},
@@ -65,7 +65,8 @@ func (a *app) listCommand() *cli.Command {
 				}
 				return nil
 			case len(reg.Distros) == 0:
-				a.note("hint", "nothing is installed yet; 'lsub install debian' installs a distro")
+				a.note("note", "no distro is installed")
+				a.note("hint", "'lsub install debian' installs one")
 				return nil
 			}
 			return table(a.stdout, listRows(distros, c.Bool("verbose")))

@@ -13,13 +13,17 @@ import (
 	"golang.org/x/term"
 )
 
+// soon is how long work may take before a status line tells of it.
+const soon = 300 * time.Millisecond
+
 // statusLine is a line on a terminal that says what is being done, and goes
 // away when it is done. Where stderr is no terminal, it is silent.
 type statusLine struct {
 	mu    sync.Mutex
 	w     io.Writer // nil where it is silent
 	shown bool
-	raw   bool // the terminal is in raw mode
+	raw   bool        // the terminal is in raw mode
+	soon  *time.Timer // shows what [statusLine.setSoon] was given
 }
 
 func newStatusLine(f *os.File) *statusLine {
@@ -32,15 +36,49 @@ func newStatusLine(f *os.File) *statusLine {
 func (s *statusLine) set(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.forget()
+	s.show(text)
+}
+
+// setSoon shows text in a moment, unless the line is set or cleared before.
+// Where something is shown, it takes its place at once.
+func (s *statusLine) setSoon(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forget()
+	if s.shown {
+		s.show(text)
+		return
+	}
+	var t *time.Timer
+	t = time.AfterFunc(soon, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.soon == t {
+			s.show(text)
+		}
+	})
+	s.soon = t
+}
+
+func (s *statusLine) show(text string) {
 	if s.w != nil && !s.raw {
 		fmt.Fprintf(s.w, "\r\x1b[K%s…", text)
 		s.shown = true
 	}
 }
 
+func (s *statusLine) forget() {
+	if s.soon != nil {
+		s.soon.Stop()
+		s.soon = nil
+	}
+}
+
 func (s *statusLine) clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.forget()
 	if s.shown {
 		fmt.Fprint(s.w, "\r\x1b[K")
 		s.shown = false

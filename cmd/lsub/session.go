@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -52,11 +53,15 @@ func (a *app) runSession(ctx context.Context, s session) (int, error) {
 	for _, e := range s.env {
 		cmd.Env = append(cmd.Env, []byte(e))
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	lsub := ctx
+	ctx, cancel := context.WithCancelCause(lsub)
+	defer cancel(nil)
 	passed := make(chan int, 16)
 	stdio := guest.Stdio{Stdin: a.stdin, Stdout: a.stdout, Stderr: a.stderr, Signals: passed}
-	d := &sessionDialer{Dialer: a.machine}
+	d := &sessionDialer{Dialer: a.machine, opened: func() {
+		a.status.setSoon("starting " + s.distro.Name)
+		a.signals.hold()
+	}}
 	if s.tty {
 		resize, size, stop := a.watchSize()
 		defer stop()
@@ -65,14 +70,16 @@ func (a *app) runSession(ctx context.Context, s session) (int, error) {
 	}
 	restore := func() {}
 	defer func() { restore() }()
-	d.opened = func() error { // the VM is up: from here on, the terminal is the command's
+	stdio.Started = func() { // from here on, signals and the terminal are the command's
 		a.status.clear()
 		a.signals.passTo(passed)
-		var err error
-		if s.tty {
-			restore, err = a.rawTerminal()
+		if !s.tty {
+			return
 		}
-		return err
+		var err error
+		if restore, err = a.rawTerminal(); err != nil {
+			cancel(fmt.Errorf("the terminal's raw mode: %w", err))
+		}
 	}
 	defer a.signals.passTo(nil)
 	watched := make(chan struct{})
@@ -81,19 +88,37 @@ func (a *app) runSession(ctx context.Context, s session) (int, error) {
 		a.warnWhenPaused(ctx)
 	}()
 	exit, err := guest.NewClient(d, a.version).Exec(ctx, cmd, stdio)
-	cancel()
+	cause := context.Cause(ctx)
+	cancel(nil)
 	<-watched
 	restore()
-	if err != nil {
-		return 0, err
+	switch {
+	case err == nil:
+		return exit.Status(), nil
+	case cause != nil:
+		return 0, cause
 	}
-	return exit.Status(), nil
+	return 0, a.whyBroken(lsub, err, d.at)
+}
+
+// whyBroken returns the reason of a broken stream where the VM's end is one,
+// else err.
+func (a *app) whyBroken(ctx context.Context, err error, dialed time.Time) error {
+	var remote *guest.Error
+	if dialed.IsZero() || errors.As(err, &remote) {
+		return err
+	}
+	if why := a.machine.Ended(ctx, dialed); why != nil {
+		return why
+	}
+	return err
 }
 
 // sessionDialer tells when the stream to the guest is open.
 type sessionDialer struct {
 	guest.Dialer
-	opened func() error
+	opened func()
+	at     time.Time
 }
 
 func (d *sessionDialer) Dial(ctx context.Context, port uint32) (net.Conn, error) {
@@ -101,10 +126,8 @@ func (d *sessionDialer) Dial(ctx context.Context, port uint32) (net.Conn, error)
 	if err != nil {
 		return nil, err
 	}
-	if err := d.opened(); err != nil {
-		conn.Close()
-		return nil, err
-	}
+	d.at = time.Now()
+	d.opened()
 	return conn, nil
 }
 
@@ -187,22 +210,41 @@ func guestDistro(d machine.Distro) *guestv1.Distro {
 	return &guestv1.Distro{Id: d.ID, Name: strings.ToLower(d.Name)}
 }
 
-// confirm asks a question on the terminal.
-func (a *app) confirm(question string) (bool, error) {
+// confirm asks a question on the terminal, until ctx is done.
+func (a *app) confirm(ctx context.Context, question string) (bool, error) {
 	a.status.clear()
 	io.WriteString(a.stderr, question+" [y/N] ")
-	// One byte at a time: what follows the line is not ours.
+	type line struct {
+		text string
+		err  error
+	}
+	answered := make(chan line, 1)
+	go func() { // stays behind where nobody answers: nothing ends a read of a terminal
+		text, err := readLine(a.stdin)
+		answered <- line{text, err}
+	}()
+	select {
+	case l := <-answered:
+		answer := strings.ToLower(strings.TrimSpace(l.text))
+		return answer == "y" || answer == "yes", l.err
+	case <-ctx.Done():
+		io.WriteString(a.stderr, "\n")
+		return false, ctx.Err()
+	}
+}
+
+// readLine reads one byte at a time: what follows the line is not ours.
+func readLine(r io.Reader) (string, error) {
 	var line []byte
 	for b := make([]byte, 1); ; {
-		n, err := a.stdin.Read(b)
-		if n == 0 || b[0] == '\n' {
-			if err != nil && !errors.Is(err, io.EOF) {
-				return false, err
-			}
-			break
+		n, err := r.Read(b)
+		if n > 0 && b[0] != '\n' {
+			line = append(line, b[0])
+			continue
 		}
-		line = append(line, b[0])
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		return string(line), err
 	}
-	answer := strings.ToLower(strings.TrimSpace(string(line)))
-	return answer == "y" || answer == "yes", nil
 }

@@ -6,6 +6,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // signals decides what SIGINT and the like do: they interrupt lsub, or while a
@@ -17,6 +18,7 @@ type signals struct {
 
 	mu      sync.Mutex
 	forward chan<- int // nil while they interrupt
+	held    bool       // nobody knows yet which of both
 	number  int        // of the signal that interrupted
 	repeats int        // of interrupts that were passed on
 }
@@ -24,6 +26,9 @@ type signals struct {
 // maxRepeats is how often an interrupt is passed on before it cuts the command
 // off: it may be one that ignores it, or a VM that does not listen.
 const maxRepeats = 5
+
+// holdFor is how long the word that a command runs may be under way.
+const holdFor = 100 * time.Millisecond
 
 // catchSignals returns a context that ends when lsub is interrupted.
 func catchSignals(ctx context.Context) (context.Context, *signals) {
@@ -38,7 +43,15 @@ func (s *signals) run() {
 	defer close(s.ended)
 	for sig := range s.caught {
 		n, ok := sig.(syscall.Signal)
-		if ok {
+		if !ok {
+			continue
+		}
+		s.mu.Lock()
+		held := s.held
+		s.mu.Unlock()
+		if held {
+			time.AfterFunc(holdFor, func() { s.handle(int(n)) })
+		} else {
 			s.handle(int(n))
 		}
 	}
@@ -67,7 +80,15 @@ func (s *signals) handle(n int) {
 func (s *signals) passTo(ch chan<- int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.forward, s.repeats = ch, 0
+	s.forward, s.repeats, s.held = ch, 0, false
+}
+
+// hold has signals wait a moment before they interrupt: the command may run
+// already, and only the word of it be under way.
+func (s *signals) hold() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = true
 }
 
 // code is the exit status where a signal interrupted lsub, or 0.

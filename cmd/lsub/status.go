@@ -70,17 +70,19 @@ func (a *app) vmStatus(ctx context.Context) (*vmStatus, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := &vmStatus{
+	off := &vmStatus{
 		Profile: a.machine.Profile(), State: "off", Distros: len(reg.Distros),
 		DataDisk: a.machine.DataDisk(), HostBytes: a.machine.DiskUsage(),
 	}
 	res, err := a.machine.Status(ctx)
 	if errors.Is(err, machine.ErrNotRunning) {
-		return st, nil
+		return off, nil
 	}
 	if err != nil {
 		return nil, err
 	}
+	up := *off
+	st := &up
 	started := time.Unix(0, res.StartedAtNs).UTC()
 	st.Driver, st.PID, st.Version, st.Started, st.Paused = res.Driver, res.Pid, res.Version, &started, res.Paused
 	st.Socket = a.machine.Socket()
@@ -99,6 +101,9 @@ func (a *app) vmStatus(ctx context.Context) (*vmStatus, error) {
 	}
 	if st.State == "running" && res.Version == a.version {
 		info, err := a.info(ctx)
+		if errors.Is(err, machine.ErrNotRunning) { // it went off meanwhile
+			return off, nil
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -173,7 +173,7 @@ func TestTerminalDies(t *testing.T) {
 	x := openTerminal(t, testHome(t))
 	x.expect("$ ")
 	x.write("panic\r")
-	x.expect("lsub: error: the connection to the VM broke: the VM or its supervisor ended\r\n")
+	x.expect("lsub: error: the VM died: vm lsub-default: the guest crashed\r\n")
 	x.exits(125)
 }
 
@@ -183,6 +183,11 @@ func TestTerminalAsks(t *testing.T) {
 	x.expect("Delete debian with all its files? [y/N] ")
 	x.write("\r")
 	x.exits(1)
+	x = openTerminal(t, env, "unregister", "debian")
+	x.expect("[y/N] ")
+	x.write("\x03") // Ctrl-C
+	x.expect("lsub: error: interrupted")
+	x.exits(130)
 	x = openTerminal(t, env, "list", "-q")
 	x.expect("debian\r\n")
 	x.exits(0)

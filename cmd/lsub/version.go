@@ -18,8 +18,13 @@ type versionInfo struct {
 func (a *app) versionCommand() *cli.Command {
 	return &cli.Command{
 		Name: "version", Usage: "print the version", UsageText: "lsub version [--json]",
-		Flags:  []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print JSON"}},
-		Action: func(c *cli.Context) error { return a.printVersion(c.Bool("json")) },
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print JSON"}},
+		Action: func(c *cli.Context) error {
+			if c.NArg() > 0 {
+				return badUsage("lsub version", "version takes no arguments")
+			}
+			return a.printVersion(c.Bool("json"))
+		},
 	}
 }
 
