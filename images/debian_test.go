@@ -198,7 +198,7 @@ func TestDebianWithoutTools(t *testing.T) {
 // TestDebianStops also wants what mmdebstrap started, and what it left running
 // when it ended, to be gone.
 func TestDebianStops(t *testing.T) {
-	fakeBootstrap(t, `(trap "" INT; sleep 60; :) >/dev/null 2>&1 & echo $! >"$RUNS.pid"; echo started >&2; sleep 60`)
+	fakeBootstrap(t, `(trap "" INT; sleep 60; :) >/dev/null 2>&1 & echo $! >"$RUNS.pid"; echo started >&2; exec sleep 60`)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	pidFile := os.Getenv("RUNS") + ".pid"
