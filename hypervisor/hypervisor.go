@@ -68,6 +68,13 @@ type Paused interface {
 	Paused() error
 }
 
+// Described is implemented by a VM that knows more of what runs it than its
+// driver's name.
+type Described interface {
+	// Description says it in a few words, as in "QEMU 7.2.22 with KVM".
+	Description() string
+}
+
 // Framing says how Ethernet frames follow each other on a connection.
 type Framing int
 

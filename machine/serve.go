@@ -189,8 +189,13 @@ func (v service) Status(context.Context, *connect.Request[guestv1.StatusRequest]
 	}
 	select {
 	case <-s.ready:
-		if err := s.paused(); s.err == nil && err != nil {
-			res.Paused = err.Error()
+		if s.err == nil {
+			if err := s.paused(); err != nil {
+				res.Paused = err.Error()
+			}
+			if d, ok := s.vm.(hypervisor.Described); ok {
+				res.Driver += ": " + d.Description()
+			}
 		}
 		res.Boot = s.trace.steps
 	default:

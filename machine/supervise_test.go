@@ -149,6 +149,35 @@ func TestSupervise(t *testing.T) {
 	}
 }
 
+// describedVM knows more of itself.
+type describedVM struct{ hypervisor.VM }
+
+func (describedVM) Description() string { return "all in the mind" }
+
+func TestDescribed(t *testing.T) {
+	m, _ := openTest(t)
+	vm, err := (&hvtest.Fake{}).Start(t.Context(), hypervisor.Config{
+		Name: "x", Dir: t.TempDir(), Kernel: os.Args[0], CPUs: 1, Memory: hypervisor.MinMemory, Console: filepath.Join(t.TempDir(), "console"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer vm.Close()
+	s := &supervisor{
+		Supervision: Supervision{Config: m.cfg, Driver: &hvtest.Fake{}}, m: m,
+		vm: describedVM{vm}, ready: make(chan struct{}), vmGone: make(chan struct{}),
+	}
+	for _, want := range []string{"fake", "fake: all in the mind"} {
+		res, err := s.service().Status(t.Context(), nil)
+		if err != nil || res.Msg.Driver != want {
+			t.Errorf("driver %q, %v; want %q", res.Msg.Driver, err, want)
+		}
+		if want == "fake" {
+			close(s.ready)
+		}
+	}
+}
+
 func TestReconcile(t *testing.T) {
 	m, _ := openTest(t)
 	s, err := supervise(t, m, guesttest.Options{})

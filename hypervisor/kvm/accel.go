@@ -40,17 +40,17 @@ func kvmUnusable(f accelFacts) error {
 	switch {
 	case errors.Is(f.kvmErr, fs.ErrNotExist):
 		return hint.New(fmt.Errorf("KVM cannot be used: %w", f.kvmErr),
-			"switch on virtualization in the firmware, load the module kvm_intel or kvm_amd, or use software emulation (accel: tcg)")
+			"switch on virtualization in the firmware, load the module kvm_intel or kvm_amd, or use software emulation (LSUB_ACCEL=tcg)")
 	case errors.Is(f.kvmErr, fs.ErrPermission):
 		return hint.New(fmt.Errorf("KVM cannot be used: %w", f.kvmErr),
-			"join the group that may use it ('sudo usermod -aG kvm $USER', then log in again), or use software emulation (accel: tcg)")
+			"join the group that may use it ('sudo usermod -aG kvm $USER', then log in again), or use software emulation (LSUB_ACCEL=tcg)")
 	case f.kvmErr != nil:
 		return fmt.Errorf("KVM cannot be used: %w", f.kvmErr)
 	}
 	// On arm64 the kernel makes /dev/kvm only where the CPU can.
 	if f.arch == "amd64" && !hasCPUFlag(f.cpuinfo, "vmx", "svm") {
 		return hint.New(errors.New("KVM cannot be used: this CPU shows neither vmx nor svm"),
-			"switch on virtualization in the firmware, or nested virtualization if this is a VM itself, or use software emulation (accel: tcg)")
+			"switch on virtualization in the firmware, or nested virtualization if this is a VM itself, or use software emulation (LSUB_ACCEL=tcg)")
 	}
 	return nil
 }

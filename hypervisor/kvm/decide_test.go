@@ -41,6 +41,21 @@ func TestParseVersion(t *testing.T) {
 	}
 }
 
+func TestDescribe(t *testing.T) {
+	for accel, want := range map[Accel]string{AccelKVM: "QEMU 7.2.22 with KVM", AccelTCG: "QEMU 7.2.22, software emulation"} {
+		if got := describe(version{7, 2, 22}, accel); got != want {
+			t.Errorf("%s: %q, want %q", accel, got, want)
+		}
+	}
+}
+
+func TestUnknownAccel(t *testing.T) {
+	err := (&Options{Accel: "foo"}).validate()
+	if err == nil || err.Error() != `unknown accelerator "foo"` || hint.Of(err) != "LSUB_ACCEL is auto, kvm or tcg" {
+		t.Errorf("%v (hint: %s)", err, hint.Of(err))
+	}
+}
+
 func TestChooseAccel(t *testing.T) {
 	const can, cannot = "processor\t: 0\nflags\t\t: fpu vmx sse\n", "processor\t: 0\nflags\t\t: fpu vmxnet sse\nbugs\t: svm\n"
 	missing := &fs.PathError{Op: "open", Path: "/dev/kvm", Err: fs.ErrNotExist}

@@ -14,9 +14,10 @@ import (
 )
 
 var (
-	_ hypervisor.Driver = (*Driver)(nil)
-	_ hypervisor.VM     = (*vm)(nil)
-	_ hypervisor.Paused = (*vm)(nil)
+	_ hypervisor.Driver    = (*Driver)(nil)
+	_ hypervisor.VM        = (*vm)(nil)
+	_ hypervisor.Paused    = (*vm)(nil)
+	_ hypervisor.Described = (*vm)(nil)
 )
 
 // slowWarning is logged when auto finds no hardware virtualization.
@@ -163,6 +164,7 @@ func (l *launch) inherit(f *os.File) int {
 // nothing is left.
 func (l *launch) run(ctx context.Context, want VSock) (_ *vm, err error) {
 	v := newVM(l.cfg, l.log)
+	v.accel = l.facts.accel
 	defer func() {
 		for _, f := range l.files {
 			f.Close()

@@ -42,7 +42,7 @@ func explain(stderr string) error {
 	}
 	switch {
 	case has("Cannot allocate memory"):
-		err = hint.New(fmt.Errorf("not enough memory: %w", err), "give the VM less memory, or close other programs")
+		err = hint.New(fmt.Errorf("not enough memory: %w", err), "give the VM less memory (LSUB_MEMORY, in MiB), or close other programs")
 	case has("Failed to get", "lock"):
 		err = hint.New(fmt.Errorf("a disk is in use: %w", err), "another VM or program has the disk open; stop it first")
 	case has("KVM", "Permission denied"):

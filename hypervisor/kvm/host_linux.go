@@ -45,6 +45,11 @@ func findQEMU(want string) (string, error) {
 	}
 	found, err := exec.LookPath(want)
 	if err != nil {
+		if e := new(exec.Error); errors.Is(err, exec.ErrNotFound) {
+			err = fmt.Errorf("no %s in $PATH", want)
+		} else if errors.As(err, &e) {
+			err = e.Err // it names the program
+		}
 		return "", hint.New(fmt.Errorf("QEMU is missing: %w", err), "install it with 'sudo apt install "+pkg+"', or your system's package of the same kind")
 	}
 	return found, nil

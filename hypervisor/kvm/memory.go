@@ -37,13 +37,13 @@ func checkMemory(size int64, f memoryFacts) (warn string, err error) {
 	switch {
 	case size > f.total:
 		_, err = fail("the VM wants %s, this machine has %s with its swap", mib(size), mib(f.total))
-		return "", hint.New(err, "give the VM less memory")
+		return "", hint.New(err, "give the VM less memory (LSUB_MEMORY, in MiB)")
 	case f.limit != 0 && size > f.limit:
 		_, err = fail("the VM wants %s, this session's control group may use %s", mib(size), mib(f.limit))
-		return "", hint.New(err, "give the VM less memory, or raise the control group's memory.max")
+		return "", hint.New(err, "give the VM less memory (LSUB_MEMORY, in MiB), or raise the control group's memory.max")
 	case f.address != 0 && size+qemuMemory > f.address:
 		_, err = fail("the VM wants %s, but a process may map %s (ulimit -v)", mib(size), mib(f.address))
-		return "", hint.New(err, "give the VM less memory, or raise the limit with 'ulimit -v unlimited'")
+		return "", hint.New(err, "give the VM less memory (LSUB_MEMORY, in MiB), or raise the limit with 'ulimit -v unlimited'")
 	case f.available < min(size, bootMemory)+qemuMemory/2:
 		_, err = fail("%s are free, too little for a VM to boot", mib(f.available))
 		return "", hint.New(err, "close other programs, or stop other VMs")

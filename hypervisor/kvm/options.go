@@ -18,6 +18,8 @@ package kvm
 import (
 	"fmt"
 	"log/slog"
+
+	"github.com/lsub/lsub/hint"
 )
 
 // Accel says what runs the guest's instructions.
@@ -55,12 +57,12 @@ func (o *Options) validate() error {
 	switch o.Accel {
 	case "", AccelAuto, AccelKVM, AccelTCG:
 	default:
-		return fmt.Errorf("accelerator %q is unknown; there are auto, kvm and tcg", o.Accel)
+		return hint.New(fmt.Errorf("unknown accelerator %q", o.Accel), "LSUB_ACCEL is auto, kvm or tcg")
 	}
 	switch o.VSock {
 	case "", VSockAuto, VSockKernel, VSockUser:
 	default:
-		return fmt.Errorf("vsock backend %q is unknown; there are auto, kernel and user", o.VSock)
+		return fmt.Errorf("unknown vsock backend %q; there are auto, kernel and user", o.VSock)
 	}
 	return nil
 }

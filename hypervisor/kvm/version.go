@@ -16,6 +16,14 @@ var minVersion = version{7, 2, 0}
 
 func (v version) String() string { return fmt.Sprintf("%d.%d.%d", v.major, v.minor, v.micro) }
 
+// describe says what runs a VM.
+func describe(qemu version, accel Accel) string {
+	if accel == AccelKVM {
+		return fmt.Sprintf("QEMU %v with KVM", qemu)
+	}
+	return fmt.Sprintf("QEMU %v, software emulation", qemu)
+}
+
 func (v version) less(w version) bool {
 	if v.major != w.major {
 		return v.major < w.major

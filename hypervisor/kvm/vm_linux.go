@@ -21,6 +21,7 @@ const quitTimeout = 3 * time.Second
 type vm struct {
 	cfg   *hypervisor.Config
 	log   *slog.Logger
+	accel Accel
 	vsock vsockBackend
 	nic   net.Conn // our end of the network card; nil for none
 	qemu  *process
@@ -159,6 +160,9 @@ func (v *vm) serveNIC() {
 	case <-v.alive.Done():
 	}
 }
+
+// Description names QEMU's version and what runs the guest's instructions.
+func (v *vm) Description() string { return describe(v.mon.qemu, v.accel) }
 
 // onEvent handles QEMU's events, one after the other. It does not block.
 func (v *vm) onEvent(e qmp.Event) {
