@@ -3,12 +3,15 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/lsub/lsub/hint"
 )
 
 // followEvery is how often "logs -f" looks for more. What writes the files is
@@ -26,51 +29,125 @@ func (a *app) logsCommand() *cli.Command {
 			if c.NArg() > 0 {
 				return a.journal(c)
 			}
-			var last io.ReadCloser
-			for _, log := range []struct{ title, path string }{
-				{"supervisor", a.machine.SupervisorLog()}, {"console", a.machine.ConsoleLog()},
-			} {
-				f, err := os.Open(log.path)
-				if errors.Is(err, fs.ErrNotExist) {
-					continue
-				}
-				if err != nil {
-					return err
-				}
-				defer f.Close()
-				io.WriteString(a.stdout, "==> "+log.title+": "+log.path+"\n")
-				if _, err := io.Copy(a.stdout, f); err != nil {
-					return err
-				}
-				last = f
+			logs := []*logFile{
+				{title: "supervisor", path: a.machine.SupervisorLog()}, {title: "console", path: a.machine.ConsoleLog()},
 			}
-			switch {
-			case last == nil:
-				a.note("note", "there are no logs: the VM never ran")
-				return nil
-			case c.Bool("follow"):
-				return a.follow(c.Context, last)
-			}
-			return nil
+			defer func() {
+				for _, l := range logs {
+					l.close()
+				}
+			}()
+			return a.printLogs(c.Context, logs, c.Bool("follow"))
 		},
 	}
 }
 
-// follow prints what is appended to a file until lsub is interrupted, which is
-// how one ends it.
-func (a *app) follow(ctx context.Context, r io.Reader) error {
+// printLogs prints what the files hold. With follow it goes on with what is
+// appended until lsub is interrupted, which is how one ends it.
+func (a *app) printLogs(ctx context.Context, logs []*logFile, follow bool) error {
+	var last *logFile // printed last
+	print := func() error {
+		for _, l := range logs {
+			w := &headed{w: a.stdout, text: "==> " + l.title + ": " + l.path + "\n", done: l == last}
+			if err := l.copy(w); err != nil {
+				return err
+			}
+			if w.done {
+				last = l
+			}
+		}
+		return nil
+	}
+	if err := print(); err != nil {
+		return err
+	}
+	if last == nil {
+		a.note("note", "there are no logs: the VM never ran")
+	}
+	if !follow || last == nil {
+		return nil
+	}
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
 	for {
-		if _, err := io.Copy(a.stdout, r); err != nil {
-			return err
-		}
 		select {
 		case <-ctx.Done():
 			a.code = a.signals.code()
 			return nil
 		case <-tick.C:
 		}
+		if err := print(); err != nil {
+			return err
+		}
+	}
+}
+
+// headed writes a line before the first bytes.
+type headed struct {
+	w    io.Writer
+	text string
+	done bool
+}
+
+func (h *headed) Write(p []byte) (int, error) {
+	if !h.done {
+		if _, err := io.WriteString(h.w, h.text); err != nil {
+			return 0, err
+		}
+		h.done = true
+	}
+	return h.w.Write(p)
+}
+
+// logFile is a log that is put aside, or emptied, at the start of a VM.
+type logFile struct {
+	title, path string
+	f           *os.File // nil while there is none
+	read        int64
+}
+
+// copy writes what has come since the last call.
+func (l *logFile) copy(w io.Writer) error {
+	for {
+		if l.f != nil {
+			if fi, err := l.f.Stat(); err == nil && fi.Size() < l.read { // emptied
+				l.f.Seek(0, io.SeekStart)
+				l.read = 0
+			}
+			n, err := io.Copy(w, l.f)
+			l.read += n
+			if err != nil {
+				return err
+			}
+		}
+		now, err := os.Stat(l.path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if l.f != nil {
+			if fi, err := l.f.Stat(); err == nil && os.SameFile(fi, now) {
+				return nil
+			}
+			l.close()
+		}
+		if l.f, err = os.Open(l.path); errors.Is(err, fs.ErrNotExist) {
+			l.f = nil
+			return nil
+		} else if err != nil {
+			l.f = nil
+			return err
+		}
+		l.read = 0
+	}
+}
+
+func (l *logFile) close() {
+	if l.f != nil {
+		l.f.Close()
+		l.f = nil
 	}
 }
 
@@ -85,5 +162,9 @@ func (a *app) journal(c *cli.Context) error {
 		argv = append(argv, "--follow")
 	}
 	a.code, err = a.runSession(c.Context, session{distro: *d, argv: argv, user: "root"})
+	if guestCode(err) == codeCommandNotFound {
+		return hint.New(fmt.Errorf("%s keeps no journal: it has no journalctl", d.Name),
+			"'lsub -d "+d.Name+" -u root ls /var/log' lists the files that it may log to")
+	}
 	return err
 }

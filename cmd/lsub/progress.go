@@ -20,9 +20,10 @@ type progress struct {
 	terminal io.Writer // nil where there is none
 	plain    io.Writer
 
-	mu   sync.Mutex
-	text string
-	bar  *pb.ProgressBar
+	mu       sync.Mutex
+	starting bool // a start of the VM was told of
+	text     string
+	bar      *pb.ProgressBar
 }
 
 // newProgress shows the stages of a start of the VM too, until its end.
@@ -35,9 +36,20 @@ func (a *app) newProgress() *progress {
 // startStage says what a start of the VM does.
 func (a *app) startStage(text string) {
 	if p := a.progress.Load(); p != nil {
-		p.stage(text)
+		p.startStage(text)
 	} else {
 		a.status.set(text)
+	}
+}
+
+// startStage takes one line for the start of the VM where each would stay.
+func (p *progress) startStage(text string) {
+	p.mu.Lock()
+	told := p.starting && p.terminal == nil
+	p.starting = true
+	p.mu.Unlock()
+	if !told {
+		p.stage(text)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/machine"
 )
 
@@ -77,6 +78,10 @@ func vmMemory(mib string) (int64, error) {
 	n, err := strconv.ParseInt(mib, 10, 32)
 	if err != nil || n < 1 {
 		return 0, hint.New(fmt.Errorf("LSUB_MEMORY is %q", mib), "give a number of MiB, such as 2048")
+	}
+	if n<<20 < hypervisor.MinMemory {
+		return 0, hint.New(fmt.Errorf("LSUB_MEMORY is %d MiB, too little for a VM", n),
+			fmt.Sprintf("set LSUB_MEMORY to %d at least; 512 leave room for a distro", hypervisor.MinMemory>>20))
 	}
 	return n << 20, nil
 }
