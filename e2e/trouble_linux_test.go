@@ -122,7 +122,7 @@ func TestTwoAtOnce(t *testing.T) {
 func TestInterruptedInstall(t *testing.T) {
 	h := debian(t)
 	before := h.ok(t, "list", "--json")
-	big := append(tinySystem(t), bigFile("./big", 200<<20))
+	big := append(tinySystem(t), file("./big", strings.Repeat("0123456789abcdef", 200<<16)))
 	file := tarball(t, "tar", archive(t, big))
 	cmd := h.command(t.Context(), "install", "--name", "never", "--from-file", file)
 	errOut, err := cmd.StderrPipe()
@@ -146,12 +146,6 @@ func TestInterruptedInstall(t *testing.T) {
 		t.Errorf("the list was\n%s\nand is\n%s", before, after)
 	}
 	h.fails(t, 125, nil, "exec", "never", "--", "true")
-}
-
-func bigFile(name string, size int) entry {
-	e := entry{body: strings.Repeat("0123456789abcdef", size/16)}
-	e.Typeflag, e.Name, e.Mode, e.Size = '0', name, 0o644, int64(size)
-	return e
 }
 
 // A host disk that fills up while the VM writes: the command stands still and says why;
