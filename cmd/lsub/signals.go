@@ -42,18 +42,21 @@ func catchSignals(ctx context.Context) (context.Context, *signals) {
 func (s *signals) run() {
 	defer close(s.ended)
 	for sig := range s.caught {
-		n, ok := sig.(syscall.Signal)
-		if !ok {
-			continue
+		if n, ok := sig.(syscall.Signal); ok {
+			s.caughtNow(int(n))
 		}
-		s.mu.Lock()
-		held := s.held
-		s.mu.Unlock()
-		if held {
-			time.AfterFunc(holdFor, func() { s.handle(int(n)) })
-		} else {
-			s.handle(int(n))
-		}
+	}
+}
+
+// caughtNow handles a signal, at once or in a moment.
+func (s *signals) caughtNow(n int) {
+	s.mu.Lock()
+	held := s.held
+	s.mu.Unlock()
+	if held {
+		time.AfterFunc(holdFor, func() { s.handle(n) })
+	} else {
+		s.handle(n)
 	}
 }
 

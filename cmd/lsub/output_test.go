@@ -1,0 +1,63 @@
+package main
+
+import (
+	"bytes"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestStatusSoon shows nothing of what is quick.
+func TestStatusSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		s := &statusLine{w: &out}
+		wants := func(want string) {
+			t.Helper()
+			synctest.Wait()
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if out.String() != want {
+				t.Errorf("%q, want %q", &out, want)
+			}
+			out.Reset()
+		}
+		s.setSoon("starting")
+		wants("")
+		s.clear()
+		time.Sleep(2 * soon)
+		wants("")
+		s.setSoon("starting")
+		time.Sleep(soon)
+		wants("\r\x1b[Kstarting…")
+		s.setSoon("more") // in place of what is there
+		wants("\r\x1b[Kmore…")
+		s.clear()
+		wants("\r\x1b[K")
+	})
+}
+
+// TestSignalsHold has a signal come just before the word that a command runs.
+func TestSignalsHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cancelled := false
+		s := &signals{cancel: func() { cancelled = true }}
+		ch := make(chan int, 1)
+		s.hold()
+		s.caughtNow(2)
+		s.passTo(ch)
+		time.Sleep(holdFor)
+		synctest.Wait()
+		if len(ch) != 1 || cancelled {
+			t.Errorf("%d passed on, interrupted: %v", len(ch), cancelled)
+		}
+		s.passTo(nil)
+		s.hold()
+		s.caughtNow(2)
+		time.Sleep(holdFor)
+		synctest.Wait()
+		if !cancelled || s.code() != 130 {
+			t.Errorf("not interrupted; code %d", s.code())
+		}
+	})
+}
