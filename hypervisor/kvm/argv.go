@@ -142,9 +142,9 @@ func (a *arguments) disks(cfg *hypervisor.Config) {
 		a.add("-blockdev", opt("driver=raw", "node-name="+node, "discard=unmap",
 			"read-only="+onOff(d.ReadOnly), "file.driver=file", "file.filename="+esc(d.Path), "file.aio=threads"))
 		dev := []string{"virtio-blk-pci", "id=" + node + "-dev", "drive=" + node, "iothread=io",
-			// A full host disk halts the VM until there is room, instead of
-			// breaking the guest's file system.
-			"werror=enospc", "rerror=report"}
+			// What the host does not write (its disk is full, a quota is used up)
+			// halts the VM until it does, instead of breaking the guest's file system.
+			"werror=stop", "rerror=report"}
 		if d.Serial != "" {
 			dev = append(dev, "serial="+esc(d.Serial))
 		}

@@ -3,6 +3,7 @@ package kvm
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/digitalocean/go-qemu/qmp"
 )
@@ -64,17 +65,28 @@ func decodeShutdown(e qmp.Event) (s shutdown, ok bool) {
 	return s, true
 }
 
-// diskFull is a write that did not fit on the host's file system.
-type diskFull struct {
-	node string // the block node, as in "disk0"
+// writeFailure is a write that the host has refused.
+type writeFailure struct {
+	node   string // the block node, as in "disk0"
+	full   bool   // the file system has no room; else a quota, a limit, a broken disk
+	reason string // the system's word for the error
 }
 
-// decodeDiskFull reads the event BLOCK_IO_ERROR of a write that has stopped the
-// VM for want of room on the host; ok is false for any other event.
-func decodeDiskFull(e qmp.Event) (d diskFull, ok bool) {
-	if e.Event != "BLOCK_IO_ERROR" || e.Data["action"] != "stop" || e.Data["nospace"] != true {
-		return diskFull{}, false
+// maxReason is the most of a reason that is shown, in bytes.
+const maxReason = 100
+
+// decodeWriteFailure reads the event BLOCK_IO_ERROR of a write that has stopped
+// the VM; ok is false for any other event.
+func decodeWriteFailure(e qmp.Event) (w writeFailure, ok bool) {
+	if e.Event != "BLOCK_IO_ERROR" || e.Data["action"] != "stop" {
+		return writeFailure{}, false
 	}
-	d.node, _ = e.Data["node-name"].(string)
-	return d, true
+	w.node, _ = e.Data["node-name"].(string)
+	w.full, _ = e.Data["nospace"].(bool)
+	w.reason, _ = e.Data["reason"].(string)
+	if w.reason == "" {
+		w.reason = "write error"
+	}
+	w.reason = strings.ToLower(w.reason[:1]) + w.reason[1:min(len(w.reason), maxReason)]
+	return w, true
 }

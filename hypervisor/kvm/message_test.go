@@ -32,6 +32,7 @@ func TestDecodeMessage(t *testing.T) {
 func TestDecodeEvents(t *testing.T) {
 	const (
 		full  = `{"event": "BLOCK_IO_ERROR", "data": {"device": "", "node-name": "disk1", "operation": "write", "action": "stop", "nospace": true, "reason": "No space left on device"}}`
+		quota = `{"event": "BLOCK_IO_ERROR", "data": {"node-name": "disk0", "operation": "write", "action": "stop", "nospace": false, "reason": "Disk quota exceeded"}}`
 		other = `{"event": "BLOCK_IO_ERROR", "data": {"node-name": "disk1", "operation": "read", "action": "report", "nospace": false}}`
 		off   = `{"event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-shutdown"}}`
 		odd   = `{"event": "SHUTDOWN", "data": {"reason": 7}}`
@@ -43,11 +44,14 @@ func TestDecodeEvents(t *testing.T) {
 		}
 		return m
 	}
-	if d, ok := decodeDiskFull(decode(full).event); !ok || d.node != "disk1" {
+	if d, ok := decodeWriteFailure(decode(full).event); !ok || d != (writeFailure{"disk1", true, "no space left on device"}) {
 		t.Errorf("%s: %+v, %v", full, d, ok)
 	}
+	if d, ok := decodeWriteFailure(decode(quota).event); !ok || d != (writeFailure{"disk0", false, "disk quota exceeded"}) {
+		t.Errorf("%s: %+v, %v", quota, d, ok)
+	}
 	for _, line := range []string{other, off} {
-		if d, ok := decodeDiskFull(decode(line).event); ok {
+		if d, ok := decodeWriteFailure(decode(line).event); ok {
 			t.Errorf("%s: %+v", line, d)
 		}
 	}
@@ -72,7 +76,7 @@ func FuzzDecodeMessage(f *testing.F) {
 		if err != nil {
 			return
 		}
-		_, full := decodeDiskFull(m.event)
+		_, full := decodeWriteFailure(m.event)
 		_, off := decodeShutdown(m.event)
 		if full && off {
 			t.Error("one event is two")

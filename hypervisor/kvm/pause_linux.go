@@ -17,19 +17,24 @@ const (
 	// goes on that it has halted, in bytes.
 	roomToGoOn = 16 << 20
 	// While a VM is halted its file system is looked at this often: nothing
-	// tells when a file system gets room. The pause grows while the VM halts
-	// again and again, as under a quota, where there seems to be room.
+	// tells when a file system gets room. Where room is not what lacks, as under
+	// a quota, the VM tries its write again this often. The pause grows while
+	// the VM halts again and again.
 	roomPollMin, roomPollMax = 500 * time.Millisecond, 30 * time.Second
+	// settled is how long a VM must run after such a try to count as running.
+	settled = time.Second
 )
 
-// pause is what halts a VM: writes that the host has no room for (QEMU's
-// werror=enospc). It goes on by itself when there is room again.
+// pause is what halts a VM: writes that the host refuses (QEMU's werror=stop).
+// It goes on by itself when the host takes them.
 type pause struct {
 	vm *vm
 
 	mu     sync.Mutex
 	err    error         // why it stands still; nil while it runs
 	path   string        // the disk
+	full   bool          // its file system has no room
+	trial  *time.Timer   // of a VM that tries its write again; nil for none
 	halted chan struct{} // holds a token when watch has something to do
 }
 
@@ -46,29 +51,67 @@ func (v *vm) Paused() error {
 }
 
 func (p *pause) onEvent(e qmp.Event) {
-	if d, ok := decodeDiskFull(e); ok {
-		p.halt(p.vm.diskPath(d.node))
+	if w, ok := decodeWriteFailure(e); ok {
+		p.halt(w)
 	}
 	if e.Event == "RESUME" {
-		p.mu.Lock()
-		if p.err != nil {
-			p.vm.log.Info("the host's disk has room again; the VM goes on", "disk", p.path)
-		}
-		p.err = nil
-		p.mu.Unlock()
+		p.resume()
 	}
 }
 
-func (p *pause) halt(path string) {
+// halt notes why QEMU has halted the VM. Several writes fail at one moment, and
+// the same one again on each try.
+func (p *pause) halt(w writeFailure) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.err != nil {
-		return // several writes of one moment
+	again := p.trial != nil
+	if again {
+		p.trial.Stop()
+		p.trial = nil
+		p.wake()
 	}
-	p.path = path
-	p.err = fmt.Errorf("the host's disk is full: no room left where %s is; the VM waits until there is", path)
+	path := p.vm.diskPath(w.node)
+	if p.err != nil && p.path == path && p.full == w.full {
+		return
+	}
+	known := p.err != nil
+	p.path, p.full = path, w.full
+	if w.full {
+		p.err = fmt.Errorf("the host's disk is full: no room left where %s is; the VM waits until there is", path)
+	} else {
+		p.err = fmt.Errorf("the host does not write to %s: %s; the VM waits and tries again", path, w.reason)
+	}
 	p.vm.log.Warn("the VM is paused", "reason", p.err)
-	p.wake()
+	if !known {
+		p.wake()
+	}
+}
+
+// resume notes that the VM goes on: for good where there is room again, else
+// to try its write.
+func (p *pause) resume() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.err == nil:
+	case p.full:
+		p.goOn()
+	default:
+		var t *time.Timer
+		t = time.AfterFunc(settled, func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if p.trial == t {
+				p.goOn()
+			}
+		})
+		p.trial = t
+	}
+}
+
+func (p *pause) goOn() {
+	p.vm.log.Info("the host writes again; the VM goes on", "disk", p.path)
+	p.err, p.trial = nil, nil
 }
 
 // wake makes watch look.
@@ -91,7 +134,7 @@ func (v *vm) diskPath(node string) string {
 	return v.cfg.Disks[n].Path
 }
 
-// watch lets the VM go on whenever there is room. It runs for as long as the
+// watch lets the VM go on whenever there is room, or may be. It runs for as long as the
 // VM lives, and does nothing while that runs.
 func (p *pause) watch() {
 	delay := roomPollMin
@@ -118,11 +161,11 @@ func (p *pause) watch() {
 	}
 }
 
-// awaitRoom returns true once the disk's file system has room, false when the
-// VM has ended.
+// awaitRoom returns true once the disk's file system has room, or after delay
+// where room is not what lacks; false when the VM has ended.
 func (p *pause) awaitRoom(delay time.Duration) bool {
 	p.mu.Lock()
-	dir := filepath.Dir(p.path)
+	dir, full := filepath.Dir(p.path), p.full
 	p.mu.Unlock()
 	poll := time.NewTicker(delay)
 	defer poll.Stop()
@@ -131,6 +174,9 @@ func (p *pause) awaitRoom(delay time.Duration) bool {
 		case <-poll.C:
 		case <-p.vm.alive.Done():
 			return false
+		}
+		if !full {
+			return true
 		}
 		var fs unix.Statfs_t
 		if err := unix.Statfs(dir, &fs); err != nil {
