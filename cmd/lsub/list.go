@@ -95,10 +95,15 @@ func (a *app) info(ctx context.Context) (*guestv1.InfoResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, infoTimeout)
 	defer cancel()
 	res, err := guest.NewClient(a.machine.Running(), a.version).Info(ctx, connect.NewRequest(&guestv1.InfoRequest{}))
-	if err != nil {
-		return nil, err
+	if err == nil {
+		return res.Msg, nil
 	}
-	return res.Msg, nil
+	// A VM that goes off meanwhile breaks the call.
+	st, gone := a.machine.Status(ctx)
+	if errors.Is(gone, machine.ErrNotRunning) || gone == nil && st.Stopping {
+		return nil, machine.ErrNotRunning
+	}
+	return nil, err
 }
 
 func listed(reg *machine.Registry, states map[string]*guestv1.DistroState, running bool) []listedDistro {
