@@ -324,7 +324,7 @@ func findAccount(passwd, group []byte, user string) (*account, error) {
 		if user == "root" || user == "0" {
 			return &account{name: "root", home: "/root", shell: "/bin/sh"}, nil
 		}
-		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_USER, "", "no user %q in the distro", user)
+		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_USER, "root sees the users in the distro's /etc/passwd: add '-u root'", "no user %q in the distro", user)
 	}
 	uid, err1 := strconv.ParseUint(row[2], 10, 32)
 	gid, err2 := strconv.ParseUint(row[3], 10, 32)
