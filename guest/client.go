@@ -36,7 +36,7 @@ func NewClient(d Dialer, version string) *Client {
 	return &Client{
 		dialer:      d,
 		version:     version,
-		GuestClient: guestv1connect.NewGuestClient(hc, "http://guest", connect.WithInterceptors(clientErrors)),
+		GuestClient: guestv1connect.NewGuestClient(hc, "http://guest", ClientOptions()),
 	}
 }
 

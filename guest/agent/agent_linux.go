@@ -83,7 +83,7 @@ func (a *Agent) serveStream(conn net.Conn) {
 		return
 	}
 	conn.SetReadDeadline(time.Time{})
-	exit, err := a.handle(conn, r, w, &req)
+	exit, err := a.handle(r, w, &req)
 	if err != nil {
 		w.SendMessage(guest.FrameError, guest.ErrorMessage(err))
 		return
@@ -91,7 +91,7 @@ func (a *Agent) serveStream(conn net.Conn) {
 	w.SendMessage(guest.FrameExit, exit)
 }
 
-func (a *Agent) handle(conn net.Conn, r *guest.Reader, w *guest.Writer, req *guestv1.StreamRequest) (*guestv1.Exit, error) {
+func (a *Agent) handle(r *guest.Reader, w *guest.Writer, req *guestv1.StreamRequest) (*guestv1.Exit, error) {
 	if req.Version != a.cfg.Version {
 		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_VERSION, "run 'lsub shutdown'; the next command starts the VM with this version",
 			"the VM runs lsub %s, this is lsub %s", a.cfg.Version, req.Version)
@@ -113,7 +113,7 @@ func (a *Agent) handle(conn net.Conn, r *guest.Reader, w *guest.Writer, req *gue
 		return a.exec(ctx, k.Exec, in, controls, w)
 	case *guestv1.StreamRequest_ImportImage:
 		w.Send(guest.FrameStarted, nil)
-		return &guestv1.Exit{}, a.store.importImage(ctx, k.ImportImage.Id, in)
+		return &guestv1.Exit{}, a.store.importImage(k.ImportImage.Id, in)
 	}
 	return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "the stream asks for nothing")
 }

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -113,7 +112,7 @@ func names(dir string) ([]string, error) {
 
 // importImage unpacks the archive that in holds into an image, unless the
 // image is there. An archive cut short leaves nothing behind.
-func (s *store) importImage(ctx context.Context, id string, in *inbox) (err error) {
+func (s *store) importImage(id string, in *inbox) (err error) {
 	if !validImage().MatchString(id) {
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no image id", id)
 	}

@@ -73,13 +73,10 @@ func openAgent(args guest.BootArgs, device string, t *trace, log *slog.Logger, b
 	if before != nil {
 		return nil, before
 	}
-	var uts unix.Utsname
-	unix.Uname(&uts)
-	release := unix.ByteSliceToString(uts.Release[:])
 	var a *agent.Agent
 	err := t.step("agent", func() (err error) {
 		a, err = agent.Open(agent.Config{
-			Version: guest.Version, Kernel: release, Data: dataDir, Device: device,
+			Version: guest.Version, Kernel: kernelRelease(), Data: dataDir, Device: device,
 			Modules: "/system/usr/lib/modules", DNS: args.Gateway, Boot: t.steps(),
 			PowerOff: func() { unmountData(log); powerOff() }, Logger: log,
 		})
@@ -114,9 +111,7 @@ func serve(a *agent.Agent, t *trace) error {
 
 // sayHello tells the host that the agent serves, or why it does not.
 func sayHello(t *trace, failure error) error {
-	var uts unix.Utsname
-	unix.Uname(&uts)
-	m := &guestv1.Hello{Version: guest.Version, Kernel: unix.ByteSliceToString(uts.Release[:]), Boot: t.steps()}
+	m := &guestv1.Hello{Version: guest.Version, Kernel: kernelRelease(), Boot: t.steps()}
 	if failure != nil {
 		m.Error = failure.Error()
 	}
@@ -126,6 +121,12 @@ func sayHello(t *trace, failure error) error {
 	}
 	defer conn.Close()
 	return guest.NewWriter(conn).SendMessage(guest.FrameHello, m)
+}
+
+func kernelRelease() string {
+	var uts unix.Utsname
+	unix.Uname(&uts)
+	return unix.ByteSliceToString(uts.Release[:])
 }
 
 // trace notes how long the steps of the boot take.
