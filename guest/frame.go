@@ -27,7 +27,7 @@ const (
 	FrameExit    FrameType = 19 // guest → host: an Exit; the last frame
 	FrameError   FrameType = 20 // guest → host: an Error; the last frame
 	FrameHello   FrameType = 21 // guest → host, on HelloPort: a Hello; the only frame
-	FrameStarted FrameType = 22 // guest → host: the command runs; before its output
+	FrameStarted FrameType = 22 // guest → host: a Started: the command runs; before its output
 )
 
 const (

@@ -33,7 +33,7 @@ type Stdio struct {
 	Resize         <-chan Size // new sizes of the terminal
 	// Started, where set, is called once when the command runs, before its
 	// output. Until then, only the end of the context has an effect on it.
-	Started func()
+	Started func(*guestv1.Started)
 }
 
 // Exit is how a command ended.
@@ -118,8 +118,12 @@ func receive(conn net.Conn, stdio Stdio, in *stdinPump) (Exit, error) {
 		switch t {
 		case FrameStarted:
 			conn.SetReadDeadline(time.Time{})
+			var m guestv1.Started
+			if err := decode(p, &m); err != nil {
+				return Exit{}, err
+			}
 			if stdio.Started != nil {
-				stdio.Started()
+				stdio.Started(&m)
 			}
 		case FrameStdout:
 			err = writeAll(stdio.Stdout, p)

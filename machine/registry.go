@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/hint"
 )
 
@@ -31,6 +32,38 @@ type Distro struct {
 	Created   time.Time `json:"created"`        // UTC
 	User      string    `json:"user,omitempty"` // default user; "" is root
 	UID       uint32    `json:"uid,omitempty"`  // of User
+
+	Autostart bool          `json:"autostart,omitempty"`  // starts with the VM
+	Idle      time.Duration `json:"idle,omitempty"`       // idle for so long, it is stopped; 0: the default; below 0: never
+	MemoryMax int64         `json:"memory_max,omitempty"` // bytes; 0 is no limit
+	CPUMax    int64         `json:"cpu_max,omitempty"`    // thousandths of a CPU; 0 is no limit
+	PIDsMax   int64         `json:"pids_max,omitempty"`   // 0 is no limit
+
+	Snapshots []Snapshot `json:"snapshots,omitempty"` // the oldest first
+	FirstRun  *FirstRun  `json:"first_run,omitempty"` // nil once it was done, or where there is none
+}
+
+// Guest is what the guest must know of d to start it.
+func (d *Distro) Guest() *guestv1.Distro {
+	return &guestv1.Distro{
+		Id: d.ID, Name: strings.ToLower(d.Name),
+		Limits: &guestv1.Limits{MemoryMax: d.MemoryMax, CpuMax: d.CPUMax, PidsMax: d.PIDsMax},
+		IdleNs: int64(d.Idle), DefaultUser: d.User, Timezone: hostTimezone(),
+	}
+}
+
+// Snapshot is what was kept of a distro's files.
+type Snapshot struct {
+	ID      string    `json:"id"`      // never reused
+	Name    string    `json:"name"`    // as [CheckName] wants it
+	Created time.Time `json:"created"` // UTC
+}
+
+// FirstRun is what an image wants to be run before its first shell: the oobe
+// section of /etc/wsl-distribution.conf.
+type FirstRun struct {
+	Command string `json:"command,omitempty"` // for /bin/sh -c, as root at a terminal
+	UID     uint32 `json:"uid,omitempty"`     // the default user once it has succeeded; 0 for none
 }
 
 // Registry is what is known of a profile's distros. What it does not list does

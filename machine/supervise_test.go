@@ -91,7 +91,7 @@ func importImage(t *testing.T, m *Machine) string {
 func createDistro(t *testing.T, m *Machine, image, id string) {
 	t.Helper()
 	_, err := guest.NewClient(m.Running(), m.cfg.Version).CreateDistro(t.Context(), connect.NewRequest(
-		&guestv1.CreateDistroRequest{Distro: &guestv1.Distro{Id: id, Name: id}, Image: image}))
+		&guestv1.CreateDistroRequest{Distro: &guestv1.Distro{Id: id, Name: id}, From: &guestv1.CreateDistroRequest_Image{Image: image}}))
 	if err != nil {
 		t.Fatal(err)
 	}

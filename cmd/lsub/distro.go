@@ -51,8 +51,12 @@ func (a *app) startCommand() *cli.Command {
 				return err
 			}
 			a.status.set("starting " + d.Name)
-			_, err = a.client().StartDistro(ctx, connect.NewRequest(&guestv1.StartDistroRequest{Distro: guestDistro(*d)}))
-			return err
+			res, err := a.client().StartDistro(ctx, connect.NewRequest(&guestv1.StartDistroRequest{Distro: d.Guest()}))
+			if err != nil {
+				return err
+			}
+			a.distroWarnings(d.Name, res.Msg.Warnings)
+			return nil
 		},
 	}
 }

@@ -175,7 +175,7 @@ func (a *app) create(ctx context.Context, d machine.Distro, account *guestv1.Use
 	call, cancel := context.WithTimeout(ctx, distroTimeout)
 	defer cancel()
 	_, err = a.client().CreateDistro(call, connect.NewRequest(&guestv1.CreateDistroRequest{
-		Distro: guestDistro(d), Image: d.Image, User: account,
+		Distro: d.Guest(), From: &guestv1.CreateDistroRequest_Image{Image: d.Image}, User: account,
 	}))
 	if err != nil {
 		return err

@@ -145,3 +145,11 @@ func ago(t time.Time) string {
 	}
 	return t.Local().Format(time.DateOnly)
 }
+
+// distroWarnings prints what a distro's start found wrong in the distro's own
+// files.
+func (a *app) distroWarnings(name string, warnings []string) {
+	for _, w := range warnings {
+		a.note("warning", name+": "+w)
+	}
+}

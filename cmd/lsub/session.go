@@ -39,10 +39,7 @@ type session struct {
 // command has a terminal, ours is in raw mode meanwhile.
 func (a *app) runSession(ctx context.Context, s session) (int, error) {
 	cmd := &guestv1.Exec{
-		Distro: guestDistro(s.distro), User: []byte(s.user), Cwd: []byte(s.cd), Tty: s.tty, Login: s.login,
-	}
-	if s.user == "" {
-		cmd.User = []byte(s.distro.User)
+		Distro: s.distro.Guest(), User: []byte(s.user), Cwd: []byte(s.cd), Tty: s.tty, Login: s.login,
 	}
 	for _, arg := range s.argv {
 		cmd.Argv = append(cmd.Argv, []byte(arg))
@@ -70,8 +67,9 @@ func (a *app) runSession(ctx context.Context, s session) (int, error) {
 	}
 	restore := func() {}
 	defer func() { restore() }()
-	stdio.Started = func() { // from here on, signals and the terminal are the command's
+	stdio.Started = func(m *guestv1.Started) { // from here on, signals and the terminal are the command's
 		a.status.clear()
+		a.distroWarnings(s.distro.Name, m.Warnings)
 		a.signals.passTo(passed)
 		if !s.tty {
 			return
@@ -204,10 +202,6 @@ func terminalEnv() []string {
 func (a *app) onTerminal() bool {
 	out, ok := a.stdout.(*os.File)
 	return ok && term.IsTerminal(int(a.stdin.Fd())) && term.IsTerminal(int(out.Fd()))
-}
-
-func guestDistro(d machine.Distro) *guestv1.Distro {
-	return &guestv1.Distro{Id: d.ID, Name: strings.ToLower(d.Name)}
 }
 
 // confirm asks a question on the terminal, until ctx is done.

@@ -53,7 +53,7 @@ func Open(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{cfg: cfg, log: cfg.Logger, store: st, distros: map[string]*distro{}}
 	mux := http.NewServeMux()
-	mux.Handle(guestv1connect.NewGuestHandler(control{a}, guest.ServerOptions()))
+	mux.Handle(guestv1connect.NewGuestHandler(control{a: a}, guest.ServerOptions()))
 	a.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	return a, nil
 }
@@ -112,7 +112,7 @@ func (a *Agent) handle(r *guest.Reader, w *guest.Writer, req *guestv1.StreamRequ
 	case *guestv1.StreamRequest_Exec:
 		return a.exec(ctx, k.Exec, in, controls, w)
 	case *guestv1.StreamRequest_ImportImage:
-		w.Send(guest.FrameStarted, nil)
+		w.SendMessage(guest.FrameStarted, &guestv1.Started{})
 		return &guestv1.Exit{}, a.store.importImage(k.ImportImage.Id, in)
 	}
 	return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "the stream asks for nothing")

@@ -11,10 +11,14 @@ import (
 
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/guestv1"
+	"github.com/lsub/lsub/guest/guestv1/guestv1connect"
 )
 
 // control serves the Guest service.
-type control struct{ a *Agent }
+type control struct {
+	guestv1connect.UnimplementedGuestHandler
+	a *Agent
+}
 
 var validID = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,79}$`)
@@ -61,7 +65,7 @@ func (c control) CreateDistro(ctx context.Context, req *connect.Request[guestv1.
 	if err := checkDistro(req.Msg.Distro); err != nil {
 		return nil, err
 	}
-	if err := c.a.store.createDistro(req.Msg.Distro.Id, req.Msg.Image, req.Msg.User); err != nil {
+	if err := c.a.store.createDistro(req.Msg.Distro.Id, req.Msg.GetImage(), req.Msg.User); err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&guestv1.CreateDistroResponse{}), nil
@@ -85,7 +89,7 @@ func (c control) StartDistro(ctx context.Context, req *connect.Request[guestv1.S
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&guestv1.StartDistroResponse{State: d.state()}), nil
+	return connect.NewResponse(&guestv1.StartDistroResponse{State: d.state(), Warnings: d.takeWarnings()}), nil
 }
 
 func (c control) StopDistro(ctx context.Context, req *connect.Request[guestv1.StopDistroRequest]) (*connect.Response[guestv1.StopDistroResponse], error) {

@@ -53,6 +53,7 @@ type distro struct {
 	mu       sync.Mutex
 	entrance *entrance // another one where the first hangs
 	stopping bool
+	warnings []string // about the distro's own files, until somebody has been told
 	sessions int
 	users    map[uint32]chan struct{} // user managers asked for; closed when up
 }
@@ -147,6 +148,15 @@ func (d *distro) state() *guestv1.DistroState {
 	s.Running, s.Init, s.Sessions = true, d.init, int32(d.sessions)
 	s.StartedAtNs = d.startedAt.UnixNano()
 	return s
+}
+
+// takeWarnings returns the warnings that nobody has been told yet.
+func (d *distro) takeWarnings() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	w := d.warnings
+	d.warnings = nil
+	return w
 }
 
 // run is the distro's life.

@@ -38,7 +38,7 @@ func (a *Agent) exec(ctx context.Context, cmd *guestv1.Exec, in *inbox, controls
 	}
 	d.count(1)
 	defer d.count(-1)
-	w.Send(guest.FrameStarted, nil)
+	w.SendMessage(guest.FrameStarted, &guestv1.Started{Warnings: d.takeWarnings()})
 	p.resize(before.rows, before.cols)
 	p.signal(before.signal) // one that came just as the command began
 	return p.serve(ctx, in, controls, w)
@@ -98,7 +98,11 @@ var errStuck = errors.New("the distro does not answer")
 
 // spawn starts a command in the distro.
 func (d *distro) spawn(ctx context.Context, cmd *guestv1.Exec) (*process, error) {
-	who, err := onEntrance(ctx, d, func() (*account, error) { return d.account(string(cmd.User)) }, func(*account) {})
+	user := string(cmd.User)
+	if user == "" {
+		user = cmd.Distro.GetDefaultUser()
+	}
+	who, err := onEntrance(ctx, d, func() (*account, error) { return d.account(user) }, func(*account) {})
 	if err != nil {
 		return nil, err
 	}

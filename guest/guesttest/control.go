@@ -38,8 +38,8 @@ func (g *Guest) CreateDistro(_ context.Context, req *connect.Request[guestv1.Cre
 	d, m := g.disk, req.Msg
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !slices.Contains(d.data.Images, m.Image) {
-		return nil, notFound("image", m.Image)
+	if !slices.Contains(d.data.Images, m.GetImage()) {
+		return nil, notFound("image", m.GetImage())
 	}
 	if _, ok := d.data.Distros[m.Distro.Id]; ok {
 		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_ALREADY_EXISTS, "", "the VM has a distro %s already", m.Distro.Id)

@@ -1,6 +1,7 @@
 package guesttest
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -35,7 +36,7 @@ func (g *Guest) exec(m *guestv1.Exec, s *stream) (*guestv1.Exit, error) {
 		return nil, err
 	}
 	defer g.disk.leave(m.Distro.GetId())
-	p := &process{g: g, s: s, tty: m.Tty, user: string(m.User), trapped: make(chan struct{}), done: make(chan struct{}), trap: make(chan int, 16)}
+	p := &process{g: g, s: s, tty: m.Tty, user: cmp.Or(string(m.User), m.Distro.GetDefaultUser()), trapped: make(chan struct{}), done: make(chan struct{}), trap: make(chan int, 16)}
 	if p.user == "" {
 		p.user = "root"
 	}
@@ -68,7 +69,7 @@ func (g *Guest) exec(m *guestv1.Exec, s *stream) (*guestv1.Exit, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.w.Send(guest.FrameStarted, nil)
+	s.w.SendMessage(guest.FrameStarted, &guestv1.Started{})
 	return p.run(run), nil
 }
 

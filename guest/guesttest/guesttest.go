@@ -49,6 +49,7 @@ type Options struct {
 
 // Guest is a guest that runs.
 type Guest struct {
+	guestv1connect.UnimplementedGuestHandler
 	Options
 	disk    *disk
 	off     chan error // gets why the VM ends: nil for a power-off

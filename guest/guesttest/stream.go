@@ -46,7 +46,7 @@ func (g *Guest) importImage(m *guestv1.ImportImage, s *stream) (*guestv1.Exit, e
 		return &guestv1.Exit{}, nil
 	}
 	s.grant(guest.StdinWindow)
-	s.w.Send(guest.FrameStarted, nil)
+	s.w.SendMessage(guest.FrameStarted, &guestv1.Started{})
 	go s.pump()
 	digest := sha256.New()
 	n, err := io.Copy(digest, &s.stdin)

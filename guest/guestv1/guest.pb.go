@@ -43,6 +43,7 @@ const (
 	ErrorCode_ERROR_CODE_START_FAILED      ErrorCode = 9  // the distro does not come up
 	ErrorCode_ERROR_CODE_VERSION           ErrorCode = 10 // host and guest are of different versions
 	ErrorCode_ERROR_CODE_ALREADY_EXISTS    ErrorCode = 11
+	ErrorCode_ERROR_CODE_RUNNING           ErrorCode = 12 // the distro runs, and must not
 )
 
 // Enum value maps for ErrorCode.
@@ -60,6 +61,7 @@ var (
 		9:  "ERROR_CODE_START_FAILED",
 		10: "ERROR_CODE_VERSION",
 		11: "ERROR_CODE_ALREADY_EXISTS",
+		12: "ERROR_CODE_RUNNING",
 	}
 	ErrorCode_value = map[string]int32{
 		"ERROR_CODE_UNSPECIFIED":       0,
@@ -74,6 +76,7 @@ var (
 		"ERROR_CODE_START_FAILED":      9,
 		"ERROR_CODE_VERSION":           10,
 		"ERROR_CODE_ALREADY_EXISTS":    11,
+		"ERROR_CODE_RUNNING":           12,
 	}
 )
 
@@ -108,7 +111,11 @@ func (ErrorCode) EnumDescriptor() ([]byte, []int) {
 type Distro struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`     // its subvolume; [a-z0-9-], never reused
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // its host name
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // its host name, unless its own /etc/wsl.conf says another
+	Limits        *Limits                `protobuf:"bytes,3,opt,name=limits,proto3" json:"limits,omitempty"`
+	IdleNs        int64                  `protobuf:"varint,4,opt,name=idle_ns,json=idleNs,proto3" json:"idle_ns,omitempty"`               // how long it is idle before it is stopped; 0: the default, 5 min; below 0: never
+	DefaultUser   string                 `protobuf:"bytes,5,opt,name=default_user,json=defaultUser,proto3" json:"default_user,omitempty"` // name or uid[:gid], where its own files name none; "" is root
+	Timezone      string                 `protobuf:"bytes,6,opt,name=timezone,proto3" json:"timezone,omitempty"`                          // of the host, as in "Europe/Berlin"; "" where unknown
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -157,15 +164,105 @@ func (x *Distro) GetName() string {
 	return ""
 }
 
+func (x *Distro) GetLimits() *Limits {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *Distro) GetIdleNs() int64 {
+	if x != nil {
+		return x.IdleNs
+	}
+	return 0
+}
+
+func (x *Distro) GetDefaultUser() string {
+	if x != nil {
+		return x.DefaultUser
+	}
+	return ""
+}
+
+func (x *Distro) GetTimezone() string {
+	if x != nil {
+		return x.Timezone
+	}
+	return ""
+}
+
+// Limits hold for all processes of a distro together. 0 is no limit.
+type Limits struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MemoryMax     int64                  `protobuf:"varint,1,opt,name=memory_max,json=memoryMax,proto3" json:"memory_max,omitempty"` // bytes
+	CpuMax        int64                  `protobuf:"varint,2,opt,name=cpu_max,json=cpuMax,proto3" json:"cpu_max,omitempty"`          // thousandths of a CPU
+	PidsMax       int64                  `protobuf:"varint,3,opt,name=pids_max,json=pidsMax,proto3" json:"pids_max,omitempty"`       // processes and threads
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Limits) Reset() {
+	*x = Limits{}
+	mi := &file_guest_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Limits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Limits) ProtoMessage() {}
+
+func (x *Limits) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Limits.ProtoReflect.Descriptor instead.
+func (*Limits) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Limits) GetMemoryMax() int64 {
+	if x != nil {
+		return x.MemoryMax
+	}
+	return 0
+}
+
+func (x *Limits) GetCpuMax() int64 {
+	if x != nil {
+		return x.CpuMax
+	}
+	return 0
+}
+
+func (x *Limits) GetPidsMax() int64 {
+	if x != nil {
+		return x.PidsMax
+	}
+	return 0
+}
+
 type InfoRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reasons       bool                   `protobuf:"varint,1,opt,name=reasons,proto3" json:"reasons,omitempty"` // also say what keeps each distro up, which takes a look at its processes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *InfoRequest) Reset() {
 	*x = InfoRequest{}
-	mi := &file_guest_proto_msgTypes[1]
+	mi := &file_guest_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -177,7 +274,7 @@ func (x *InfoRequest) String() string {
 func (*InfoRequest) ProtoMessage() {}
 
 func (x *InfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[1]
+	mi := &file_guest_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -190,7 +287,14 @@ func (x *InfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoRequest.ProtoReflect.Descriptor instead.
 func (*InfoRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{1}
+	return file_guest_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *InfoRequest) GetReasons() bool {
+	if x != nil {
+		return x.Reasons
+	}
+	return false
 }
 
 type InfoResponse struct {
@@ -210,7 +314,7 @@ type InfoResponse struct {
 
 func (x *InfoResponse) Reset() {
 	*x = InfoResponse{}
-	mi := &file_guest_proto_msgTypes[2]
+	mi := &file_guest_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -222,7 +326,7 @@ func (x *InfoResponse) String() string {
 func (*InfoResponse) ProtoMessage() {}
 
 func (x *InfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[2]
+	mi := &file_guest_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -235,7 +339,7 @@ func (x *InfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoResponse.ProtoReflect.Descriptor instead.
 func (*InfoResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{2}
+	return file_guest_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *InfoResponse) GetVersion() string {
@@ -308,13 +412,16 @@ type DistroState struct {
 	Init          string                 `protobuf:"bytes,3,opt,name=init,proto3" json:"init,omitempty"`                                     // "systemd" or "tiny", while it runs
 	StartedAtNs   int64                  `protobuf:"varint,4,opt,name=started_at_ns,json=startedAtNs,proto3" json:"started_at_ns,omitempty"` // Unix time in the guest, while it runs
 	Sessions      int32                  `protobuf:"varint,5,opt,name=sessions,proto3" json:"sessions,omitempty"`                            // commands running in it
+	Reasons       []string               `protobuf:"bytes,6,rep,name=reasons,proto3" json:"reasons,omitempty"`                               // what keeps it up, as words for people; none: it is idle
+	IdleSinceNs   int64                  `protobuf:"varint,7,opt,name=idle_since_ns,json=idleSinceNs,proto3" json:"idle_since_ns,omitempty"` // Unix time in the guest since which it is idle, 0 where it is not
+	Snapshots     []string               `protobuf:"bytes,8,rep,name=snapshots,proto3" json:"snapshots,omitempty"`                           // ids
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DistroState) Reset() {
 	*x = DistroState{}
-	mi := &file_guest_proto_msgTypes[3]
+	mi := &file_guest_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -326,7 +433,7 @@ func (x *DistroState) String() string {
 func (*DistroState) ProtoMessage() {}
 
 func (x *DistroState) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[3]
+	mi := &file_guest_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -339,7 +446,7 @@ func (x *DistroState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DistroState.ProtoReflect.Descriptor instead.
 func (*DistroState) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{3}
+	return file_guest_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *DistroState) GetId() string {
@@ -377,6 +484,27 @@ func (x *DistroState) GetSessions() int32 {
 	return 0
 }
 
+func (x *DistroState) GetReasons() []string {
+	if x != nil {
+		return x.Reasons
+	}
+	return nil
+}
+
+func (x *DistroState) GetIdleSinceNs() int64 {
+	if x != nil {
+		return x.IdleSinceNs
+	}
+	return 0
+}
+
+func (x *DistroState) GetSnapshots() []string {
+	if x != nil {
+		return x.Snapshots
+	}
+	return nil
+}
+
 // BootStep is one step of the way from the kernel to the agent.
 type BootStep struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -389,7 +517,7 @@ type BootStep struct {
 
 func (x *BootStep) Reset() {
 	*x = BootStep{}
-	mi := &file_guest_proto_msgTypes[4]
+	mi := &file_guest_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -401,7 +529,7 @@ func (x *BootStep) String() string {
 func (*BootStep) ProtoMessage() {}
 
 func (x *BootStep) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[4]
+	mi := &file_guest_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -414,7 +542,7 @@ func (x *BootStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootStep.ProtoReflect.Descriptor instead.
 func (*BootStep) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{4}
+	return file_guest_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *BootStep) GetName() string {
@@ -439,17 +567,22 @@ func (x *BootStep) GetDurationNs() int64 {
 }
 
 type CreateDistroRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Distro        *Distro                `protobuf:"bytes,1,opt,name=distro,proto3" json:"distro,omitempty"`
-	Image         string                 `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"` // id of an imported image
-	User          *User                  `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`   // account to make; none where unset
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Distro *Distro                `protobuf:"bytes,1,opt,name=distro,proto3" json:"distro,omitempty"`
+	// Types that are valid to be assigned to From:
+	//
+	//	*CreateDistroRequest_Image
+	//	*CreateDistroRequest_Clone
+	//	*CreateDistroRequest_Snapshot
+	From          isCreateDistroRequest_From `protobuf_oneof:"from"`
+	User          *User                      `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"` // account to make; none where unset
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateDistroRequest) Reset() {
 	*x = CreateDistroRequest{}
-	mi := &file_guest_proto_msgTypes[5]
+	mi := &file_guest_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -461,7 +594,7 @@ func (x *CreateDistroRequest) String() string {
 func (*CreateDistroRequest) ProtoMessage() {}
 
 func (x *CreateDistroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[5]
+	mi := &file_guest_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -474,7 +607,7 @@ func (x *CreateDistroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateDistroRequest.ProtoReflect.Descriptor instead.
 func (*CreateDistroRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{5}
+	return file_guest_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateDistroRequest) GetDistro() *Distro {
@@ -484,11 +617,38 @@ func (x *CreateDistroRequest) GetDistro() *Distro {
 	return nil
 }
 
+func (x *CreateDistroRequest) GetFrom() isCreateDistroRequest_From {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
 func (x *CreateDistroRequest) GetImage() string {
 	if x != nil {
-		return x.Image
+		if x, ok := x.From.(*CreateDistroRequest_Image); ok {
+			return x.Image
+		}
 	}
 	return ""
+}
+
+func (x *CreateDistroRequest) GetClone() string {
+	if x != nil {
+		if x, ok := x.From.(*CreateDistroRequest_Clone); ok {
+			return x.Clone
+		}
+	}
+	return ""
+}
+
+func (x *CreateDistroRequest) GetSnapshot() *Snapshot {
+	if x != nil {
+		if x, ok := x.From.(*CreateDistroRequest_Snapshot); ok {
+			return x.Snapshot
+		}
+	}
+	return nil
 }
 
 func (x *CreateDistroRequest) GetUser() *User {
@@ -498,6 +658,28 @@ func (x *CreateDistroRequest) GetUser() *User {
 	return nil
 }
 
+type isCreateDistroRequest_From interface {
+	isCreateDistroRequest_From()
+}
+
+type CreateDistroRequest_Image struct {
+	Image string `protobuf:"bytes,2,opt,name=image,proto3,oneof"` // id of an imported image
+}
+
+type CreateDistroRequest_Clone struct {
+	Clone string `protobuf:"bytes,4,opt,name=clone,proto3,oneof"` // id of a distro, as it is at this moment
+}
+
+type CreateDistroRequest_Snapshot struct {
+	Snapshot *Snapshot `protobuf:"bytes,5,opt,name=snapshot,proto3,oneof"`
+}
+
+func (*CreateDistroRequest_Image) isCreateDistroRequest_From() {}
+
+func (*CreateDistroRequest_Clone) isCreateDistroRequest_From() {}
+
+func (*CreateDistroRequest_Snapshot) isCreateDistroRequest_From() {}
+
 type CreateDistroResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -506,7 +688,7 @@ type CreateDistroResponse struct {
 
 func (x *CreateDistroResponse) Reset() {
 	*x = CreateDistroResponse{}
-	mi := &file_guest_proto_msgTypes[6]
+	mi := &file_guest_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -518,7 +700,7 @@ func (x *CreateDistroResponse) String() string {
 func (*CreateDistroResponse) ProtoMessage() {}
 
 func (x *CreateDistroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[6]
+	mi := &file_guest_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -531,7 +713,7 @@ func (x *CreateDistroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateDistroResponse.ProtoReflect.Descriptor instead.
 func (*CreateDistroResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{6}
+	return file_guest_proto_rawDescGZIP(), []int{7}
 }
 
 // User is an account to make in a distro, with sudo rights without a password.
@@ -545,7 +727,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_guest_proto_msgTypes[7]
+	mi := &file_guest_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -557,7 +739,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[7]
+	mi := &file_guest_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -570,7 +752,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{7}
+	return file_guest_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *User) GetName() string {
@@ -587,6 +769,643 @@ func (x *User) GetUid() uint32 {
 	return 0
 }
 
+// Snapshot names what is kept of a distro.
+type Snapshot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Distro        string                 `protobuf:"bytes,1,opt,name=distro,proto3" json:"distro,omitempty"` // id
+	Id            string                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`         // [a-z0-9-], unlike those of the distro's other snapshots
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Snapshot) Reset() {
+	*x = Snapshot{}
+	mi := &file_guest_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Snapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Snapshot) ProtoMessage() {}
+
+func (x *Snapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
+func (*Snapshot) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Snapshot) GetDistro() string {
+	if x != nil {
+		return x.Distro
+	}
+	return ""
+}
+
+func (x *Snapshot) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type DeleteImageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteImageRequest) Reset() {
+	*x = DeleteImageRequest{}
+	mi := &file_guest_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteImageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteImageRequest) ProtoMessage() {}
+
+func (x *DeleteImageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteImageRequest.ProtoReflect.Descriptor instead.
+func (*DeleteImageRequest) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *DeleteImageRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type DeleteImageResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteImageResponse) Reset() {
+	*x = DeleteImageResponse{}
+	mi := &file_guest_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteImageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteImageResponse) ProtoMessage() {}
+
+func (x *DeleteImageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteImageResponse.ProtoReflect.Descriptor instead.
+func (*DeleteImageResponse) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{11}
+}
+
+type ConfigureDistroRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Distro        *Distro                `protobuf:"bytes,1,opt,name=distro,proto3" json:"distro,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfigureDistroRequest) Reset() {
+	*x = ConfigureDistroRequest{}
+	mi := &file_guest_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfigureDistroRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfigureDistroRequest) ProtoMessage() {}
+
+func (x *ConfigureDistroRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfigureDistroRequest.ProtoReflect.Descriptor instead.
+func (*ConfigureDistroRequest) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ConfigureDistroRequest) GetDistro() *Distro {
+	if x != nil {
+		return x.Distro
+	}
+	return nil
+}
+
+type ConfigureDistroResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfigureDistroResponse) Reset() {
+	*x = ConfigureDistroResponse{}
+	mi := &file_guest_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfigureDistroResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfigureDistroResponse) ProtoMessage() {}
+
+func (x *ConfigureDistroResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfigureDistroResponse.ProtoReflect.Descriptor instead.
+func (*ConfigureDistroResponse) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{13}
+}
+
+type SetDefaultUserRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // of the distro
+	User          string                 `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetDefaultUserRequest) Reset() {
+	*x = SetDefaultUserRequest{}
+	mi := &file_guest_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetDefaultUserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetDefaultUserRequest) ProtoMessage() {}
+
+func (x *SetDefaultUserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetDefaultUserRequest.ProtoReflect.Descriptor instead.
+func (*SetDefaultUserRequest) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SetDefaultUserRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SetDefaultUserRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+type SetDefaultUserResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Uid           uint32                 `protobuf:"varint,2,opt,name=uid,proto3" json:"uid,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetDefaultUserResponse) Reset() {
+	*x = SetDefaultUserResponse{}
+	mi := &file_guest_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetDefaultUserResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetDefaultUserResponse) ProtoMessage() {}
+
+func (x *SetDefaultUserResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetDefaultUserResponse.ProtoReflect.Descriptor instead.
+func (*SetDefaultUserResponse) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SetDefaultUserResponse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SetDefaultUserResponse) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+type CreateSnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Snapshot      *Snapshot              `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateSnapshotRequest) Reset() {
+	*x = CreateSnapshotRequest{}
+	mi := &file_guest_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateSnapshotRequest) ProtoMessage() {}
+
+func (x *CreateSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*CreateSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *CreateSnapshotRequest) GetSnapshot() *Snapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+type CreateSnapshotResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateSnapshotResponse) Reset() {
+	*x = CreateSnapshotResponse{}
+	mi := &file_guest_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateSnapshotResponse) ProtoMessage() {}
+
+func (x *CreateSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*CreateSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{17}
+}
+
+type RestoreSnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Snapshot      *Snapshot              `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreSnapshotRequest) Reset() {
+	*x = RestoreSnapshotRequest{}
+	mi := &file_guest_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreSnapshotRequest) ProtoMessage() {}
+
+func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*RestoreSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *RestoreSnapshotRequest) GetSnapshot() *Snapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+type RestoreSnapshotResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreSnapshotResponse) Reset() {
+	*x = RestoreSnapshotResponse{}
+	mi := &file_guest_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreSnapshotResponse) ProtoMessage() {}
+
+func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*RestoreSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{19}
+}
+
+type DeleteSnapshotRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Snapshot      *Snapshot              `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteSnapshotRequest) Reset() {
+	*x = DeleteSnapshotRequest{}
+	mi := &file_guest_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteSnapshotRequest) ProtoMessage() {}
+
+func (x *DeleteSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*DeleteSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *DeleteSnapshotRequest) GetSnapshot() *Snapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+type DeleteSnapshotResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteSnapshotResponse) Reset() {
+	*x = DeleteSnapshotResponse{}
+	mi := &file_guest_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteSnapshotResponse) ProtoMessage() {}
+
+func (x *DeleteSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*DeleteSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{21}
+}
+
+type WatchRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRequest) Reset() {
+	*x = WatchRequest{}
+	mi := &file_guest_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRequest) ProtoMessage() {}
+
+func (x *WatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
+func (*WatchRequest) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{22}
+}
+
+type WatchResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Distros       []*DistroState         `protobuf:"bytes,1,rep,name=distros,proto3" json:"distros,omitempty"` // those that run, start or stop
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchResponse) Reset() {
+	*x = WatchResponse{}
+	mi := &file_guest_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchResponse) ProtoMessage() {}
+
+func (x *WatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
+func (*WatchResponse) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *WatchResponse) GetDistros() []*DistroState {
+	if x != nil {
+		return x.Distros
+	}
+	return nil
+}
+
 type DeleteDistroRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -596,7 +1415,7 @@ type DeleteDistroRequest struct {
 
 func (x *DeleteDistroRequest) Reset() {
 	*x = DeleteDistroRequest{}
-	mi := &file_guest_proto_msgTypes[8]
+	mi := &file_guest_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -608,7 +1427,7 @@ func (x *DeleteDistroRequest) String() string {
 func (*DeleteDistroRequest) ProtoMessage() {}
 
 func (x *DeleteDistroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[8]
+	mi := &file_guest_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -621,7 +1440,7 @@ func (x *DeleteDistroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDistroRequest.ProtoReflect.Descriptor instead.
 func (*DeleteDistroRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{8}
+	return file_guest_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DeleteDistroRequest) GetId() string {
@@ -639,7 +1458,7 @@ type DeleteDistroResponse struct {
 
 func (x *DeleteDistroResponse) Reset() {
 	*x = DeleteDistroResponse{}
-	mi := &file_guest_proto_msgTypes[9]
+	mi := &file_guest_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -651,7 +1470,7 @@ func (x *DeleteDistroResponse) String() string {
 func (*DeleteDistroResponse) ProtoMessage() {}
 
 func (x *DeleteDistroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[9]
+	mi := &file_guest_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -664,7 +1483,7 @@ func (x *DeleteDistroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDistroResponse.ProtoReflect.Descriptor instead.
 func (*DeleteDistroResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{9}
+	return file_guest_proto_rawDescGZIP(), []int{25}
 }
 
 type StartDistroRequest struct {
@@ -676,7 +1495,7 @@ type StartDistroRequest struct {
 
 func (x *StartDistroRequest) Reset() {
 	*x = StartDistroRequest{}
-	mi := &file_guest_proto_msgTypes[10]
+	mi := &file_guest_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +1507,7 @@ func (x *StartDistroRequest) String() string {
 func (*StartDistroRequest) ProtoMessage() {}
 
 func (x *StartDistroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[10]
+	mi := &file_guest_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +1520,7 @@ func (x *StartDistroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartDistroRequest.ProtoReflect.Descriptor instead.
 func (*StartDistroRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{10}
+	return file_guest_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *StartDistroRequest) GetDistro() *Distro {
@@ -714,13 +1533,14 @@ func (x *StartDistroRequest) GetDistro() *Distro {
 type StartDistroResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	State         *DistroState           `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	Warnings      []string               `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"` // about the distro's own files, as words for people; none where it ran before
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StartDistroResponse) Reset() {
 	*x = StartDistroResponse{}
-	mi := &file_guest_proto_msgTypes[11]
+	mi := &file_guest_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -732,7 +1552,7 @@ func (x *StartDistroResponse) String() string {
 func (*StartDistroResponse) ProtoMessage() {}
 
 func (x *StartDistroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[11]
+	mi := &file_guest_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -745,12 +1565,19 @@ func (x *StartDistroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartDistroResponse.ProtoReflect.Descriptor instead.
 func (*StartDistroResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{11}
+	return file_guest_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *StartDistroResponse) GetState() *DistroState {
 	if x != nil {
 		return x.State
+	}
+	return nil
+}
+
+func (x *StartDistroResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
 	}
 	return nil
 }
@@ -765,7 +1592,7 @@ type StopDistroRequest struct {
 
 func (x *StopDistroRequest) Reset() {
 	*x = StopDistroRequest{}
-	mi := &file_guest_proto_msgTypes[12]
+	mi := &file_guest_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -777,7 +1604,7 @@ func (x *StopDistroRequest) String() string {
 func (*StopDistroRequest) ProtoMessage() {}
 
 func (x *StopDistroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[12]
+	mi := &file_guest_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -790,7 +1617,7 @@ func (x *StopDistroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopDistroRequest.ProtoReflect.Descriptor instead.
 func (*StopDistroRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{12}
+	return file_guest_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StopDistroRequest) GetId() string {
@@ -816,7 +1643,7 @@ type StopDistroResponse struct {
 
 func (x *StopDistroResponse) Reset() {
 	*x = StopDistroResponse{}
-	mi := &file_guest_proto_msgTypes[13]
+	mi := &file_guest_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -828,7 +1655,7 @@ func (x *StopDistroResponse) String() string {
 func (*StopDistroResponse) ProtoMessage() {}
 
 func (x *StopDistroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[13]
+	mi := &file_guest_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -841,7 +1668,7 @@ func (x *StopDistroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopDistroResponse.ProtoReflect.Descriptor instead.
 func (*StopDistroResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{13}
+	return file_guest_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StopDistroResponse) GetKilled() bool {
@@ -859,7 +1686,7 @@ type PoweroffRequest struct {
 
 func (x *PoweroffRequest) Reset() {
 	*x = PoweroffRequest{}
-	mi := &file_guest_proto_msgTypes[14]
+	mi := &file_guest_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -871,7 +1698,7 @@ func (x *PoweroffRequest) String() string {
 func (*PoweroffRequest) ProtoMessage() {}
 
 func (x *PoweroffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[14]
+	mi := &file_guest_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -884,7 +1711,7 @@ func (x *PoweroffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoweroffRequest.ProtoReflect.Descriptor instead.
 func (*PoweroffRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{14}
+	return file_guest_proto_rawDescGZIP(), []int{30}
 }
 
 type PoweroffResponse struct {
@@ -895,7 +1722,7 @@ type PoweroffResponse struct {
 
 func (x *PoweroffResponse) Reset() {
 	*x = PoweroffResponse{}
-	mi := &file_guest_proto_msgTypes[15]
+	mi := &file_guest_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -907,7 +1734,7 @@ func (x *PoweroffResponse) String() string {
 func (*PoweroffResponse) ProtoMessage() {}
 
 func (x *PoweroffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[15]
+	mi := &file_guest_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -920,7 +1747,7 @@ func (x *PoweroffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoweroffResponse.ProtoReflect.Descriptor instead.
 func (*PoweroffResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{15}
+	return file_guest_proto_rawDescGZIP(), []int{31}
 }
 
 type StatusRequest struct {
@@ -931,7 +1758,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_guest_proto_msgTypes[16]
+	mi := &file_guest_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -943,7 +1770,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[16]
+	mi := &file_guest_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -956,7 +1783,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{16}
+	return file_guest_proto_rawDescGZIP(), []int{32}
 }
 
 type StatusResponse struct {
@@ -974,7 +1801,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_guest_proto_msgTypes[17]
+	mi := &file_guest_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -986,7 +1813,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[17]
+	mi := &file_guest_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -999,7 +1826,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{17}
+	return file_guest_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -1060,7 +1887,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_guest_proto_msgTypes[18]
+	mi := &file_guest_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1072,7 +1899,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[18]
+	mi := &file_guest_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1085,7 +1912,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{18}
+	return file_guest_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ShutdownRequest) GetForce() bool {
@@ -1103,7 +1930,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_guest_proto_msgTypes[19]
+	mi := &file_guest_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1115,7 +1942,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[19]
+	mi := &file_guest_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1128,7 +1955,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{19}
+	return file_guest_proto_rawDescGZIP(), []int{35}
 }
 
 // StreamRequest is the first frame of a stream to vsock port 1025.
@@ -1139,6 +1966,7 @@ type StreamRequest struct {
 	//
 	//	*StreamRequest_Exec
 	//	*StreamRequest_ImportImage
+	//	*StreamRequest_Export
 	Kind          isStreamRequest_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1146,7 +1974,7 @@ type StreamRequest struct {
 
 func (x *StreamRequest) Reset() {
 	*x = StreamRequest{}
-	mi := &file_guest_proto_msgTypes[20]
+	mi := &file_guest_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1158,7 +1986,7 @@ func (x *StreamRequest) String() string {
 func (*StreamRequest) ProtoMessage() {}
 
 func (x *StreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[20]
+	mi := &file_guest_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1171,7 +1999,7 @@ func (x *StreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamRequest.ProtoReflect.Descriptor instead.
 func (*StreamRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{20}
+	return file_guest_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StreamRequest) GetVersion() string {
@@ -1206,6 +2034,15 @@ func (x *StreamRequest) GetImportImage() *ImportImage {
 	return nil
 }
 
+func (x *StreamRequest) GetExport() *Export {
+	if x != nil {
+		if x, ok := x.Kind.(*StreamRequest_Export); ok {
+			return x.Export
+		}
+	}
+	return nil
+}
+
 type isStreamRequest_Kind interface {
 	isStreamRequest_Kind()
 }
@@ -1218,16 +2055,22 @@ type StreamRequest_ImportImage struct {
 	ImportImage *ImportImage `protobuf:"bytes,3,opt,name=import_image,json=importImage,proto3,oneof"`
 }
 
+type StreamRequest_Export struct {
+	Export *Export `protobuf:"bytes,4,opt,name=export,proto3,oneof"`
+}
+
 func (*StreamRequest_Exec) isStreamRequest_Kind() {}
 
 func (*StreamRequest_ImportImage) isStreamRequest_Kind() {}
+
+func (*StreamRequest_Export) isStreamRequest_Kind() {}
 
 // Exec runs a command in a distro, and starts the distro where it is stopped.
 type Exec struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Distro        *Distro                `protobuf:"bytes,1,opt,name=distro,proto3" json:"distro,omitempty"`
 	Argv          [][]byte               `protobuf:"bytes,2,rep,name=argv,proto3" json:"argv,omitempty"` // kept byte for byte; empty: the user's login shell
-	User          []byte                 `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"` // name or uid; "" means root
+	User          []byte                 `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"` // name or uid; "" means the distro's default user
 	Cwd           []byte                 `protobuf:"bytes,4,opt,name=cwd,proto3" json:"cwd,omitempty"`   // absolute, or ~ for the home folder, which "" means too
 	Env           [][]byte               `protobuf:"bytes,5,rep,name=env,proto3" json:"env,omitempty"`   // NAME=VALUE, over the user's own
 	Tty           bool                   `protobuf:"varint,6,opt,name=tty,proto3" json:"tty,omitempty"`
@@ -1240,7 +2083,7 @@ type Exec struct {
 
 func (x *Exec) Reset() {
 	*x = Exec{}
-	mi := &file_guest_proto_msgTypes[21]
+	mi := &file_guest_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +2095,7 @@ func (x *Exec) String() string {
 func (*Exec) ProtoMessage() {}
 
 func (x *Exec) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[21]
+	mi := &file_guest_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +2108,7 @@ func (x *Exec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exec.ProtoReflect.Descriptor instead.
 func (*Exec) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{21}
+	return file_guest_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Exec) GetDistro() *Distro {
@@ -1344,7 +2187,7 @@ type ImportImage struct {
 
 func (x *ImportImage) Reset() {
 	*x = ImportImage{}
-	mi := &file_guest_proto_msgTypes[22]
+	mi := &file_guest_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1356,7 +2199,7 @@ func (x *ImportImage) String() string {
 func (*ImportImage) ProtoMessage() {}
 
 func (x *ImportImage) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[22]
+	mi := &file_guest_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1369,7 +2212,7 @@ func (x *ImportImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImage.ProtoReflect.Descriptor instead.
 func (*ImportImage) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{22}
+	return file_guest_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ImportImage) GetId() string {
@@ -1386,6 +2229,144 @@ func (x *ImportImage) GetSize() uint64 {
 	return 0
 }
 
+// Export sends the files of a distro, as they are at this moment, or of a
+// snapshot, as stdout frames that make a tar archive (pax). Only an exit frame says that
+// it is whole.
+type Export struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to From:
+	//
+	//	*Export_Distro
+	//	*Export_Snapshot
+	From          isExport_From `protobuf_oneof:"from"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Export) Reset() {
+	*x = Export{}
+	mi := &file_guest_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Export) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Export) ProtoMessage() {}
+
+func (x *Export) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Export.ProtoReflect.Descriptor instead.
+func (*Export) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *Export) GetFrom() isExport_From {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *Export) GetDistro() string {
+	if x != nil {
+		if x, ok := x.From.(*Export_Distro); ok {
+			return x.Distro
+		}
+	}
+	return ""
+}
+
+func (x *Export) GetSnapshot() *Snapshot {
+	if x != nil {
+		if x, ok := x.From.(*Export_Snapshot); ok {
+			return x.Snapshot
+		}
+	}
+	return nil
+}
+
+type isExport_From interface {
+	isExport_From()
+}
+
+type Export_Distro struct {
+	Distro string `protobuf:"bytes,1,opt,name=distro,proto3,oneof"` // id
+}
+
+type Export_Snapshot struct {
+	Snapshot *Snapshot `protobuf:"bytes,2,opt,name=snapshot,proto3,oneof"`
+}
+
+func (*Export_Distro) isExport_From() {}
+
+func (*Export_Snapshot) isExport_From() {}
+
+// Started is the payload of a started frame.
+type Started struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Warnings      []string               `protobuf:"bytes,1,rep,name=warnings,proto3" json:"warnings,omitempty"` // as in StartDistroResponse
+	Bytes         uint64                 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`      // of an export: about how many there are to come; 0 where unknown
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Started) Reset() {
+	*x = Started{}
+	mi := &file_guest_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Started) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Started) ProtoMessage() {}
+
+func (x *Started) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Started.ProtoReflect.Descriptor instead.
+func (*Started) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *Started) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+func (x *Started) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 // Exit is how a command ended.
 type Exit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1397,7 +2378,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_guest_proto_msgTypes[23]
+	mi := &file_guest_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1409,7 +2390,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[23]
+	mi := &file_guest_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1422,7 +2403,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{23}
+	return file_guest_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -1451,7 +2432,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_guest_proto_msgTypes[24]
+	mi := &file_guest_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1463,7 +2444,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[24]
+	mi := &file_guest_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1476,7 +2457,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{24}
+	return file_guest_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Error) GetCode() ErrorCode {
@@ -1514,7 +2495,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_guest_proto_msgTypes[25]
+	mi := &file_guest_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1526,7 +2507,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[25]
+	mi := &file_guest_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1539,7 +2520,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{25}
+	return file_guest_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Hello) GetVersion() string {
@@ -1574,11 +2555,21 @@ var File_guest_proto protoreflect.FileDescriptor
 
 const file_guest_proto_rawDesc = "" +
 	"\n" +
-	"\vguest.proto\x12\rlsub.guest.v1\",\n" +
+	"\vguest.proto\x12\rlsub.guest.v1\"\xb3\x01\n" +
 	"\x06Distro\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\r\n" +
-	"\vInfoRequest\"\xc5\x02\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12-\n" +
+	"\x06limits\x18\x03 \x01(\v2\x15.lsub.guest.v1.LimitsR\x06limits\x12\x17\n" +
+	"\aidle_ns\x18\x04 \x01(\x03R\x06idleNs\x12!\n" +
+	"\fdefault_user\x18\x05 \x01(\tR\vdefaultUser\x12\x1a\n" +
+	"\btimezone\x18\x06 \x01(\tR\btimezone\"[\n" +
+	"\x06Limits\x12\x1d\n" +
+	"\n" +
+	"memory_max\x18\x01 \x01(\x03R\tmemoryMax\x12\x17\n" +
+	"\acpu_max\x18\x02 \x01(\x03R\x06cpuMax\x12\x19\n" +
+	"\bpids_max\x18\x03 \x01(\x03R\apidsMax\"'\n" +
+	"\vInfoRequest\x12\x18\n" +
+	"\areasons\x18\x01 \x01(\bR\areasons\"\xc5\x02\n" +
 	"\fInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06kernel\x18\x02 \x01(\tR\x06kernel\x124\n" +
@@ -1589,33 +2580,67 @@ const file_guest_proto_rawDesc = "" +
 	"\n" +
 	"disk_total\x18\a \x01(\x04R\tdiskTotal\x12\x1b\n" +
 	"\tdisk_used\x18\b \x01(\x04R\bdiskUsed\x12+\n" +
-	"\x04boot\x18\t \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot\"\x8b\x01\n" +
+	"\x04boot\x18\t \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot\"\xe7\x01\n" +
 	"\vDistroState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\arunning\x18\x02 \x01(\bR\arunning\x12\x12\n" +
 	"\x04init\x18\x03 \x01(\tR\x04init\x12\"\n" +
 	"\rstarted_at_ns\x18\x04 \x01(\x03R\vstartedAtNs\x12\x1a\n" +
-	"\bsessions\x18\x05 \x01(\x05R\bsessions\"Z\n" +
+	"\bsessions\x18\x05 \x01(\x05R\bsessions\x12\x18\n" +
+	"\areasons\x18\x06 \x03(\tR\areasons\x12\"\n" +
+	"\ridle_since_ns\x18\a \x01(\x03R\vidleSinceNs\x12\x1c\n" +
+	"\tsnapshots\x18\b \x03(\tR\tsnapshots\"Z\n" +
 	"\bBootStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bstart_ns\x18\x02 \x01(\x03R\astartNs\x12\x1f\n" +
 	"\vduration_ns\x18\x03 \x01(\x03R\n" +
-	"durationNs\"\x83\x01\n" +
+	"durationNs\"\xdc\x01\n" +
 	"\x13CreateDistroRequest\x12-\n" +
-	"\x06distro\x18\x01 \x01(\v2\x15.lsub.guest.v1.DistroR\x06distro\x12\x14\n" +
-	"\x05image\x18\x02 \x01(\tR\x05image\x12'\n" +
-	"\x04user\x18\x03 \x01(\v2\x13.lsub.guest.v1.UserR\x04user\"\x16\n" +
+	"\x06distro\x18\x01 \x01(\v2\x15.lsub.guest.v1.DistroR\x06distro\x12\x16\n" +
+	"\x05image\x18\x02 \x01(\tH\x00R\x05image\x12\x16\n" +
+	"\x05clone\x18\x04 \x01(\tH\x00R\x05clone\x125\n" +
+	"\bsnapshot\x18\x05 \x01(\v2\x17.lsub.guest.v1.SnapshotH\x00R\bsnapshot\x12'\n" +
+	"\x04user\x18\x03 \x01(\v2\x13.lsub.guest.v1.UserR\x04userB\x06\n" +
+	"\x04from\"\x16\n" +
 	"\x14CreateDistroResponse\",\n" +
 	"\x04User\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
-	"\x03uid\x18\x02 \x01(\rR\x03uid\"%\n" +
+	"\x03uid\x18\x02 \x01(\rR\x03uid\"2\n" +
+	"\bSnapshot\x12\x16\n" +
+	"\x06distro\x18\x01 \x01(\tR\x06distro\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"$\n" +
+	"\x12DeleteImageRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x15\n" +
+	"\x13DeleteImageResponse\"G\n" +
+	"\x16ConfigureDistroRequest\x12-\n" +
+	"\x06distro\x18\x01 \x01(\v2\x15.lsub.guest.v1.DistroR\x06distro\"\x19\n" +
+	"\x17ConfigureDistroResponse\";\n" +
+	"\x15SetDefaultUserRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\">\n" +
+	"\x16SetDefaultUserResponse\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
+	"\x03uid\x18\x02 \x01(\rR\x03uid\"L\n" +
+	"\x15CreateSnapshotRequest\x123\n" +
+	"\bsnapshot\x18\x01 \x01(\v2\x17.lsub.guest.v1.SnapshotR\bsnapshot\"\x18\n" +
+	"\x16CreateSnapshotResponse\"M\n" +
+	"\x16RestoreSnapshotRequest\x123\n" +
+	"\bsnapshot\x18\x01 \x01(\v2\x17.lsub.guest.v1.SnapshotR\bsnapshot\"\x19\n" +
+	"\x17RestoreSnapshotResponse\"L\n" +
+	"\x15DeleteSnapshotRequest\x123\n" +
+	"\bsnapshot\x18\x01 \x01(\v2\x17.lsub.guest.v1.SnapshotR\bsnapshot\"\x18\n" +
+	"\x16DeleteSnapshotResponse\"\x0e\n" +
+	"\fWatchRequest\"E\n" +
+	"\rWatchResponse\x124\n" +
+	"\adistros\x18\x01 \x03(\v2\x1a.lsub.guest.v1.DistroStateR\adistros\"%\n" +
 	"\x13DeleteDistroRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x16\n" +
 	"\x14DeleteDistroResponse\"C\n" +
 	"\x12StartDistroRequest\x12-\n" +
-	"\x06distro\x18\x01 \x01(\v2\x15.lsub.guest.v1.DistroR\x06distro\"G\n" +
+	"\x06distro\x18\x01 \x01(\v2\x15.lsub.guest.v1.DistroR\x06distro\"c\n" +
 	"\x13StartDistroResponse\x120\n" +
-	"\x05state\x18\x01 \x01(\v2\x1a.lsub.guest.v1.DistroStateR\x05state\"B\n" +
+	"\x05state\x18\x01 \x01(\v2\x1a.lsub.guest.v1.DistroStateR\x05state\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"B\n" +
 	"\x11StopDistroRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
@@ -1635,11 +2660,12 @@ const file_guest_proto_rawDesc = "" +
 	"\x04boot\x18\a \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot\"'\n" +
 	"\x0fShutdownRequest\x12\x14\n" +
 	"\x05force\x18\x01 \x01(\bR\x05force\"\x12\n" +
-	"\x10ShutdownResponse\"\x9d\x01\n" +
+	"\x10ShutdownResponse\"\xce\x01\n" +
 	"\rStreamRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12)\n" +
 	"\x04exec\x18\x02 \x01(\v2\x13.lsub.guest.v1.ExecH\x00R\x04exec\x12?\n" +
-	"\fimport_image\x18\x03 \x01(\v2\x1a.lsub.guest.v1.ImportImageH\x00R\vimportImageB\x06\n" +
+	"\fimport_image\x18\x03 \x01(\v2\x1a.lsub.guest.v1.ImportImageH\x00R\vimportImage\x12/\n" +
+	"\x06export\x18\x04 \x01(\v2\x15.lsub.guest.v1.ExportH\x00R\x06exportB\x06\n" +
 	"\x04kind\"\xd1\x01\n" +
 	"\x04Exec\x12-\n" +
 	"\x06distro\x18\x01 \x01(\v2\x15.lsub.guest.v1.DistroR\x06distro\x12\x12\n" +
@@ -1653,7 +2679,14 @@ const file_guest_proto_rawDesc = "" +
 	"\x05login\x18\t \x01(\bR\x05login\"1\n" +
 	"\vImportImage\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x04R\x04size\"2\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size\"a\n" +
+	"\x06Export\x12\x18\n" +
+	"\x06distro\x18\x01 \x01(\tH\x00R\x06distro\x125\n" +
+	"\bsnapshot\x18\x02 \x01(\v2\x17.lsub.guest.v1.SnapshotH\x00R\bsnapshotB\x06\n" +
+	"\x04from\";\n" +
+	"\aStarted\x12\x1a\n" +
+	"\bwarnings\x18\x01 \x03(\tR\bwarnings\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"2\n" +
 	"\x04Exit\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\x05R\x06signal\"c\n" +
@@ -1665,7 +2698,7 @@ const file_guest_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06kernel\x18\x02 \x01(\tR\x06kernel\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x12+\n" +
-	"\x04boot\x18\x04 \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot*\xdd\x02\n" +
+	"\x04boot\x18\x04 \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot*\xf5\x02\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12ERROR_CODE_INVALID\x10\x01\x12\x18\n" +
@@ -1679,14 +2712,22 @@ const file_guest_proto_rawDesc = "" +
 	"\x17ERROR_CODE_START_FAILED\x10\t\x12\x16\n" +
 	"\x12ERROR_CODE_VERSION\x10\n" +
 	"\x12\x1d\n" +
-	"\x19ERROR_CODE_ALREADY_EXISTS\x10\v2\xf0\x03\n" +
+	"\x19ERROR_CODE_ALREADY_EXISTS\x10\v\x12\x16\n" +
+	"\x12ERROR_CODE_RUNNING\x10\f2\xed\b\n" +
 	"\x05Guest\x12?\n" +
 	"\x04Info\x12\x1a.lsub.guest.v1.InfoRequest\x1a\x1b.lsub.guest.v1.InfoResponse\x12W\n" +
 	"\fCreateDistro\x12\".lsub.guest.v1.CreateDistroRequest\x1a#.lsub.guest.v1.CreateDistroResponse\x12W\n" +
 	"\fDeleteDistro\x12\".lsub.guest.v1.DeleteDistroRequest\x1a#.lsub.guest.v1.DeleteDistroResponse\x12T\n" +
+	"\vDeleteImage\x12!.lsub.guest.v1.DeleteImageRequest\x1a\".lsub.guest.v1.DeleteImageResponse\x12`\n" +
+	"\x0fConfigureDistro\x12%.lsub.guest.v1.ConfigureDistroRequest\x1a&.lsub.guest.v1.ConfigureDistroResponse\x12]\n" +
+	"\x0eSetDefaultUser\x12$.lsub.guest.v1.SetDefaultUserRequest\x1a%.lsub.guest.v1.SetDefaultUserResponse\x12]\n" +
+	"\x0eCreateSnapshot\x12$.lsub.guest.v1.CreateSnapshotRequest\x1a%.lsub.guest.v1.CreateSnapshotResponse\x12`\n" +
+	"\x0fRestoreSnapshot\x12%.lsub.guest.v1.RestoreSnapshotRequest\x1a&.lsub.guest.v1.RestoreSnapshotResponse\x12]\n" +
+	"\x0eDeleteSnapshot\x12$.lsub.guest.v1.DeleteSnapshotRequest\x1a%.lsub.guest.v1.DeleteSnapshotResponse\x12T\n" +
 	"\vStartDistro\x12!.lsub.guest.v1.StartDistroRequest\x1a\".lsub.guest.v1.StartDistroResponse\x12Q\n" +
 	"\n" +
-	"StopDistro\x12 .lsub.guest.v1.StopDistroRequest\x1a!.lsub.guest.v1.StopDistroResponse\x12K\n" +
+	"StopDistro\x12 .lsub.guest.v1.StopDistroRequest\x1a!.lsub.guest.v1.StopDistroResponse\x12D\n" +
+	"\x05Watch\x12\x1b.lsub.guest.v1.WatchRequest\x1a\x1c.lsub.guest.v1.WatchResponse0\x01\x12K\n" +
 	"\bPoweroff\x12\x1e.lsub.guest.v1.PoweroffRequest\x1a\x1f.lsub.guest.v1.PoweroffResponse2\xa0\x01\n" +
 	"\n" +
 	"Supervisor\x12E\n" +
@@ -1706,70 +2747,111 @@ func file_guest_proto_rawDescGZIP() []byte {
 }
 
 var file_guest_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_guest_proto_goTypes = []any{
-	(ErrorCode)(0),               // 0: lsub.guest.v1.ErrorCode
-	(*Distro)(nil),               // 1: lsub.guest.v1.Distro
-	(*InfoRequest)(nil),          // 2: lsub.guest.v1.InfoRequest
-	(*InfoResponse)(nil),         // 3: lsub.guest.v1.InfoResponse
-	(*DistroState)(nil),          // 4: lsub.guest.v1.DistroState
-	(*BootStep)(nil),             // 5: lsub.guest.v1.BootStep
-	(*CreateDistroRequest)(nil),  // 6: lsub.guest.v1.CreateDistroRequest
-	(*CreateDistroResponse)(nil), // 7: lsub.guest.v1.CreateDistroResponse
-	(*User)(nil),                 // 8: lsub.guest.v1.User
-	(*DeleteDistroRequest)(nil),  // 9: lsub.guest.v1.DeleteDistroRequest
-	(*DeleteDistroResponse)(nil), // 10: lsub.guest.v1.DeleteDistroResponse
-	(*StartDistroRequest)(nil),   // 11: lsub.guest.v1.StartDistroRequest
-	(*StartDistroResponse)(nil),  // 12: lsub.guest.v1.StartDistroResponse
-	(*StopDistroRequest)(nil),    // 13: lsub.guest.v1.StopDistroRequest
-	(*StopDistroResponse)(nil),   // 14: lsub.guest.v1.StopDistroResponse
-	(*PoweroffRequest)(nil),      // 15: lsub.guest.v1.PoweroffRequest
-	(*PoweroffResponse)(nil),     // 16: lsub.guest.v1.PoweroffResponse
-	(*StatusRequest)(nil),        // 17: lsub.guest.v1.StatusRequest
-	(*StatusResponse)(nil),       // 18: lsub.guest.v1.StatusResponse
-	(*ShutdownRequest)(nil),      // 19: lsub.guest.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),     // 20: lsub.guest.v1.ShutdownResponse
-	(*StreamRequest)(nil),        // 21: lsub.guest.v1.StreamRequest
-	(*Exec)(nil),                 // 22: lsub.guest.v1.Exec
-	(*ImportImage)(nil),          // 23: lsub.guest.v1.ImportImage
-	(*Exit)(nil),                 // 24: lsub.guest.v1.Exit
-	(*Error)(nil),                // 25: lsub.guest.v1.Error
-	(*Hello)(nil),                // 26: lsub.guest.v1.Hello
+	(ErrorCode)(0),                  // 0: lsub.guest.v1.ErrorCode
+	(*Distro)(nil),                  // 1: lsub.guest.v1.Distro
+	(*Limits)(nil),                  // 2: lsub.guest.v1.Limits
+	(*InfoRequest)(nil),             // 3: lsub.guest.v1.InfoRequest
+	(*InfoResponse)(nil),            // 4: lsub.guest.v1.InfoResponse
+	(*DistroState)(nil),             // 5: lsub.guest.v1.DistroState
+	(*BootStep)(nil),                // 6: lsub.guest.v1.BootStep
+	(*CreateDistroRequest)(nil),     // 7: lsub.guest.v1.CreateDistroRequest
+	(*CreateDistroResponse)(nil),    // 8: lsub.guest.v1.CreateDistroResponse
+	(*User)(nil),                    // 9: lsub.guest.v1.User
+	(*Snapshot)(nil),                // 10: lsub.guest.v1.Snapshot
+	(*DeleteImageRequest)(nil),      // 11: lsub.guest.v1.DeleteImageRequest
+	(*DeleteImageResponse)(nil),     // 12: lsub.guest.v1.DeleteImageResponse
+	(*ConfigureDistroRequest)(nil),  // 13: lsub.guest.v1.ConfigureDistroRequest
+	(*ConfigureDistroResponse)(nil), // 14: lsub.guest.v1.ConfigureDistroResponse
+	(*SetDefaultUserRequest)(nil),   // 15: lsub.guest.v1.SetDefaultUserRequest
+	(*SetDefaultUserResponse)(nil),  // 16: lsub.guest.v1.SetDefaultUserResponse
+	(*CreateSnapshotRequest)(nil),   // 17: lsub.guest.v1.CreateSnapshotRequest
+	(*CreateSnapshotResponse)(nil),  // 18: lsub.guest.v1.CreateSnapshotResponse
+	(*RestoreSnapshotRequest)(nil),  // 19: lsub.guest.v1.RestoreSnapshotRequest
+	(*RestoreSnapshotResponse)(nil), // 20: lsub.guest.v1.RestoreSnapshotResponse
+	(*DeleteSnapshotRequest)(nil),   // 21: lsub.guest.v1.DeleteSnapshotRequest
+	(*DeleteSnapshotResponse)(nil),  // 22: lsub.guest.v1.DeleteSnapshotResponse
+	(*WatchRequest)(nil),            // 23: lsub.guest.v1.WatchRequest
+	(*WatchResponse)(nil),           // 24: lsub.guest.v1.WatchResponse
+	(*DeleteDistroRequest)(nil),     // 25: lsub.guest.v1.DeleteDistroRequest
+	(*DeleteDistroResponse)(nil),    // 26: lsub.guest.v1.DeleteDistroResponse
+	(*StartDistroRequest)(nil),      // 27: lsub.guest.v1.StartDistroRequest
+	(*StartDistroResponse)(nil),     // 28: lsub.guest.v1.StartDistroResponse
+	(*StopDistroRequest)(nil),       // 29: lsub.guest.v1.StopDistroRequest
+	(*StopDistroResponse)(nil),      // 30: lsub.guest.v1.StopDistroResponse
+	(*PoweroffRequest)(nil),         // 31: lsub.guest.v1.PoweroffRequest
+	(*PoweroffResponse)(nil),        // 32: lsub.guest.v1.PoweroffResponse
+	(*StatusRequest)(nil),           // 33: lsub.guest.v1.StatusRequest
+	(*StatusResponse)(nil),          // 34: lsub.guest.v1.StatusResponse
+	(*ShutdownRequest)(nil),         // 35: lsub.guest.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),        // 36: lsub.guest.v1.ShutdownResponse
+	(*StreamRequest)(nil),           // 37: lsub.guest.v1.StreamRequest
+	(*Exec)(nil),                    // 38: lsub.guest.v1.Exec
+	(*ImportImage)(nil),             // 39: lsub.guest.v1.ImportImage
+	(*Export)(nil),                  // 40: lsub.guest.v1.Export
+	(*Started)(nil),                 // 41: lsub.guest.v1.Started
+	(*Exit)(nil),                    // 42: lsub.guest.v1.Exit
+	(*Error)(nil),                   // 43: lsub.guest.v1.Error
+	(*Hello)(nil),                   // 44: lsub.guest.v1.Hello
 }
 var file_guest_proto_depIdxs = []int32{
-	4,  // 0: lsub.guest.v1.InfoResponse.distros:type_name -> lsub.guest.v1.DistroState
-	5,  // 1: lsub.guest.v1.InfoResponse.boot:type_name -> lsub.guest.v1.BootStep
-	1,  // 2: lsub.guest.v1.CreateDistroRequest.distro:type_name -> lsub.guest.v1.Distro
-	8,  // 3: lsub.guest.v1.CreateDistroRequest.user:type_name -> lsub.guest.v1.User
-	1,  // 4: lsub.guest.v1.StartDistroRequest.distro:type_name -> lsub.guest.v1.Distro
-	4,  // 5: lsub.guest.v1.StartDistroResponse.state:type_name -> lsub.guest.v1.DistroState
-	5,  // 6: lsub.guest.v1.StatusResponse.boot:type_name -> lsub.guest.v1.BootStep
-	22, // 7: lsub.guest.v1.StreamRequest.exec:type_name -> lsub.guest.v1.Exec
-	23, // 8: lsub.guest.v1.StreamRequest.import_image:type_name -> lsub.guest.v1.ImportImage
-	1,  // 9: lsub.guest.v1.Exec.distro:type_name -> lsub.guest.v1.Distro
-	0,  // 10: lsub.guest.v1.Error.code:type_name -> lsub.guest.v1.ErrorCode
-	5,  // 11: lsub.guest.v1.Hello.boot:type_name -> lsub.guest.v1.BootStep
-	2,  // 12: lsub.guest.v1.Guest.Info:input_type -> lsub.guest.v1.InfoRequest
-	6,  // 13: lsub.guest.v1.Guest.CreateDistro:input_type -> lsub.guest.v1.CreateDistroRequest
-	9,  // 14: lsub.guest.v1.Guest.DeleteDistro:input_type -> lsub.guest.v1.DeleteDistroRequest
-	11, // 15: lsub.guest.v1.Guest.StartDistro:input_type -> lsub.guest.v1.StartDistroRequest
-	13, // 16: lsub.guest.v1.Guest.StopDistro:input_type -> lsub.guest.v1.StopDistroRequest
-	15, // 17: lsub.guest.v1.Guest.Poweroff:input_type -> lsub.guest.v1.PoweroffRequest
-	17, // 18: lsub.guest.v1.Supervisor.Status:input_type -> lsub.guest.v1.StatusRequest
-	19, // 19: lsub.guest.v1.Supervisor.Shutdown:input_type -> lsub.guest.v1.ShutdownRequest
-	3,  // 20: lsub.guest.v1.Guest.Info:output_type -> lsub.guest.v1.InfoResponse
-	7,  // 21: lsub.guest.v1.Guest.CreateDistro:output_type -> lsub.guest.v1.CreateDistroResponse
-	10, // 22: lsub.guest.v1.Guest.DeleteDistro:output_type -> lsub.guest.v1.DeleteDistroResponse
-	12, // 23: lsub.guest.v1.Guest.StartDistro:output_type -> lsub.guest.v1.StartDistroResponse
-	14, // 24: lsub.guest.v1.Guest.StopDistro:output_type -> lsub.guest.v1.StopDistroResponse
-	16, // 25: lsub.guest.v1.Guest.Poweroff:output_type -> lsub.guest.v1.PoweroffResponse
-	18, // 26: lsub.guest.v1.Supervisor.Status:output_type -> lsub.guest.v1.StatusResponse
-	20, // 27: lsub.guest.v1.Supervisor.Shutdown:output_type -> lsub.guest.v1.ShutdownResponse
-	20, // [20:28] is the sub-list for method output_type
-	12, // [12:20] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	2,  // 0: lsub.guest.v1.Distro.limits:type_name -> lsub.guest.v1.Limits
+	5,  // 1: lsub.guest.v1.InfoResponse.distros:type_name -> lsub.guest.v1.DistroState
+	6,  // 2: lsub.guest.v1.InfoResponse.boot:type_name -> lsub.guest.v1.BootStep
+	1,  // 3: lsub.guest.v1.CreateDistroRequest.distro:type_name -> lsub.guest.v1.Distro
+	10, // 4: lsub.guest.v1.CreateDistroRequest.snapshot:type_name -> lsub.guest.v1.Snapshot
+	9,  // 5: lsub.guest.v1.CreateDistroRequest.user:type_name -> lsub.guest.v1.User
+	1,  // 6: lsub.guest.v1.ConfigureDistroRequest.distro:type_name -> lsub.guest.v1.Distro
+	10, // 7: lsub.guest.v1.CreateSnapshotRequest.snapshot:type_name -> lsub.guest.v1.Snapshot
+	10, // 8: lsub.guest.v1.RestoreSnapshotRequest.snapshot:type_name -> lsub.guest.v1.Snapshot
+	10, // 9: lsub.guest.v1.DeleteSnapshotRequest.snapshot:type_name -> lsub.guest.v1.Snapshot
+	5,  // 10: lsub.guest.v1.WatchResponse.distros:type_name -> lsub.guest.v1.DistroState
+	1,  // 11: lsub.guest.v1.StartDistroRequest.distro:type_name -> lsub.guest.v1.Distro
+	5,  // 12: lsub.guest.v1.StartDistroResponse.state:type_name -> lsub.guest.v1.DistroState
+	6,  // 13: lsub.guest.v1.StatusResponse.boot:type_name -> lsub.guest.v1.BootStep
+	38, // 14: lsub.guest.v1.StreamRequest.exec:type_name -> lsub.guest.v1.Exec
+	39, // 15: lsub.guest.v1.StreamRequest.import_image:type_name -> lsub.guest.v1.ImportImage
+	40, // 16: lsub.guest.v1.StreamRequest.export:type_name -> lsub.guest.v1.Export
+	1,  // 17: lsub.guest.v1.Exec.distro:type_name -> lsub.guest.v1.Distro
+	10, // 18: lsub.guest.v1.Export.snapshot:type_name -> lsub.guest.v1.Snapshot
+	0,  // 19: lsub.guest.v1.Error.code:type_name -> lsub.guest.v1.ErrorCode
+	6,  // 20: lsub.guest.v1.Hello.boot:type_name -> lsub.guest.v1.BootStep
+	3,  // 21: lsub.guest.v1.Guest.Info:input_type -> lsub.guest.v1.InfoRequest
+	7,  // 22: lsub.guest.v1.Guest.CreateDistro:input_type -> lsub.guest.v1.CreateDistroRequest
+	25, // 23: lsub.guest.v1.Guest.DeleteDistro:input_type -> lsub.guest.v1.DeleteDistroRequest
+	11, // 24: lsub.guest.v1.Guest.DeleteImage:input_type -> lsub.guest.v1.DeleteImageRequest
+	13, // 25: lsub.guest.v1.Guest.ConfigureDistro:input_type -> lsub.guest.v1.ConfigureDistroRequest
+	15, // 26: lsub.guest.v1.Guest.SetDefaultUser:input_type -> lsub.guest.v1.SetDefaultUserRequest
+	17, // 27: lsub.guest.v1.Guest.CreateSnapshot:input_type -> lsub.guest.v1.CreateSnapshotRequest
+	19, // 28: lsub.guest.v1.Guest.RestoreSnapshot:input_type -> lsub.guest.v1.RestoreSnapshotRequest
+	21, // 29: lsub.guest.v1.Guest.DeleteSnapshot:input_type -> lsub.guest.v1.DeleteSnapshotRequest
+	27, // 30: lsub.guest.v1.Guest.StartDistro:input_type -> lsub.guest.v1.StartDistroRequest
+	29, // 31: lsub.guest.v1.Guest.StopDistro:input_type -> lsub.guest.v1.StopDistroRequest
+	23, // 32: lsub.guest.v1.Guest.Watch:input_type -> lsub.guest.v1.WatchRequest
+	31, // 33: lsub.guest.v1.Guest.Poweroff:input_type -> lsub.guest.v1.PoweroffRequest
+	33, // 34: lsub.guest.v1.Supervisor.Status:input_type -> lsub.guest.v1.StatusRequest
+	35, // 35: lsub.guest.v1.Supervisor.Shutdown:input_type -> lsub.guest.v1.ShutdownRequest
+	4,  // 36: lsub.guest.v1.Guest.Info:output_type -> lsub.guest.v1.InfoResponse
+	8,  // 37: lsub.guest.v1.Guest.CreateDistro:output_type -> lsub.guest.v1.CreateDistroResponse
+	26, // 38: lsub.guest.v1.Guest.DeleteDistro:output_type -> lsub.guest.v1.DeleteDistroResponse
+	12, // 39: lsub.guest.v1.Guest.DeleteImage:output_type -> lsub.guest.v1.DeleteImageResponse
+	14, // 40: lsub.guest.v1.Guest.ConfigureDistro:output_type -> lsub.guest.v1.ConfigureDistroResponse
+	16, // 41: lsub.guest.v1.Guest.SetDefaultUser:output_type -> lsub.guest.v1.SetDefaultUserResponse
+	18, // 42: lsub.guest.v1.Guest.CreateSnapshot:output_type -> lsub.guest.v1.CreateSnapshotResponse
+	20, // 43: lsub.guest.v1.Guest.RestoreSnapshot:output_type -> lsub.guest.v1.RestoreSnapshotResponse
+	22, // 44: lsub.guest.v1.Guest.DeleteSnapshot:output_type -> lsub.guest.v1.DeleteSnapshotResponse
+	28, // 45: lsub.guest.v1.Guest.StartDistro:output_type -> lsub.guest.v1.StartDistroResponse
+	30, // 46: lsub.guest.v1.Guest.StopDistro:output_type -> lsub.guest.v1.StopDistroResponse
+	24, // 47: lsub.guest.v1.Guest.Watch:output_type -> lsub.guest.v1.WatchResponse
+	32, // 48: lsub.guest.v1.Guest.Poweroff:output_type -> lsub.guest.v1.PoweroffResponse
+	34, // 49: lsub.guest.v1.Supervisor.Status:output_type -> lsub.guest.v1.StatusResponse
+	36, // 50: lsub.guest.v1.Supervisor.Shutdown:output_type -> lsub.guest.v1.ShutdownResponse
+	36, // [36:51] is the sub-list for method output_type
+	21, // [21:36] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_guest_proto_init() }
@@ -1777,9 +2859,19 @@ func file_guest_proto_init() {
 	if File_guest_proto != nil {
 		return
 	}
-	file_guest_proto_msgTypes[20].OneofWrappers = []any{
+	file_guest_proto_msgTypes[6].OneofWrappers = []any{
+		(*CreateDistroRequest_Image)(nil),
+		(*CreateDistroRequest_Clone)(nil),
+		(*CreateDistroRequest_Snapshot)(nil),
+	}
+	file_guest_proto_msgTypes[36].OneofWrappers = []any{
 		(*StreamRequest_Exec)(nil),
 		(*StreamRequest_ImportImage)(nil),
+		(*StreamRequest_Export)(nil),
+	}
+	file_guest_proto_msgTypes[39].OneofWrappers = []any{
+		(*Export_Distro)(nil),
+		(*Export_Snapshot)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1787,7 +2879,7 @@ func file_guest_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_guest_proto_rawDesc), len(file_guest_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   26,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -48,10 +48,24 @@ const (
 	GuestCreateDistroProcedure = "/lsub.guest.v1.Guest/CreateDistro"
 	// GuestDeleteDistroProcedure is the fully-qualified name of the Guest's DeleteDistro RPC.
 	GuestDeleteDistroProcedure = "/lsub.guest.v1.Guest/DeleteDistro"
+	// GuestDeleteImageProcedure is the fully-qualified name of the Guest's DeleteImage RPC.
+	GuestDeleteImageProcedure = "/lsub.guest.v1.Guest/DeleteImage"
+	// GuestConfigureDistroProcedure is the fully-qualified name of the Guest's ConfigureDistro RPC.
+	GuestConfigureDistroProcedure = "/lsub.guest.v1.Guest/ConfigureDistro"
+	// GuestSetDefaultUserProcedure is the fully-qualified name of the Guest's SetDefaultUser RPC.
+	GuestSetDefaultUserProcedure = "/lsub.guest.v1.Guest/SetDefaultUser"
+	// GuestCreateSnapshotProcedure is the fully-qualified name of the Guest's CreateSnapshot RPC.
+	GuestCreateSnapshotProcedure = "/lsub.guest.v1.Guest/CreateSnapshot"
+	// GuestRestoreSnapshotProcedure is the fully-qualified name of the Guest's RestoreSnapshot RPC.
+	GuestRestoreSnapshotProcedure = "/lsub.guest.v1.Guest/RestoreSnapshot"
+	// GuestDeleteSnapshotProcedure is the fully-qualified name of the Guest's DeleteSnapshot RPC.
+	GuestDeleteSnapshotProcedure = "/lsub.guest.v1.Guest/DeleteSnapshot"
 	// GuestStartDistroProcedure is the fully-qualified name of the Guest's StartDistro RPC.
 	GuestStartDistroProcedure = "/lsub.guest.v1.Guest/StartDistro"
 	// GuestStopDistroProcedure is the fully-qualified name of the Guest's StopDistro RPC.
 	GuestStopDistroProcedure = "/lsub.guest.v1.Guest/StopDistro"
+	// GuestWatchProcedure is the fully-qualified name of the Guest's Watch RPC.
+	GuestWatchProcedure = "/lsub.guest.v1.Guest/Watch"
 	// GuestPoweroffProcedure is the fully-qualified name of the Guest's Poweroff RPC.
 	GuestPoweroffProcedure = "/lsub.guest.v1.Guest/Poweroff"
 	// SupervisorStatusProcedure is the fully-qualified name of the Supervisor's Status RPC.
@@ -64,17 +78,37 @@ const (
 type GuestClient interface {
 	// Info tells what runs in the VM and what it uses.
 	Info(context.Context, *connect.Request[guestv1.InfoRequest]) (*connect.Response[guestv1.InfoResponse], error)
-	// CreateDistro makes a distro as a snapshot of an imported image.
+	// CreateDistro makes a distro of an imported image, or as a copy of another
+	// distro or of a snapshot of one.
 	CreateDistro(context.Context, *connect.Request[guestv1.CreateDistroRequest]) (*connect.Response[guestv1.CreateDistroResponse], error)
 	// DeleteDistro stops a distro where it runs, and deletes it with all its
 	// files. One that does not exist is deleted already.
 	DeleteDistro(context.Context, *connect.Request[guestv1.DeleteDistroRequest]) (*connect.Response[guestv1.DeleteDistroResponse], error)
+	// DeleteImage deletes an image; the distros that were made of it stay. One
+	// that does not exist is deleted already.
+	DeleteImage(context.Context, *connect.Request[guestv1.DeleteImageRequest]) (*connect.Response[guestv1.DeleteImageResponse], error)
+	// ConfigureDistro gives a distro that runs the limits and the idle time of
+	// the request. One that does not run gets them when it starts.
+	ConfigureDistro(context.Context, *connect.Request[guestv1.ConfigureDistroRequest]) (*connect.Response[guestv1.ConfigureDistroResponse], error)
+	// SetDefaultUser makes an account that exists in a distro the one that
+	// commands run as: it writes /etc/lsub.conf.
+	SetDefaultUser(context.Context, *connect.Request[guestv1.SetDefaultUserRequest]) (*connect.Response[guestv1.SetDefaultUserResponse], error)
+	// CreateSnapshot keeps the files of a distro as they are. One that runs
+	// stands still meanwhile.
+	CreateSnapshot(context.Context, *connect.Request[guestv1.CreateSnapshotRequest]) (*connect.Response[guestv1.CreateSnapshotResponse], error)
+	// RestoreSnapshot replaces the files of a distro that does not run by those
+	// of a snapshot, all or none.
+	RestoreSnapshot(context.Context, *connect.Request[guestv1.RestoreSnapshotRequest]) (*connect.Response[guestv1.RestoreSnapshotResponse], error)
+	// DeleteSnapshot deletes a snapshot. One that does not exist is deleted already.
+	DeleteSnapshot(context.Context, *connect.Request[guestv1.DeleteSnapshotRequest]) (*connect.Response[guestv1.DeleteSnapshotResponse], error)
 	// StartDistro starts a distro where it does not run, and waits until
 	// commands may enter it.
 	StartDistro(context.Context, *connect.Request[guestv1.StartDistroRequest]) (*connect.Response[guestv1.StartDistroResponse], error)
 	// StopDistro shuts a distro down: its init is asked first, and killed after
 	// the time given. One that does not run is stopped already.
 	StopDistro(context.Context, *connect.Request[guestv1.StopDistroRequest]) (*connect.Response[guestv1.StopDistroResponse], error)
+	// Watch tells which distros run, at once and at every change.
+	Watch(context.Context, *connect.Request[guestv1.WatchRequest]) (*connect.ServerStreamForClient[guestv1.WatchResponse], error)
 	// Poweroff stops every distro, flushes the data disk and ends the VM. The
 	// answer comes before the power goes.
 	Poweroff(context.Context, *connect.Request[guestv1.PoweroffRequest]) (*connect.Response[guestv1.PoweroffResponse], error)
@@ -109,6 +143,42 @@ func NewGuestClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(guestMethods.ByName("DeleteDistro")),
 			connect.WithClientOptions(opts...),
 		),
+		deleteImage: connect.NewClient[guestv1.DeleteImageRequest, guestv1.DeleteImageResponse](
+			httpClient,
+			baseURL+GuestDeleteImageProcedure,
+			connect.WithSchema(guestMethods.ByName("DeleteImage")),
+			connect.WithClientOptions(opts...),
+		),
+		configureDistro: connect.NewClient[guestv1.ConfigureDistroRequest, guestv1.ConfigureDistroResponse](
+			httpClient,
+			baseURL+GuestConfigureDistroProcedure,
+			connect.WithSchema(guestMethods.ByName("ConfigureDistro")),
+			connect.WithClientOptions(opts...),
+		),
+		setDefaultUser: connect.NewClient[guestv1.SetDefaultUserRequest, guestv1.SetDefaultUserResponse](
+			httpClient,
+			baseURL+GuestSetDefaultUserProcedure,
+			connect.WithSchema(guestMethods.ByName("SetDefaultUser")),
+			connect.WithClientOptions(opts...),
+		),
+		createSnapshot: connect.NewClient[guestv1.CreateSnapshotRequest, guestv1.CreateSnapshotResponse](
+			httpClient,
+			baseURL+GuestCreateSnapshotProcedure,
+			connect.WithSchema(guestMethods.ByName("CreateSnapshot")),
+			connect.WithClientOptions(opts...),
+		),
+		restoreSnapshot: connect.NewClient[guestv1.RestoreSnapshotRequest, guestv1.RestoreSnapshotResponse](
+			httpClient,
+			baseURL+GuestRestoreSnapshotProcedure,
+			connect.WithSchema(guestMethods.ByName("RestoreSnapshot")),
+			connect.WithClientOptions(opts...),
+		),
+		deleteSnapshot: connect.NewClient[guestv1.DeleteSnapshotRequest, guestv1.DeleteSnapshotResponse](
+			httpClient,
+			baseURL+GuestDeleteSnapshotProcedure,
+			connect.WithSchema(guestMethods.ByName("DeleteSnapshot")),
+			connect.WithClientOptions(opts...),
+		),
 		startDistro: connect.NewClient[guestv1.StartDistroRequest, guestv1.StartDistroResponse](
 			httpClient,
 			baseURL+GuestStartDistroProcedure,
@@ -119,6 +189,12 @@ func NewGuestClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			httpClient,
 			baseURL+GuestStopDistroProcedure,
 			connect.WithSchema(guestMethods.ByName("StopDistro")),
+			connect.WithClientOptions(opts...),
+		),
+		watch: connect.NewClient[guestv1.WatchRequest, guestv1.WatchResponse](
+			httpClient,
+			baseURL+GuestWatchProcedure,
+			connect.WithSchema(guestMethods.ByName("Watch")),
 			connect.WithClientOptions(opts...),
 		),
 		poweroff: connect.NewClient[guestv1.PoweroffRequest, guestv1.PoweroffResponse](
@@ -132,12 +208,19 @@ func NewGuestClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 
 // guestClient implements GuestClient.
 type guestClient struct {
-	info         *connect.Client[guestv1.InfoRequest, guestv1.InfoResponse]
-	createDistro *connect.Client[guestv1.CreateDistroRequest, guestv1.CreateDistroResponse]
-	deleteDistro *connect.Client[guestv1.DeleteDistroRequest, guestv1.DeleteDistroResponse]
-	startDistro  *connect.Client[guestv1.StartDistroRequest, guestv1.StartDistroResponse]
-	stopDistro   *connect.Client[guestv1.StopDistroRequest, guestv1.StopDistroResponse]
-	poweroff     *connect.Client[guestv1.PoweroffRequest, guestv1.PoweroffResponse]
+	info            *connect.Client[guestv1.InfoRequest, guestv1.InfoResponse]
+	createDistro    *connect.Client[guestv1.CreateDistroRequest, guestv1.CreateDistroResponse]
+	deleteDistro    *connect.Client[guestv1.DeleteDistroRequest, guestv1.DeleteDistroResponse]
+	deleteImage     *connect.Client[guestv1.DeleteImageRequest, guestv1.DeleteImageResponse]
+	configureDistro *connect.Client[guestv1.ConfigureDistroRequest, guestv1.ConfigureDistroResponse]
+	setDefaultUser  *connect.Client[guestv1.SetDefaultUserRequest, guestv1.SetDefaultUserResponse]
+	createSnapshot  *connect.Client[guestv1.CreateSnapshotRequest, guestv1.CreateSnapshotResponse]
+	restoreSnapshot *connect.Client[guestv1.RestoreSnapshotRequest, guestv1.RestoreSnapshotResponse]
+	deleteSnapshot  *connect.Client[guestv1.DeleteSnapshotRequest, guestv1.DeleteSnapshotResponse]
+	startDistro     *connect.Client[guestv1.StartDistroRequest, guestv1.StartDistroResponse]
+	stopDistro      *connect.Client[guestv1.StopDistroRequest, guestv1.StopDistroResponse]
+	watch           *connect.Client[guestv1.WatchRequest, guestv1.WatchResponse]
+	poweroff        *connect.Client[guestv1.PoweroffRequest, guestv1.PoweroffResponse]
 }
 
 // Info calls lsub.guest.v1.Guest.Info.
@@ -155,6 +238,36 @@ func (c *guestClient) DeleteDistro(ctx context.Context, req *connect.Request[gue
 	return c.deleteDistro.CallUnary(ctx, req)
 }
 
+// DeleteImage calls lsub.guest.v1.Guest.DeleteImage.
+func (c *guestClient) DeleteImage(ctx context.Context, req *connect.Request[guestv1.DeleteImageRequest]) (*connect.Response[guestv1.DeleteImageResponse], error) {
+	return c.deleteImage.CallUnary(ctx, req)
+}
+
+// ConfigureDistro calls lsub.guest.v1.Guest.ConfigureDistro.
+func (c *guestClient) ConfigureDistro(ctx context.Context, req *connect.Request[guestv1.ConfigureDistroRequest]) (*connect.Response[guestv1.ConfigureDistroResponse], error) {
+	return c.configureDistro.CallUnary(ctx, req)
+}
+
+// SetDefaultUser calls lsub.guest.v1.Guest.SetDefaultUser.
+func (c *guestClient) SetDefaultUser(ctx context.Context, req *connect.Request[guestv1.SetDefaultUserRequest]) (*connect.Response[guestv1.SetDefaultUserResponse], error) {
+	return c.setDefaultUser.CallUnary(ctx, req)
+}
+
+// CreateSnapshot calls lsub.guest.v1.Guest.CreateSnapshot.
+func (c *guestClient) CreateSnapshot(ctx context.Context, req *connect.Request[guestv1.CreateSnapshotRequest]) (*connect.Response[guestv1.CreateSnapshotResponse], error) {
+	return c.createSnapshot.CallUnary(ctx, req)
+}
+
+// RestoreSnapshot calls lsub.guest.v1.Guest.RestoreSnapshot.
+func (c *guestClient) RestoreSnapshot(ctx context.Context, req *connect.Request[guestv1.RestoreSnapshotRequest]) (*connect.Response[guestv1.RestoreSnapshotResponse], error) {
+	return c.restoreSnapshot.CallUnary(ctx, req)
+}
+
+// DeleteSnapshot calls lsub.guest.v1.Guest.DeleteSnapshot.
+func (c *guestClient) DeleteSnapshot(ctx context.Context, req *connect.Request[guestv1.DeleteSnapshotRequest]) (*connect.Response[guestv1.DeleteSnapshotResponse], error) {
+	return c.deleteSnapshot.CallUnary(ctx, req)
+}
+
 // StartDistro calls lsub.guest.v1.Guest.StartDistro.
 func (c *guestClient) StartDistro(ctx context.Context, req *connect.Request[guestv1.StartDistroRequest]) (*connect.Response[guestv1.StartDistroResponse], error) {
 	return c.startDistro.CallUnary(ctx, req)
@@ -163,6 +276,11 @@ func (c *guestClient) StartDistro(ctx context.Context, req *connect.Request[gues
 // StopDistro calls lsub.guest.v1.Guest.StopDistro.
 func (c *guestClient) StopDistro(ctx context.Context, req *connect.Request[guestv1.StopDistroRequest]) (*connect.Response[guestv1.StopDistroResponse], error) {
 	return c.stopDistro.CallUnary(ctx, req)
+}
+
+// Watch calls lsub.guest.v1.Guest.Watch.
+func (c *guestClient) Watch(ctx context.Context, req *connect.Request[guestv1.WatchRequest]) (*connect.ServerStreamForClient[guestv1.WatchResponse], error) {
+	return c.watch.CallServerStream(ctx, req)
 }
 
 // Poweroff calls lsub.guest.v1.Guest.Poweroff.
@@ -174,17 +292,37 @@ func (c *guestClient) Poweroff(ctx context.Context, req *connect.Request[guestv1
 type GuestHandler interface {
 	// Info tells what runs in the VM and what it uses.
 	Info(context.Context, *connect.Request[guestv1.InfoRequest]) (*connect.Response[guestv1.InfoResponse], error)
-	// CreateDistro makes a distro as a snapshot of an imported image.
+	// CreateDistro makes a distro of an imported image, or as a copy of another
+	// distro or of a snapshot of one.
 	CreateDistro(context.Context, *connect.Request[guestv1.CreateDistroRequest]) (*connect.Response[guestv1.CreateDistroResponse], error)
 	// DeleteDistro stops a distro where it runs, and deletes it with all its
 	// files. One that does not exist is deleted already.
 	DeleteDistro(context.Context, *connect.Request[guestv1.DeleteDistroRequest]) (*connect.Response[guestv1.DeleteDistroResponse], error)
+	// DeleteImage deletes an image; the distros that were made of it stay. One
+	// that does not exist is deleted already.
+	DeleteImage(context.Context, *connect.Request[guestv1.DeleteImageRequest]) (*connect.Response[guestv1.DeleteImageResponse], error)
+	// ConfigureDistro gives a distro that runs the limits and the idle time of
+	// the request. One that does not run gets them when it starts.
+	ConfigureDistro(context.Context, *connect.Request[guestv1.ConfigureDistroRequest]) (*connect.Response[guestv1.ConfigureDistroResponse], error)
+	// SetDefaultUser makes an account that exists in a distro the one that
+	// commands run as: it writes /etc/lsub.conf.
+	SetDefaultUser(context.Context, *connect.Request[guestv1.SetDefaultUserRequest]) (*connect.Response[guestv1.SetDefaultUserResponse], error)
+	// CreateSnapshot keeps the files of a distro as they are. One that runs
+	// stands still meanwhile.
+	CreateSnapshot(context.Context, *connect.Request[guestv1.CreateSnapshotRequest]) (*connect.Response[guestv1.CreateSnapshotResponse], error)
+	// RestoreSnapshot replaces the files of a distro that does not run by those
+	// of a snapshot, all or none.
+	RestoreSnapshot(context.Context, *connect.Request[guestv1.RestoreSnapshotRequest]) (*connect.Response[guestv1.RestoreSnapshotResponse], error)
+	// DeleteSnapshot deletes a snapshot. One that does not exist is deleted already.
+	DeleteSnapshot(context.Context, *connect.Request[guestv1.DeleteSnapshotRequest]) (*connect.Response[guestv1.DeleteSnapshotResponse], error)
 	// StartDistro starts a distro where it does not run, and waits until
 	// commands may enter it.
 	StartDistro(context.Context, *connect.Request[guestv1.StartDistroRequest]) (*connect.Response[guestv1.StartDistroResponse], error)
 	// StopDistro shuts a distro down: its init is asked first, and killed after
 	// the time given. One that does not run is stopped already.
 	StopDistro(context.Context, *connect.Request[guestv1.StopDistroRequest]) (*connect.Response[guestv1.StopDistroResponse], error)
+	// Watch tells which distros run, at once and at every change.
+	Watch(context.Context, *connect.Request[guestv1.WatchRequest], *connect.ServerStream[guestv1.WatchResponse]) error
 	// Poweroff stops every distro, flushes the data disk and ends the VM. The
 	// answer comes before the power goes.
 	Poweroff(context.Context, *connect.Request[guestv1.PoweroffRequest]) (*connect.Response[guestv1.PoweroffResponse], error)
@@ -215,6 +353,42 @@ func NewGuestHandler(svc GuestHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(guestMethods.ByName("DeleteDistro")),
 		connect.WithHandlerOptions(opts...),
 	)
+	guestDeleteImageHandler := connect.NewUnaryHandler(
+		GuestDeleteImageProcedure,
+		svc.DeleteImage,
+		connect.WithSchema(guestMethods.ByName("DeleteImage")),
+		connect.WithHandlerOptions(opts...),
+	)
+	guestConfigureDistroHandler := connect.NewUnaryHandler(
+		GuestConfigureDistroProcedure,
+		svc.ConfigureDistro,
+		connect.WithSchema(guestMethods.ByName("ConfigureDistro")),
+		connect.WithHandlerOptions(opts...),
+	)
+	guestSetDefaultUserHandler := connect.NewUnaryHandler(
+		GuestSetDefaultUserProcedure,
+		svc.SetDefaultUser,
+		connect.WithSchema(guestMethods.ByName("SetDefaultUser")),
+		connect.WithHandlerOptions(opts...),
+	)
+	guestCreateSnapshotHandler := connect.NewUnaryHandler(
+		GuestCreateSnapshotProcedure,
+		svc.CreateSnapshot,
+		connect.WithSchema(guestMethods.ByName("CreateSnapshot")),
+		connect.WithHandlerOptions(opts...),
+	)
+	guestRestoreSnapshotHandler := connect.NewUnaryHandler(
+		GuestRestoreSnapshotProcedure,
+		svc.RestoreSnapshot,
+		connect.WithSchema(guestMethods.ByName("RestoreSnapshot")),
+		connect.WithHandlerOptions(opts...),
+	)
+	guestDeleteSnapshotHandler := connect.NewUnaryHandler(
+		GuestDeleteSnapshotProcedure,
+		svc.DeleteSnapshot,
+		connect.WithSchema(guestMethods.ByName("DeleteSnapshot")),
+		connect.WithHandlerOptions(opts...),
+	)
 	guestStartDistroHandler := connect.NewUnaryHandler(
 		GuestStartDistroProcedure,
 		svc.StartDistro,
@@ -225,6 +399,12 @@ func NewGuestHandler(svc GuestHandler, opts ...connect.HandlerOption) (string, h
 		GuestStopDistroProcedure,
 		svc.StopDistro,
 		connect.WithSchema(guestMethods.ByName("StopDistro")),
+		connect.WithHandlerOptions(opts...),
+	)
+	guestWatchHandler := connect.NewServerStreamHandler(
+		GuestWatchProcedure,
+		svc.Watch,
+		connect.WithSchema(guestMethods.ByName("Watch")),
 		connect.WithHandlerOptions(opts...),
 	)
 	guestPoweroffHandler := connect.NewUnaryHandler(
@@ -241,10 +421,24 @@ func NewGuestHandler(svc GuestHandler, opts ...connect.HandlerOption) (string, h
 			guestCreateDistroHandler.ServeHTTP(w, r)
 		case GuestDeleteDistroProcedure:
 			guestDeleteDistroHandler.ServeHTTP(w, r)
+		case GuestDeleteImageProcedure:
+			guestDeleteImageHandler.ServeHTTP(w, r)
+		case GuestConfigureDistroProcedure:
+			guestConfigureDistroHandler.ServeHTTP(w, r)
+		case GuestSetDefaultUserProcedure:
+			guestSetDefaultUserHandler.ServeHTTP(w, r)
+		case GuestCreateSnapshotProcedure:
+			guestCreateSnapshotHandler.ServeHTTP(w, r)
+		case GuestRestoreSnapshotProcedure:
+			guestRestoreSnapshotHandler.ServeHTTP(w, r)
+		case GuestDeleteSnapshotProcedure:
+			guestDeleteSnapshotHandler.ServeHTTP(w, r)
 		case GuestStartDistroProcedure:
 			guestStartDistroHandler.ServeHTTP(w, r)
 		case GuestStopDistroProcedure:
 			guestStopDistroHandler.ServeHTTP(w, r)
+		case GuestWatchProcedure:
+			guestWatchHandler.ServeHTTP(w, r)
 		case GuestPoweroffProcedure:
 			guestPoweroffHandler.ServeHTTP(w, r)
 		default:
@@ -268,12 +462,40 @@ func (UnimplementedGuestHandler) DeleteDistro(context.Context, *connect.Request[
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("lsub.guest.v1.Guest.DeleteDistro is not implemented"))
 }
 
+func (UnimplementedGuestHandler) DeleteImage(context.Context, *connect.Request[guestv1.DeleteImageRequest]) (*connect.Response[guestv1.DeleteImageResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("lsub.guest.v1.Guest.DeleteImage is not implemented"))
+}
+
+func (UnimplementedGuestHandler) ConfigureDistro(context.Context, *connect.Request[guestv1.ConfigureDistroRequest]) (*connect.Response[guestv1.ConfigureDistroResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("lsub.guest.v1.Guest.ConfigureDistro is not implemented"))
+}
+
+func (UnimplementedGuestHandler) SetDefaultUser(context.Context, *connect.Request[guestv1.SetDefaultUserRequest]) (*connect.Response[guestv1.SetDefaultUserResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("lsub.guest.v1.Guest.SetDefaultUser is not implemented"))
+}
+
+func (UnimplementedGuestHandler) CreateSnapshot(context.Context, *connect.Request[guestv1.CreateSnapshotRequest]) (*connect.Response[guestv1.CreateSnapshotResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("lsub.guest.v1.Guest.CreateSnapshot is not implemented"))
+}
+
+func (UnimplementedGuestHandler) RestoreSnapshot(context.Context, *connect.Request[guestv1.RestoreSnapshotRequest]) (*connect.Response[guestv1.RestoreSnapshotResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("lsub.guest.v1.Guest.RestoreSnapshot is not implemented"))
+}
+
+func (UnimplementedGuestHandler) DeleteSnapshot(context.Context, *connect.Request[guestv1.DeleteSnapshotRequest]) (*connect.Response[guestv1.DeleteSnapshotResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("lsub.guest.v1.Guest.DeleteSnapshot is not implemented"))
+}
+
 func (UnimplementedGuestHandler) StartDistro(context.Context, *connect.Request[guestv1.StartDistroRequest]) (*connect.Response[guestv1.StartDistroResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("lsub.guest.v1.Guest.StartDistro is not implemented"))
 }
 
 func (UnimplementedGuestHandler) StopDistro(context.Context, *connect.Request[guestv1.StopDistroRequest]) (*connect.Response[guestv1.StopDistroResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("lsub.guest.v1.Guest.StopDistro is not implemented"))
+}
+
+func (UnimplementedGuestHandler) Watch(context.Context, *connect.Request[guestv1.WatchRequest], *connect.ServerStream[guestv1.WatchResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("lsub.guest.v1.Guest.Watch is not implemented"))
 }
 
 func (UnimplementedGuestHandler) Poweroff(context.Context, *connect.Request[guestv1.PoweroffRequest]) (*connect.Response[guestv1.PoweroffResponse], error) {
