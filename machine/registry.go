@@ -46,7 +46,7 @@ type Distro struct {
 // Guest is what the guest must know of d to start it.
 func (d *Distro) Guest() *guestv1.Distro {
 	return &guestv1.Distro{
-		Id: d.ID, Name: strings.ToLower(d.Name),
+		Id: d.ID, Name: strings.ToLower(d.Name), Title: d.Name,
 		Limits: &guestv1.Limits{MemoryMax: d.MemoryMax, CpuMax: d.CPUMax, PidsMax: d.PIDsMax},
 		IdleNs: int64(d.Idle), DefaultUser: d.User, Timezone: hostTimezone(),
 	}

@@ -116,6 +116,7 @@ type Distro struct {
 	IdleNs        int64                  `protobuf:"varint,4,opt,name=idle_ns,json=idleNs,proto3" json:"idle_ns,omitempty"`               // how long it is idle before it is stopped; 0: the default, 5 min; below 0: never
 	DefaultUser   string                 `protobuf:"bytes,5,opt,name=default_user,json=defaultUser,proto3" json:"default_user,omitempty"` // name or uid[:gid], where its own files name none; "" is root
 	Timezone      string                 `protobuf:"bytes,6,opt,name=timezone,proto3" json:"timezone,omitempty"`                          // of the host, as in "Europe/Berlin"; "" where unknown
+	Title         string                 `protobuf:"bytes,7,opt,name=title,proto3" json:"title,omitempty"`                                // its name as the user spells it; "" is name
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -188,6 +189,13 @@ func (x *Distro) GetDefaultUser() string {
 func (x *Distro) GetTimezone() string {
 	if x != nil {
 		return x.Timezone
+	}
+	return ""
+}
+
+func (x *Distro) GetTitle() string {
+	if x != nil {
+		return x.Title
 	}
 	return ""
 }
@@ -2555,14 +2563,15 @@ var File_guest_proto protoreflect.FileDescriptor
 
 const file_guest_proto_rawDesc = "" +
 	"\n" +
-	"\vguest.proto\x12\rlsub.guest.v1\"\xb3\x01\n" +
+	"\vguest.proto\x12\rlsub.guest.v1\"\xc9\x01\n" +
 	"\x06Distro\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12-\n" +
 	"\x06limits\x18\x03 \x01(\v2\x15.lsub.guest.v1.LimitsR\x06limits\x12\x17\n" +
 	"\aidle_ns\x18\x04 \x01(\x03R\x06idleNs\x12!\n" +
 	"\fdefault_user\x18\x05 \x01(\tR\vdefaultUser\x12\x1a\n" +
-	"\btimezone\x18\x06 \x01(\tR\btimezone\"[\n" +
+	"\btimezone\x18\x06 \x01(\tR\btimezone\x12\x14\n" +
+	"\x05title\x18\a \x01(\tR\x05title\"[\n" +
 	"\x06Limits\x12\x1d\n" +
 	"\n" +
 	"memory_max\x18\x01 \x01(\x03R\tmemoryMax\x12\x17\n" +
