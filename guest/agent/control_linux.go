@@ -65,7 +65,7 @@ func (c control) CreateDistro(ctx context.Context, req *connect.Request[guestv1.
 	if err := checkDistro(req.Msg.Distro); err != nil {
 		return nil, err
 	}
-	if err := c.a.store.createDistro(req.Msg.Distro.Id, req.Msg.GetImage(), req.Msg.User); err != nil {
+	if err := c.a.store.createDistro(req.Msg); err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&guestv1.CreateDistroResponse{}), nil

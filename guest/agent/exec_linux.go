@@ -98,11 +98,11 @@ var errStuck = errors.New("the distro does not answer")
 
 // spawn starts a command in the distro.
 func (d *distro) spawn(ctx context.Context, cmd *guestv1.Exec) (*process, error) {
-	user := string(cmd.User)
+	user, find := string(cmd.User), findAccount
 	if user == "" {
-		user = cmd.Distro.GetDefaultUser()
+		user, find = cmd.Distro.GetDefaultUser(), findDefaultUser
 	}
-	who, err := onEntrance(ctx, d, func() (*account, error) { return d.account(user) }, func(*account) {})
+	who, err := onEntrance(ctx, d, func() (*account, error) { return lookUp(user, find) }, func(*account) {})
 	if err != nil {
 		return nil, err
 	}
@@ -139,8 +139,8 @@ func (p *process) abandon() {
 	p.close()
 }
 
-// account looks the user up. It runs on the entrance.
-func (d *distro) account(user string) (*account, error) {
+// lookUp finds the user in the distro's files. It runs on the entrance.
+func lookUp(user string, find func(passwd, group []byte, user string) (*account, error)) (*account, error) {
 	passwd, err := readSmall("/etc/passwd")
 	if err != nil && !os.IsNotExist(err) {
 		return nil, err
@@ -149,7 +149,7 @@ func (d *distro) account(user string) (*account, error) {
 	if err != nil && !os.IsNotExist(err) {
 		return nil, err
 	}
-	return findAccount(passwd, group, user)
+	return find(passwd, group, user)
 }
 
 // readSmall reads a file of the distro's that has a few lines. The distro may
@@ -289,7 +289,7 @@ func environment(who *account, cmd *guestv1.Exec) []string {
 		for line := range strings.Lines(string(b)) {
 			line = strings.TrimPrefix(strings.TrimSpace(line), "export ")
 			if k, v, ok := strings.Cut(line, "="); ok && k != "" && k[0] != '#' {
-				env = append(env, k+"="+strings.Trim(v, `"'`))
+				env = append(env, k+"="+unquote(v))
 			}
 		}
 	}

@@ -15,9 +15,10 @@ import (
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
-// prepareDistro makes a new distro's own what images share: its machine id,
-// and the account of its user. All paths are resolved beneath dir.
-func prepareDistro(dir string, user *guestv1.User) error {
+// prepareDistro makes a new distro's own what images share: its machine id, the
+// account of its user, and the environment of a container image. All paths are
+// resolved beneath dir.
+func prepareDistro(dir string, req *guestv1.CreateDistroRequest) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
@@ -34,6 +35,10 @@ func prepareDistro(dir string, user *guestv1.User) error {
 		}
 	}
 	markUpdated(root)
+	if err := writeImageEnv(root, req.Env); err != nil {
+		return err
+	}
+	user := req.User
 	if user == nil {
 		return nil
 	}

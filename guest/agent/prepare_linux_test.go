@@ -38,7 +38,7 @@ func TestPrepareDistro(t *testing.T) {
 		"etc/shadow": "root:*:1::::::\n", "etc/skel/.profile": "hello", "etc/sudoers.d/README": "",
 		"etc/subuid": "old:100000:65536\n", "bin/bash": "",
 	})
-	if err := prepareDistro(dir, &guestv1.User{Name: "ann", Uid: uint32(uid)}); err != nil && os.Getuid() == 0 {
+	if err := prepareDistro(dir, &guestv1.CreateDistroRequest{User: &guestv1.User{Name: "ann", Uid: uint32(uid)}}); err != nil && os.Getuid() == 0 {
 		t.Fatal(err)
 	} else if err != nil {
 		t.Fatalf("%v (uid %d)", err, uid)

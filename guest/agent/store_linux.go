@@ -156,8 +156,10 @@ func (s *store) importImage(id string, in *inbox) (err error) {
 	return nil
 }
 
-// createDistro makes a distro of an image, with an account where user is set.
-func (s *store) createDistro(id, image string, user *guestv1.User) (err error) {
+// createDistro makes a distro of an image, with an account where the request
+// has one.
+func (s *store) createDistro(req *guestv1.CreateDistroRequest) (err error) {
+	id, image := req.Distro.Id, req.GetImage()
 	if !validImage().MatchString(image) || !exists(s.imagePath(image)) {
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no image %q", image)
 	}
@@ -175,7 +177,7 @@ func (s *store) createDistro(id, image string, user *guestv1.User) (err error) {
 			}
 		}
 	}()
-	if err := prepareDistro(tmp, user); err != nil {
+	if err := prepareDistro(tmp, req); err != nil {
 		return storeError(err)
 	}
 	if err := s.sync(); err != nil {

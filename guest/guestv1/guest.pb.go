@@ -114,7 +114,7 @@ type Distro struct {
 	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // its host name, unless its own /etc/wsl.conf says another
 	Limits        *Limits                `protobuf:"bytes,3,opt,name=limits,proto3" json:"limits,omitempty"`
 	IdleNs        int64                  `protobuf:"varint,4,opt,name=idle_ns,json=idleNs,proto3" json:"idle_ns,omitempty"`               // how long it is idle before it is stopped; 0: the default, 5 min; below 0: never
-	DefaultUser   string                 `protobuf:"bytes,5,opt,name=default_user,json=defaultUser,proto3" json:"default_user,omitempty"` // name or uid[:gid], where its own files name none; "" is root
+	DefaultUser   string                 `protobuf:"bytes,5,opt,name=default_user,json=defaultUser,proto3" json:"default_user,omitempty"` // USER or USER:GROUP, each a name or number, where its own files name none; "" is root
 	Timezone      string                 `protobuf:"bytes,6,opt,name=timezone,proto3" json:"timezone,omitempty"`                          // of the host, as in "Europe/Berlin"; "" where unknown
 	Title         string                 `protobuf:"bytes,7,opt,name=title,proto3" json:"title,omitempty"`                                // its name as the user spells it; "" is name
 	unknownFields protoimpl.UnknownFields
@@ -582,8 +582,11 @@ type CreateDistroRequest struct {
 	//	*CreateDistroRequest_Image
 	//	*CreateDistroRequest_Clone
 	//	*CreateDistroRequest_Snapshot
-	From          isCreateDistroRequest_From `protobuf_oneof:"from"`
-	User          *User                      `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"` // account to make; none where unset
+	From isCreateDistroRequest_From `protobuf_oneof:"from"`
+	User *User                      `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"` // account to make; none where unset
+	// NAME=VALUE, as a container image's configuration has them: they are
+	// written to /etc/environment, and PATH for login shells too.
+	Env           [][]byte `protobuf:"bytes,6,rep,name=env,proto3" json:"env,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -662,6 +665,13 @@ func (x *CreateDistroRequest) GetSnapshot() *Snapshot {
 func (x *CreateDistroRequest) GetUser() *User {
 	if x != nil {
 		return x.User
+	}
+	return nil
+}
+
+func (x *CreateDistroRequest) GetEnv() [][]byte {
+	if x != nil {
+		return x.Env
 	}
 	return nil
 }
@@ -2603,13 +2613,14 @@ const file_guest_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bstart_ns\x18\x02 \x01(\x03R\astartNs\x12\x1f\n" +
 	"\vduration_ns\x18\x03 \x01(\x03R\n" +
-	"durationNs\"\xdc\x01\n" +
+	"durationNs\"\xee\x01\n" +
 	"\x13CreateDistroRequest\x12-\n" +
 	"\x06distro\x18\x01 \x01(\v2\x15.lsub.guest.v1.DistroR\x06distro\x12\x16\n" +
 	"\x05image\x18\x02 \x01(\tH\x00R\x05image\x12\x16\n" +
 	"\x05clone\x18\x04 \x01(\tH\x00R\x05clone\x125\n" +
 	"\bsnapshot\x18\x05 \x01(\v2\x17.lsub.guest.v1.SnapshotH\x00R\bsnapshot\x12'\n" +
-	"\x04user\x18\x03 \x01(\v2\x13.lsub.guest.v1.UserR\x04userB\x06\n" +
+	"\x04user\x18\x03 \x01(\v2\x13.lsub.guest.v1.UserR\x04user\x12\x10\n" +
+	"\x03env\x18\x06 \x03(\fR\x03envB\x06\n" +
 	"\x04from\"\x16\n" +
 	"\x14CreateDistroResponse\",\n" +
 	"\x04User\x12\x12\n" +
