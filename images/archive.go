@@ -118,6 +118,7 @@ type summary struct {
 	id      string // as Image.ID
 	size    int64  // bytes of the uncompressed archive
 	entries int
+	setup   Setup
 }
 
 // CheckTar reads the plain tar archive r to its end and returns nil when a
@@ -137,6 +138,7 @@ func scan(ctx context.Context, r io.Reader, st *rootfs.State) (*summary, error) 
 	// Headers count too, or an archive of nothing else would never end.
 	raw := &rawReader{r: ctxReader{ctx, r}, sum: sha256.New(), limit: 2*maxBytes + 64<<20}
 	tr := tar.NewReader(raw)
+	var found setupFinder
 	for {
 		h, err := tr.Next()
 		if err == io.EOF {
@@ -147,6 +149,9 @@ func scan(ctx context.Context, r io.Reader, st *rootfs.State) (*summary, error) 
 		}
 		if err := rootfs.CheckHeader(h, st); err != nil {
 			return nil, advise(err)
+		}
+		if err := found.entry(h, tr); err != nil {
+			return nil, tarError(ctx, err, raw.n)
 		}
 	}
 	if !raw.atEnd() {
@@ -162,7 +167,7 @@ func scan(ctx context.Context, r io.Reader, st *rootfs.State) (*summary, error) 
 	if err := st.Finish(); err != nil {
 		return nil, advise(err)
 	}
-	return &summary{id: raw.id(), size: raw.n, entries: st.Entries}, nil
+	return &summary{id: raw.id(), size: raw.n, entries: st.Entries, setup: found.setup()}, nil
 }
 
 // rawReader sums up what goes through it.

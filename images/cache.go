@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -31,6 +32,7 @@ type record struct {
 	Packages int       `json:"packages,omitempty"` // installed in it
 	Digest   string    `json:"digest,omitempty"`   // of what it was made of: a manifest, or a download
 	Config   *Config   `json:"config,omitempty"`   // of a container image
+	Setup    Setup     `json:"setup,omitzero"`
 	Built    time.Time `json:"built"`
 }
 
@@ -102,10 +104,11 @@ func (c *cacheEntry) blobPath(id string) string {
 	return filepath.Join(c.dir, "blobs", strings.ReplaceAll(filepath.Base(id), ":", "-")+".tar.zst")
 }
 
-// image makes the Image of a record; distro is the name for distros of it.
+// image makes the Image of a record; distro is the name for distros of it,
+// where the image itself says none.
 func (c *cacheEntry) image(rec *record, distro string) *Image {
 	img := &Image{
-		ID: rec.ID, Name: c.name, Size: rec.Size, Distro: distro,
+		ID: rec.ID, Name: c.name, Size: rec.Size, Distro: cmp.Or(rec.Setup.Name, distro), Setup: rec.Setup,
 		open: func(ctx context.Context) (io.ReadCloser, error) { return c.openBlob(ctx, rec) },
 	}
 	if rec.Config != nil {
@@ -181,6 +184,7 @@ func (c *cacheEntry) save(fill func(io.Writer) (*summary, *record, error)) (*rec
 		return nil, err
 	}
 	rec.Version, rec.Name, rec.ID, rec.Size = 1, c.name, s.id, s.size
+	rec.Setup = s.setup
 	rec.Packed, rec.Built = info.Size(), time.Now().UTC()
 	if err := c.writeRecord(rec); err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ type Image struct {
 	Size   int64  // bytes of the uncompressed tar
 	Distro string // name to give a distro made of it, such as "debian"
 	Config Config // what a container image says to run; zero for others
+	Setup  Setup  // what the image says of distros; zero where it says nothing
 
 	open func(context.Context) (io.ReadCloser, error)
 }

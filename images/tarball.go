@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -54,7 +55,7 @@ func (t *Tarball) Pull(ctx context.Context, ref Ref, progress Progress) (*Image,
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return &Image{
-		ID: s.id, Size: s.size, Name: ref.String(), Distro: distroName(path),
+		ID: s.id, Size: s.size, Name: ref.String(), Distro: cmp.Or(s.setup.Name, distroName(path)), Setup: s.setup,
 		open: func(ctx context.Context) (io.ReadCloser, error) { return openTarball(ctx, path, s.id) },
 	}, nil
 }
