@@ -13,6 +13,9 @@
 // it: such a file never keeps a distro from starting.
 //
 //	entries, problems := wslconf.Parse(data)
+//
+// [Settings] is what the entries of a distro's /etc/wsl.conf and
+// /etc/lsub.conf mean, and [Set] changes one of them.
 package wslconf
 
 import (
@@ -27,6 +30,7 @@ type Entry struct {
 	Name  string // "section.key", in small letters
 	Value string
 	Line  int // the first one is 1
+	last  int // line in which the value ends
 }
 
 // Problem is something that was not understood.
@@ -41,7 +45,12 @@ func (p Problem) String() string { return fmt.Sprintf("line %d: %s", p.Line, p.T
 // Parse reads a file. Of a key that is set more than once, the first value
 // counts. The results are in the order of the file.
 func Parse(data []byte) ([]Entry, []Problem) {
-	p := parser{rest: string(bytes.TrimPrefix(data, []byte("\ufeff"))), lines: map[string]int{}}
+	p := parse(data)
+	return p.entries, p.problems
+}
+
+func parse(data []byte) *parser {
+	p := &parser{rest: string(bytes.TrimPrefix(data, []byte("\ufeff"))), lines: map[string]int{}, sections: map[string]int{}}
 	for p.rest != "" {
 		p.line++
 		if text, ok := p.parseLine(); !ok {
@@ -49,7 +58,7 @@ func Parse(data []byte) ([]Entry, []Problem) {
 			p.skipLine()
 		}
 	}
-	return p.entries, p.problems
+	return p
 }
 
 type parser struct {
@@ -59,6 +68,7 @@ type parser struct {
 	entries  []Entry
 	problems []Problem
 	lines    map[string]int // of the keys so far
+	sections map[string]int // lines in which they begin first
 }
 
 // parseLine reads a line to its end. Where it cannot, it says why, and the rest
@@ -78,6 +88,9 @@ func (p *parser) parseLine() (problem string, ok bool) {
 			return "nothing may follow [" + name + "]", false
 		}
 		p.section = name
+		if _, ok := p.sections[name]; !ok {
+			p.sections[name] = p.line
+		}
 	case p.atLineEnd():
 	default:
 		return p.setting()
@@ -107,7 +120,7 @@ func (p *parser) setting() (problem string, ok bool) {
 		return "", true
 	}
 	p.lines[key] = line
-	p.entries = append(p.entries, Entry{key, value, line})
+	p.entries = append(p.entries, Entry{key, value, line, p.line})
 	return "", true
 }
 
@@ -179,7 +192,7 @@ func (p *parser) skipSpace() { p.rest = strings.TrimLeft(p.rest, " \t") }
 
 // atNewline tells whether the next bytes end a line, as Unix or Windows has it.
 func (p *parser) atNewline() bool {
-	return strings.HasPrefix(p.rest, "\n") || strings.HasPrefix(p.rest, "\r\n")
+	return strings.HasPrefix(p.rest, "\n") || strings.HasPrefix(p.rest, "\r\n") || p.rest == "\r"
 }
 
 // atLineEnd tells whether the line has no more to say.
