@@ -155,6 +155,11 @@ func enterRoot(cfg initConfig) error {
 	if err := unix.Chdir("/"); err != nil {
 		return err
 	}
+	// What is mounted in the distro shows in the containers that share a folder
+	// of it, as where systemd boots a machine. In a container it leaves that to us.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
+		return fmt.Errorf("share mounts with the distro's containers: %w", err)
+	}
 	for _, m := range distroMounts {
 		if err := os.MkdirAll(m.target, 0o755); err != nil {
 			return err

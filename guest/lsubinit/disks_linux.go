@@ -16,10 +16,13 @@ import (
 	"github.com/lsub/lsub/guest/agent"
 )
 
-const dataDir = "/data"
+const (
+	dataDir    = "/data"
+	modulesDir = "/system/usr/lib/modules"
+)
 
 // mountDisks mounts the system image and the data disk, and returns the data
-// disk's device.
+// disk's device. What the system image knows of devices is made too.
 func mountDisks(t *trace, log *slog.Logger) (device string, err error) {
 	system, err := findDisk(guest.SystemDisk)
 	if err != nil {
@@ -32,6 +35,9 @@ func mountDisks(t *trace, log *slog.Logger) (device string, err error) {
 		return mount(system, "/system", "erofs", unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID, "")
 	}); err != nil {
 		return "", err
+	}
+	if err := makeDevices(modulesDir); err != nil {
+		return "", fmt.Errorf("devices: %w", err)
 	}
 	empty, err := isEmpty(device)
 	if err != nil {

@@ -66,8 +66,8 @@ func pivotable() error {
 	return unix.Chdir("/")
 }
 
-// finishDev adds to devtmpfs, which all distros share, what udev would:
-// links, folders to mount on, and modes.
+// finishDev adds to devtmpfs, which all distros share, what udev would: links,
+// and folders to mount on. Devices follow in makeDevices.
 func finishDev() error {
 	for name, target := range map[string]string{
 		"/dev/fd": "/proc/self/fd", "/dev/stdin": "/proc/self/fd/0",
@@ -79,13 +79,6 @@ func finishDev() error {
 	}
 	for _, dir := range []string{"/dev/mqueue", "/dev/hugepages"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-	}
-	// Devices that belong to no one user. Those of modules exist before the
-	// module is loaded, and opening them loads it.
-	for _, dev := range []string{"/dev/fuse", "/dev/net/tun", "/dev/kvm", "/dev/vhost-net", "/dev/vhost-vsock"} {
-		if err := os.Chmod(dev, 0o666); err != nil && !os.IsNotExist(err) {
 			return err
 		}
 	}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// openDevices are those that belong to no one user.
+var openDevices = []string{"/dev/fuse", "/dev/net/tun", "/dev/kvm", "/dev/vhost-net", "/dev/vhost-vsock"}
+
+// makeDevices makes, in the devtmpfs that all distros share, the devices of
+// modules that are not loaded yet: opening one loads its module. Elsewhere
+// systemd does it (kmod-static-nodes.service), but here the modules are the VM's.
+func makeDevices(modules string) error {
+	list, err := os.ReadFile(filepath.Join(modules, kernelRelease(), "modules.devname"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	nodes, err := parseDevices(string(list))
+	if err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		if err := os.MkdirAll(filepath.Dir(n.path), 0o755); err != nil {
+			return err
+		}
+		// One that exists is of a module that is loaded or built in.
+		if err := unix.Mknod(n.path, n.mode|0o600, int(n.dev)); err != nil && err != unix.EEXIST {
+			return fmt.Errorf("make %s: %w", n.path, err)
+		}
+	}
+	for _, path := range openDevices {
+		if err := os.Chmod(path, 0o666); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// deviceNode is a device as mknod makes it.
+type deviceNode struct {
+	path string
+	mode uint32 // its kind
+	dev  uint64
+}
+
+// parseDevices reads modules.devname, which depmod writes: after a comment, lines of
+// a module's name, a path below /dev, and "c" or "b" with major:minor.
+func parseDevices(list string) ([]deviceNode, error) {
+	var nodes []deviceNode
+	for line := range strings.Lines(list) {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		var module, name string
+		var kind rune
+		var major, minor uint32
+		n, _ := fmt.Sscanf(line, "%s %s %c%d:%d", &module, &name, &kind, &major, &minor)
+		mode, ok := map[rune]uint32{'c': unix.S_IFCHR, 'b': unix.S_IFBLK}[kind]
+		if n != 5 || !ok {
+			return nil, fmt.Errorf("modules.devname: bad line %q", line)
+		}
+		nodes = append(nodes, deviceNode{filepath.Join("/dev", name), mode, unix.Mkdev(major, minor)})
+	}
+	return nodes, nil
+}
