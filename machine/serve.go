@@ -177,9 +177,12 @@ func (s *supervisor) refuse(w http.ResponseWriter, err error) {
 }
 
 // service is the Supervisor service.
-func (s *supervisor) service() guestv1connect.SupervisorHandler { return service{s} }
+func (s *supervisor) service() guestv1connect.SupervisorHandler { return service{s: s} }
 
-type service struct{ s *supervisor }
+type service struct {
+	guestv1connect.UnimplementedSupervisorHandler
+	s *supervisor
+}
 
 func (v service) Status(context.Context, *connect.Request[guestv1.StatusRequest]) (*connect.Response[guestv1.StatusResponse], error) {
 	s := v.s

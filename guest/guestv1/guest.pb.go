@@ -1424,6 +1424,171 @@ func (x *WatchResponse) GetDistros() []*DistroState {
 	return nil
 }
 
+type WatchListenersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchListenersRequest) Reset() {
+	*x = WatchListenersRequest{}
+	mi := &file_guest_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchListenersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchListenersRequest) ProtoMessage() {}
+
+func (x *WatchListenersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchListenersRequest.ProtoReflect.Descriptor instead.
+func (*WatchListenersRequest) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{24}
+}
+
+type WatchListenersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Listeners     []*Listener            `protobuf:"bytes,1,rep,name=listeners,proto3" json:"listeners,omitempty"` // all there are
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchListenersResponse) Reset() {
+	*x = WatchListenersResponse{}
+	mi := &file_guest_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchListenersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchListenersResponse) ProtoMessage() {}
+
+func (x *WatchListenersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchListenersResponse.ProtoReflect.Descriptor instead.
+func (*WatchListenersResponse) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *WatchListenersResponse) GetListeners() []*Listener {
+	if x != nil {
+		return x.Listeners
+	}
+	return nil
+}
+
+// Listener is a socket that waits for somebody, or several that share an address.
+type Listener struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Distro        string                 `protobuf:"bytes,1,opt,name=distro,proto3" json:"distro,omitempty"`                // id
+	Network       string                 `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"`              // "tcp" or "udp"
+	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`              // as in "127.0.0.1:80", "[::]:80"
+	V6Only        bool                   `protobuf:"varint,4,opt,name=v6_only,json=v6Only,proto3" json:"v6_only,omitempty"` // [::] without IPv4
+	Pid           int32                  `protobuf:"varint,5,opt,name=pid,proto3" json:"pid,omitempty"`                     // of a process that holds it, as its distro counts; 0 where unknown (yet)
+	Process       string                 `protobuf:"bytes,6,opt,name=process,proto3" json:"process,omitempty"`              // its name
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Listener) Reset() {
+	*x = Listener{}
+	mi := &file_guest_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Listener) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Listener) ProtoMessage() {}
+
+func (x *Listener) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Listener.ProtoReflect.Descriptor instead.
+func (*Listener) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Listener) GetDistro() string {
+	if x != nil {
+		return x.Distro
+	}
+	return ""
+}
+
+func (x *Listener) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *Listener) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Listener) GetV6Only() bool {
+	if x != nil {
+		return x.V6Only
+	}
+	return false
+}
+
+func (x *Listener) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *Listener) GetProcess() string {
+	if x != nil {
+		return x.Process
+	}
+	return ""
+}
+
 type DeleteDistroRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1433,7 +1598,7 @@ type DeleteDistroRequest struct {
 
 func (x *DeleteDistroRequest) Reset() {
 	*x = DeleteDistroRequest{}
-	mi := &file_guest_proto_msgTypes[24]
+	mi := &file_guest_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1445,7 +1610,7 @@ func (x *DeleteDistroRequest) String() string {
 func (*DeleteDistroRequest) ProtoMessage() {}
 
 func (x *DeleteDistroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[24]
+	mi := &file_guest_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1458,7 +1623,7 @@ func (x *DeleteDistroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDistroRequest.ProtoReflect.Descriptor instead.
 func (*DeleteDistroRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{24}
+	return file_guest_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DeleteDistroRequest) GetId() string {
@@ -1476,7 +1641,7 @@ type DeleteDistroResponse struct {
 
 func (x *DeleteDistroResponse) Reset() {
 	*x = DeleteDistroResponse{}
-	mi := &file_guest_proto_msgTypes[25]
+	mi := &file_guest_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1488,7 +1653,7 @@ func (x *DeleteDistroResponse) String() string {
 func (*DeleteDistroResponse) ProtoMessage() {}
 
 func (x *DeleteDistroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[25]
+	mi := &file_guest_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1501,7 +1666,7 @@ func (x *DeleteDistroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDistroResponse.ProtoReflect.Descriptor instead.
 func (*DeleteDistroResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{25}
+	return file_guest_proto_rawDescGZIP(), []int{28}
 }
 
 type StartDistroRequest struct {
@@ -1513,7 +1678,7 @@ type StartDistroRequest struct {
 
 func (x *StartDistroRequest) Reset() {
 	*x = StartDistroRequest{}
-	mi := &file_guest_proto_msgTypes[26]
+	mi := &file_guest_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1525,7 +1690,7 @@ func (x *StartDistroRequest) String() string {
 func (*StartDistroRequest) ProtoMessage() {}
 
 func (x *StartDistroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[26]
+	mi := &file_guest_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1538,7 +1703,7 @@ func (x *StartDistroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartDistroRequest.ProtoReflect.Descriptor instead.
 func (*StartDistroRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{26}
+	return file_guest_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StartDistroRequest) GetDistro() *Distro {
@@ -1558,7 +1723,7 @@ type StartDistroResponse struct {
 
 func (x *StartDistroResponse) Reset() {
 	*x = StartDistroResponse{}
-	mi := &file_guest_proto_msgTypes[27]
+	mi := &file_guest_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1570,7 +1735,7 @@ func (x *StartDistroResponse) String() string {
 func (*StartDistroResponse) ProtoMessage() {}
 
 func (x *StartDistroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[27]
+	mi := &file_guest_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1583,7 +1748,7 @@ func (x *StartDistroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartDistroResponse.ProtoReflect.Descriptor instead.
 func (*StartDistroResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{27}
+	return file_guest_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StartDistroResponse) GetState() *DistroState {
@@ -1610,7 +1775,7 @@ type StopDistroRequest struct {
 
 func (x *StopDistroRequest) Reset() {
 	*x = StopDistroRequest{}
-	mi := &file_guest_proto_msgTypes[28]
+	mi := &file_guest_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1622,7 +1787,7 @@ func (x *StopDistroRequest) String() string {
 func (*StopDistroRequest) ProtoMessage() {}
 
 func (x *StopDistroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[28]
+	mi := &file_guest_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1635,7 +1800,7 @@ func (x *StopDistroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopDistroRequest.ProtoReflect.Descriptor instead.
 func (*StopDistroRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{28}
+	return file_guest_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StopDistroRequest) GetId() string {
@@ -1661,7 +1826,7 @@ type StopDistroResponse struct {
 
 func (x *StopDistroResponse) Reset() {
 	*x = StopDistroResponse{}
-	mi := &file_guest_proto_msgTypes[29]
+	mi := &file_guest_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1673,7 +1838,7 @@ func (x *StopDistroResponse) String() string {
 func (*StopDistroResponse) ProtoMessage() {}
 
 func (x *StopDistroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[29]
+	mi := &file_guest_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1686,7 +1851,7 @@ func (x *StopDistroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopDistroResponse.ProtoReflect.Descriptor instead.
 func (*StopDistroResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{29}
+	return file_guest_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StopDistroResponse) GetKilled() bool {
@@ -1704,7 +1869,7 @@ type PoweroffRequest struct {
 
 func (x *PoweroffRequest) Reset() {
 	*x = PoweroffRequest{}
-	mi := &file_guest_proto_msgTypes[30]
+	mi := &file_guest_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1716,7 +1881,7 @@ func (x *PoweroffRequest) String() string {
 func (*PoweroffRequest) ProtoMessage() {}
 
 func (x *PoweroffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[30]
+	mi := &file_guest_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1729,7 +1894,7 @@ func (x *PoweroffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoweroffRequest.ProtoReflect.Descriptor instead.
 func (*PoweroffRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{30}
+	return file_guest_proto_rawDescGZIP(), []int{33}
 }
 
 type PoweroffResponse struct {
@@ -1740,7 +1905,7 @@ type PoweroffResponse struct {
 
 func (x *PoweroffResponse) Reset() {
 	*x = PoweroffResponse{}
-	mi := &file_guest_proto_msgTypes[31]
+	mi := &file_guest_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1752,7 +1917,7 @@ func (x *PoweroffResponse) String() string {
 func (*PoweroffResponse) ProtoMessage() {}
 
 func (x *PoweroffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[31]
+	mi := &file_guest_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1765,7 +1930,7 @@ func (x *PoweroffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoweroffResponse.ProtoReflect.Descriptor instead.
 func (*PoweroffResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{31}
+	return file_guest_proto_rawDescGZIP(), []int{34}
 }
 
 type StatusRequest struct {
@@ -1776,7 +1941,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_guest_proto_msgTypes[32]
+	mi := &file_guest_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1788,7 +1953,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[32]
+	mi := &file_guest_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1801,7 +1966,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{32}
+	return file_guest_proto_rawDescGZIP(), []int{35}
 }
 
 type StatusResponse struct {
@@ -1819,7 +1984,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_guest_proto_msgTypes[33]
+	mi := &file_guest_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1831,7 +1996,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[33]
+	mi := &file_guest_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1844,7 +2009,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{33}
+	return file_guest_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -1905,7 +2070,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_guest_proto_msgTypes[34]
+	mi := &file_guest_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1917,7 +2082,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[34]
+	mi := &file_guest_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1930,7 +2095,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{34}
+	return file_guest_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ShutdownRequest) GetForce() bool {
@@ -1948,7 +2113,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_guest_proto_msgTypes[35]
+	mi := &file_guest_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1960,7 +2125,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[35]
+	mi := &file_guest_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1973,7 +2138,484 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{35}
+	return file_guest_proto_rawDescGZIP(), []int{38}
+}
+
+type PortsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Watch         bool                   `protobuf:"varint,1,opt,name=watch,proto3" json:"watch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortsRequest) Reset() {
+	*x = PortsRequest{}
+	mi := &file_guest_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortsRequest) ProtoMessage() {}
+
+func (x *PortsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortsRequest.ProtoReflect.Descriptor instead.
+func (*PortsRequest) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *PortsRequest) GetWatch() bool {
+	if x != nil {
+		return x.Watch
+	}
+	return false
+}
+
+type PortsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ports         []*Port                `protobuf:"bytes,1,rep,name=ports,proto3" json:"ports,omitempty"` // all there are
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortsResponse) Reset() {
+	*x = PortsResponse{}
+	mi := &file_guest_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortsResponse) ProtoMessage() {}
+
+func (x *PortsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortsResponse.ProtoReflect.Descriptor instead.
+func (*PortsResponse) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *PortsResponse) GetPorts() []*Port {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+// Port is something that is forwarded between the host and a distro, or that
+// cannot be.
+type Port struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`                 // "auto", "rule", "reverse", "socket": what it comes from
+	Network       string                 `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"`           // "tcp", "udp" or "unix"
+	Host          []string               `protobuf:"bytes,3,rep,name=host,proto3" json:"host,omitempty"`                 // addresses or the path on the host
+	Distro        string                 `protobuf:"bytes,4,opt,name=distro,proto3" json:"distro,omitempty"`             // id; "" for none in particular
+	Guest         string                 `protobuf:"bytes,5,opt,name=guest,proto3" json:"guest,omitempty"`               // address or path in the distro
+	Pid           int32                  `protobuf:"varint,6,opt,name=pid,proto3" json:"pid,omitempty"`                  // of the process that listens in the distro, as the distro counts; 0 where unknown
+	Process       string                 `protobuf:"bytes,7,opt,name=process,proto3" json:"process,omitempty"`           // its name
+	State         string                 `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`               // "open", "waiting" (nobody listens in the distro), "failed"
+	Reason        string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`             // why not "open", or not as asked, for people; "" for nothing to say
+	Active        int64                  `protobuf:"varint,10,opt,name=active,proto3" json:"active,omitempty"`           // connections, or UDP flows, that are open
+	Connections   int64                  `protobuf:"varint,11,opt,name=connections,proto3" json:"connections,omitempty"` // since it was opened
+	Failed        int64                  `protobuf:"varint,12,opt,name=failed,proto3" json:"failed,omitempty"`           // of these, refused in the distro or over a limit
+	BytesToGuest  int64                  `protobuf:"varint,13,opt,name=bytes_to_guest,json=bytesToGuest,proto3" json:"bytes_to_guest,omitempty"`
+	BytesToHost   int64                  `protobuf:"varint,14,opt,name=bytes_to_host,json=bytesToHost,proto3" json:"bytes_to_host,omitempty"`
+	OpenedAtNs    int64                  `protobuf:"varint,15,opt,name=opened_at_ns,json=openedAtNs,proto3" json:"opened_at_ns,omitempty"` // Unix time on the host
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Port) Reset() {
+	*x = Port{}
+	mi := &file_guest_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Port) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Port) ProtoMessage() {}
+
+func (x *Port) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Port.ProtoReflect.Descriptor instead.
+func (*Port) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *Port) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Port) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *Port) GetHost() []string {
+	if x != nil {
+		return x.Host
+	}
+	return nil
+}
+
+func (x *Port) GetDistro() string {
+	if x != nil {
+		return x.Distro
+	}
+	return ""
+}
+
+func (x *Port) GetGuest() string {
+	if x != nil {
+		return x.Guest
+	}
+	return ""
+}
+
+func (x *Port) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *Port) GetProcess() string {
+	if x != nil {
+		return x.Process
+	}
+	return ""
+}
+
+func (x *Port) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Port) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Port) GetActive() int64 {
+	if x != nil {
+		return x.Active
+	}
+	return 0
+}
+
+func (x *Port) GetConnections() int64 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
+}
+
+func (x *Port) GetFailed() int64 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *Port) GetBytesToGuest() int64 {
+	if x != nil {
+		return x.BytesToGuest
+	}
+	return 0
+}
+
+func (x *Port) GetBytesToHost() int64 {
+	if x != nil {
+		return x.BytesToHost
+	}
+	return 0
+}
+
+func (x *Port) GetOpenedAtNs() int64 {
+	if x != nil {
+		return x.OpenedAtNs
+	}
+	return 0
+}
+
+// ForwardRequest is the first frame of a stream to vsock port 1026. A started
+// frame answers it, or an error frame. docs/protocol.md says what follows.
+type ForwardRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Version string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"` // of the host's lsub
+	// Types that are valid to be assigned to Kind:
+	//
+	//	*ForwardRequest_Connect
+	//	*ForwardRequest_Listen
+	//	*ForwardRequest_Accept
+	Kind          isForwardRequest_Kind `protobuf_oneof:"kind"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForwardRequest) Reset() {
+	*x = ForwardRequest{}
+	mi := &file_guest_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForwardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForwardRequest) ProtoMessage() {}
+
+func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
+func (*ForwardRequest) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *ForwardRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ForwardRequest) GetKind() isForwardRequest_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return nil
+}
+
+func (x *ForwardRequest) GetConnect() *Connect {
+	if x != nil {
+		if x, ok := x.Kind.(*ForwardRequest_Connect); ok {
+			return x.Connect
+		}
+	}
+	return nil
+}
+
+func (x *ForwardRequest) GetListen() *Listen {
+	if x != nil {
+		if x, ok := x.Kind.(*ForwardRequest_Listen); ok {
+			return x.Listen
+		}
+	}
+	return nil
+}
+
+func (x *ForwardRequest) GetAccept() uint64 {
+	if x != nil {
+		if x, ok := x.Kind.(*ForwardRequest_Accept); ok {
+			return x.Accept
+		}
+	}
+	return 0
+}
+
+type isForwardRequest_Kind interface {
+	isForwardRequest_Kind()
+}
+
+type ForwardRequest_Connect struct {
+	Connect *Connect `protobuf:"bytes,2,opt,name=connect,proto3,oneof"`
+}
+
+type ForwardRequest_Listen struct {
+	Listen *Listen `protobuf:"bytes,3,opt,name=listen,proto3,oneof"`
+}
+
+type ForwardRequest_Accept struct {
+	Accept uint64 `protobuf:"varint,4,opt,name=accept,proto3,oneof"` // of an accepted frame
+}
+
+func (*ForwardRequest_Connect) isForwardRequest_Kind() {}
+
+func (*ForwardRequest_Listen) isForwardRequest_Kind() {}
+
+func (*ForwardRequest_Accept) isForwardRequest_Kind() {}
+
+// Connect connects to something that listens in a distro.
+type Connect struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Distro        string                 `protobuf:"bytes,1,opt,name=distro,proto3" json:"distro,omitempty"`   // id; "" for the VM's network
+	Network       string                 `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"` // "tcp", "udp" or "unix"
+	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"` // as in "127.0.0.1:80", or a path in the distro
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Connect) Reset() {
+	*x = Connect{}
+	mi := &file_guest_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Connect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Connect) ProtoMessage() {}
+
+func (x *Connect) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Connect.ProtoReflect.Descriptor instead.
+func (*Connect) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *Connect) GetDistro() string {
+	if x != nil {
+		return x.Distro
+	}
+	return ""
+}
+
+func (x *Connect) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *Connect) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+// Listen takes connections in a distro for as long as the stream lasts. Each is
+// an accepted frame.
+type Listen struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Distro        string                 `protobuf:"bytes,1,opt,name=distro,proto3" json:"distro,omitempty"`   // id; "" for the VM's network
+	Network       string                 `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"` // as in Connect
+	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Listen) Reset() {
+	*x = Listen{}
+	mi := &file_guest_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Listen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Listen) ProtoMessage() {}
+
+func (x *Listen) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Listen.ProtoReflect.Descriptor instead.
+func (*Listen) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *Listen) GetDistro() string {
+	if x != nil {
+		return x.Distro
+	}
+	return ""
+}
+
+func (x *Listen) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *Listen) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
 }
 
 // StreamRequest is the first frame of a stream to vsock port 1025.
@@ -1992,7 +2634,7 @@ type StreamRequest struct {
 
 func (x *StreamRequest) Reset() {
 	*x = StreamRequest{}
-	mi := &file_guest_proto_msgTypes[36]
+	mi := &file_guest_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2004,7 +2646,7 @@ func (x *StreamRequest) String() string {
 func (*StreamRequest) ProtoMessage() {}
 
 func (x *StreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[36]
+	mi := &file_guest_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2017,7 +2659,7 @@ func (x *StreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamRequest.ProtoReflect.Descriptor instead.
 func (*StreamRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{36}
+	return file_guest_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *StreamRequest) GetVersion() string {
@@ -2101,7 +2743,7 @@ type Exec struct {
 
 func (x *Exec) Reset() {
 	*x = Exec{}
-	mi := &file_guest_proto_msgTypes[37]
+	mi := &file_guest_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2113,7 +2755,7 @@ func (x *Exec) String() string {
 func (*Exec) ProtoMessage() {}
 
 func (x *Exec) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[37]
+	mi := &file_guest_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2126,7 +2768,7 @@ func (x *Exec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exec.ProtoReflect.Descriptor instead.
 func (*Exec) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{37}
+	return file_guest_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Exec) GetDistro() *Distro {
@@ -2205,7 +2847,7 @@ type ImportImage struct {
 
 func (x *ImportImage) Reset() {
 	*x = ImportImage{}
-	mi := &file_guest_proto_msgTypes[38]
+	mi := &file_guest_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2217,7 +2859,7 @@ func (x *ImportImage) String() string {
 func (*ImportImage) ProtoMessage() {}
 
 func (x *ImportImage) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[38]
+	mi := &file_guest_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2230,7 +2872,7 @@ func (x *ImportImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImage.ProtoReflect.Descriptor instead.
 func (*ImportImage) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{38}
+	return file_guest_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ImportImage) GetId() string {
@@ -2263,7 +2905,7 @@ type Export struct {
 
 func (x *Export) Reset() {
 	*x = Export{}
-	mi := &file_guest_proto_msgTypes[39]
+	mi := &file_guest_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2275,7 +2917,7 @@ func (x *Export) String() string {
 func (*Export) ProtoMessage() {}
 
 func (x *Export) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[39]
+	mi := &file_guest_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2288,7 +2930,7 @@ func (x *Export) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Export.ProtoReflect.Descriptor instead.
 func (*Export) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{39}
+	return file_guest_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Export) GetFrom() isExport_From {
@@ -2343,7 +2985,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_guest_proto_msgTypes[40]
+	mi := &file_guest_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2355,7 +2997,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[40]
+	mi := &file_guest_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2368,7 +3010,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{40}
+	return file_guest_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Started) GetWarnings() []string {
@@ -2396,7 +3038,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_guest_proto_msgTypes[41]
+	mi := &file_guest_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2408,7 +3050,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[41]
+	mi := &file_guest_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2421,7 +3063,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{41}
+	return file_guest_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -2450,7 +3092,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_guest_proto_msgTypes[42]
+	mi := &file_guest_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2462,7 +3104,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[42]
+	mi := &file_guest_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2475,7 +3117,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{42}
+	return file_guest_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Error) GetCode() ErrorCode {
@@ -2513,7 +3155,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_guest_proto_msgTypes[43]
+	mi := &file_guest_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2525,7 +3167,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[43]
+	mi := &file_guest_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2538,7 +3180,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{43}
+	return file_guest_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Hello) GetVersion() string {
@@ -2652,7 +3294,17 @@ const file_guest_proto_rawDesc = "" +
 	"\x16DeleteSnapshotResponse\"\x0e\n" +
 	"\fWatchRequest\"E\n" +
 	"\rWatchResponse\x124\n" +
-	"\adistros\x18\x01 \x03(\v2\x1a.lsub.guest.v1.DistroStateR\adistros\"%\n" +
+	"\adistros\x18\x01 \x03(\v2\x1a.lsub.guest.v1.DistroStateR\adistros\"\x17\n" +
+	"\x15WatchListenersRequest\"O\n" +
+	"\x16WatchListenersResponse\x125\n" +
+	"\tlisteners\x18\x01 \x03(\v2\x17.lsub.guest.v1.ListenerR\tlisteners\"\x9b\x01\n" +
+	"\bListener\x12\x16\n" +
+	"\x06distro\x18\x01 \x01(\tR\x06distro\x12\x18\n" +
+	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x17\n" +
+	"\av6_only\x18\x04 \x01(\bR\x06v6Only\x12\x10\n" +
+	"\x03pid\x18\x05 \x01(\x05R\x03pid\x12\x18\n" +
+	"\aprocess\x18\x06 \x01(\tR\aprocess\"%\n" +
 	"\x13DeleteDistroRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x16\n" +
 	"\x14DeleteDistroResponse\"C\n" +
@@ -2680,7 +3332,43 @@ const file_guest_proto_rawDesc = "" +
 	"\x04boot\x18\a \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot\"'\n" +
 	"\x0fShutdownRequest\x12\x14\n" +
 	"\x05force\x18\x01 \x01(\bR\x05force\"\x12\n" +
-	"\x10ShutdownResponse\"\xce\x01\n" +
+	"\x10ShutdownResponse\"$\n" +
+	"\fPortsRequest\x12\x14\n" +
+	"\x05watch\x18\x01 \x01(\bR\x05watch\":\n" +
+	"\rPortsResponse\x12)\n" +
+	"\x05ports\x18\x01 \x03(\v2\x13.lsub.guest.v1.PortR\x05ports\"\x8e\x03\n" +
+	"\x04Port\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
+	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x12\n" +
+	"\x04host\x18\x03 \x03(\tR\x04host\x12\x16\n" +
+	"\x06distro\x18\x04 \x01(\tR\x06distro\x12\x14\n" +
+	"\x05guest\x18\x05 \x01(\tR\x05guest\x12\x10\n" +
+	"\x03pid\x18\x06 \x01(\x05R\x03pid\x12\x18\n" +
+	"\aprocess\x18\a \x01(\tR\aprocess\x12\x14\n" +
+	"\x05state\x18\b \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\t \x01(\tR\x06reason\x12\x16\n" +
+	"\x06active\x18\n" +
+	" \x01(\x03R\x06active\x12 \n" +
+	"\vconnections\x18\v \x01(\x03R\vconnections\x12\x16\n" +
+	"\x06failed\x18\f \x01(\x03R\x06failed\x12$\n" +
+	"\x0ebytes_to_guest\x18\r \x01(\x03R\fbytesToGuest\x12\"\n" +
+	"\rbytes_to_host\x18\x0e \x01(\x03R\vbytesToHost\x12 \n" +
+	"\fopened_at_ns\x18\x0f \x01(\x03R\n" +
+	"openedAtNs\"\xb1\x01\n" +
+	"\x0eForwardRequest\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x122\n" +
+	"\aconnect\x18\x02 \x01(\v2\x16.lsub.guest.v1.ConnectH\x00R\aconnect\x12/\n" +
+	"\x06listen\x18\x03 \x01(\v2\x15.lsub.guest.v1.ListenH\x00R\x06listen\x12\x18\n" +
+	"\x06accept\x18\x04 \x01(\x04H\x00R\x06acceptB\x06\n" +
+	"\x04kind\"U\n" +
+	"\aConnect\x12\x16\n" +
+	"\x06distro\x18\x01 \x01(\tR\x06distro\x12\x18\n" +
+	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\"T\n" +
+	"\x06Listen\x12\x16\n" +
+	"\x06distro\x18\x01 \x01(\tR\x06distro\x12\x18\n" +
+	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\"\xce\x01\n" +
 	"\rStreamRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12)\n" +
 	"\x04exec\x18\x02 \x01(\v2\x13.lsub.guest.v1.ExecH\x00R\x04exec\x12?\n" +
@@ -2733,7 +3421,7 @@ const file_guest_proto_rawDesc = "" +
 	"\x12ERROR_CODE_VERSION\x10\n" +
 	"\x12\x1d\n" +
 	"\x19ERROR_CODE_ALREADY_EXISTS\x10\v\x12\x16\n" +
-	"\x12ERROR_CODE_RUNNING\x10\f2\xed\b\n" +
+	"\x12ERROR_CODE_RUNNING\x10\f2\xce\t\n" +
 	"\x05Guest\x12?\n" +
 	"\x04Info\x12\x1a.lsub.guest.v1.InfoRequest\x1a\x1b.lsub.guest.v1.InfoResponse\x12W\n" +
 	"\fCreateDistro\x12\".lsub.guest.v1.CreateDistroRequest\x1a#.lsub.guest.v1.CreateDistroResponse\x12W\n" +
@@ -2747,12 +3435,14 @@ const file_guest_proto_rawDesc = "" +
 	"\vStartDistro\x12!.lsub.guest.v1.StartDistroRequest\x1a\".lsub.guest.v1.StartDistroResponse\x12Q\n" +
 	"\n" +
 	"StopDistro\x12 .lsub.guest.v1.StopDistroRequest\x1a!.lsub.guest.v1.StopDistroResponse\x12D\n" +
-	"\x05Watch\x12\x1b.lsub.guest.v1.WatchRequest\x1a\x1c.lsub.guest.v1.WatchResponse0\x01\x12K\n" +
-	"\bPoweroff\x12\x1e.lsub.guest.v1.PoweroffRequest\x1a\x1f.lsub.guest.v1.PoweroffResponse2\xa0\x01\n" +
+	"\x05Watch\x12\x1b.lsub.guest.v1.WatchRequest\x1a\x1c.lsub.guest.v1.WatchResponse0\x01\x12_\n" +
+	"\x0eWatchListeners\x12$.lsub.guest.v1.WatchListenersRequest\x1a%.lsub.guest.v1.WatchListenersResponse0\x01\x12K\n" +
+	"\bPoweroff\x12\x1e.lsub.guest.v1.PoweroffRequest\x1a\x1f.lsub.guest.v1.PoweroffResponse2\xe6\x01\n" +
 	"\n" +
 	"Supervisor\x12E\n" +
 	"\x06Status\x12\x1c.lsub.guest.v1.StatusRequest\x1a\x1d.lsub.guest.v1.StatusResponse\x12K\n" +
-	"\bShutdown\x12\x1e.lsub.guest.v1.ShutdownRequest\x1a\x1f.lsub.guest.v1.ShutdownResponseB,Z*github.com/lsub/lsub/guest/guestv1;guestv1b\x06proto3"
+	"\bShutdown\x12\x1e.lsub.guest.v1.ShutdownRequest\x1a\x1f.lsub.guest.v1.ShutdownResponse\x12D\n" +
+	"\x05Ports\x12\x1b.lsub.guest.v1.PortsRequest\x1a\x1c.lsub.guest.v1.PortsResponse0\x01B,Z*github.com/lsub/lsub/guest/guestv1;guestv1b\x06proto3"
 
 var (
 	file_guest_proto_rawDescOnce sync.Once
@@ -2767,7 +3457,7 @@ func file_guest_proto_rawDescGZIP() []byte {
 }
 
 var file_guest_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_guest_proto_goTypes = []any{
 	(ErrorCode)(0),                  // 0: lsub.guest.v1.ErrorCode
 	(*Distro)(nil),                  // 1: lsub.guest.v1.Distro
@@ -2794,26 +3484,35 @@ var file_guest_proto_goTypes = []any{
 	(*DeleteSnapshotResponse)(nil),  // 22: lsub.guest.v1.DeleteSnapshotResponse
 	(*WatchRequest)(nil),            // 23: lsub.guest.v1.WatchRequest
 	(*WatchResponse)(nil),           // 24: lsub.guest.v1.WatchResponse
-	(*DeleteDistroRequest)(nil),     // 25: lsub.guest.v1.DeleteDistroRequest
-	(*DeleteDistroResponse)(nil),    // 26: lsub.guest.v1.DeleteDistroResponse
-	(*StartDistroRequest)(nil),      // 27: lsub.guest.v1.StartDistroRequest
-	(*StartDistroResponse)(nil),     // 28: lsub.guest.v1.StartDistroResponse
-	(*StopDistroRequest)(nil),       // 29: lsub.guest.v1.StopDistroRequest
-	(*StopDistroResponse)(nil),      // 30: lsub.guest.v1.StopDistroResponse
-	(*PoweroffRequest)(nil),         // 31: lsub.guest.v1.PoweroffRequest
-	(*PoweroffResponse)(nil),        // 32: lsub.guest.v1.PoweroffResponse
-	(*StatusRequest)(nil),           // 33: lsub.guest.v1.StatusRequest
-	(*StatusResponse)(nil),          // 34: lsub.guest.v1.StatusResponse
-	(*ShutdownRequest)(nil),         // 35: lsub.guest.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),        // 36: lsub.guest.v1.ShutdownResponse
-	(*StreamRequest)(nil),           // 37: lsub.guest.v1.StreamRequest
-	(*Exec)(nil),                    // 38: lsub.guest.v1.Exec
-	(*ImportImage)(nil),             // 39: lsub.guest.v1.ImportImage
-	(*Export)(nil),                  // 40: lsub.guest.v1.Export
-	(*Started)(nil),                 // 41: lsub.guest.v1.Started
-	(*Exit)(nil),                    // 42: lsub.guest.v1.Exit
-	(*Error)(nil),                   // 43: lsub.guest.v1.Error
-	(*Hello)(nil),                   // 44: lsub.guest.v1.Hello
+	(*WatchListenersRequest)(nil),   // 25: lsub.guest.v1.WatchListenersRequest
+	(*WatchListenersResponse)(nil),  // 26: lsub.guest.v1.WatchListenersResponse
+	(*Listener)(nil),                // 27: lsub.guest.v1.Listener
+	(*DeleteDistroRequest)(nil),     // 28: lsub.guest.v1.DeleteDistroRequest
+	(*DeleteDistroResponse)(nil),    // 29: lsub.guest.v1.DeleteDistroResponse
+	(*StartDistroRequest)(nil),      // 30: lsub.guest.v1.StartDistroRequest
+	(*StartDistroResponse)(nil),     // 31: lsub.guest.v1.StartDistroResponse
+	(*StopDistroRequest)(nil),       // 32: lsub.guest.v1.StopDistroRequest
+	(*StopDistroResponse)(nil),      // 33: lsub.guest.v1.StopDistroResponse
+	(*PoweroffRequest)(nil),         // 34: lsub.guest.v1.PoweroffRequest
+	(*PoweroffResponse)(nil),        // 35: lsub.guest.v1.PoweroffResponse
+	(*StatusRequest)(nil),           // 36: lsub.guest.v1.StatusRequest
+	(*StatusResponse)(nil),          // 37: lsub.guest.v1.StatusResponse
+	(*ShutdownRequest)(nil),         // 38: lsub.guest.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),        // 39: lsub.guest.v1.ShutdownResponse
+	(*PortsRequest)(nil),            // 40: lsub.guest.v1.PortsRequest
+	(*PortsResponse)(nil),           // 41: lsub.guest.v1.PortsResponse
+	(*Port)(nil),                    // 42: lsub.guest.v1.Port
+	(*ForwardRequest)(nil),          // 43: lsub.guest.v1.ForwardRequest
+	(*Connect)(nil),                 // 44: lsub.guest.v1.Connect
+	(*Listen)(nil),                  // 45: lsub.guest.v1.Listen
+	(*StreamRequest)(nil),           // 46: lsub.guest.v1.StreamRequest
+	(*Exec)(nil),                    // 47: lsub.guest.v1.Exec
+	(*ImportImage)(nil),             // 48: lsub.guest.v1.ImportImage
+	(*Export)(nil),                  // 49: lsub.guest.v1.Export
+	(*Started)(nil),                 // 50: lsub.guest.v1.Started
+	(*Exit)(nil),                    // 51: lsub.guest.v1.Exit
+	(*Error)(nil),                   // 52: lsub.guest.v1.Error
+	(*Hello)(nil),                   // 53: lsub.guest.v1.Hello
 }
 var file_guest_proto_depIdxs = []int32{
 	2,  // 0: lsub.guest.v1.Distro.limits:type_name -> lsub.guest.v1.Limits
@@ -2827,51 +3526,59 @@ var file_guest_proto_depIdxs = []int32{
 	10, // 8: lsub.guest.v1.RestoreSnapshotRequest.snapshot:type_name -> lsub.guest.v1.Snapshot
 	10, // 9: lsub.guest.v1.DeleteSnapshotRequest.snapshot:type_name -> lsub.guest.v1.Snapshot
 	5,  // 10: lsub.guest.v1.WatchResponse.distros:type_name -> lsub.guest.v1.DistroState
-	1,  // 11: lsub.guest.v1.StartDistroRequest.distro:type_name -> lsub.guest.v1.Distro
-	5,  // 12: lsub.guest.v1.StartDistroResponse.state:type_name -> lsub.guest.v1.DistroState
-	6,  // 13: lsub.guest.v1.StatusResponse.boot:type_name -> lsub.guest.v1.BootStep
-	38, // 14: lsub.guest.v1.StreamRequest.exec:type_name -> lsub.guest.v1.Exec
-	39, // 15: lsub.guest.v1.StreamRequest.import_image:type_name -> lsub.guest.v1.ImportImage
-	40, // 16: lsub.guest.v1.StreamRequest.export:type_name -> lsub.guest.v1.Export
-	1,  // 17: lsub.guest.v1.Exec.distro:type_name -> lsub.guest.v1.Distro
-	10, // 18: lsub.guest.v1.Export.snapshot:type_name -> lsub.guest.v1.Snapshot
-	0,  // 19: lsub.guest.v1.Error.code:type_name -> lsub.guest.v1.ErrorCode
-	6,  // 20: lsub.guest.v1.Hello.boot:type_name -> lsub.guest.v1.BootStep
-	3,  // 21: lsub.guest.v1.Guest.Info:input_type -> lsub.guest.v1.InfoRequest
-	7,  // 22: lsub.guest.v1.Guest.CreateDistro:input_type -> lsub.guest.v1.CreateDistroRequest
-	25, // 23: lsub.guest.v1.Guest.DeleteDistro:input_type -> lsub.guest.v1.DeleteDistroRequest
-	11, // 24: lsub.guest.v1.Guest.DeleteImage:input_type -> lsub.guest.v1.DeleteImageRequest
-	13, // 25: lsub.guest.v1.Guest.ConfigureDistro:input_type -> lsub.guest.v1.ConfigureDistroRequest
-	15, // 26: lsub.guest.v1.Guest.SetDefaultUser:input_type -> lsub.guest.v1.SetDefaultUserRequest
-	17, // 27: lsub.guest.v1.Guest.CreateSnapshot:input_type -> lsub.guest.v1.CreateSnapshotRequest
-	19, // 28: lsub.guest.v1.Guest.RestoreSnapshot:input_type -> lsub.guest.v1.RestoreSnapshotRequest
-	21, // 29: lsub.guest.v1.Guest.DeleteSnapshot:input_type -> lsub.guest.v1.DeleteSnapshotRequest
-	27, // 30: lsub.guest.v1.Guest.StartDistro:input_type -> lsub.guest.v1.StartDistroRequest
-	29, // 31: lsub.guest.v1.Guest.StopDistro:input_type -> lsub.guest.v1.StopDistroRequest
-	23, // 32: lsub.guest.v1.Guest.Watch:input_type -> lsub.guest.v1.WatchRequest
-	31, // 33: lsub.guest.v1.Guest.Poweroff:input_type -> lsub.guest.v1.PoweroffRequest
-	33, // 34: lsub.guest.v1.Supervisor.Status:input_type -> lsub.guest.v1.StatusRequest
-	35, // 35: lsub.guest.v1.Supervisor.Shutdown:input_type -> lsub.guest.v1.ShutdownRequest
-	4,  // 36: lsub.guest.v1.Guest.Info:output_type -> lsub.guest.v1.InfoResponse
-	8,  // 37: lsub.guest.v1.Guest.CreateDistro:output_type -> lsub.guest.v1.CreateDistroResponse
-	26, // 38: lsub.guest.v1.Guest.DeleteDistro:output_type -> lsub.guest.v1.DeleteDistroResponse
-	12, // 39: lsub.guest.v1.Guest.DeleteImage:output_type -> lsub.guest.v1.DeleteImageResponse
-	14, // 40: lsub.guest.v1.Guest.ConfigureDistro:output_type -> lsub.guest.v1.ConfigureDistroResponse
-	16, // 41: lsub.guest.v1.Guest.SetDefaultUser:output_type -> lsub.guest.v1.SetDefaultUserResponse
-	18, // 42: lsub.guest.v1.Guest.CreateSnapshot:output_type -> lsub.guest.v1.CreateSnapshotResponse
-	20, // 43: lsub.guest.v1.Guest.RestoreSnapshot:output_type -> lsub.guest.v1.RestoreSnapshotResponse
-	22, // 44: lsub.guest.v1.Guest.DeleteSnapshot:output_type -> lsub.guest.v1.DeleteSnapshotResponse
-	28, // 45: lsub.guest.v1.Guest.StartDistro:output_type -> lsub.guest.v1.StartDistroResponse
-	30, // 46: lsub.guest.v1.Guest.StopDistro:output_type -> lsub.guest.v1.StopDistroResponse
-	24, // 47: lsub.guest.v1.Guest.Watch:output_type -> lsub.guest.v1.WatchResponse
-	32, // 48: lsub.guest.v1.Guest.Poweroff:output_type -> lsub.guest.v1.PoweroffResponse
-	34, // 49: lsub.guest.v1.Supervisor.Status:output_type -> lsub.guest.v1.StatusResponse
-	36, // 50: lsub.guest.v1.Supervisor.Shutdown:output_type -> lsub.guest.v1.ShutdownResponse
-	36, // [36:51] is the sub-list for method output_type
-	21, // [21:36] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	27, // 11: lsub.guest.v1.WatchListenersResponse.listeners:type_name -> lsub.guest.v1.Listener
+	1,  // 12: lsub.guest.v1.StartDistroRequest.distro:type_name -> lsub.guest.v1.Distro
+	5,  // 13: lsub.guest.v1.StartDistroResponse.state:type_name -> lsub.guest.v1.DistroState
+	6,  // 14: lsub.guest.v1.StatusResponse.boot:type_name -> lsub.guest.v1.BootStep
+	42, // 15: lsub.guest.v1.PortsResponse.ports:type_name -> lsub.guest.v1.Port
+	44, // 16: lsub.guest.v1.ForwardRequest.connect:type_name -> lsub.guest.v1.Connect
+	45, // 17: lsub.guest.v1.ForwardRequest.listen:type_name -> lsub.guest.v1.Listen
+	47, // 18: lsub.guest.v1.StreamRequest.exec:type_name -> lsub.guest.v1.Exec
+	48, // 19: lsub.guest.v1.StreamRequest.import_image:type_name -> lsub.guest.v1.ImportImage
+	49, // 20: lsub.guest.v1.StreamRequest.export:type_name -> lsub.guest.v1.Export
+	1,  // 21: lsub.guest.v1.Exec.distro:type_name -> lsub.guest.v1.Distro
+	10, // 22: lsub.guest.v1.Export.snapshot:type_name -> lsub.guest.v1.Snapshot
+	0,  // 23: lsub.guest.v1.Error.code:type_name -> lsub.guest.v1.ErrorCode
+	6,  // 24: lsub.guest.v1.Hello.boot:type_name -> lsub.guest.v1.BootStep
+	3,  // 25: lsub.guest.v1.Guest.Info:input_type -> lsub.guest.v1.InfoRequest
+	7,  // 26: lsub.guest.v1.Guest.CreateDistro:input_type -> lsub.guest.v1.CreateDistroRequest
+	28, // 27: lsub.guest.v1.Guest.DeleteDistro:input_type -> lsub.guest.v1.DeleteDistroRequest
+	11, // 28: lsub.guest.v1.Guest.DeleteImage:input_type -> lsub.guest.v1.DeleteImageRequest
+	13, // 29: lsub.guest.v1.Guest.ConfigureDistro:input_type -> lsub.guest.v1.ConfigureDistroRequest
+	15, // 30: lsub.guest.v1.Guest.SetDefaultUser:input_type -> lsub.guest.v1.SetDefaultUserRequest
+	17, // 31: lsub.guest.v1.Guest.CreateSnapshot:input_type -> lsub.guest.v1.CreateSnapshotRequest
+	19, // 32: lsub.guest.v1.Guest.RestoreSnapshot:input_type -> lsub.guest.v1.RestoreSnapshotRequest
+	21, // 33: lsub.guest.v1.Guest.DeleteSnapshot:input_type -> lsub.guest.v1.DeleteSnapshotRequest
+	30, // 34: lsub.guest.v1.Guest.StartDistro:input_type -> lsub.guest.v1.StartDistroRequest
+	32, // 35: lsub.guest.v1.Guest.StopDistro:input_type -> lsub.guest.v1.StopDistroRequest
+	23, // 36: lsub.guest.v1.Guest.Watch:input_type -> lsub.guest.v1.WatchRequest
+	25, // 37: lsub.guest.v1.Guest.WatchListeners:input_type -> lsub.guest.v1.WatchListenersRequest
+	34, // 38: lsub.guest.v1.Guest.Poweroff:input_type -> lsub.guest.v1.PoweroffRequest
+	36, // 39: lsub.guest.v1.Supervisor.Status:input_type -> lsub.guest.v1.StatusRequest
+	38, // 40: lsub.guest.v1.Supervisor.Shutdown:input_type -> lsub.guest.v1.ShutdownRequest
+	40, // 41: lsub.guest.v1.Supervisor.Ports:input_type -> lsub.guest.v1.PortsRequest
+	4,  // 42: lsub.guest.v1.Guest.Info:output_type -> lsub.guest.v1.InfoResponse
+	8,  // 43: lsub.guest.v1.Guest.CreateDistro:output_type -> lsub.guest.v1.CreateDistroResponse
+	29, // 44: lsub.guest.v1.Guest.DeleteDistro:output_type -> lsub.guest.v1.DeleteDistroResponse
+	12, // 45: lsub.guest.v1.Guest.DeleteImage:output_type -> lsub.guest.v1.DeleteImageResponse
+	14, // 46: lsub.guest.v1.Guest.ConfigureDistro:output_type -> lsub.guest.v1.ConfigureDistroResponse
+	16, // 47: lsub.guest.v1.Guest.SetDefaultUser:output_type -> lsub.guest.v1.SetDefaultUserResponse
+	18, // 48: lsub.guest.v1.Guest.CreateSnapshot:output_type -> lsub.guest.v1.CreateSnapshotResponse
+	20, // 49: lsub.guest.v1.Guest.RestoreSnapshot:output_type -> lsub.guest.v1.RestoreSnapshotResponse
+	22, // 50: lsub.guest.v1.Guest.DeleteSnapshot:output_type -> lsub.guest.v1.DeleteSnapshotResponse
+	31, // 51: lsub.guest.v1.Guest.StartDistro:output_type -> lsub.guest.v1.StartDistroResponse
+	33, // 52: lsub.guest.v1.Guest.StopDistro:output_type -> lsub.guest.v1.StopDistroResponse
+	24, // 53: lsub.guest.v1.Guest.Watch:output_type -> lsub.guest.v1.WatchResponse
+	26, // 54: lsub.guest.v1.Guest.WatchListeners:output_type -> lsub.guest.v1.WatchListenersResponse
+	35, // 55: lsub.guest.v1.Guest.Poweroff:output_type -> lsub.guest.v1.PoweroffResponse
+	37, // 56: lsub.guest.v1.Supervisor.Status:output_type -> lsub.guest.v1.StatusResponse
+	39, // 57: lsub.guest.v1.Supervisor.Shutdown:output_type -> lsub.guest.v1.ShutdownResponse
+	41, // 58: lsub.guest.v1.Supervisor.Ports:output_type -> lsub.guest.v1.PortsResponse
+	42, // [42:59] is the sub-list for method output_type
+	25, // [25:42] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_guest_proto_init() }
@@ -2884,12 +3591,17 @@ func file_guest_proto_init() {
 		(*CreateDistroRequest_Clone)(nil),
 		(*CreateDistroRequest_Snapshot)(nil),
 	}
-	file_guest_proto_msgTypes[36].OneofWrappers = []any{
+	file_guest_proto_msgTypes[42].OneofWrappers = []any{
+		(*ForwardRequest_Connect)(nil),
+		(*ForwardRequest_Listen)(nil),
+		(*ForwardRequest_Accept)(nil),
+	}
+	file_guest_proto_msgTypes[45].OneofWrappers = []any{
 		(*StreamRequest_Exec)(nil),
 		(*StreamRequest_ImportImage)(nil),
 		(*StreamRequest_Export)(nil),
 	}
-	file_guest_proto_msgTypes[39].OneofWrappers = []any{
+	file_guest_proto_msgTypes[48].OneofWrappers = []any{
 		(*Export_Distro)(nil),
 		(*Export_Snapshot)(nil),
 	}
@@ -2899,7 +3611,7 @@ func file_guest_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_guest_proto_rawDesc), len(file_guest_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   44,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -66,12 +66,16 @@ const (
 	GuestStopDistroProcedure = "/lsub.guest.v1.Guest/StopDistro"
 	// GuestWatchProcedure is the fully-qualified name of the Guest's Watch RPC.
 	GuestWatchProcedure = "/lsub.guest.v1.Guest/Watch"
+	// GuestWatchListenersProcedure is the fully-qualified name of the Guest's WatchListeners RPC.
+	GuestWatchListenersProcedure = "/lsub.guest.v1.Guest/WatchListeners"
 	// GuestPoweroffProcedure is the fully-qualified name of the Guest's Poweroff RPC.
 	GuestPoweroffProcedure = "/lsub.guest.v1.Guest/Poweroff"
 	// SupervisorStatusProcedure is the fully-qualified name of the Supervisor's Status RPC.
 	SupervisorStatusProcedure = "/lsub.guest.v1.Supervisor/Status"
 	// SupervisorShutdownProcedure is the fully-qualified name of the Supervisor's Shutdown RPC.
 	SupervisorShutdownProcedure = "/lsub.guest.v1.Supervisor/Shutdown"
+	// SupervisorPortsProcedure is the fully-qualified name of the Supervisor's Ports RPC.
+	SupervisorPortsProcedure = "/lsub.guest.v1.Supervisor/Ports"
 )
 
 // GuestClient is a client for the lsub.guest.v1.Guest service.
@@ -109,6 +113,9 @@ type GuestClient interface {
 	StopDistro(context.Context, *connect.Request[guestv1.StopDistroRequest]) (*connect.Response[guestv1.StopDistroResponse], error)
 	// Watch tells which distros run, at once and at every change.
 	Watch(context.Context, *connect.Request[guestv1.WatchRequest]) (*connect.ServerStreamForClient[guestv1.WatchResponse], error)
+	// WatchListeners tells what the processes of distros listen on, at once and
+	// at every change.
+	WatchListeners(context.Context, *connect.Request[guestv1.WatchListenersRequest]) (*connect.ServerStreamForClient[guestv1.WatchListenersResponse], error)
 	// Poweroff stops every distro, flushes the data disk and ends the VM. The
 	// answer comes before the power goes.
 	Poweroff(context.Context, *connect.Request[guestv1.PoweroffRequest]) (*connect.Response[guestv1.PoweroffResponse], error)
@@ -197,6 +204,12 @@ func NewGuestClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(guestMethods.ByName("Watch")),
 			connect.WithClientOptions(opts...),
 		),
+		watchListeners: connect.NewClient[guestv1.WatchListenersRequest, guestv1.WatchListenersResponse](
+			httpClient,
+			baseURL+GuestWatchListenersProcedure,
+			connect.WithSchema(guestMethods.ByName("WatchListeners")),
+			connect.WithClientOptions(opts...),
+		),
 		poweroff: connect.NewClient[guestv1.PoweroffRequest, guestv1.PoweroffResponse](
 			httpClient,
 			baseURL+GuestPoweroffProcedure,
@@ -220,6 +233,7 @@ type guestClient struct {
 	startDistro     *connect.Client[guestv1.StartDistroRequest, guestv1.StartDistroResponse]
 	stopDistro      *connect.Client[guestv1.StopDistroRequest, guestv1.StopDistroResponse]
 	watch           *connect.Client[guestv1.WatchRequest, guestv1.WatchResponse]
+	watchListeners  *connect.Client[guestv1.WatchListenersRequest, guestv1.WatchListenersResponse]
 	poweroff        *connect.Client[guestv1.PoweroffRequest, guestv1.PoweroffResponse]
 }
 
@@ -283,6 +297,11 @@ func (c *guestClient) Watch(ctx context.Context, req *connect.Request[guestv1.Wa
 	return c.watch.CallServerStream(ctx, req)
 }
 
+// WatchListeners calls lsub.guest.v1.Guest.WatchListeners.
+func (c *guestClient) WatchListeners(ctx context.Context, req *connect.Request[guestv1.WatchListenersRequest]) (*connect.ServerStreamForClient[guestv1.WatchListenersResponse], error) {
+	return c.watchListeners.CallServerStream(ctx, req)
+}
+
 // Poweroff calls lsub.guest.v1.Guest.Poweroff.
 func (c *guestClient) Poweroff(ctx context.Context, req *connect.Request[guestv1.PoweroffRequest]) (*connect.Response[guestv1.PoweroffResponse], error) {
 	return c.poweroff.CallUnary(ctx, req)
@@ -323,6 +342,9 @@ type GuestHandler interface {
 	StopDistro(context.Context, *connect.Request[guestv1.StopDistroRequest]) (*connect.Response[guestv1.StopDistroResponse], error)
 	// Watch tells which distros run, at once and at every change.
 	Watch(context.Context, *connect.Request[guestv1.WatchRequest], *connect.ServerStream[guestv1.WatchResponse]) error
+	// WatchListeners tells what the processes of distros listen on, at once and
+	// at every change.
+	WatchListeners(context.Context, *connect.Request[guestv1.WatchListenersRequest], *connect.ServerStream[guestv1.WatchListenersResponse]) error
 	// Poweroff stops every distro, flushes the data disk and ends the VM. The
 	// answer comes before the power goes.
 	Poweroff(context.Context, *connect.Request[guestv1.PoweroffRequest]) (*connect.Response[guestv1.PoweroffResponse], error)
@@ -407,6 +429,12 @@ func NewGuestHandler(svc GuestHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(guestMethods.ByName("Watch")),
 		connect.WithHandlerOptions(opts...),
 	)
+	guestWatchListenersHandler := connect.NewServerStreamHandler(
+		GuestWatchListenersProcedure,
+		svc.WatchListeners,
+		connect.WithSchema(guestMethods.ByName("WatchListeners")),
+		connect.WithHandlerOptions(opts...),
+	)
 	guestPoweroffHandler := connect.NewUnaryHandler(
 		GuestPoweroffProcedure,
 		svc.Poweroff,
@@ -439,6 +467,8 @@ func NewGuestHandler(svc GuestHandler, opts ...connect.HandlerOption) (string, h
 			guestStopDistroHandler.ServeHTTP(w, r)
 		case GuestWatchProcedure:
 			guestWatchHandler.ServeHTTP(w, r)
+		case GuestWatchListenersProcedure:
+			guestWatchListenersHandler.ServeHTTP(w, r)
 		case GuestPoweroffProcedure:
 			guestPoweroffHandler.ServeHTTP(w, r)
 		default:
@@ -498,6 +528,10 @@ func (UnimplementedGuestHandler) Watch(context.Context, *connect.Request[guestv1
 	return connect.NewError(connect.CodeUnimplemented, errors.New("lsub.guest.v1.Guest.Watch is not implemented"))
 }
 
+func (UnimplementedGuestHandler) WatchListeners(context.Context, *connect.Request[guestv1.WatchListenersRequest], *connect.ServerStream[guestv1.WatchListenersResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("lsub.guest.v1.Guest.WatchListeners is not implemented"))
+}
+
 func (UnimplementedGuestHandler) Poweroff(context.Context, *connect.Request[guestv1.PoweroffRequest]) (*connect.Response[guestv1.PoweroffResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("lsub.guest.v1.Guest.Poweroff is not implemented"))
 }
@@ -509,6 +543,9 @@ type SupervisorClient interface {
 	// Shutdown ends the VM and the supervisor; with force by cutting its power.
 	// It answers when the VM is gone.
 	Shutdown(context.Context, *connect.Request[guestv1.ShutdownRequest]) (*connect.Response[guestv1.ShutdownResponse], error)
+	// Ports tells what is forwarded between the host and the distros, at once
+	// and, where asked to watch, at every change.
+	Ports(context.Context, *connect.Request[guestv1.PortsRequest]) (*connect.ServerStreamForClient[guestv1.PortsResponse], error)
 }
 
 // NewSupervisorClient constructs a client for the lsub.guest.v1.Supervisor service. By default, it
@@ -534,6 +571,12 @@ func NewSupervisorClient(httpClient connect.HTTPClient, baseURL string, opts ...
 			connect.WithSchema(supervisorMethods.ByName("Shutdown")),
 			connect.WithClientOptions(opts...),
 		),
+		ports: connect.NewClient[guestv1.PortsRequest, guestv1.PortsResponse](
+			httpClient,
+			baseURL+SupervisorPortsProcedure,
+			connect.WithSchema(supervisorMethods.ByName("Ports")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -541,6 +584,7 @@ func NewSupervisorClient(httpClient connect.HTTPClient, baseURL string, opts ...
 type supervisorClient struct {
 	status   *connect.Client[guestv1.StatusRequest, guestv1.StatusResponse]
 	shutdown *connect.Client[guestv1.ShutdownRequest, guestv1.ShutdownResponse]
+	ports    *connect.Client[guestv1.PortsRequest, guestv1.PortsResponse]
 }
 
 // Status calls lsub.guest.v1.Supervisor.Status.
@@ -553,6 +597,11 @@ func (c *supervisorClient) Shutdown(ctx context.Context, req *connect.Request[gu
 	return c.shutdown.CallUnary(ctx, req)
 }
 
+// Ports calls lsub.guest.v1.Supervisor.Ports.
+func (c *supervisorClient) Ports(ctx context.Context, req *connect.Request[guestv1.PortsRequest]) (*connect.ServerStreamForClient[guestv1.PortsResponse], error) {
+	return c.ports.CallServerStream(ctx, req)
+}
+
 // SupervisorHandler is an implementation of the lsub.guest.v1.Supervisor service.
 type SupervisorHandler interface {
 	// Status tells what the supervisor runs. It never waits for the guest.
@@ -560,6 +609,9 @@ type SupervisorHandler interface {
 	// Shutdown ends the VM and the supervisor; with force by cutting its power.
 	// It answers when the VM is gone.
 	Shutdown(context.Context, *connect.Request[guestv1.ShutdownRequest]) (*connect.Response[guestv1.ShutdownResponse], error)
+	// Ports tells what is forwarded between the host and the distros, at once
+	// and, where asked to watch, at every change.
+	Ports(context.Context, *connect.Request[guestv1.PortsRequest], *connect.ServerStream[guestv1.PortsResponse]) error
 }
 
 // NewSupervisorHandler builds an HTTP handler from the service implementation. It returns the path
@@ -581,12 +633,20 @@ func NewSupervisorHandler(svc SupervisorHandler, opts ...connect.HandlerOption) 
 		connect.WithSchema(supervisorMethods.ByName("Shutdown")),
 		connect.WithHandlerOptions(opts...),
 	)
+	supervisorPortsHandler := connect.NewServerStreamHandler(
+		SupervisorPortsProcedure,
+		svc.Ports,
+		connect.WithSchema(supervisorMethods.ByName("Ports")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/lsub.guest.v1.Supervisor/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case SupervisorStatusProcedure:
 			supervisorStatusHandler.ServeHTTP(w, r)
 		case SupervisorShutdownProcedure:
 			supervisorShutdownHandler.ServeHTTP(w, r)
+		case SupervisorPortsProcedure:
+			supervisorPortsHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -602,4 +662,8 @@ func (UnimplementedSupervisorHandler) Status(context.Context, *connect.Request[g
 
 func (UnimplementedSupervisorHandler) Shutdown(context.Context, *connect.Request[guestv1.ShutdownRequest]) (*connect.Response[guestv1.ShutdownResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("lsub.guest.v1.Supervisor.Shutdown is not implemented"))
+}
+
+func (UnimplementedSupervisorHandler) Ports(context.Context, *connect.Request[guestv1.PortsRequest], *connect.ServerStream[guestv1.PortsResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("lsub.guest.v1.Supervisor.Ports is not implemented"))
 }
