@@ -38,8 +38,9 @@ type Stdio struct {
 
 // Exit is how a command ended.
 type Exit struct {
-	Code   int // of a command that exited
-	Signal int // Linux number of the signal that ended it; 0 for none
+	Code   int    // of a command that exited
+	Signal int    // Linux number of the signal that ended it; 0 for none
+	Reason string // what killed it, as words for people, where it was not somebody's wish
 }
 
 // Status is the exit status as a shell tells it: the code, or 128 + the signal.
@@ -139,7 +140,7 @@ func receive(conn net.Conn, stdio Stdio, in *stdinPump) (Exit, error) {
 			if err := decode(p, &m); err != nil {
 				return Exit{}, err
 			}
-			return Exit{Code: int(m.Code), Signal: int(m.Signal)}, nil
+			return Exit{Code: int(m.Code), Signal: int(m.Signal), Reason: m.Reason}, nil
 		case FrameError:
 			var m guestv1.Error
 			if err := decode(p, &m); err != nil {

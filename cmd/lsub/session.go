@@ -92,6 +92,9 @@ func (a *app) runSession(ctx context.Context, s session) (int, error) {
 	restore()
 	switch {
 	case err == nil:
+		if exit.Reason != "" {
+			a.note("warning", exit.Reason)
+		}
 		return exit.Status(), nil
 	case cause != nil:
 		return 0, cause

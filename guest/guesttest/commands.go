@@ -42,6 +42,8 @@ func init() {
 		"trap":     trap,     // prints the next signal
 		"winch":    winch,    // prints the size of the terminal when it changes
 		"wake":     wake,     // wake FIFO: lets a test on the host go on that reads it
+		"hog":      hog,      // is killed because the distro is out of memory
+		"limits":   limits,   // prints what the distro may use: memory, CPU, processes
 		"halt":     halt,     // halt FIFO: has the VM paused, wakes, and goes on at the next signal
 		"poweroff": poweroff, // powers the VM off
 		"panic":    panics,   // makes the VM die
@@ -99,6 +101,17 @@ func kill(p *process) int {
 		return 2
 	}
 	return signalled + n
+}
+
+func hog(p *process) int {
+	p.reason = "killed: distro " + p.getenv("DISTRO") + " is out of memory"
+	return signalled + 9
+}
+
+func limits(p *process) int {
+	l := p.g.disk.limits(p.distro)
+	fmt.Fprintln(p.stdout, l.GetMemoryMax(), l.GetCpuMax(), l.GetPidsMax())
+	return 0
 }
 
 func stty(p *process) int {

@@ -60,12 +60,17 @@ func (g *Guest) DeleteDistro(_ context.Context, req *connect.Request[guestv1.Del
 
 // StartDistro marks a distro as running.
 func (g *Guest) StartDistro(_ context.Context, req *connect.Request[guestv1.StartDistroRequest]) (*connect.Response[guestv1.StartDistroResponse], error) {
-	if _, err := g.disk.enter(req.Msg.Distro.Id, 0); err != nil {
+	if _, err := g.disk.enter(req.Msg.Distro, 0); err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&guestv1.StartDistroResponse{
 		State: &guestv1.DistroState{Id: req.Msg.Distro.Id, Running: true, Init: "tiny"},
 	}), nil
+}
+
+// ConfigureDistro remembers what a distro may use; the command "limits" shows it.
+func (g *Guest) ConfigureDistro(_ context.Context, req *connect.Request[guestv1.ConfigureDistroRequest]) (*connect.Response[guestv1.ConfigureDistroResponse], error) {
+	return connect.NewResponse(&guestv1.ConfigureDistroResponse{}), g.disk.configure(req.Msg.Distro)
 }
 
 // StopDistro marks a distro as stopped; its commands run on.

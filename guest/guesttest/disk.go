@@ -17,6 +17,8 @@ type disk struct {
 	path string
 	data diskData
 	run  map[string]int // ids of the distros that run, and their sessions
+	// specs are what the running distros were started with, or given since.
+	specs map[string]*guestv1.Distro
 }
 
 type diskData struct {
@@ -25,7 +27,7 @@ type diskData struct {
 }
 
 func openDisk(path string) (*disk, error) {
-	d := &disk{path: path, run: map[string]int{}}
+	d := &disk{path: path, run: map[string]int{}, specs: map[string]*guestv1.Distro{}}
 	d.data.Distros = map[string]string{}
 	if path == "" {
 		return d, nil
@@ -80,15 +82,37 @@ func (d *disk) addImage(id string) error {
 
 // enter starts a distro where it does not run, and counts a session in it. It
 // returns the distro's default user.
-func (d *disk) enter(id string, sessions int) (string, error) {
+func (d *disk) enter(spec *guestv1.Distro, sessions int) (string, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	id := spec.GetId()
 	user, ok := d.data.Distros[id]
 	if !ok {
 		return "", notFound("distro", id)
 	}
+	if _, runs := d.run[id]; !runs {
+		d.specs[id] = spec
+	}
 	d.run[id] += sessions
 	return user, nil
+}
+
+// configure gives a distro that runs another spec.
+func (d *disk) configure(spec *guestv1.Distro) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, ok := d.data.Distros[spec.GetId()]; !ok {
+		return notFound("distro", spec.GetId())
+	}
+	d.specs[spec.Id] = spec
+	return nil
+}
+
+// limits returns those of a distro that runs.
+func (d *disk) limits(id string) *guestv1.Limits {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.specs[id].GetLimits()
 }
 
 func (d *disk) leave(id string) {

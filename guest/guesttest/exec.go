@@ -15,13 +15,16 @@ import (
 
 // process is a command that runs.
 type process struct {
-	g    *Guest
-	s    *stream
-	argv []string
-	env  []string
-	user string
-	cwd  string
-	tty  bool
+	g      *Guest
+	s      *stream
+	distro string // id
+	argv   []string
+	env    []string
+	user   string
+	cwd    string
+	tty    bool
+
+	reason string // why a signal ended it
 
 	stdout, stderr io.Writer
 	trap           chan int // gets the signals, where the command wants them
@@ -31,12 +34,12 @@ type process struct {
 
 // exec runs a command and returns how it ended.
 func (g *Guest) exec(m *guestv1.Exec, s *stream) (*guestv1.Exit, error) {
-	defaultUser, err := g.disk.enter(m.Distro.GetId(), 1)
+	defaultUser, err := g.disk.enter(m.Distro, 1)
 	if err != nil {
 		return nil, err
 	}
 	defer g.disk.leave(m.Distro.GetId())
-	p := &process{g: g, s: s, tty: m.Tty, user: cmp.Or(string(m.User), m.Distro.GetDefaultUser()), trapped: make(chan struct{}), done: make(chan struct{}), trap: make(chan int, 16)}
+	p := &process{g: g, s: s, distro: m.Distro.GetId(), tty: m.Tty, user: cmp.Or(string(m.User), m.Distro.GetDefaultUser()), trapped: make(chan struct{}), done: make(chan struct{}), trap: make(chan int, 16)}
 	if p.user == "" {
 		p.user = "root"
 	}
@@ -103,7 +106,7 @@ func (p *process) run(run command) *guestv1.Exit {
 		select {
 		case code := <-ended:
 			if code >= signalled {
-				return &guestv1.Exit{Signal: int32(code - signalled)}
+				return &guestv1.Exit{Signal: int32(code - signalled), Reason: p.reason}
 			}
 			return &guestv1.Exit{Code: int32(code)}
 		case n := <-p.s.signals:

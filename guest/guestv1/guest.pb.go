@@ -3032,6 +3032,7 @@ type Exit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Code          int32                  `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
 	Signal        int32                  `protobuf:"varint,2,opt,name=signal,proto3" json:"signal,omitempty"` // Linux number of the signal that ended it, 0 for none
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`  // what killed it, as words for people; "" where that is nobody's news
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3078,6 +3079,13 @@ func (x *Exit) GetSignal() int32 {
 		return x.Signal
 	}
 	return 0
+}
+
+func (x *Exit) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 // Error is why a request could not be carried out.
@@ -3394,10 +3402,11 @@ const file_guest_proto_rawDesc = "" +
 	"\x04from\";\n" +
 	"\aStarted\x12\x1a\n" +
 	"\bwarnings\x18\x01 \x03(\tR\bwarnings\x12\x14\n" +
-	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"2\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"J\n" +
 	"\x04Exit\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
-	"\x06signal\x18\x02 \x01(\x05R\x06signal\"c\n" +
+	"\x06signal\x18\x02 \x01(\x05R\x06signal\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"c\n" +
 	"\x05Error\x12,\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x18.lsub.guest.v1.ErrorCodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x12\n" +
