@@ -26,6 +26,7 @@ var mayImport = map[string][]string{
 	"hypervisor/kvm/vhostvsock": {},
 	"rootfs":                    {},
 	"wslconf":                   {},
+	"profile":                   {},
 	"guest":                     {"guest/guestv1"},
 	"guest/guestv1":             {},
 	"guest/agent":               {"guest", "guest/agent/listeners", "rootfs", "wslconf"},
@@ -35,8 +36,8 @@ var mayImport = map[string][]string{
 	"netstack":                  {},
 	"images":                    {"rootfs", "wslconf"},
 	"images/guestbuild":         {"images"},
-	"machine":                   {"hypervisor", "guest"},
-	"cmd/lsub":                  {"hypervisor", "hypervisor/kvm", "guest", "netstack", "images", "machine"},
+	"machine":                   {"hypervisor", "guest", "profile"},
+	"cmd/lsub":                  {"hypervisor", "hypervisor/kvm", "guest", "netstack", "images", "machine", "profile"},
 }
 
 // onlyIn keeps each heavy library in one folder.
@@ -48,6 +49,7 @@ var onlyIn = map[string]string{
 	"github.com/ulikunitz/xz":                "images",
 	"github.com/google/go-containerregistry": "images",
 	"github.com/sirupsen/logrus":             "netstack",
+	"go.yaml.in/yaml":                        "profile",
 }
 
 // maxLines keeps files readable; generated ones are not counted.

@@ -147,7 +147,7 @@ func (r *Registry) Find(name string) (*Distro, error) {
 	for i, d := range r.Distros {
 		names[i] = d.Name
 	}
-	if near := Nearest(name, names); near != "" {
+	if near := hint.Nearest(name, names); near != "" {
 		return nil, hint.New(err, fmt.Sprintf("did you mean %q?", near))
 	}
 	return nil, hint.New(err, "'lsub list' shows those there are")

@@ -173,18 +173,6 @@ func TestCheckName(t *testing.T) {
 	}
 }
 
-func TestNearest(t *testing.T) {
-	names := []string{"list", "install", "debian", "exec"}
-	for name, want := range map[string]string{
-		"lits": "list", "LIST": "list", "debain": "debian", "instal": "install", "exce": "exec",
-		"fedora": "", "ls": "", "": "", "uname": "",
-	} {
-		if got := Nearest(name, names); got != want {
-			t.Errorf("Nearest(%q) = %q, want %q", name, got, want)
-		}
-	}
-}
-
 func TestNewID(t *testing.T) {
 	var ids []string
 	for _, name := range []string{"Debian", "Debian", "a.b_c", strings.Repeat("x", 63)} {

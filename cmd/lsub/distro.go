@@ -23,7 +23,7 @@ const (
 	cleanTimeout = 15 * time.Second
 )
 
-func nearest(name string, names []string) string { return machine.Nearest(name, names) }
+func nearest(name string, names []string) string { return hint.Nearest(name, names) }
 
 // oneDistro finds the distro that the only argument names.
 func (a *app) oneDistro(c *cli.Context) (*machine.Distro, error) {
