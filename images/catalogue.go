@@ -3,12 +3,12 @@ package images
 import (
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
-	"runtime"
 	"slices"
 	"strings"
 	"unicode"
@@ -16,80 +16,95 @@ import (
 	"github.com/lsub/lsub/hint"
 )
 
-// Catalogue lists images that servers offer. Implementations are safe for
+// Catalogue lists images that a server offers. Implementations are safe for
 // concurrent use.
 type Catalogue interface {
-	// List asks for the offers for one architecture, in a fixed order.
+	// Address is where it is, which tells it from others.
+	Address() string
+
+	// List asks for the offers for all architectures, in a fixed order.
 	List(ctx context.Context) ([]Offer, error)
+}
+
+// Addresses of the catalogues that are asked where nobody chose others.
+const (
+	wslManifestURL = "https://raw.githubusercontent.com/microsoft/WSL/master/distributions/DistributionInfo.json"
+	lxcImagesURL   = "https://images.linuxcontainers.org"
+)
+
+// DefaultCatalogues are WSL's own manifest and the LXC image server.
+func DefaultCatalogues(log *slog.Logger) []Catalogue {
+	return []Catalogue{CatalogueAt(wslManifestURL, log), CatalogueAt(lxcImagesURL, log)}
+}
+
+// CatalogueAt is the catalogue at an https address: a DistributionInfo.json as
+// WSL reads it where that ends in ".json", otherwise a simplestreams server.
+// Asking it says where the address is none. log may be nil.
+func CatalogueAt(address string, log *slog.Logger) Catalogue {
+	if strings.HasSuffix(strings.ToLower(address), ".json") {
+		return &WSLCatalogue{URL: address, Log: log}
+	}
+	return &Simplestreams{URL: address, Log: log}
 }
 
 // Offer is an image in a Catalogue: a name, and where to get what it means.
 // Names are fit to be shown; the address is an https one and the sum is one.
 type Offer struct {
-	Name     string   // such as "ubuntu-24.04", in small letters
-	Aliases  []string // further names, such as "ubuntu"
-	Title    string   // for people
-	Version  string   // "" where the catalogue knows none
-	URL      string
-	SHA256   string // of what is at URL
-	Size     int64  // bytes to download; 0 where the catalogue does not say
-	Squashfs bool   // it comes as a squashfs image only
+	Name    string   `json:"name"`              // such as "ubuntu-24.04", in small letters
+	Aliases []string `json:"aliases,omitempty"` // further names, such as "ubuntu"
+	Title   string   `json:"title,omitempty"`   // for people
+	Version string   `json:"version,omitempty"` // "" where the catalogue knows none
+	Arch    string   `json:"arch"`              // as GOARCH
+	URL     string   `json:"url"`
+	SHA256  string   `json:"sha256"`         // of what is at URL
+	Size    int64    `json:"size,omitempty"` // bytes to download; 0 where the catalogue does not say
 }
 
-// Ref names the image that is offered.
+// Ref names the image that is offered. Its label says what was chosen: the
+// offer's name with its version or the beginning of its sum.
 func (o Offer) Ref() (Ref, error) {
-	if o.Squashfs {
-		return Ref{}, hint.New(fmt.Errorf("%s comes as a squashfs image only", o.Name),
-			"unpack it and install the tree as a tar archive with --from-file")
+	ref, err := URLRef(o.URL, o.SHA256)
+	if err != nil {
+		return Ref{}, err
 	}
-	return URLRef(o.URL, o.SHA256)
+	version := o.Version
+	if version == "" {
+		version = "sha256:" + ref.SHA256[:12]
+	}
+	ref.Label = o.Name + "@" + version
+	return ref, nil
 }
 
-// Resolve returns the first offer with the name, in letters of either case, and
-// then the first with such an alias. The error's hint has the nearest names.
-func Resolve(offers []Offer, name string) (Offer, error) {
-	name = strings.ToLower(name)
-	for _, o := range offers {
-		if o.Name == name {
-			return o, nil
-		}
+// usable says what is wrong with an offer, or nil.
+func (o Offer) usable() error {
+	if !offerName(o.Name) {
+		return errors.New("it has no usable name")
 	}
-	var near []string
-	for _, o := range offers {
-		if slices.Contains(o.Aliases, name) {
-			return o, nil
-		}
-		if name != "" && strings.HasPrefix(o.Name, name) {
-			near = append(near, o.Name)
-		}
+	if o.Size < 0 {
+		return errors.New("its size is below zero")
 	}
-	err := fmt.Errorf("no image %q is offered", name)
-	if len(near) > 0 {
-		err = hint.New(err, "there are "+strings.Join(near[:min(len(near), 8)], ", "))
-	}
-	return Offer{}, err
+	_, err := URLRef(o.URL, o.SHA256)
+	return err
 }
 
 // documents gets what catalogues are made of.
 type documents struct {
 	address string
-	arch    string
 	roots   *x509.CertPool
 	log     *slog.Logger
+	offers  []Offer
+	have    map[string]bool // name and architecture of the offers
 }
 
-func newDocuments(address, arch string, roots *x509.CertPool, log *slog.Logger) documents {
-	if arch == "" {
-		arch = runtime.GOARCH
-	}
+func newDocuments(address string, roots *x509.CertPool, log *slog.Logger) *documents {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return documents{address, arch, roots, log}
+	return &documents{address: address, roots: roots, log: log, have: map[string]bool{}}
 }
 
 // get reads the document at the address, or at a path below it.
-func (d documents) get(ctx context.Context, below string, most int64) ([]byte, error) {
+func (d *documents) get(ctx context.Context, below string, most int64) ([]byte, error) {
 	u, err := url.Parse(d.address)
 	if err != nil {
 		return nil, fmt.Errorf("catalogue: %w", err)
@@ -101,32 +116,29 @@ func (d documents) get(ctx context.Context, below string, most int64) ([]byte, e
 	defer web.close()
 	data, err := web.get(ctx, u.JoinPath(below), most)
 	if err != nil {
-		return nil, fmt.Errorf("catalogue: %w", explainWeb(ctx, u, err))
+		return nil, explainWeb(ctx, u, err)
 	}
 	return data, nil
 }
 
 // add appends an offer that can be trusted to be one; others are left out, so
 // that a catalogue with one mistake still serves.
-func (d documents) add(offers []Offer, o Offer) []Offer {
+func (d *documents) add(o Offer) {
 	o.Name = strings.ToLower(o.Name)
 	o.Title, o.Version = printable(o.Title), printable(o.Version)
-	sum, ok := parseSHA256(o.SHA256)
-	_, err := URLRef(o.URL, o.SHA256)
-	switch {
-	case !ok || err != nil:
-		d.log.Warn("catalogue entry has no https address with a sum", "catalogue", d.address, "entry", o.Name, "err", err)
-		return offers
-	case !offerName(o.Name):
-		d.log.Warn("catalogue entry has no usable name", "catalogue", d.address, "entry", o.Name)
-		return offers
-	case slices.ContainsFunc(offers, func(before Offer) bool { return before.Name == o.Name }):
-		d.log.Warn("catalogue has an entry twice", "catalogue", d.address, "entry", o.Name)
-		return offers
+	key := o.Name + " " + o.Arch
+	err := o.usable()
+	if err == nil && d.have[key] {
+		err = errors.New("it is there twice")
 	}
-	o.SHA256 = sum
+	if err != nil {
+		d.log.Warn("catalogue entry is left out", "catalogue", d.address, "entry", printable(o.Name), "err", err)
+		return
+	}
+	d.have[key] = true
+	o.SHA256, _ = parseSHA256(o.SHA256)
 	o.Aliases = slices.DeleteFunc(o.Aliases, func(a string) bool { return !offerName(a) || a == o.Name })
-	return append(offers, o)
+	d.offers = append(d.offers, o)
 }
 
 // offerName tells whether a name is fit for the command line.

@@ -78,6 +78,7 @@ type httpsPull struct {
 
 // Pull returns the image in the archive that ref names.
 func (h *HTTPS) Pull(ctx context.Context, ref Ref, progress Progress) (*Image, error) {
+	label := ref.Label
 	ref, err := URLRef(ref.String(), ref.SHA256)
 	if err != nil {
 		return nil, err
@@ -91,7 +92,11 @@ func (h *HTTPS) Pull(ctx context.Context, ref Ref, progress Progress) (*Image, e
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", ref, noSpace(err, h.CacheDir))
 	}
-	return p.image(rec, distroName(path.Base(u.Path))), nil
+	img := p.image(rec, distroName(path.Base(u.Path)))
+	if label != "" {
+		img.Name = label
+	}
+	return img, nil
 }
 
 func (p *httpsPull) pull(ctx context.Context) (*record, error) {

@@ -48,6 +48,7 @@ type Ref struct {
 	Source  string // "debian", "oci", "https", or "file" for a tar archive
 	Version string // the suite, the name in a registry, "//HOST/PATH", or the file's path
 	SHA256  string // of what "https" downloads, as small hexadecimal digits
+	Label   string // what a catalogue calls it, with its version: Image.Name; "" elsewhere
 }
 
 // String returns the form that ParseRef reads.

@@ -16,9 +16,8 @@ import (
 // https://learn.microsoft.com/windows/wsl/build-custom-distro. Its
 // ModernDistributions are offered; the older ones are Windows programs.
 type WSLCatalogue struct {
-	URL  string       // of the manifest
-	Arch string       // as GOARCH; "" is the host's
-	Log  *slog.Logger // told about entries that are left out; may be nil
+	URL string       // of the manifest
+	Log *slog.Logger // told about entries that are left out; may be nil
 
 	roots *x509.CertPool
 }
@@ -38,45 +37,49 @@ type wslManifest struct {
 
 type wslDownload struct{ Url, Sha256 string }
 
+// Address returns the manifest's URL.
+func (w *WSLCatalogue) Address() string { return w.URL }
+
 // List asks for the manifest. The default entry of a flavor has the flavor's
 // name as an alias.
 func (w *WSLCatalogue) List(ctx context.Context) ([]Offer, error) {
-	d := newDocuments(w.URL, w.Arch, w.roots, w.Log)
+	d := newDocuments(w.URL, w.roots, w.Log)
 	data, err := d.get(ctx, "", maxWSLManifest)
 	if err != nil {
 		return nil, err
 	}
-	offers, err := parseWSL(data, d)
-	if err != nil {
+	if err := parseWSL(data, d); err != nil {
 		return nil, fmt.Errorf("catalogue %s: %w", w.URL, err)
 	}
-	return offers, nil
+	return d.offers, nil
 }
 
-func parseWSL(data []byte, d documents) ([]Offer, error) {
+func parseWSL(data []byte, d *documents) error {
 	var m wslManifest
 	if err := json.Unmarshal(data, &m); err != nil {
-		return nil, fmt.Errorf("cannot be read: %w", err)
+		return fmt.Errorf("cannot be read: %w", err)
 	}
 	if m.ModernDistributions == nil {
-		return nil, errors.New("has no ModernDistributions")
+		return errors.New("has no ModernDistributions")
 	}
-	var offers []Offer
 	for _, flavor := range slices.Sorted(maps.Keys(m.ModernDistributions)) {
 		for _, e := range m.ModernDistributions[flavor] {
-			from := e.Amd64Url
-			if d.arch != "amd64" {
-				from = e.Arm64Url
-			}
-			if from.Url == "" || d.arch != "amd64" && d.arch != "arm64" {
-				continue // not for this architecture
-			}
-			o := Offer{Name: e.Name, Title: e.FriendlyName, URL: from.Url, SHA256: from.Sha256}
+			o := Offer{Name: e.Name, Title: e.FriendlyName}
 			if e.Default {
 				o.Aliases = []string{strings.ToLower(flavor)}
 			}
-			offers = d.add(offers, o)
+			for _, from := range []struct {
+				arch string
+				wslDownload
+			}{{"amd64", e.Amd64Url}, {"arm64", e.Arm64Url}} {
+				if from.Url == "" {
+					continue // not for this architecture
+				}
+				o.Arch, o.URL, o.SHA256 = from.arch, from.Url, from.Sha256
+				o.Aliases = slices.Clone(o.Aliases)
+				d.add(o)
+			}
 		}
 	}
-	return offers, nil
+	return nil
 }
