@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os/exec"
 	"runtime"
 	"time"
 
@@ -32,6 +33,12 @@ const defaultSuite = "trixie"
 // debianSuites are the suites known to boot in lsub.
 var debianSuites = []struct{ name, number string }{
 	{"trixie", "13"}, {"bookworm", "12"}, {"bullseye", "11"}, {"sid", ""},
+}
+
+// CanBuildDebian tells whether this host can build Debian suites.
+func CanBuildDebian() bool {
+	_, err := exec.LookPath("mmdebstrap")
+	return runtime.GOOS == "linux" && err == nil
 }
 
 // debianBuild is one Pull's work.

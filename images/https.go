@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -78,7 +79,7 @@ type httpsPull struct {
 
 // Pull returns the image in the archive that ref names.
 func (h *HTTPS) Pull(ctx context.Context, ref Ref, progress Progress) (*Image, error) {
-	label := ref.Label
+	given := ref
 	ref, err := URLRef(ref.String(), ref.SHA256)
 	if err != nil {
 		return nil, err
@@ -93,9 +94,7 @@ func (h *HTTPS) Pull(ctx context.Context, ref Ref, progress Progress) (*Image, e
 		return nil, fmt.Errorf("image %s: %w", ref, noSpace(err, h.CacheDir))
 	}
 	img := p.image(rec, distroName(path.Base(u.Path)))
-	if label != "" {
-		img.Name = label
-	}
+	img.Name, img.Distro = cmp.Or(given.Label, img.Name), cmp.Or(given.Distro, img.Distro)
 	return img, nil
 }
 

@@ -49,6 +49,7 @@ type Ref struct {
 	Version string // the suite, the name in a registry, "//HOST/PATH", or the file's path
 	SHA256  string // of what "https" downloads, as small hexadecimal digits
 	Label   string // what a catalogue calls it, with its version: Image.Name; "" elsewhere
+	Distro  string // what to call distros of it: Image.Distro; "" leaves that to the source
 }
 
 // String returns the form that ParseRef reads.

@@ -55,6 +55,12 @@ func Resolve(offers []Offer, name, arch string) (Offer, error) {
 	return Offer{}, unknown
 }
 
+// IsShortName tells names that a catalogue may have from those of other kinds,
+// such as "oci:…" and addresses.
+func IsShortName(name string) bool {
+	return !strings.HasPrefix(name, "oci:") && !strings.Contains(name, "//") && offerName(strings.ReplaceAll(strings.ToLower(name), ":", "-"))
+}
+
 // ShortName returns the form in which names of images are compared, which makes
 // "Fedora:42", "fedora/42/default" and "fedoralinux-42" the same.
 func ShortName(name string) string {

@@ -34,6 +34,8 @@ type backend struct {
 	driver      func(*slog.Logger) (hypervisor.Driver, error)
 	guest       func(ctx context.Context, cache string) (machine.GuestFiles, error)
 	images      imageOpener
+	catalogues  catalogueOpener
+	bootstraps  func() bool // whether Debian's suites can be made here
 	network     func(*slog.Logger) (machine.Network, error)
 	bootTimeout time.Duration // 0 for the usual
 	patience    time.Duration // as machine.Config.Patience

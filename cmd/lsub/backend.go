@@ -24,7 +24,9 @@ func production() backend {
 			}
 			return machine.GuestFiles{Kernel: g.Kernel, Initrd: g.Initrd, System: g.System}, nil
 		},
-		images: images.SourceOf,
+		images:     images.SourceOf,
+		catalogues: images.DefaultCatalogues,
+		bootstraps: images.CanBuildDebian,
 		network: func(log *slog.Logger) (machine.Network, error) {
 			n, err := netstack.New(netstack.Config{Logger: log})
 			if err != nil {

@@ -26,7 +26,8 @@ func (a *app) installCommand() *cli.Command {
 		Name:      "install",
 		Usage:     "install a distro",
 		UsageText: "lsub install [--name NAME] [--user USER] [IMAGE]\nlsub install [--name NAME] [--user USER] --from-file FILE\nlsub install [--name NAME] [--user USER] --sha256 HEX https://HOST/PATH",
-		Description: "Images are " + strings.Join(images.Names(), ", ") + "; 'debian' is the newest stable one. " +
+		Description: "IMAGE is " + strings.Join(images.Names(), ", ") + " ('debian' is the newest stable one), " +
+			"or a name such as ubuntu, alma, fedora:42 or alpine:3.22 of a catalogue: 'lsub list --online' lists them. " +
 			"oci:REGISTRY/REPOSITORY:TAG (or @sha256:DIGEST) is a container image, with the credentials of docker or podman. " +
 			"FILE is a root file system as a tar archive, plain or compressed with gzip, xz, zstd or bzip2; " +
 			"or a saved container image: an OCI layout or what 'docker save' writes. " +
@@ -38,7 +39,7 @@ func (a *app) installCommand() *cli.Command {
 			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "make the account `USER`, and make it the default user; root for none"},
 		},
 		Action: func(c *cli.Context) error {
-			ref, err := imageRef(c.Args().Slice(), c.String("from-file"), c.String("sha256"))
+			ref, err := a.imageRef(c.Context, c.Args().Slice(), c.String("from-file"), c.String("sha256"))
 			if err != nil {
 				return err
 			}
@@ -58,7 +59,7 @@ func (a *app) installCommand() *cli.Command {
 	}
 }
 
-func imageRef(args []string, file, sha256 string) (images.Ref, error) {
+func (a *app) imageRef(ctx context.Context, args []string, file, sha256 string) (images.Ref, error) {
 	switch {
 	case sha256 != "" && (len(args) != 1 || file != "" || !strings.Contains(args[0], "://")):
 		return images.Ref{}, badUsage("lsub install", "--sha256 is for an https address")
@@ -72,9 +73,9 @@ func imageRef(args []string, file, sha256 string) (images.Ref, error) {
 	case len(args) == 1 && strings.Contains(args[0], "://"):
 		return images.URLRef(args[0], sha256)
 	case len(args) == 1:
-		return images.ParseRef(args[0])
+		return a.imageNamed(ctx, args[0])
 	}
-	return images.ParseRef("debian")
+	return a.imageNamed(ctx, "debian")
 }
 
 // installed returns the distro that ref means, and installs it where it is missing.
@@ -86,19 +87,35 @@ func (a *app) installed(ctx context.Context, ref string) (*machine.Distro, error
 	if d, err := reg.Find(ref); err == nil {
 		return d, nil
 	}
-	parsed, err := images.ParseRef(ref)
+	if images.IsShortName(ref) { // it may be known without asking
+		if d := distroOf(reg, images.Ref{Label: ref}); d != nil {
+			return d, nil
+		}
+	}
+	image, err := a.imageNamed(ctx, ref)
 	if err != nil {
 		if near := nearestDistro(reg, ref); near != nil {
 			return nil, near
 		}
 		return nil, err
 	}
+	if d := distroOf(reg, image); d != nil {
+		return d, nil
+	}
+	return a.install(ctx, image, "", "")
+}
+
+// distroOf returns the first distro that was made of an image, or nil. An
+// image of a catalogue may have been of another version then.
+func distroOf(reg *machine.Registry, image images.Ref) *machine.Distro {
+	want, _, _ := strings.Cut(image.Label, "@")
 	for i, d := range reg.Distros {
-		if d.ImageName == parsed.String() {
-			return &reg.Distros[i], nil
+		made, _, labelled := strings.Cut(d.ImageName, "@")
+		if d.ImageName == image.String() || want != "" && labelled && images.IsShortName(made) && images.ShortName(made) == images.ShortName(want) {
+			return &reg.Distros[i]
 		}
 	}
-	return a.install(ctx, parsed, "", "")
+	return nil
 }
 
 // nearestDistro is the error for a slip in a distro's name, or nil.

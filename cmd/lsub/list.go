@@ -33,10 +33,13 @@ type listedDistro struct {
 
 func (a *app) listCommand() *cli.Command {
 	return &cli.Command{
-		Name: "list", Usage: "list the distros", UsageText: "lsub list [--running] [-q | -v | --json]",
-		Description: "A star marks the default distro.",
+		Name: "list", Usage: "list the distros", UsageText: "lsub list [--running | --online] [-q | -v | --json]",
+		Description: "A star marks the default distro. With --online, it lists the images that 'lsub install' knows by name; " +
+			"catalogues that were asked in the last hour are not asked again, unless with --refresh.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "running", Usage: "only those that run"},
+			&cli.BoolFlag{Name: "online", Aliases: []string{"o"}, Usage: "the images that can be installed instead"},
+			&cli.BoolFlag{Name: "refresh", Usage: "ask the catalogues of images again"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print the names alone"},
 			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print more of each"},
 			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
@@ -44,6 +47,14 @@ func (a *app) listCommand() *cli.Command {
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
 				return badUsage("lsub list", "list takes no arguments")
+			}
+			switch {
+			case c.Bool("online") && c.Bool("running"):
+				return badUsage("lsub list", "images do not run: --online and --running exclude each other")
+			case c.Bool("online"):
+				return a.listOnline(c)
+			case c.Bool("refresh"):
+				return badUsage("lsub list", "--refresh is for --online")
 			}
 			reg, err := a.machine.Registry()
 			if err != nil {

@@ -43,8 +43,15 @@ func fakeBackend() backend {
 		driver: func(*slog.Logger) (hypervisor.Driver, error) {
 			return fakeDriver(trouble), nil
 		},
-		guest:      fakeGuestFiles,
-		images:     func(_ images.Ref, cache string, _ *slog.Logger) images.Source { return fakeSource{cache, trouble} },
+		guest:  fakeGuestFiles,
+		images: func(_ images.Ref, cache string, _ *slog.Logger) images.Source { return fakeSource{cache, trouble} },
+		catalogues: func(log *slog.Logger) (list []images.Catalogue) {
+			for _, address := range strings.Fields(os.Getenv("LSUBTEST_CATALOGUES")) {
+				list = append(list, images.CatalogueAt(address, log))
+			}
+			return list
+		},
+		bootstraps: func() bool { return !trouble["no-mmdebstrap"] },
 		pauseCheck: time.Millisecond,
 	}
 	if v := os.Getenv("LSUBTEST_VERSION"); v != "" {

@@ -32,6 +32,7 @@ func TestScripts(t *testing.T) {
 			"crash":  scriptCrash,
 			"freeze": scriptFreeze,
 			"image":  scriptImage,
+			"online": scriptOnline,
 		},
 	})
 }
@@ -44,7 +45,8 @@ func setUpScript(e *testscript.Env) error {
 	for key, value := range map[string]string{
 		"HOME": e.WorkDir, "LSUB_HOME": filepath.Join(e.WorkDir, "home"), "XDG_CACHE_HOME": filepath.Join(e.WorkDir, "cache"),
 		"XDG_RUNTIME_DIR": runtime, "LSUB_PROFILE": "", "LSUB_LOG_LEVEL": "", "LSUBTEST": "", "LSUBTEST_VERSION": "", "LSUBTEST_PULL": "", "LSUBTEST_BOOT": "",
-		"PROFILE": filepath.Join(e.WorkDir, "home", "profiles", "default"), "TERM": "dumb",
+		"LSUBTEST_CATALOGUES": "",
+		"PROFILE":             filepath.Join(e.WorkDir, "home", "profiles", "default"), "TERM": "dumb",
 		"GORACE": "atexit_sleep_ms=0", // the race detector makes each process end a second late
 	} {
 		e.Setenv(key, value)
