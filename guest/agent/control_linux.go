@@ -84,6 +84,17 @@ func (c control) DeleteDistro(ctx context.Context, req *connect.Request[guestv1.
 	return connect.NewResponse(&guestv1.DeleteDistroResponse{}), nil
 }
 
+func (c control) SetDefaultUser(ctx context.Context, req *connect.Request[guestv1.SetDefaultUserRequest]) (*connect.Response[guestv1.SetDefaultUserResponse], error) {
+	if err := checkDistro(&guestv1.Distro{Id: req.Msg.Id}); err != nil {
+		return nil, err
+	}
+	who, err := c.a.store.setDefaultUser(req.Msg.Id, req.Msg.User)
+	if err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&guestv1.SetDefaultUserResponse{Name: who.name, Uid: who.uid}), nil
+}
+
 func (c control) StartDistro(ctx context.Context, req *connect.Request[guestv1.StartDistroRequest]) (*connect.Response[guestv1.StartDistroResponse], error) {
 	d, err := c.a.start(ctx, req.Msg.Distro)
 	if err != nil {

@@ -3,8 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"os"
 	"path"
 	"strconv"
@@ -38,7 +36,7 @@ func (a *Agent) exec(ctx context.Context, cmd *guestv1.Exec, in *inbox, controls
 	}
 	d.count(1)
 	defer d.count(-1)
-	w.SendMessage(guest.FrameStarted, &guestv1.Started{Warnings: d.takeWarnings()})
+	w.SendMessage(guest.FrameStarted, &guestv1.Started{Warnings: append(d.takeWarnings(), p.warnings...)})
 	p.resize(before.rows, before.cols)
 	p.signal(before.signal) // one that came just as the command began
 	return p.serve(ctx, in, controls, w)
@@ -88,6 +86,8 @@ type process struct {
 	stdout *os.File // nil on a terminal
 	stderr *os.File // nil on a terminal
 	tty    *os.File // master of the terminal, or nil
+
+	warnings []string // about who it runs as
 }
 
 // forkTimeout is how long a distro may take over a command's start: looking up
@@ -98,18 +98,18 @@ var errStuck = errors.New("the distro does not answer")
 
 // spawn starts a command in the distro.
 func (d *distro) spawn(ctx context.Context, cmd *guestv1.Exec) (*process, error) {
-	user, find := string(cmd.User), findAccount
-	if user == "" {
-		user, find = cmd.Distro.GetDefaultUser(), findDefaultUser
-	}
-	who, err := onEntrance(ctx, d, func() (*account, error) { return lookUp(user, find) }, func(*account) {})
+	who, err := onEntrance(ctx, d, func() (*account, error) { return whoRuns(cmd) }, func(*account) {})
 	if err != nil {
 		return nil, err
 	}
 	if wantsManager(who, cmd) {
 		d.awaitUserManager(ctx, who)
 	}
-	return onEntrance(ctx, d, func() (*process, error) { return d.fork(cmd, who) }, (*process).abandon)
+	p, err := onEntrance(ctx, d, func() (*process, error) { return d.fork(cmd, who) }, (*process).abandon)
+	if p != nil {
+		p.warnings = who.warnings
+	}
+	return p, err
 }
 
 // onEntrance is [call] with a time limit, after which the distro gets a new
@@ -137,37 +137,6 @@ func (p *process) abandon() {
 	p.proc.Kill()
 	p.proc.Wait()
 	p.close()
-}
-
-// lookUp finds the user in the distro's files. It runs on the entrance.
-func lookUp(user string, find func(passwd, group []byte, user string) (*account, error)) (*account, error) {
-	passwd, err := readSmall("/etc/passwd")
-	if err != nil && !os.IsNotExist(err) {
-		return nil, err
-	}
-	group, err := readSmall("/etc/group")
-	if err != nil && !os.IsNotExist(err) {
-		return nil, err
-	}
-	return find(passwd, group, user)
-}
-
-// readSmall reads a file of the distro's that has a few lines. The distro may
-// have put anything in its place: nothing but a regular file is read, and no
-// more than 4 MiB.
-func readSmall(name string) ([]byte, error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	const most = 4 << 20
-	if info, err := f.Stat(); err != nil {
-		return nil, err
-	} else if !info.Mode().IsRegular() || info.Size() > most {
-		return nil, fmt.Errorf("%s is no small regular file", name)
-	}
-	return io.ReadAll(io.LimitReader(f, most))
 }
 
 // fork starts the command as the user. It runs on the entrance.
@@ -205,6 +174,8 @@ func (d *distro) fork(cmd *guestv1.Exec, who *account) (*process, error) {
 	if p.tty != nil {
 		attr.Sys.Setctty, attr.Sys.Ctty = true, 0
 	}
+	// The thread's own, and the command's with it.
+	defer unix.Umask(unix.Umask(who.umask))
 	if p.proc, err = os.StartProcess(file, argv, attr); err != nil {
 		p.close()
 		return nil, startError(err, file, dir)
@@ -269,59 +240,6 @@ func (p *process) resize(rows, cols uint16) {
 			unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols})
 		})
 	}
-}
-
-// environment is the command's: the user's own, then the distro's, then the
-// host's wishes. It runs on the entrance.
-func environment(who *account, cmd *guestv1.Exec) []string {
-	env := []string{
-		"PATH=" + defaultPath, "HOME=" + who.home, "USER=" + who.name, "LOGNAME=" + who.name,
-		"SHELL=" + who.shell, "LANG=C.UTF-8",
-	}
-	run := fmt.Sprintf("/run/user/%d", who.uid)
-	if exists(run) {
-		env = append(env, "XDG_RUNTIME_DIR="+run)
-		if exists(run + "/bus") {
-			env = append(env, "DBUS_SESSION_BUS_ADDRESS=unix:path="+run+"/bus")
-		}
-	}
-	if b, err := readSmall("/etc/environment"); err == nil {
-		for line := range strings.Lines(string(b)) {
-			line = strings.TrimPrefix(strings.TrimSpace(line), "export ")
-			if k, v, ok := strings.Cut(line, "="); ok && k != "" && k[0] != '#' {
-				env = append(env, k+"="+unquote(v))
-			}
-		}
-	}
-	for _, e := range cmd.Env {
-		env = append(env, string(e))
-	}
-	return lastWins(env)
-}
-
-// lastWins keeps the last value of each variable.
-func lastWins(env []string) []string {
-	at := map[string]int{}
-	var out []string
-	for _, e := range env {
-		k, _, _ := strings.Cut(e, "=")
-		if i, ok := at[k]; ok {
-			out[i] = e
-			continue
-		}
-		at[k] = len(out)
-		out = append(out, e)
-	}
-	return out
-}
-
-func lookupEnv(env []string, key string) string {
-	for _, e := range env {
-		if k, v, _ := strings.Cut(e, "="); k == key {
-			return v
-		}
-	}
-	return ""
 }
 
 // command returns the argument list and the program's path. It runs on the

@@ -49,7 +49,7 @@ func (d *distro) startUserManager(who *account) {
 	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
 	defer cancel()
 	cmd := &guestv1.Exec{Cwd: []byte("/"), Argv: [][]byte{[]byte("systemctl"), []byte("start"), fmt.Appendf(nil, "user@%d.service", who.uid)}}
-	root := &account{name: "root", home: "/root", shell: "/bin/sh"}
+	root := rootAccount()
 	p, err := onEntrance(ctx, d, func() (*process, error) { return d.fork(cmd, root) }, (*process).abandon)
 	if err == nil {
 		p.stdin.Close()

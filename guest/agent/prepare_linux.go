@@ -46,7 +46,10 @@ func prepareDistro(dir string, req *guestv1.CreateDistroRequest) error {
 	if uid == 0 {
 		uid = 1000 // the first of ordinary users
 	}
-	return addAccount(root, user.Name, uid)
+	if err := addAccount(root, user.Name, uid); err != nil {
+		return err
+	}
+	return setDefaultUser(root, user.Name)
 }
 
 // markUpdated tells systemd that /etc and /var are as new as /usr, so that it
@@ -302,55 +305,4 @@ func (t *table) join(group, name string) {
 	if !slices.Contains(members, name) {
 		row[3] = strings.Join(append(members, name), ",")
 	}
-}
-
-// account is a row of /etc/passwd with the groups it is in.
-type account struct {
-	name   string
-	uid    uint32
-	gid    uint32
-	groups []uint32
-	home   string
-	shell  string
-}
-
-// findAccount looks a user up by name or uid. Without a passwd file, root is
-// there all the same.
-func findAccount(passwd, group []byte, user string) (*account, error) {
-	if user == "" {
-		user = "root"
-	}
-	t := parseTable("", passwd)
-	row := t.find(0, user)
-	if row == nil {
-		row = t.find(2, user)
-	}
-	if len(row) < 7 {
-		if user == "root" || user == "0" {
-			return &account{name: "root", home: "/root", shell: "/bin/sh"}, nil
-		}
-		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_USER, "root sees the users in the distro's /etc/passwd: add '-u root'", "no user %q in the distro", user)
-	}
-	uid, err1 := strconv.ParseUint(row[2], 10, 32)
-	gid, err2 := strconv.ParseUint(row[3], 10, 32)
-	if err1 != nil || err2 != nil {
-		return nil, fmt.Errorf("the row of %s in /etc/passwd has no ids", row[0])
-	}
-	a := &account{name: row[0], uid: uint32(uid), gid: uint32(gid), home: row[5], shell: row[6]}
-	if a.shell == "" {
-		a.shell = "/bin/sh"
-	}
-	if a.home == "" {
-		a.home = "/"
-	}
-	a.groups = []uint32{a.gid}
-	for _, g := range parseTable("", group).rows {
-		if len(g) < 4 || !slices.Contains(strings.Split(g[3], ","), a.name) {
-			continue
-		}
-		if id, err := strconv.ParseUint(g[2], 10, 32); err == nil && uint32(id) != a.gid {
-			a.groups = append(a.groups, uint32(id))
-		}
-	}
-	return a, nil
 }

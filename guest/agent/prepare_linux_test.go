@@ -66,6 +66,7 @@ func TestPrepareDistro(t *testing.T) {
 		"home/ann/.profile":         "hello",
 		"etc/subuid":                "ann:165536:65536",
 		"etc/group":                 "sudo:x:27:old,ann",
+		"etc/lsub.conf":             "[user]\ndefault=ann\n",
 	} {
 		if got := read(name); !strings.Contains(got, want) {
 			t.Errorf("%s = %q, want it to hold %q", name, got, want)

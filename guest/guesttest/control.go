@@ -58,6 +58,27 @@ func (g *Guest) DeleteDistro(_ context.Context, req *connect.Request[guestv1.Del
 	return connect.NewResponse(&guestv1.DeleteDistroResponse{}), d.save()
 }
 
+// SetDefaultUser writes what a distro's /etc/lsub.conf says. Root, nobody and
+// the account that the distro was made with exist.
+func (g *Guest) SetDefaultUser(_ context.Context, req *connect.Request[guestv1.SetDefaultUserRequest]) (*connect.Response[guestv1.SetDefaultUserResponse], error) {
+	d, m := g.disk, req.Msg
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	made, ok := d.data.Distros[m.Id]
+	if !ok {
+		return nil, notFound("distro", m.Id)
+	}
+	uid, ok := map[string]uint32{"root": 0, made: 1000, "nobody": 65534}[m.User]
+	if !ok || m.User == "" {
+		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_USER, "root sees the users in the distro's /etc/passwd: add '-u root'", "no user %q in the distro", m.User)
+	}
+	if d.data.DefaultUsers == nil {
+		d.data.DefaultUsers = map[string]string{}
+	}
+	d.data.DefaultUsers[m.Id] = m.User
+	return connect.NewResponse(&guestv1.SetDefaultUserResponse{Name: m.User, Uid: uid}), d.save()
+}
+
 // StartDistro marks a distro as running.
 func (g *Guest) StartDistro(_ context.Context, req *connect.Request[guestv1.StartDistroRequest]) (*connect.Response[guestv1.StartDistroResponse], error) {
 	if _, err := g.disk.enter(req.Msg.Distro, 0); err != nil {

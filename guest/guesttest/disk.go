@@ -23,7 +23,9 @@ type disk struct {
 
 type diskData struct {
 	Images  []string          `json:"images"`
-	Distros map[string]string `json:"distros"` // id to the name of its default user
+	Distros map[string]string `json:"distros"` // id to the name of the account that it was made with
+
+	DefaultUsers map[string]string `json:"default_users,omitempty"` // by id, as in /etc/lsub.conf
 }
 
 func openDisk(path string) (*disk, error) {
@@ -81,7 +83,7 @@ func (d *disk) addImage(id string) error {
 }
 
 // enter starts a distro where it does not run, and counts a session in it. It
-// returns the distro's default user.
+// returns the account that the distro was made with.
 func (d *disk) enter(spec *guestv1.Distro, sessions int) (string, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -113,6 +115,13 @@ func (d *disk) limits(id string) *guestv1.Limits {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.specs[id].GetLimits()
+}
+
+// ownUser is the default user that a distro's /etc/lsub.conf names.
+func (d *disk) ownUser(id string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.data.DefaultUsers[id]
 }
 
 func (d *disk) leave(id string) {

@@ -34,16 +34,16 @@ type process struct {
 
 // exec runs a command and returns how it ended.
 func (g *Guest) exec(m *guestv1.Exec, s *stream) (*guestv1.Exit, error) {
-	defaultUser, err := g.disk.enter(m.Distro, 1)
+	made, err := g.disk.enter(m.Distro, 1)
 	if err != nil {
 		return nil, err
 	}
 	defer g.disk.leave(m.Distro.GetId())
-	p := &process{g: g, s: s, distro: m.Distro.GetId(), tty: m.Tty, user: cmp.Or(string(m.User), m.Distro.GetDefaultUser()), trapped: make(chan struct{}), done: make(chan struct{}), trap: make(chan int, 16)}
+	p := &process{g: g, s: s, distro: m.Distro.GetId(), tty: m.Tty, user: cmp.Or(string(m.User), g.disk.ownUser(m.Distro.GetId()), m.Distro.GetDefaultUser()), trapped: make(chan struct{}), done: make(chan struct{}), trap: make(chan int, 16)}
 	if p.user == "" {
 		p.user = "root"
 	}
-	if !slices.Contains([]string{"root", "nobody", defaultUser}, p.user) {
+	if !slices.Contains([]string{"root", "nobody", made}, p.user) {
 		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_USER, "", "no user %q in %s", p.user, m.Distro.Name)
 	}
 	home := "/home/" + p.user
