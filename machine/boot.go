@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -248,7 +249,8 @@ func (s *supervisor) reconcile(ctx context.Context, vm hypervisor.VM, reg *Regis
 	there := map[string]bool{}
 	for _, d := range info.Msg.Distros {
 		there[d.Id] = true
-		if reg.hasID(d.Id) {
+		if i := slices.IndexFunc(reg.Distros, func(r Distro) bool { return r.ID == d.Id }); i >= 0 {
+			s.reconcileSnapshots(ctx, c, &reg.Distros[i], d.Snapshots)
 			continue
 		}
 		s.log.Info("deleting a distro that is not registered", "id", d.Id)
@@ -261,8 +263,36 @@ func (s *supervisor) reconcile(ctx context.Context, vm hypervisor.VM, reg *Regis
 			s.log.Warn("a registered distro is not on the data disk", "name", d.Name, "id", d.ID)
 		}
 	}
+	for _, id := range info.Msg.Images {
+		if reg.keepsImage(id) {
+			continue
+		}
+		s.log.Info("deleting an image that no distro is left of", "id", id)
+		if _, err := c.DeleteImage(ctx, connect.NewRequest(&guestv1.DeleteImageRequest{Id: id})); err != nil {
+			s.log.Warn("an unused image stays on the disk", "id", id, "err", err)
+		}
+	}
 	s.trace.step("reconcile")
 	return nil
+}
+
+// reconcileSnapshots deletes the snapshots of a distro that the registry does not know.
+func (s *supervisor) reconcileSnapshots(ctx context.Context, c *guest.Client, d *Distro, there []string) {
+	for _, id := range there {
+		if slices.ContainsFunc(d.Snapshots, func(snap Snapshot) bool { return snap.ID == id }) {
+			continue
+		}
+		s.log.Info("deleting a snapshot that is not registered", "distro", d.Name, "id", id)
+		req := &guestv1.DeleteSnapshotRequest{Snapshot: &guestv1.Snapshot{Distro: d.ID, Id: id}}
+		if _, err := c.DeleteSnapshot(ctx, connect.NewRequest(req)); err != nil {
+			s.log.Warn("a snapshot that is not registered stays on the disk", "distro", d.Name, "id", id, "err", err)
+		}
+	}
+	for _, snap := range d.Snapshots {
+		if !slices.Contains(there, snap.ID) {
+			s.log.Warn("a registered snapshot is not on the data disk", "distro", d.Name, "snapshot", snap.Name, "id", snap.ID)
+		}
+	}
 }
 
 // trace is what a start did, and how long each step took. It is complete

@@ -52,13 +52,6 @@ func (d *Distro) Guest() *guestv1.Distro {
 	}
 }
 
-// Snapshot is what was kept of a distro's files.
-type Snapshot struct {
-	ID      string    `json:"id"`      // never reused
-	Name    string    `json:"name"`    // as [CheckName] wants it
-	Created time.Time `json:"created"` // UTC
-}
-
 // FirstRun is what an image wants to be run before its first shell: the oobe
 // section of /etc/wsl-distribution.conf.
 type FirstRun struct {
@@ -72,6 +65,24 @@ type Registry struct {
 	Version int      `json:"version"`
 	Default string   `json:"default,omitempty"` // ID of the default distro
 	Distros []Distro `json:"distros"`           // the oldest first
+
+	// Unused says since when no distro is left of an image, by the image's ID.
+	Unused map[string]time.Time `json:"unused,omitempty"`
+}
+
+// imageAge is for how long the VM keeps an image that no distro is left of: as
+// long as somebody may well install it again in an instant.
+const imageAge = 7 * 24 * time.Hour
+
+// keepsImage tells whether an image is worth its place on the data disk.
+func (r *Registry) keepsImage(id string) bool {
+	since, unused := r.Unused[id]
+	return r.uses(id) || unused && time.Since(since) < imageAge
+}
+
+// uses tells whether a distro is left of an image.
+func (r *Registry) uses(image string) bool {
+	return slices.ContainsFunc(r.Distros, func(d Distro) bool { return d.Image == image })
 }
 
 // Registry reads the registry. It is a picture of the moment.
@@ -184,6 +195,7 @@ func (r *Registry) Add(d Distro) error {
 		return err
 	}
 	r.Distros = append(r.Distros, d)
+	delete(r.Unused, d.Image)
 	if len(r.Distros) == 1 {
 		r.Default = d.ID
 	}
@@ -192,6 +204,19 @@ func (r *Registry) Add(d Distro) error {
 
 // Remove forgets a distro. Where it was the default, the oldest one left is.
 func (r *Registry) Remove(id string) {
+	d := r.byID(id)
+	if d == nil {
+		return
+	}
+	image := d.Image
+	defer func() {
+		if !r.uses(image) {
+			if r.Unused == nil {
+				r.Unused = map[string]time.Time{}
+			}
+			r.Unused[image] = time.Now().UTC().Truncate(time.Second)
+		}
+	}()
 	r.Distros = slices.DeleteFunc(r.Distros, func(d Distro) bool { return d.ID == id })
 	if r.Default == id {
 		r.Default = ""
@@ -205,8 +230,39 @@ func (r *Registry) index(name string) int {
 	return slices.IndexFunc(r.Distros, func(d Distro) bool { return strings.EqualFold(d.Name, name) })
 }
 
-func (r *Registry) hasID(id string) bool {
-	return slices.ContainsFunc(r.Distros, func(d Distro) bool { return d.ID == id })
+// Rename gives a distro another name; one that differs in case only is its own.
+func (r *Registry) Rename(id, name string) error {
+	d := r.byID(id)
+	if d == nil {
+		return errors.New("the distro was removed meanwhile")
+	}
+	if !strings.EqualFold(d.Name, name) {
+		if err := r.Available(name); err != nil {
+			return err
+		}
+	} else if err := CheckName("distro", name); err != nil {
+		return err
+	}
+	d.Name = name
+	return nil
+}
+
+// Change calls change with the distro of an ID.
+func (r *Registry) Change(id string, change func(*Distro) error) error {
+	d := r.byID(id)
+	if d == nil {
+		return errors.New("the distro was removed meanwhile")
+	}
+	return change(d)
+}
+
+func (r *Registry) byID(id string) *Distro {
+	for i := range r.Distros {
+		if r.Distros[i].ID == id {
+			return &r.Distros[i]
+		}
+	}
+	return nil
 }
 
 // NewID makes the ID of a new distro: readable, and never used before.

@@ -32,6 +32,9 @@ const (
 	offTimeout = 30 * time.Second
 )
 
+// guestPath begins the paths of calls that are relayed to the guest.
+const guestPath = "/" + guestv1connect.GuestName + "/"
+
 // handler serves the profile's socket.
 func (s *supervisor) handler() http.Handler {
 	relay := &httputil.ReverseProxy{
@@ -49,12 +52,16 @@ func (s *supervisor) handler() http.Handler {
 	}
 	mux := http.NewServeMux()
 	mux.Handle(guestv1connect.NewSupervisorHandler(s.service(), guest.ServerOptions()))
-	mux.Handle("/"+guestv1connect.GuestName+"/", relay)
+	mux.Handle(guestPath, relay)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set(versionHeader, s.Version)
 		if r.Method == http.MethodConnect {
+			defer s.beginWork()()
 			s.connectGuest(w, r)
 			return
+		}
+		if strings.HasPrefix(r.URL.Path, guestPath) {
+			defer s.beginWork()()
 		}
 		mux.ServeHTTP(w, r)
 	})
@@ -237,7 +244,7 @@ func answered(err error) bool {
 
 // shutdown returns when the VM is gone. Where the guest does not do what it
 // is asked, the VM runs on.
-func (s *supervisor) shutdown(ctx context.Context, force bool) (err error) {
+func (s *supervisor) shutdown(ctx context.Context, force bool) error {
 	s.mu.Lock()
 	s.asked++
 	s.forced = s.forced || force
@@ -245,6 +252,11 @@ func (s *supervisor) shutdown(ctx context.Context, force bool) (err error) {
 	if force {
 		return s.vm.Close()
 	}
+	return s.powerOff(ctx)
+}
+
+// powerOff has the guest shut down. The caller has counted itself in s.asked.
+func (s *supervisor) powerOff(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
 			s.mu.Lock()

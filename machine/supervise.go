@@ -42,6 +42,9 @@ type Supervision struct {
 	Network func() (Network, error)                       // nil for a VM without a network
 	CPUs    int
 	Memory  int64 // bytes
+	// Idle is how long the VM runs on with no distro running and nobody using
+	// it; 0 means [DefaultIdle], below 0 for ever.
+	Idle time.Duration
 	// BootTimeout bounds the boot; 0 means two minutes.
 	BootTimeout time.Duration
 	Debug       bool // have the guest log every step to its console
@@ -72,12 +75,15 @@ type supervisor struct {
 	vmErr  error
 	closed chan struct{} // closed when the record of the end is written
 
-	mu     sync.Mutex
-	gone   bool // the VM has ended, or never came up
-	asked  int  // how many have asked for the end of the VM, and were not refused
-	forced bool // its power was cut
+	mu       sync.Mutex
+	gone     bool      // the VM has ended, or never came up
+	asked    int       // how many have asked for the end of the VM, and were not refused
+	forced   bool      // its power was cut
+	work     int       // how many use the guest
+	lastWork time.Time // when the last of them was done
 
-	tunnels tunnels
+	tunnels  tunnels
+	starting sync.WaitGroup // distros that start with the VM
 }
 
 // Supervise runs the VM of a profile and returns when it is gone: nil after a
@@ -94,6 +100,9 @@ func Supervise(ctx context.Context, cfg Supervision) error {
 	}
 	if cfg.BootTimeout == 0 {
 		cfg.BootTimeout = bootTimeout
+	}
+	if cfg.Idle == 0 {
+		cfg.Idle = DefaultIdle
 	}
 	s := &supervisor{
 		Supervision: cfg, m: m, log: m.cfg.Logger, trace: trace{begin: time.Now()},
@@ -167,7 +176,16 @@ func (s *supervisor) run(ctx context.Context) error {
 	err = s.err
 	if err == nil {
 		s.log.Info("the VM is up", "took", s.trace.total())
+		s.mu.Lock()
+		s.lastWork = time.Now()
+		s.mu.Unlock()
+		tending, untend := context.WithCancel(ctx)
+		var tended sync.WaitGroup
+		tended.Go(func() { s.tend(tending) })
 		err = s.supervise(ctx)
+		untend()
+		tended.Wait()
+		s.starting.Wait()
 	}
 	s.end(err)
 	ln.Close() // removes the socket

@@ -207,16 +207,27 @@ func TestReconcile(t *testing.T) {
 	if info := restart(); len(info.Distros) != 2 {
 		t.Errorf("without a registry, %d distros are left of 2", len(info.Distros))
 	}
-	err = m.Update(t.Context(), func(r *Registry) error { return r.Add(Distro{ID: "kept-1", Name: "kept"}) })
-	if err != nil {
-		t.Fatal(err)
+	change := func(f func(r *Registry) error) {
+		t.Helper()
+		if err := m.Update(t.Context(), f); err != nil {
+			t.Fatal(err)
+		}
 	}
+	change(func(r *Registry) error { return r.Add(Distro{ID: "kept-1", Name: "kept", Image: image}) })
 	info := restart()
 	if len(info.Distros) != 1 || info.Distros[0].Id != "kept-1" {
 		t.Errorf("distros %v, want the registered one", info.Distros)
 	}
 	if len(info.Images) != 1 {
-		t.Errorf("images %v: they stay, as a cache", info.Images)
+		t.Errorf("images %v: that of a distro stays", info.Images)
+	}
+	change(func(r *Registry) error { r.Remove("kept-1"); return nil })
+	if info := restart(); len(info.Images) != 1 {
+		t.Errorf("images %v: one that was used a moment ago stays, to be installed again", info.Images)
+	}
+	change(func(r *Registry) error { r.Unused[image] = time.Now().Add(-imageAge); return nil })
+	if info := restart(); len(info.Images) != 0 {
+		t.Errorf("images %v: one that was not used for a week goes", info.Images)
 	}
 }
 

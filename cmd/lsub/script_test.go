@@ -6,9 +6,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -105,10 +108,30 @@ func scriptCrash(ts *testscript.TestScript, neg bool, args []string) {
 
 // freeze stops the supervisor's process.
 func scriptFreeze(ts *testscript.TestScript, neg bool, args []string) {
-	signalSupervisor(ts, syscall.SIGSTOP)
+	pid := signalSupervisor(ts, syscall.SIGSTOP)
+	// The threads stop one after the other, on a busy machine some time after
+	// the signal.
+	for stat := fmt.Sprintf("/proc/%d/task/*/stat", pid); ; runtime.Gosched() {
+		threads, err := filepath.Glob(stat)
+		ts.Check(err)
+		if !slices.ContainsFunc(threads, isRunning) {
+			return
+		}
+	}
 }
 
-func signalSupervisor(ts *testscript.TestScript, sig syscall.Signal) {
+// isRunning tells whether a thread, by its stat file, is not stopped.
+func isRunning(stat string) bool {
+	b, err := os.ReadFile(stat)
+	if err != nil {
+		return false // it has ended
+	}
+	state := b[bytes.LastIndexByte(b, ')')+2:]
+	return state[0] != 'T'
+}
+
+// signalSupervisor returns the supervisor's process id.
+func signalSupervisor(ts *testscript.TestScript, sig syscall.Signal) int {
 	b, err := os.ReadFile(filepath.Join(ts.Getenv("PROFILE"), "supervisor.json"))
 	ts.Check(err)
 	var rec struct {
@@ -116,6 +139,7 @@ func signalSupervisor(ts *testscript.TestScript, sig syscall.Signal) {
 	}
 	ts.Check(json.Unmarshal(b, &rec))
 	ts.Check(syscall.Kill(rec.PID, sig))
+	return rec.PID
 }
 
 // image FILE writes an archive that may become a distro.

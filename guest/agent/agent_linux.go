@@ -35,8 +35,10 @@ type Agent struct {
 	store *store
 
 	mu       sync.Mutex
-	distros  map[string]*distro // that run, start or stop, by id
-	stopping bool               // no distro starts any more
+	distros  map[string]*distro       // that run, start or stop, by id
+	held     map[string]chan struct{} // ids whose files are being changed; closed when that is done
+	changed  chan struct{}            // closed and replaced when distros come or go
+	stopping bool                     // no distro starts any more
 
 	server *http.Server // of the control port
 }
@@ -51,7 +53,8 @@ func Open(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{cfg: cfg, log: cfg.Logger, store: st, distros: map[string]*distro{}}
+	a := &Agent{cfg: cfg, log: cfg.Logger, store: st, distros: map[string]*distro{},
+		held: map[string]chan struct{}{}, changed: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.Handle(guestv1connect.NewGuestHandler(control{a: a}, guest.ServerOptions()))
 	a.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}

@@ -16,6 +16,8 @@ const (
 	btrfsSnapDestroy     = 0x5000940f // _IOW nr 15, struct btrfs_ioctl_vol_args
 	btrfsResize          = 0x50009403 // _IOW nr 3, struct btrfs_ioctl_vol_args
 	btrfsSubvolSetFlags  = 0x4008941a // _IOW nr 26, __u64
+	btrfsInoLookup       = 0xd0009412 // _IOWR nr 18, struct btrfs_ioctl_ino_lookup_args
+	btrfsSubvolRootref   = 0xd000943d // _IOWR nr 61, struct btrfs_ioctl_get_subvol_rootref_args
 	btrfsSubvolReadonly  = 1 << 1     // BTRFS_SUBVOL_RDONLY
 	btrfsSubvolInode     = 256        // BTRFS_FIRST_FREE_OBJECTID: the root of every subvolume
 	btrfsVolNameMax      = 4087       // BTRFS_PATH_NAME_MAX
@@ -91,41 +93,6 @@ func snapshot(src, dst string, readOnly bool) error {
 		return fmt.Errorf("snapshot %s to %s: %w", src, dst, err)
 	}
 	return nil
-}
-
-// deleteSubvolume deletes a subvolume with all that is in it, and the
-// subvolumes that were made inside it.
-func deleteSubvolume(path string) error {
-	destroy := func() error { return onParent(path, btrfsSnapDestroy, newVolArgs) }
-	err := destroy()
-	if err == unix.ENOTEMPTY {
-		if err = deleteNested(path); err == nil {
-			err = destroy()
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("delete subvolume %s: %w", path, err)
-	}
-	return nil
-}
-
-// deleteNested deletes the subvolumes below path: docker and machinectl make
-// some in a distro.
-func deleteNested(path string) error {
-	setReadOnly(path, false)
-	return filepath.WalkDir(path, func(p string, e os.DirEntry, err error) error {
-		if err != nil || !e.IsDir() || p == path {
-			return err
-		}
-		var st unix.Stat_t
-		if err := unix.Lstat(p, &st); err != nil || st.Ino != btrfsSubvolInode {
-			return err
-		}
-		if err := deleteSubvolume(p); err != nil {
-			return err
-		}
-		return filepath.SkipDir
-	})
 }
 
 // setReadOnly makes a subvolume read-only or writable.

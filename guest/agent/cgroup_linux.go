@@ -84,6 +84,22 @@ func (c *cgroup) sessions() (*os.File, error) {
 // kill ends every process of the distro.
 func (c *cgroup) kill() { os.WriteFile(filepath.Join(c.path, "cgroup.kill"), []byte("1"), 0) }
 
+// freeze stops every process of the distro where it stands, and returns when
+// they do.
+func (c *cgroup) freeze(timeout time.Duration) error {
+	if err := os.WriteFile(filepath.Join(c.path, "cgroup.freeze"), []byte("1"), 0); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return awaitEvent(ctx, c.path, "frozen 1")
+}
+
+// thaw lets them go on.
+func (c *cgroup) thaw() error {
+	return os.WriteFile(filepath.Join(c.path, "cgroup.freeze"), []byte("0"), 0)
+}
+
 func (c *cgroup) killSessions() {
 	os.WriteFile(filepath.Join(c.inside, sessionsGroup, "cgroup.kill"), []byte("1"), 0)
 }
@@ -124,12 +140,12 @@ func hasTerminal(pid int) bool {
 
 // awaitNoSessions waits until no process of a command is left.
 func (c *cgroup) awaitNoSessions(ctx context.Context) error {
-	return c.awaitEmpty(ctx, filepath.Join(c.inside, sessionsGroup))
+	return awaitEvent(ctx, filepath.Join(c.inside, sessionsGroup), "populated 0")
 }
 
-// awaitEmpty waits until no process is left in a group; one that does not
-// exist is empty.
-func (c *cgroup) awaitEmpty(ctx context.Context, group string) error {
+// awaitEvent waits until a group's cgroup.events has a line. Of a group that does not
+// exist, everything is true.
+func awaitEvent(ctx context.Context, group, line string) error {
 	events := filepath.Join(group, "cgroup.events")
 	f, err := os.Open(events)
 	if err != nil {
@@ -139,7 +155,7 @@ func (c *cgroup) awaitEmpty(ctx context.Context, group string) error {
 	for {
 		b := make([]byte, 256)
 		n, err := f.ReadAt(b, 0)
-		if n == 0 && err != nil || strings.Contains(string(b[:n]), "populated 0") {
+		if n == 0 && err != nil || strings.Contains(string(b[:n]), line) {
 			return nil
 		}
 		// The kernel flags a change of the file as an exceptional condition.
@@ -160,7 +176,7 @@ func (c *cgroup) remove() error {
 	defer c.dir.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	if err := c.awaitEmpty(ctx, c.path); err != nil {
+	if err := awaitEvent(ctx, c.path, "populated 0"); err != nil {
 		return fmt.Errorf("processes are left in %s: %w", c.path, err)
 	}
 	return removeGroups(c.path)

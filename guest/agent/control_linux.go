@@ -32,7 +32,7 @@ func checkDistro(d *guestv1.Distro) error {
 	return nil
 }
 
-func (c control) Info(ctx context.Context, _ *connect.Request[guestv1.InfoRequest]) (*connect.Response[guestv1.InfoResponse], error) {
+func (c control) Info(ctx context.Context, req *connect.Request[guestv1.InfoRequest]) (*connect.Response[guestv1.InfoResponse], error) {
 	a := c.a
 	res := &guestv1.InfoResponse{Version: a.cfg.Version, Kernel: a.cfg.Kernel, Boot: a.cfg.Boot}
 	var err error
@@ -43,15 +43,18 @@ func (c control) Info(ctx context.Context, _ *connect.Request[guestv1.InfoReques
 	if err != nil {
 		return nil, err
 	}
-	a.mu.Lock()
 	for _, id := range ids {
 		st := &guestv1.DistroState{Id: id}
-		if d := a.distros[id]; d != nil {
-			st = d.state()
+		if d := a.lookup(id); d != nil {
+			if st = d.state(); req.Msg.Reasons && st.Running {
+				st.Reasons = d.reasons()
+			}
+		}
+		if st.Snapshots, err = a.store.snapshots(id); err != nil {
+			return nil, err
 		}
 		res.Distros = append(res.Distros, st)
 	}
-	a.mu.Unlock()
 	res.MemoryTotal, res.MemoryAvailable = memory()
 	var fs unix.Statfs_t
 	if err := unix.Statfs(a.cfg.Data, &fs); err == nil {
@@ -65,7 +68,7 @@ func (c control) CreateDistro(ctx context.Context, req *connect.Request[guestv1.
 	if err := checkDistro(req.Msg.Distro); err != nil {
 		return nil, err
 	}
-	if err := c.a.store.createDistro(req.Msg); err != nil {
+	if err := c.a.create(ctx, req.Msg); err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&guestv1.CreateDistroResponse{}), nil
@@ -75,10 +78,7 @@ func (c control) DeleteDistro(ctx context.Context, req *connect.Request[guestv1.
 	if err := checkDistro(&guestv1.Distro{Id: req.Msg.Id}); err != nil {
 		return nil, err
 	}
-	if d := c.a.lookup(req.Msg.Id); d != nil {
-		d.stop(0) // its files go: nothing in it is worth waiting for
-	}
-	if err := c.a.store.deleteDistro(req.Msg.Id); err != nil {
+	if err := c.a.deleteDistro(ctx, req.Msg.Id); err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&guestv1.DeleteDistroResponse{}), nil
@@ -93,6 +93,70 @@ func (c control) SetDefaultUser(ctx context.Context, req *connect.Request[guestv
 		return nil, err
 	}
 	return connect.NewResponse(&guestv1.SetDefaultUserResponse{Name: who.name, Uid: who.uid}), nil
+}
+
+func (c control) DeleteImage(ctx context.Context, req *connect.Request[guestv1.DeleteImageRequest]) (*connect.Response[guestv1.DeleteImageResponse], error) {
+	if err := c.a.store.deleteImage(req.Msg.Id); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&guestv1.DeleteImageResponse{}), nil
+}
+
+func (c control) ConfigureDistro(ctx context.Context, req *connect.Request[guestv1.ConfigureDistroRequest]) (*connect.Response[guestv1.ConfigureDistroResponse], error) {
+	if err := checkDistro(req.Msg.Distro); err != nil {
+		return nil, err
+	}
+	if d := c.a.lookup(req.Msg.Distro.Id); d != nil {
+		if err := d.configure(req.Msg.Distro); err != nil {
+			return nil, err
+		}
+	}
+	return connect.NewResponse(&guestv1.ConfigureDistroResponse{}), nil
+}
+
+func (c control) CreateSnapshot(ctx context.Context, req *connect.Request[guestv1.CreateSnapshotRequest]) (*connect.Response[guestv1.CreateSnapshotResponse], error) {
+	if err := c.a.createSnapshot(req.Msg.Snapshot); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&guestv1.CreateSnapshotResponse{}), nil
+}
+
+func (c control) RestoreSnapshot(ctx context.Context, req *connect.Request[guestv1.RestoreSnapshotRequest]) (*connect.Response[guestv1.RestoreSnapshotResponse], error) {
+	if err := c.a.restoreSnapshot(ctx, req.Msg.Snapshot); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&guestv1.RestoreSnapshotResponse{}), nil
+}
+
+func (c control) DeleteSnapshot(ctx context.Context, req *connect.Request[guestv1.DeleteSnapshotRequest]) (*connect.Response[guestv1.DeleteSnapshotResponse], error) {
+	if err := c.a.checkSnapshot(req.Msg.Snapshot); err != nil {
+		return nil, err
+	}
+	if err := c.a.store.delete(c.a.store.snapshotPath(req.Msg.Snapshot.Distro, req.Msg.Snapshot.Id)); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&guestv1.DeleteSnapshotResponse{}), nil
+}
+
+// Watch tells which distros run, at once and at every change, until the host
+// hangs up or the VM powers off.
+func (c control) Watch(ctx context.Context, _ *connect.Request[guestv1.WatchRequest], stream *connect.ServerStream[guestv1.WatchResponse]) error {
+	a := c.a
+	for {
+		a.mu.Lock()
+		changed := a.changed
+		var res guestv1.WatchResponse
+		for _, d := range a.distros {
+			res.Distros = append(res.Distros, d.state())
+		}
+		a.mu.Unlock()
+		if err := stream.Send(&res); err != nil {
+			return err
+		}
+		if err := await(ctx, changed); err != nil {
+			return err
+		}
+	}
 }
 
 func (c control) StartDistro(ctx context.Context, req *connect.Request[guestv1.StartDistroRequest]) (*connect.Response[guestv1.StartDistroResponse], error) {

@@ -41,7 +41,9 @@ type distro struct {
 
 	ready chan struct{} // closed when commands may enter, or err says why not
 	gone  chan struct{} // closed when nothing of it is left
-	err   error         // of the start
+	// reconfigured is sent to when the idle time has changed.
+	reconfigured chan struct{}
+	err          error // of the start
 
 	// Set before ready is closed.
 	pid       int
@@ -50,12 +52,14 @@ type distro struct {
 	cgroup    *cgroup
 	console   *console
 
-	mu       sync.Mutex
-	entrance *entrance // another one where the first hangs
-	stopping bool
-	warnings []string // about the distro's own files, until somebody has been told
-	sessions int
-	users    map[uint32]chan struct{} // user managers asked for; closed when up
+	mu        sync.Mutex
+	entrance  *entrance // another one where the first hangs
+	stopping  bool
+	idle      time.Duration // as Distro.idle_ns says it
+	idleSince time.Time     // zero while it is busy
+	warnings  []string      // about the distro's own files, until somebody has been told
+	sessions  int
+	users     map[uint32]chan struct{} // user managers asked for; closed when up
 }
 
 // lookup returns a distro that runs, starts or stops, or nil.
@@ -73,6 +77,13 @@ func (a *Agent) start(ctx context.Context, spec *guestv1.Distro) (*distro, error
 	}
 	for {
 		a.mu.Lock()
+		if held := a.held[spec.Id]; held != nil {
+			a.mu.Unlock()
+			if err := await(ctx, held); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		d := a.distros[spec.Id]
 		if d == nil {
 			if a.stopping {
@@ -83,8 +94,12 @@ func (a *Agent) start(ctx context.Context, spec *guestv1.Distro) (*distro, error
 				a.mu.Unlock()
 				return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no files of distro %s", spec.Name)
 			}
-			d = &distro{a: a, spec: spec, ready: make(chan struct{}), gone: make(chan struct{}), users: map[uint32]chan struct{}{}}
+			d = &distro{
+				a: a, spec: spec, ready: make(chan struct{}), gone: make(chan struct{}), reconfigured: make(chan struct{}, 1),
+				users: map[uint32]chan struct{}{}, idle: time.Duration(spec.IdleNs),
+			}
 			a.distros[spec.Id] = d
+			a.tellChange()
 			go d.run()
 		}
 		a.mu.Unlock()
@@ -92,10 +107,8 @@ func (a *Agent) start(ctx context.Context, spec *guestv1.Distro) (*distro, error
 		if d.isStopping() {
 			wait = d.gone
 		}
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-wait:
+		if err := await(ctx, wait); err != nil {
+			return nil, err
 		}
 		if wait == d.gone {
 			continue
@@ -147,6 +160,9 @@ func (d *distro) state() *guestv1.DistroState {
 	defer d.mu.Unlock()
 	s.Running, s.Init, s.Sessions = true, d.init, int32(d.sessions)
 	s.StartedAtNs = d.startedAt.UnixNano()
+	if d.sessions == 0 && !d.idleSince.IsZero() {
+		s.IdleSinceNs = d.idleSince.UnixNano()
+	}
 	return s
 }
 
@@ -174,13 +190,16 @@ func (d *distro) run() {
 		d.mu.Unlock()
 	}
 	if cmd != nil && err == nil {
+		d.idleSince = time.Now()
 		close(d.ready)
+		go d.watchIdle()
 		cmd.Wait()
 		log.Info("distro ended", "status", cmd.ProcessState.String())
 	}
 	d.tidy(cmd)
 	d.a.mu.Lock()
 	delete(d.a.distros, d.spec.Id)
+	d.a.tellChange()
 	d.a.mu.Unlock()
 	if err != nil {
 		close(d.ready)
@@ -353,6 +372,11 @@ func (d *distro) stop(grace time.Duration) (killed bool) {
 		<-d.gone
 		return false
 	}
+	return d.end(grace)
+}
+
+// end shuts down a distro that is marked as stopping.
+func (d *distro) end(grace time.Duration) (killed bool) {
 	if grace <= 0 {
 		d.cgroup.kill()
 		<-d.gone

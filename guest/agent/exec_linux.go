@@ -23,19 +23,20 @@ func (a *Agent) exec(ctx context.Context, cmd *guestv1.Exec, in *inbox, controls
 	var d *distro
 	var p *process
 	before, err := whileWaiting(ctx, controls, func(ctx context.Context) (err error) {
-		if d, err = a.start(ctx, cmd.Distro); err == nil {
+		if d, err = a.enterDistro(ctx, cmd.Distro); err == nil {
 			p, err = d.spawn(ctx, cmd)
 		}
 		return err
 	})
+	if d != nil {
+		defer d.release()
+	}
 	switch {
 	case p == nil && before.signal != 0:
 		return &guestv1.Exit{Signal: int32(before.signal)}, nil
 	case err != nil:
 		return nil, err
 	}
-	d.count(1)
-	defer d.count(-1)
 	w.SendMessage(guest.FrameStarted, &guestv1.Started{Warnings: append(d.takeWarnings(), p.warnings...)})
 	p.resize(before.rows, before.cols)
 	p.signal(before.signal) // one that came just as the command began
@@ -72,11 +73,18 @@ func whileWaiting(ctx context.Context, controls <-chan controlFrame, f func(cont
 	return before, err
 }
 
-// count adds to the number of commands that run in the distro.
-func (d *distro) count(n int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.sessions += n
+// enterDistro returns the distro when commands may enter it, held: the caller
+// releases it.
+func (a *Agent) enterDistro(ctx context.Context, spec *guestv1.Distro) (*distro, error) {
+	for {
+		d, err := a.start(ctx, spec)
+		if err != nil {
+			return nil, err
+		}
+		if d.hold() {
+			return d, nil
+		}
+	}
 }
 
 // process is a command that runs in a distro, and our ends of its stdio.

@@ -26,15 +26,15 @@ func prepareDistro(dir string, req *guestv1.CreateDistroRequest) error {
 	defer root.Close()
 	// With an id that is there, systemd does not take the boot for a first
 	// one, which would preset every unit anew.
-	if _, err := root.Stat("etc"); err == nil {
+	if _, err := root.Stat("etc"); err == nil && !(req.KeepIdentity && hasIdentity(root)) {
 		var id [16]byte
 		rand.Read(id[:])
 		root.Remove("etc/machine-id")
 		if err := root.WriteFile("etc/machine-id", []byte(hex.EncodeToString(id[:])+"\n"), 0o444); err != nil {
 			return err
 		}
+		markUpdated(root)
 	}
-	markUpdated(root)
 	if err := writeImageEnv(root, req.Env); err != nil {
 		return err
 	}
@@ -50,6 +50,13 @@ func prepareDistro(dir string, req *guestv1.CreateDistroRequest) error {
 		return err
 	}
 	return setDefaultUser(root, user.Name)
+}
+
+// hasIdentity tells whether the files have a machine id: 32 hexadecimal digits.
+func hasIdentity(root *os.Root) bool {
+	b, err := root.ReadFile("etc/machine-id")
+	id, err2 := hex.DecodeString(strings.TrimSpace(string(b)))
+	return err == nil && err2 == nil && len(id) == 16
 }
 
 // markUpdated tells systemd that /etc and /var are as new as /usr, so that it

@@ -21,10 +21,11 @@ import (
 //
 //	images/sha256-HEX    read-only
 //	distros/ID
+//	snapshots/DISTRO/ID  read-only
 //	staging/…            what is not whole yet; emptied when the store opens
 //
-// What stands in images or distros is whole: it was made in staging, flushed
-// and renamed.
+// What stands elsewhere than in staging is whole: it was made in staging,
+// flushed, and renamed by [store.publish].
 type store struct {
 	dir string
 	log *slog.Logger
@@ -40,7 +41,7 @@ var validImage = sync.OnceValue(func() *regexp.Regexp {
 
 func openStore(dir string, log *slog.Logger) (*store, error) {
 	s := &store{dir: dir, log: log, importing: map[string]*sync.Mutex{}}
-	for _, sub := range []string{"images", "distros", "staging"} {
+	for _, sub := range []string{"images", "distros", "snapshots", "staging"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return nil, fmt.Errorf("data disk: %w", err)
 		}
@@ -133,20 +134,11 @@ func (s *store) importImage(id string, in *inbox) (err error) {
 	if err := createSubvolume(tmp); err != nil {
 		return storeError(err)
 	}
-	defer func() {
-		if err != nil {
-			if e := deleteSubvolume(tmp); e != nil {
-				s.log.Error("clean up after a failed import", "err", e)
-			}
-		}
-	}()
+	defer func() { s.discard(tmp, err) }()
 	if err := unpack(tmp, in, &rootfs.State{}); err != nil {
 		return storeError(err)
 	}
-	if err := s.sync(); err != nil {
-		return storeError(err)
-	}
-	if err := os.Rename(tmp, s.imagePath(id)); err != nil {
+	if err := s.publish(tmp, s.imagePath(id)); err != nil {
 		return storeError(err)
 	}
 	// Last, because what is read-only cannot be renamed.
@@ -156,42 +148,89 @@ func (s *store) importImage(id string, in *inbox) (err error) {
 	return nil
 }
 
-// createDistro makes a distro of an image, with an account where the request
-// has one.
-func (s *store) createDistro(req *guestv1.CreateDistroRequest) (err error) {
-	id, image := req.Distro.Id, req.GetImage()
-	if !validImage().MatchString(image) || !exists(s.imagePath(image)) {
-		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no image %q", image)
+// deleteImage deletes an image. One that is not there is deleted.
+func (s *store) deleteImage(id string) error {
+	if !validImage().MatchString(id) {
+		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no image id", id)
 	}
-	if exists(s.distroPath(id)) {
-		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_ALREADY_EXISTS, "", "distro %s exists", id)
+	return s.delete(s.imagePath(id))
+}
+
+// stillness calls f while nothing writes to the files that f takes a snapshot of.
+type stillness func(f func() error) error
+
+// atOnce is for files that nothing writes to.
+func atOnce(f func() error) error { return f() }
+
+// createDistro makes a distro of what req names.
+func (s *store) createDistro(req *guestv1.CreateDistroRequest, still stillness) (err error) {
+	from, err := s.source(req)
+	if err != nil {
+		return err
+	}
+	to := s.distroPath(req.Distro.Id)
+	if exists(to) {
+		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_ALREADY_EXISTS, "", "distro %s exists", req.Distro.Id)
 	}
 	tmp := s.staging()
-	if err := snapshot(s.imagePath(image), tmp, false); err != nil {
+	defer func() { s.discard(tmp, err) }()
+	if err := still(func() error { return snapshotTree(from, tmp) }); err != nil {
 		return storeError(err)
 	}
-	defer func() {
-		if err != nil {
-			if e := deleteSubvolume(tmp); e != nil {
-				s.log.Error("clean up after a failed create", "err", e)
-			}
-		}
-	}()
 	if err := prepareDistro(tmp, req); err != nil {
 		return storeError(err)
 	}
-	if err := s.sync(); err != nil {
-		return storeError(err)
-	}
-	return storeError(os.Rename(tmp, s.distroPath(id)))
+	return storeError(s.publish(tmp, to))
 }
 
-// deleteDistro deletes a distro's files. One that is not there is deleted.
+// deleteDistro deletes a distro's files and its snapshots. One that is not
+// there is deleted.
 func (s *store) deleteDistro(id string) error {
-	if !exists(s.distroPath(id)) {
+	if err := s.delete(s.distroPath(id)); err != nil {
+		return err
+	}
+	snapshots, err := s.snapshots(id)
+	if err != nil {
+		return err
+	}
+	for _, snap := range snapshots {
+		if err := s.delete(s.snapshotPath(id, snap)); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(filepath.Join(s.dir, "snapshots", id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// publish moves a subvolume that is made to where it belongs, in a way that a
+// crash leaves it there whole or not at all. When it returns, it is on the disk.
+func (s *store) publish(tmp, to string) error {
+	if err := s.sync(); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, to); err != nil {
+		return err
+	}
+	return s.sync()
+}
+
+// discard deletes what stands half-made in staging, where err says why.
+func (s *store) discard(tmp string, err error) {
+	if err == nil || !exists(tmp) {
+		return
+	}
+	if err := deleteSubvolume(tmp); err != nil {
+		s.log.Error("clean up after a failure", "err", err)
+	}
+}
+
+func (s *store) delete(path string) error {
+	if !exists(path) {
 		return nil
 	}
-	return storeError(deleteSubvolume(s.distroPath(id)))
+	return storeError(deleteSubvolume(path))
 }
 
 func exists(path string) bool {

@@ -14,7 +14,7 @@ import (
 var _ guestv1connect.GuestHandler = (*Guest)(nil)
 
 // Info tells what the fake's disk holds.
-func (g *Guest) Info(context.Context, *connect.Request[guestv1.InfoRequest]) (*connect.Response[guestv1.InfoResponse], error) {
+func (g *Guest) Info(_ context.Context, req *connect.Request[guestv1.InfoRequest]) (*connect.Response[guestv1.InfoResponse], error) {
 	d := g.disk
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -27,7 +27,11 @@ func (g *Guest) Info(context.Context, *connect.Request[guestv1.InfoRequest]) (*c
 		state := &guestv1.DistroState{Id: id, Running: running, Sessions: int32(sessions)}
 		if running {
 			state.Init, state.StartedAtNs = "tiny", 1e18
+			if sessions > 0 && req.Msg.Reasons {
+				state.Reasons = []string{"a command runs"}
+			}
 		}
+		state.Snapshots = slices.Clone(d.data.Snapshots[id])
 		res.Distros = append(res.Distros, state)
 	}
 	return connect.NewResponse(res), nil
@@ -38,8 +42,8 @@ func (g *Guest) CreateDistro(_ context.Context, req *connect.Request[guestv1.Cre
 	d, m := g.disk, req.Msg
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !slices.Contains(d.data.Images, m.GetImage()) {
-		return nil, notFound("image", m.GetImage())
+	if err := d.checkFrom(m); err != nil {
+		return nil, err
 	}
 	if _, ok := d.data.Distros[m.Distro.Id]; ok {
 		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_ALREADY_EXISTS, "", "the VM has a distro %s already", m.Distro.Id)
@@ -54,7 +58,9 @@ func (g *Guest) DeleteDistro(_ context.Context, req *connect.Request[guestv1.Del
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.data.Distros, req.Msg.Id)
+	delete(d.data.Snapshots, req.Msg.Id)
 	delete(d.run, req.Msg.Id)
+	d.tell.Broadcast()
 	return connect.NewResponse(&guestv1.DeleteDistroResponse{}), d.save()
 }
 
@@ -100,6 +106,7 @@ func (g *Guest) StopDistro(_ context.Context, req *connect.Request[guestv1.StopD
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.run, req.Msg.Id)
+	d.tell.Broadcast()
 	return connect.NewResponse(&guestv1.StopDistroResponse{}), nil
 }
 

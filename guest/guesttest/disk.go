@@ -19,6 +19,7 @@ type disk struct {
 	run  map[string]int // ids of the distros that run, and their sessions
 	// specs are what the running distros were started with, or given since.
 	specs map[string]*guestv1.Distro
+	tell  sync.Cond // of mu: run has changed
 }
 
 type diskData struct {
@@ -26,11 +27,14 @@ type diskData struct {
 	Distros map[string]string `json:"distros"` // id to the name of the account that it was made with
 
 	DefaultUsers map[string]string `json:"default_users,omitempty"` // by id, as in /etc/lsub.conf
+
+	Snapshots map[string][]string `json:"snapshots"` // ids, by the distro's
 }
 
 func openDisk(path string) (*disk, error) {
 	d := &disk{path: path, run: map[string]int{}, specs: map[string]*guestv1.Distro{}}
-	d.data.Distros = map[string]string{}
+	d.tell.L = &d.mu
+	d.data.Distros, d.data.Snapshots = map[string]string{}, map[string][]string{}
 	if path == "" {
 		return d, nil
 	}
@@ -96,6 +100,7 @@ func (d *disk) enter(spec *guestv1.Distro, sessions int) (string, error) {
 		d.specs[id] = spec
 	}
 	d.run[id] += sessions
+	d.tell.Broadcast()
 	return user, nil
 }
 

@@ -587,6 +587,7 @@ type CreateDistroRequest struct {
 	// NAME=VALUE, as a container image's configuration has them: they are
 	// written to /etc/environment, and PATH for login shells too.
 	Env           [][]byte `protobuf:"bytes,6,rep,name=env,proto3" json:"env,omitempty"`
+	KeepIdentity  bool     `protobuf:"varint,7,opt,name=keep_identity,json=keepIdentity,proto3" json:"keep_identity,omitempty"` // keep the machine id that the files have; a copy gets one of its own otherwise
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -674,6 +675,13 @@ func (x *CreateDistroRequest) GetEnv() [][]byte {
 		return x.Env
 	}
 	return nil
+}
+
+func (x *CreateDistroRequest) GetKeepIdentity() bool {
+	if x != nil {
+		return x.KeepIdentity
+	}
+	return false
 }
 
 type isCreateDistroRequest_From interface {
@@ -3263,14 +3271,15 @@ const file_guest_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bstart_ns\x18\x02 \x01(\x03R\astartNs\x12\x1f\n" +
 	"\vduration_ns\x18\x03 \x01(\x03R\n" +
-	"durationNs\"\xee\x01\n" +
+	"durationNs\"\x93\x02\n" +
 	"\x13CreateDistroRequest\x12-\n" +
 	"\x06distro\x18\x01 \x01(\v2\x15.lsub.guest.v1.DistroR\x06distro\x12\x16\n" +
 	"\x05image\x18\x02 \x01(\tH\x00R\x05image\x12\x16\n" +
 	"\x05clone\x18\x04 \x01(\tH\x00R\x05clone\x125\n" +
 	"\bsnapshot\x18\x05 \x01(\v2\x17.lsub.guest.v1.SnapshotH\x00R\bsnapshot\x12'\n" +
 	"\x04user\x18\x03 \x01(\v2\x13.lsub.guest.v1.UserR\x04user\x12\x10\n" +
-	"\x03env\x18\x06 \x03(\fR\x03envB\x06\n" +
+	"\x03env\x18\x06 \x03(\fR\x03env\x12#\n" +
+	"\rkeep_identity\x18\a \x01(\bR\fkeepIdentityB\x06\n" +
 	"\x04from\"\x16\n" +
 	"\x14CreateDistroResponse\",\n" +
 	"\x04User\x12\x12\n" +

@@ -1,0 +1,108 @@
+package agent
+
+import (
+	"time"
+
+	"github.com/lsub/lsub/guest/guestv1"
+)
+
+// idleDefault is how long a distro is idle before it is stopped, where nobody
+// says otherwise.
+const idleDefault = 5 * time.Minute
+
+// idleLimit returns how long the distro may be idle; below 0: for ever.
+func (d *distro) idleLimit() time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.idle == 0 {
+		return idleDefault
+	}
+	return d.idle
+}
+
+// watchIdle stops the distro when it has been idle for long enough. It returns
+// when the distro is gone.
+//
+// A look at its processes is cheap but not free, so it is taken ten times in
+// the time that the distro may be idle. What comes and goes between two looks
+// and is no session is not seen.
+func (d *distro) watchIdle() {
+	for {
+		limit := d.idleLimit()
+		pause := time.Hour
+		if limit > 0 {
+			pause = min(max(limit/10, 100*time.Millisecond), 30*time.Second)
+		}
+		select {
+		case <-d.gone:
+			return
+		case <-d.reconfigured:
+			continue
+		case <-time.After(pause):
+		}
+		if limit > 0 && d.idleFor() >= limit && d.stopIdle(limit) {
+			return
+		}
+	}
+}
+
+// idleFor looks at the distro, and returns for how long it has been idle.
+func (d *distro) idleFor() time.Duration {
+	busy := len(d.reasons()) > 0
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case busy || d.sessions > 0:
+		d.idleSince = time.Time{}
+		return 0
+	case d.idleSince.IsZero():
+		d.idleSince = time.Now()
+	}
+	return time.Since(d.idleSince)
+}
+
+// stopIdle stops the distro, unless somebody has come in meanwhile.
+func (d *distro) stopIdle(limit time.Duration) bool {
+	d.mu.Lock()
+	if d.sessions > 0 || d.stopping || d.idleSince.IsZero() || time.Since(d.idleSince) < limit {
+		d.mu.Unlock()
+		return false
+	}
+	d.stopping = true // from here on, those who come wait for the next start
+	d.mu.Unlock()
+	d.a.log.Info("distro is idle; stop it", "distro", d.spec.Name, "for", limit)
+	d.end(stopGrace)
+	return true
+}
+
+// hold keeps the distro from being stopped as idle until release. It is false
+// where the distro stops already.
+func (d *distro) hold() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.stopping {
+		return false
+	}
+	d.sessions++
+	return true
+}
+
+// release ends what hold began.
+func (d *distro) release() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.sessions--
+	d.idleSince = time.Now()
+}
+
+// configure gives the distro that runs the limits and the idle time of spec.
+func (d *distro) configure(spec *guestv1.Distro) error {
+	d.mu.Lock()
+	d.idle = time.Duration(spec.IdleNs)
+	d.mu.Unlock()
+	select {
+	case d.reconfigured <- struct{}{}:
+	default: // it is about to look anyway
+	}
+	return nil
+}

@@ -1,0 +1,160 @@
+package agent
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A distro is a subvolume, and may hold further ones: docker's btrfs driver
+// makes them, and systemd-tmpfiles (/var/lib/machines). A snapshot ends at
+// those, so that trees of subvolumes have to be handled as such.
+
+// snapshotTree makes dst a snapshot of the subvolume src and of those below it.
+// It takes as long as there are subvolumes, whatever their size. What is left of
+// a failure is the caller's to delete.
+func snapshotTree(src, dst string) error {
+	if err := snapshot(src, dst, false); err != nil {
+		return err
+	}
+	below, err := nested(src)
+	if err != nil {
+		return err
+	}
+	for _, path := range below {
+		// Where a subvolume was, its parent's snapshot has an empty folder.
+		at := filepath.Join(dst, path)
+		if err := unix.Rmdir(at); err != nil {
+			return fmt.Errorf("snapshot of %s in %s: %w", path, src, err)
+		}
+		if err := snapshotTree(filepath.Join(src, path), at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deleteSubvolume deletes a subvolume with all that is in it, and those below
+// it.
+func deleteSubvolume(path string) error {
+	destroy := func() error { return onParent(path, btrfsSnapDestroy, newVolArgs) }
+	err := destroy()
+	if errors.Is(err, unix.ENOTEMPTY) {
+		if err = deleteNested(path); err == nil {
+			err = destroy()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("delete subvolume %s: %w", path, err)
+	}
+	return nil
+}
+
+func deleteNested(path string) error {
+	below, err := nested(path)
+	if err != nil {
+		return err
+	}
+	if err := setReadOnly(path, false); err != nil {
+		return err
+	}
+	for _, p := range below {
+		if err := deleteSubvolume(filepath.Join(path, p)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setReadOnlyTree makes a subvolume and those below it read-only.
+func setReadOnlyTree(path string) error {
+	below, err := nested(path)
+	if err != nil {
+		return err
+	}
+	for _, p := range below {
+		if err := setReadOnlyTree(filepath.Join(path, p)); err != nil {
+			return err
+		}
+	}
+	return setReadOnly(path, true)
+}
+
+// rootrefArgs is struct btrfs_ioctl_get_subvol_rootref_args, 4096 bytes.
+type rootrefArgs struct {
+	minTreeID uint64
+	refs      [255]struct{ treeID, dirID uint64 }
+	items     uint8
+	_         [7]byte
+}
+
+// inoLookupArgs is struct btrfs_ioctl_ino_lookup_args, 4096 bytes.
+type inoLookupArgs struct {
+	treeID, objectID uint64
+	name             [4080]byte
+}
+
+// nested returns the paths of the subvolumes that are directly below one,
+// relative to it. It asks the kernel for them, and does not walk the tree.
+func nested(path string) ([]string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var paths []string
+	seen := map[uint64]bool{} // folders
+	var args rootrefArgs
+	for {
+		err := ioctl(f, btrfsSubvolRootref, unsafe.Pointer(&args))
+		more := errors.Is(err, unix.EOVERFLOW)
+		if err != nil && !more {
+			return nil, fmt.Errorf("subvolumes below %s: %w", path, err)
+		}
+		for _, ref := range args.refs[:args.items] {
+			if seen[ref.dirID] {
+				continue
+			}
+			seen[ref.dirID] = true
+			found, err := nestedIn(f, ref.dirID)
+			if err != nil {
+				return nil, err
+			}
+			paths = append(paths, found...)
+		}
+		if !more {
+			return paths, nil
+		}
+		args.minTreeID = args.refs[args.items-1].treeID + 1
+	}
+}
+
+// nestedIn returns the subvolumes in one folder of a subvolume.
+func nestedIn(subvolume *os.File, dirID uint64) ([]string, error) {
+	lookup := inoLookupArgs{objectID: dirID}
+	if err := ioctl(subvolume, btrfsInoLookup, unsafe.Pointer(&lookup)); err != nil {
+		return nil, fmt.Errorf("folder %d of %s: %w", dirID, subvolume.Name(), err)
+	}
+	dir, _, _ := bytes.Cut(lookup.name[:], []byte{0}) // "" for the top, else it ends with a slash
+	list, err := names(filepath.Join(subvolume.Name(), string(dir)))
+	if err != nil {
+		return nil, err
+	}
+	var paths []string
+	for _, name := range list {
+		p := filepath.Join(string(dir), name)
+		var st unix.Stat_t
+		if err := unix.Lstat(filepath.Join(subvolume.Name(), p), &st); err != nil {
+			return nil, err
+		}
+		if st.Ino == btrfsSubvolInode && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			paths = append(paths, p)
+		}
+	}
+	return paths, nil
+}
