@@ -26,7 +26,7 @@ func (d *Distro) FindSnapshot(name string) (*Snapshot, error) {
 		}
 	}
 	err := fmt.Errorf("%s has no snapshot %q", d.Name, name)
-	switch near := Nearest(name, names); {
+	switch near := hint.Nearest(name, names); {
 	case len(names) == 0:
 		return nil, hint.New(err, "it has none; 'lsub snapshot create "+d.Name+"' makes one")
 	case near != "":

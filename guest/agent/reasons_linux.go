@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/lsub/lsub/guest/agent/listeners"
 )
 
 // baseUnits are services that are there for others: an installed distro runs
@@ -63,8 +65,28 @@ func (d *distro) reasons() []string {
 			why = append(why, unitWords(unit))
 		}
 	}
+	why = append(why, d.listens()...)
 	slices.Sort(why)
 	return slices.Compact(why)
+}
+
+// listens says which ports the distro's processes listen on, but for those of
+// its base services.
+func (d *distro) listens() []string {
+	all, err := listeners.List()
+	if err != nil {
+		d.a.log.Warn("listening ports are not known", "err", err)
+		return []string{"its ports are not known"}
+	}
+	var why []string
+	for _, l := range all {
+		unit := unitOf(l.Group)
+		// What systemd itself listens on starts a service when somebody comes.
+		if l.Distro == d.spec.Id && (unit == "init.scope" || !isBase(unit)) {
+			why = append(why, "listens on "+l.String())
+		}
+	}
+	return why
 }
 
 // unitOf returns the systemd unit that a group of a distro belongs to, or "":

@@ -116,6 +116,19 @@ func TestDistroOf(t *testing.T) {
 	}
 }
 
+func TestGroupInside(t *testing.T) {
+	for group, want := range map[string]string{
+		"/distros/debian-1/inside/system.slice/apache2.service": "system.slice/apache2.service",
+		"/distros/debian-1/inside/.lsub":                        ".lsub",
+		"/distros/debian-1/inside":                              "",
+		"":                                                      "",
+	} {
+		if got := groupInside(group); got != want {
+			t.Errorf("%q: %q, want %q", group, got, want)
+		}
+	}
+}
+
 func TestProcessFiles(t *testing.T) {
 	for link, want := range map[string]uint32{"socket:[4711]": 4711, "pipe:[3]": 0, "/dev/null": 0, "socket:[x]": 0, "socket:[99999999999]": 0} {
 		if got := socketInode(link); got != want {

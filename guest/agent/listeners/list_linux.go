@@ -35,7 +35,7 @@ func list(d *diag, o *owners, before []Listener) ([]Listener, error) {
 		if id == "" || s.addr.Port() == 0 {
 			return
 		}
-		all = append(all, Listener{Network: network, Addr: s.addr, V6Only: s.v6only, Distro: id, inode: s.inode, group: s.group})
+		all = append(all, Listener{Network: network, Addr: s.addr, V6Only: s.v6only, Distro: id, Group: groupInside(o.path(s.group)), inode: s.inode, group: s.group})
 	}
 	for _, s := range tcp {
 		add(TCP, s)

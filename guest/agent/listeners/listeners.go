@@ -39,6 +39,7 @@ type Listener struct {
 	Distro  string         // id
 	PID     int            // of a process that holds the socket, as its distro counts; 0 where unknown
 	Process string         // its name; "" where unknown
+	Group   string         // control group of its maker, as its distro sees it: "system.slice/nginx.service"
 
 	inode uint32 // of one of its sockets; it changes with the socket
 	group uint64 // control group of the socket's maker

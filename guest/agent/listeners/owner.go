@@ -20,6 +20,16 @@ func distroOf(group string) string {
 	return id
 }
 
+// groupInside returns the part of a group's path that its distro sees: what is
+// below distros/ID/inside.
+func groupInside(group string) string {
+	parts := strings.SplitN(strings.Trim(group, "/"), "/", 4)
+	if len(parts) < 4 {
+		return ""
+	}
+	return parts[3]
+}
+
 // socketInode returns the inode in the target of a link in /proc/PID/fd, as in
 // "socket:[4711]"; 0 where it is no socket.
 func socketInode(link string) uint32 {
