@@ -10,6 +10,7 @@ import (
 	"github.com/lsub/lsub/images"
 	"github.com/lsub/lsub/machine"
 	"github.com/lsub/lsub/netstack"
+	"github.com/lsub/lsub/profile"
 )
 
 // production is what lsub works with outside of tests.
@@ -27,8 +28,8 @@ func production() backend {
 		images:     images.SourceOf,
 		catalogues: images.DefaultCatalogues,
 		bootstraps: images.CanBuildDebian,
-		network: func(log *slog.Logger) (machine.Network, error) {
-			n, err := netstack.New(netstack.Config{Logger: log})
+		network: func(p *profile.Profile, log *slog.Logger) (machine.Network, error) {
+			n, err := netstack.New(netstack.Config{Subnet: p.Network.Subnet, Logger: log})
 			if err != nil {
 				return nil, err
 			}

@@ -39,7 +39,10 @@ type onlineCatalogue struct {
 }
 
 func (a *app) listOnline(c *cli.Context) error {
-	listings := a.online(c.Context, c.Bool("refresh"))
+	listings, err := a.online(c.Context, c.Bool("refresh"))
+	if err != nil {
+		return err
+	}
 	if err := context.Cause(c.Context); err != nil {
 		return err
 	}
@@ -102,13 +105,17 @@ func onlineRows(offers []onlineImage, verbose bool) [][]string {
 }
 
 // online asks the catalogues, and warns of those that do not answer.
-func (a *app) online(ctx context.Context, refresh bool) []images.Listing {
+func (a *app) online(ctx context.Context, refresh bool) ([]images.Listing, error) {
+	catalogues, err := a.allCatalogues()
+	if err != nil {
+		return nil, err
+	}
 	a.status.setSoon("asking the catalogues of images")
 	defer a.status.clear()
-	o := &images.Online{CacheDir: a.paths.Cache, Catalogues: a.catalogues(a.log), Log: a.log}
+	o := &images.Online{CacheDir: a.paths.Cache, Catalogues: catalogues, Log: a.log}
 	listings := o.List(ctx, refresh)
 	if ctx.Err() != nil {
-		return listings
+		return listings, nil
 	}
 	for _, l := range listings {
 		switch {
@@ -119,7 +126,27 @@ func (a *app) online(ctx context.Context, refresh bool) []images.Listing {
 			a.note("warning", fmt.Sprintf("what %s offers was asked %s: %v", l.Host(), ago(l.Asked), l.Err))
 		}
 	}
-	return listings
+	return listings, nil
+}
+
+// allCatalogues are those of the profile, which come first, and the built-in ones.
+func (a *app) allCatalogues() ([]images.Catalogue, error) {
+	p, err := loadProfile(a.machine)
+	if err != nil {
+		return nil, err
+	}
+	var all []images.Catalogue
+	for _, c := range p.Catalogues {
+		switch c.Kind {
+		case "wsl":
+			all = append(all, &images.WSLCatalogue{URL: c.URL, Log: a.log})
+		case "simplestreams":
+			all = append(all, &images.Simplestreams{URL: c.URL, Log: a.log})
+		default:
+			all = append(all, images.CatalogueAt(c.URL, a.log))
+		}
+	}
+	return append(all, a.catalogues(a.log)...), nil
 }
 
 // makes tells whether lsub makes the image of that name itself.
@@ -142,7 +169,10 @@ func (a *app) imageNamed(ctx context.Context, name string) (images.Ref, error) {
 	case !images.IsShortName(name):
 		return images.Ref{}, err
 	}
-	listings := a.online(ctx, false)
+	listings, broken := a.online(ctx, false)
+	if broken != nil {
+		return images.Ref{}, broken
+	}
 	if err := context.Cause(ctx); err != nil {
 		return images.Ref{}, interrupted(ctx, err)
 	}

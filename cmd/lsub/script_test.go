@@ -35,6 +35,7 @@ func TestScripts(t *testing.T) {
 			"crash":  scriptCrash,
 			"freeze": scriptFreeze,
 			"image":  scriptImage,
+			"expand": scriptExpand,
 			"online": scriptOnline,
 		},
 	})
@@ -145,6 +146,11 @@ func signalSupervisor(ts *testscript.TestScript, sig syscall.Signal) int {
 // image FILE writes an archive that may become a distro.
 func scriptImage(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), tinyImage(args[0]), 0o600))
+}
+
+// expand FROM TO copies a file with the values of the variables in it.
+func scriptExpand(ts *testscript.TestScript, neg bool, args []string) {
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(os.Expand(ts.ReadFile(args[0]), ts.Getenv)), 0o600))
 }
 
 // TestHelp holds the help of every command to what fits a screen, and to

@@ -13,6 +13,7 @@ import (
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/profile"
 )
 
 // superviseCommand is what a command starts in the background to have a VM.
@@ -34,8 +35,8 @@ func (a *app) superviseCommand() *cli.Command {
 					Paths:   machine.Paths{Home: c.String("home"), Runtime: c.String("runtime"), Cache: c.String("cache")},
 					Version: a.version, Logger: log,
 				},
-				CPUs: runtime.NumCPU(), BootTimeout: a.bootTimeout,
-				Debug: a.level.Level() <= slog.LevelDebug,
+				BootTimeout: a.bootTimeout,
+				Debug:       a.level.Level() <= slog.LevelDebug,
 			}
 			if fd := c.Uint64("ready-fd"); fd > 0 {
 				cfg.Reporter = machine.NewReporter(uintptr(fd))
@@ -51,24 +52,50 @@ func (a *app) superviseCommand() *cli.Command {
 
 // equip gives the supervisor what it works with.
 func (a *app) equip(cfg *machine.Supervision, log *slog.Logger) error {
-	memory, err := vmMemory(os.Getenv("LSUB_MEMORY"))
+	m, err := machine.Open(cfg.Config)
 	if err != nil {
 		return err
 	}
-	cfg.Memory = memory
+	p, err := loadProfile(m)
+	if err != nil {
+		return err
+	}
+	if cfg.Memory, err = vmMemory(os.Getenv("LSUB_MEMORY"), p); err != nil {
+		return err
+	}
+	cfg.CPUs = vmCPUs(p, log)
 	if cfg.Driver, err = a.driver(slog.New(warnings{log.Handler(), cfg.Reporter})); err != nil {
 		return err
 	}
 	cfg.Guest = func(ctx context.Context) (machine.GuestFiles, error) { return a.guest(ctx, cfg.Paths.Cache) }
 	if a.network != nil {
-		cfg.Network = func() (machine.Network, error) { return a.network(log) }
+		cfg.Network = func() (machine.Network, error) { return a.network(p, log) }
 	}
 	return nil
 }
 
+// vmCPUs returns how many CPUs the VM has: a profile may come from a larger machine.
+func vmCPUs(p *profile.Profile, log *slog.Logger) int {
+	host := runtime.NumCPU()
+	if p.CPUs > host {
+		log.Warn("the VM gets all CPUs of this machine, which has fewer than the profile says", "cpus", host, "profile", p.At("cpus"))
+	}
+	if p.CPUs == 0 || p.CPUs > host {
+		return host
+	}
+	return p.CPUs
+}
+
 // vmMemory returns the VM's memory in bytes; mib is LSUB_MEMORY, for tests.
-func vmMemory(mib string) (int64, error) {
-	if mib == "" {
+func vmMemory(mib string, p *profile.Profile) (int64, error) {
+	switch {
+	case mib != "":
+	case p.Memory >= hypervisor.MinMemory:
+		return p.Memory >> 20 << 20, nil // whole MiB
+	case p.Memory > 0:
+		return 0, hint.New(fmt.Errorf("%s: memory: %d MiB are too little for a VM", p.At("memory"), p.Memory>>20),
+			fmt.Sprintf("give it %dM at least; 512M leave room for a distro", hypervisor.MinMemory>>20))
+	default:
 		host, err := machine.HostMemory()
 		if err != nil {
 			return 0, fmt.Errorf("memory of this machine: %w", err)
