@@ -47,6 +47,8 @@ import (
 	"math"
 	"path"
 	"strings"
+
+	"github.com/lsub/lsub/rootfs/pax"
 )
 
 // Limits of a State whose fields are zero.
@@ -159,7 +161,7 @@ func CheckHeader(h *tar.Header, st *State) error {
 			return err
 		}
 	case tar.TypeChar:
-		if !harmless(h.Devmajor, h.Devminor) {
+		if !HarmlessDevice(h.Devmajor, h.Devminor) {
 			return refuse("is the character device %d:%d, which a distro has no use for", h.Devmajor, h.Devminor)
 		}
 	case tar.TypeBlock:
@@ -234,10 +236,14 @@ func (st *State) count(h *tar.Header) error {
 		return &LimitError{"entries", int64(maxEntries)}
 	}
 	st.Entries++
-	if h.Size < 0 || h.Size > maxBytes-st.Bytes {
+	size := h.Size
+	if pax.Sparse(h) && size >= 0 {
+		size = 0 // holes take no room; the data is no longer than the archive, which its reader limits
+	}
+	if size < 0 || size > maxBytes-st.Bytes {
 		return &LimitError{"bytes", maxBytes}
 	}
-	st.Bytes += h.Size
+	st.Bytes += size
 	return nil
 }
 
@@ -318,16 +324,20 @@ func startsDistro(name string) bool {
 	return false
 }
 
-// harmless tells the character devices that every Linux has: memory that is
-// none, random numbers, and the process's own terminal.
-func harmless(major, minor int64) bool {
+// HarmlessDevice tells the character devices that every Linux has: memory that
+// is none, random numbers, and the process's own terminal. So is 0:0, which
+// cannot be opened: overlayfs's mark for a deleted file, in the data of
+// container engines.
+func HarmlessDevice(major, minor int64) bool {
 	switch major {
+	case 0:
+		return minor == 0
 	case 1: // null, zero, full, random, urandom
 		return minor == 3 || minor == 5 || minor == 7 || minor == 8 || minor == 9
 	case 5: // tty, console, ptmx
 		return minor >= 0 && minor <= 2
 	}
-	return false // also 0:0, overlayfs's mark for a deleted file
+	return false
 }
 
 // validID tells whether id can own a file; the largest 32-bit number means

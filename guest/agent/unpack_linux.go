@@ -2,7 +2,6 @@ package agent
 
 import (
 	"archive/tar"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/rootfs"
+	"github.com/lsub/lsub/rootfs/pax"
 )
 
 var errBadArchive = errors.New("bad archive")
@@ -31,11 +31,11 @@ func unpack(dir string, archive io.Reader, st *rootfs.State) error {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", dir, err)
 	}
-	u := &unpacker{root: root, parent: -1, asRoot: os.Geteuid() == 0, buf: make([]byte, 256<<10)}
+	defer unix.Close(root)
+	u := &unpacker{root: root, parent: -1, asRoot: os.Geteuid() == 0, in: pax.NewReader(limit(archive, st))}
 	defer u.close()
-	tr := tar.NewReader(archive)
 	for {
-		h, err := tr.Next()
+		h, err := u.in.Next()
 		if err == io.EOF {
 			break
 		}
@@ -48,12 +48,12 @@ func unpack(dir string, archive io.Reader, st *rootfs.State) error {
 		if rootfs.Skip(h) {
 			continue
 		}
-		if err := u.entry(h, tr); err != nil {
+		if err := u.entry(h); err != nil {
 			return fmt.Errorf("unpack %s: %w", h.Name, err)
 		}
 	}
 	// The bytes after the end marker: the sender is done only when they are read.
-	if _, err := io.Copy(io.Discard, archive); err != nil {
+	if err := u.in.Rest(); err != nil {
 		return archiveError(err)
 	}
 	if err := st.Finish(); err != nil {
@@ -69,27 +69,51 @@ func archiveError(err error) error {
 	return fmt.Errorf("read the archive: %w", err)
 }
 
+// limit bounds the archive's own bytes: headers, and the data of sparse files.
+func limit(archive io.Reader, st *rootfs.State) io.Reader {
+	most := st.MaxBytes
+	if most == 0 {
+		most = rootfs.DefaultMaxBytes
+	}
+	return &limited{archive, 2*most + 64<<20, most}
+}
+
+type limited struct {
+	r    io.Reader
+	left int64
+	most int64
+}
+
+func (l *limited) Read(p []byte) (int, error) {
+	if l.left <= 0 {
+		return 0, &rootfs.LimitError{What: "bytes", Limit: l.most}
+	}
+	n, err := l.r.Read(p)
+	l.left -= int64(n)
+	return n, err
+}
+
 type unpacker struct {
+	in     *pax.Reader
 	root   int    // O_PATH
 	parent int    // O_PATH of the folder that path names, -1 for none
 	path   string // relative to root
 	asRoot bool
-	dirs   []dirTimes
-	buf    []byte
+	dirs   []lateDir
 }
 
-// dirTimes is set when everything is unpacked, since each new entry changes
-// its folder's time.
-type dirTimes struct {
-	name string
-	mod  time.Time
+// lateDir is what a folder gets when everything is unpacked: its time, which
+// each new entry changes, and attributes that new entries would inherit.
+type lateDir struct {
+	name   string
+	mod    time.Time
+	xattrs map[string]string
 }
 
 func (u *unpacker) close() {
 	if u.parent >= 0 {
 		unix.Close(u.parent)
 	}
-	unix.Close(u.root)
 }
 
 // beneath opens a path below the root without following symbolic links.
@@ -139,13 +163,13 @@ func (u *unpacker) mkdirAll(dir string) error {
 	return nil
 }
 
-func (u *unpacker) entry(h *tar.Header, body io.Reader) error {
+func (u *unpacker) entry(h *tar.Header) error {
 	name, err := rootfs.Clean(h.Name)
 	if err != nil {
 		return err
 	}
 	if name == "." {
-		return u.finish(u.root, ".", h)
+		return u.finishDir(u.root, ".", ".", h)
 	}
 	if err := u.enter(path.Dir(name)); err != nil {
 		return err
@@ -160,7 +184,7 @@ func (u *unpacker) entry(h *tar.Header, body io.Reader) error {
 	}
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeGNUSparse:
-		return u.file(base, h, body)
+		return u.file(base, h)
 	case tar.TypeSymlink:
 		if err := unix.Symlinkat(h.Linkname, u.parent, base); err != nil {
 			return err
@@ -221,17 +245,16 @@ func (u *unpacker) dir(name, base string, h *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	u.dirs = append(u.dirs, dirTimes{name, h.ModTime})
-	return u.finish(u.parent, base, h)
+	return u.finishDir(u.parent, base, name, h)
 }
 
-func (u *unpacker) file(base string, h *tar.Header, body io.Reader) error {
+func (u *unpacker) file(base string, h *tar.Header) error {
 	fd, err := unix.Openat(u.parent, base, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if err := u.content(fd, h, body); err != nil {
+	if err := u.content(fd, h.Size); err != nil {
 		return err
 	}
 	// By descriptor: fewer lookups than by name, and there are many files.
@@ -243,7 +266,7 @@ func (u *unpacker) file(base string, h *tar.Header, body io.Reader) error {
 	if err := unix.Fchmod(fd, uint32(h.Mode)&0o7777); err != nil {
 		return err
 	}
-	for key, value := range xattrs(h) {
+	for key, value := range pax.Xattrs(h) {
 		if err := u.xattrError(unix.Fsetxattr(fd, key, []byte(value), 0)); err != nil {
 			return fmt.Errorf("attribute %s: %w", key, err)
 		}
@@ -251,37 +274,29 @@ func (u *unpacker) file(base string, h *tar.Header, body io.Reader) error {
 	return setTime(fd, "", h.ModTime)
 }
 
-// content writes a file's bytes.
-func (u *unpacker) content(fd int, h *tar.Header, body io.Reader) error {
-	sparse := h.Typeflag == tar.TypeGNUSparse || h.PAXRecords["GNU.sparse.major"] != "" || h.PAXRecords["GNU.sparse.map"] != ""
-	for {
-		n, err := io.ReadFull(body, u.buf)
-		p := u.buf[:n]
-		if sparse && bytes.Count(p, []byte{0}) == n {
-			if _, err := unix.Seek(fd, int64(n), io.SeekCurrent); err != nil {
-				return err
+// content writes a file's bytes where they belong; the rest are holes.
+func (u *unpacker) content(fd int, size int64) error {
+	end := int64(0)
+	for _, e := range u.in.Extents() {
+		for end = e.Offset; end < e.Offset+e.Size; {
+			p, err := u.in.Take(e.Offset + e.Size - end)
+			if err != nil {
+				return archiveError(err)
 			}
-			p = nil
-		}
-		for len(p) > 0 {
-			m, werr := unix.Write(fd, p)
-			if werr == unix.EINTR {
-				continue
+			for len(p) > 0 {
+				n, err := unix.Pwrite(fd, p, end)
+				if err == unix.EINTR {
+					continue
+				}
+				if err != nil {
+					return err
+				}
+				p, end = p[n:], end+int64(n)
 			}
-			if werr != nil {
-				return werr
-			}
-			p = p[m:]
-		}
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			break
-		}
-		if err != nil {
-			return archiveError(err)
 		}
 	}
-	if sparse {
-		return unix.Ftruncate(fd, h.Size) // the file may end in a hole
+	if end < size {
+		return unix.Ftruncate(fd, size) // it ends in a hole
 	}
 	return nil
 }
@@ -304,29 +319,50 @@ func (u *unpacker) hardLink(base string, h *tar.Header) error {
 	return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), u.parent, base, unix.AT_SYMLINK_FOLLOW)
 }
 
-// finish sets owner, mode, attributes and time of what is no regular file.
+// finishDir is finish for a folder, of which some has to wait.
+func (u *unpacker) finishDir(dirfd int, base, name string, h *tar.Header) error {
+	now, late := map[string]string{}, map[string]string{}
+	for key, value := range pax.Xattrs(h) {
+		if key == "system.posix_acl_default" || strings.HasPrefix(key, "btrfs.") {
+			late[key] = value
+		} else {
+			now[key] = value
+		}
+	}
+	u.dirs = append(u.dirs, lateDir{name, h.ModTime, late})
+	return u.setAttributes(dirfd, base, h, now)
+}
+
+// finish sets owner, mode, attributes and time of what is neither a regular
+// file nor a folder.
 func (u *unpacker) finish(dirfd int, base string, h *tar.Header) error {
+	if err := u.setAttributes(dirfd, base, h, pax.Xattrs(h)); err != nil {
+		return err
+	}
+	return setTime(dirfd, base, h.ModTime)
+}
+
+func (u *unpacker) setAttributes(dirfd int, base string, h *tar.Header, xattrs map[string]string) error {
 	if u.asRoot {
 		if err := unix.Fchownat(dirfd, base, h.Uid, h.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return err
 		}
 	}
-	if h.Typeflag == tar.TypeSymlink {
-		return setTime(dirfd, base, h.ModTime)
+	if h.Typeflag != tar.TypeSymlink { // which has no mode of its own
+		if err := unix.Fchmodat(dirfd, base, uint32(h.Mode)&0o7777, 0); err != nil {
+			return err
+		}
 	}
-	if err := unix.Fchmodat(dirfd, base, uint32(h.Mode)&0o7777, 0); err != nil {
-		return err
-	}
-	for key, value := range xattrs(h) {
-		p := fmt.Sprintf("/proc/self/fd/%d/%s", dirfd, base)
-		if err := u.xattrError(unix.Lsetxattr(p, key, []byte(value), 0)); err != nil {
+	return u.setXattrs(fmt.Sprintf("/proc/self/fd/%d/%s", dirfd, base), xattrs)
+}
+
+func (u *unpacker) setXattrs(path string, xattrs map[string]string) error {
+	for key, value := range xattrs {
+		if err := u.xattrError(unix.Lsetxattr(path, key, []byte(value), 0)); err != nil {
 			return fmt.Errorf("attribute %s: %w", key, err)
 		}
 	}
-	if h.Typeflag == tar.TypeDir {
-		return nil // finishDirs sets it
-	}
-	return setTime(dirfd, base, h.ModTime)
+	return nil
 }
 
 // xattrError lets an ordinary user unpack an archive without the attributes
@@ -340,7 +376,7 @@ func (u *unpacker) xattrError(err error) error {
 
 // setTime sets the time of base in dirfd, or of dirfd itself where base is "".
 func setTime(dirfd int, base string, mod time.Time) error {
-	ts := unix.NsecToTimespec(mod.UnixNano())
+	ts := unix.Timespec{Sec: mod.Unix(), Nsec: int64(mod.Nanosecond())}
 	times := []unix.Timespec{ts, ts}
 	if base == "" {
 		return unix.UtimesNanoAt(dirfd, "", times, unix.AT_EMPTY_PATH)
@@ -356,7 +392,9 @@ func (u *unpacker) finishDirs() error {
 			continue // a later entry took its place
 		}
 		if err == nil {
-			err = setTime(fd, "", d.mod)
+			if err = u.setXattrs(fmt.Sprintf("/proc/self/fd/%d/.", fd), d.xattrs); err == nil {
+				err = setTime(fd, "", d.mod)
+			}
 			unix.Close(fd)
 		}
 		if err != nil {
@@ -364,19 +402,4 @@ func (u *unpacker) finishDirs() error {
 		}
 	}
 	return nil
-}
-
-// xattrs returns the extended attributes that an archive's entry carries.
-func xattrs(h *tar.Header) map[string]string {
-	const prefix = "SCHILY.xattr."
-	var m map[string]string
-	for k, v := range h.PAXRecords {
-		if name, ok := strings.CutPrefix(k, prefix); ok {
-			if m == nil {
-				m = map[string]string{}
-			}
-			m[name] = v
-		}
-	}
-	return m
 }
