@@ -63,12 +63,23 @@ func (c *Client) Exec(ctx context.Context, cmd *guestv1.Exec, stdio Stdio) (Exit
 }
 
 // ImportImage unpacks an uncompressed tar archive into an image of the VM. id
-// is "sha256:" and the archive's digest, which the guest checks; size in bytes is 0 where unknown.
-// An image that is there already makes it return at once.
+// is "sha256:" and the archive's digest, which tar's reader is to check: where it
+// fails, nothing is imported. size in bytes is 0 where unknown. An image that is there already makes it return at once.
 func (c *Client) ImportImage(ctx context.Context, id string, size int64, tar io.Reader) error {
 	req := &guestv1.StreamRequest{Kind: &guestv1.StreamRequest_ImportImage{
 		ImportImage: &guestv1.ImportImage{Id: id, Size: uint64(size)}}}
 	_, err := c.stream(ctx, req, Stdio{Stdin: tar})
+	return err
+}
+
+// Export writes the files of a distro or of a snapshot to stdio.Stdout, as a
+// plain tar archive that ImportImage takes; where it returns an error, that is
+// not whole. stdio.Stderr gets a line for each file that cannot be in an archive,
+// and Started is told about how long the archive will be. The rest of stdio is
+// not used.
+func (c *Client) Export(ctx context.Context, req *guestv1.Export, stdio Stdio) error {
+	_, err := c.stream(ctx, &guestv1.StreamRequest{Kind: &guestv1.StreamRequest_Export{Export: req}},
+		Stdio{Stdout: stdio.Stdout, Stderr: stdio.Stderr, Started: stdio.Started})
 	return err
 }
 

@@ -117,6 +117,8 @@ func (a *Agent) handle(r *guest.Reader, w *guest.Writer, req *guestv1.StreamRequ
 	case *guestv1.StreamRequest_ImportImage:
 		w.SendMessage(guest.FrameStarted, &guestv1.Started{})
 		return &guestv1.Exit{}, a.store.importImage(k.ImportImage.Id, in)
+	case *guestv1.StreamRequest_Export:
+		return a.export(ctx, k.Export, w)
 	}
 	return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "the stream asks for nothing")
 }

@@ -257,3 +257,7 @@ func storeError(err error) error {
 	}
 	return err
 }
+
+func (s *store) snapshotPath(distro, id string) string {
+	return filepath.Join(s.dir, "snapshots", distro, id)
+}

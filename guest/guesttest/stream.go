@@ -37,6 +37,8 @@ func (g *Guest) answer(req *guestv1.StreamRequest, s *stream) (*guestv1.Exit, er
 		return g.exec(req.GetExec(), s)
 	case req.GetImportImage() != nil:
 		return g.importImage(req.GetImportImage(), s)
+	case req.GetExport() != nil:
+		return g.export(req.GetExport(), s)
 	}
 	return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "the stream asks for nothing")
 }
