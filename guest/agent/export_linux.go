@@ -15,7 +15,7 @@ import (
 // snapshot taken for it, so that a distro that runs, or is deleted, changes
 // nothing; it is gone when export returns. When ctx is done, the host is gone.
 func (a *Agent) export(ctx context.Context, req *guestv1.Export, w *guest.Writer) (*guestv1.Exit, error) {
-	tmp, err := a.store.exported(req)
+	tmp, err := a.snapshotOf(req)
 	if err != nil {
 		return nil, err
 	}
@@ -37,34 +37,31 @@ func (a *Agent) export(ctx context.Context, req *guestv1.Export, w *guest.Writer
 	return &guestv1.Exit{}, nil
 }
 
-// exported makes a snapshot of what req names, which is the caller's to delete.
-func (s *store) exported(req *guestv1.Export) (string, error) {
-	var from string
+// snapshotOf makes a snapshot of what req names, which is the caller's to delete.
+func (a *Agent) snapshotOf(req *guestv1.Export) (tmp string, err error) {
+	from, still := "", atOnce
 	switch k := req.From.(type) {
 	case *guestv1.Export_Distro:
 		if err := checkDistro(&guestv1.Distro{Id: k.Distro}); err != nil {
 			return "", err
 		}
-		from = s.distroPath(k.Distro)
+		from = a.store.distroPath(k.Distro)
+		still = func(f func() error) error { return a.whileStill(k.Distro, f) }
 	case *guestv1.Export_Snapshot:
-		if err := checkDistro(&guestv1.Distro{Id: k.Snapshot.GetDistro()}); err != nil {
+		if err := a.checkSnapshot(k.Snapshot); err != nil {
 			return "", err
 		}
-		if !validID().MatchString(k.Snapshot.Id) {
-			return "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no snapshot id", k.Snapshot.Id)
-		}
-		from = s.snapshotPath(k.Snapshot.Distro, k.Snapshot.Id)
+		from = a.store.snapshotPath(k.Snapshot.Distro, k.Snapshot.Id)
 	default:
 		return "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "the export is of nothing")
 	}
 	if !exists(from) {
-		return "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no files of it")
+		return "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no files of what is to be exported")
 	}
-	tmp := s.staging()
-	if err := snapshot(from, tmp, false); err != nil {
-		return "", storeError(err)
-	}
-	return tmp, nil
+	tmp = a.store.staging()
+	err = still(func() error { return snapshotTree(from, tmp) })
+	a.store.discard(tmp, err)
+	return tmp, storeError(err)
 }
 
 // estimateTime is how long the first byte may wait for the estimate.

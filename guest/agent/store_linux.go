@@ -257,7 +257,3 @@ func storeError(err error) error {
 	}
 	return err
 }
-
-func (s *store) snapshotPath(distro, id string) string {
-	return filepath.Join(s.dir, "snapshots", distro, id)
-}

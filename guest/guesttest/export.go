@@ -19,11 +19,8 @@ import (
 // told the test by the FIFO that LSUBTEST_EXPORT names.
 func (g *Guest) export(m *guestv1.Export, s *stream) (*guestv1.Exit, error) {
 	id := cmp.Or(m.GetDistro(), m.GetSnapshot().GetDistro())
-	g.disk.mu.Lock()
-	_, ok := g.disk.data.Distros[id]
-	g.disk.mu.Unlock()
-	if !ok {
-		return nil, notFound("distro", id)
+	if err := g.disk.checkExport(m); err != nil {
+		return nil, err
 	}
 	body := id + m.GetSnapshot().GetId()
 	s.w.SendMessage(guest.FrameStarted, &guestv1.Started{Bytes: uint64(4<<10 + len(body))})
@@ -45,6 +42,18 @@ func (g *Guest) export(m *guestv1.Export, s *stream) (*guestv1.Exit, error) {
 		err = endless(w, out)
 	}
 	return &guestv1.Exit{}, errors.Join(err, w.Close())
+}
+
+func (d *disk) checkExport(m *guestv1.Export) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if m.GetSnapshot() != nil {
+		return d.checkSnapshot(m.GetSnapshot())
+	}
+	if _, ok := d.data.Distros[m.GetDistro()]; !ok {
+		return notFound("distro", m.GetDistro())
+	}
+	return nil
 }
 
 func endless(w *tar.Writer, out io.Writer) error {
