@@ -43,6 +43,7 @@ var mayImport = map[string][]string{
 
 // onlyIn keeps each heavy library in one folder.
 var onlyIn = map[string]string{
+	"github.com/cilium/ebpf":                 "guest/agent/listeners",
 	"github.com/containers/gvisor-tap-vsock": "netstack",
 	"github.com/digitalocean/go-qemu":        "hypervisor/kvm",
 	"github.com/vishvananda/netlink":         "guest/lsubinit",

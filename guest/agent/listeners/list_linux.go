@@ -18,7 +18,7 @@ func List() ([]Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	o.name(all)
+	name(all, o.pathsOf(all))
 	return all, nil
 }
 

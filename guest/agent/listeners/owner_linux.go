@@ -83,10 +83,21 @@ func (o *owners) distro(s socket) string {
 // a great many files open.
 const lookupTime = 2 * time.Second
 
+// pathsOf returns the folders of the groups that the listeners were made in.
+func (o *owners) pathsOf(all []Listener) []string {
+	var dirs []string
+	for _, l := range all {
+		if p := o.path(l.group); l.PID == 0 && p != "" {
+			dirs = append(dirs, filepath.Join(groupRoot, p))
+		}
+	}
+	slices.Sort(dirs)
+	return slices.Compact(dirs)
+}
+
 // name finds the processes of those listeners that have none yet. It looks at the
-// group of a socket's maker first, which is that of a service, and then at the
-// whole distro.
-func (o *owners) name(all []Listener) {
+// groups of their makers first, which are those of services, and then at whole distros.
+func name(all []Listener, groups []string) {
 	wanted := map[uint32]*Listener{}
 	for i := range all {
 		if all[i].PID == 0 {
@@ -94,14 +105,7 @@ func (o *owners) name(all []Listener) {
 		}
 	}
 	deadline := time.Now().Add(lookupTime)
-	var dirs []string
-	for _, l := range wanted {
-		if p := o.path(l.group); p != "" {
-			dirs = append(dirs, filepath.Join(groupRoot, p))
-		}
-	}
-	slices.Sort(dirs)
-	for _, dir := range slices.Compact(dirs) {
+	for _, dir := range groups {
 		searchGroup(dir, wanted, deadline)
 	}
 	var distros []string
