@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // The serials by which the guest finds its disks.
@@ -15,10 +16,10 @@ const (
 
 // BootArgs is what the host tells the guest on the kernel's command line.
 type BootArgs struct {
-	Address netip.Prefix // of eth0; invalid for no network
-	Gateway netip.Addr   // which also answers DNS
-	MTU     int          // bytes
-	Debug   bool         // log every step to the console
+	Address netip.Prefix  // of eth0; invalid for no network
+	Gateway netip.Addr    // which also answers DNS
+	MTU     int           // bytes
+	Idle    time.Duration // how long a distro is idle before it is stopped, where it says nothing itself; 0: five minutes; below 0: never
 }
 
 // Cmdline returns b as kernel arguments.
@@ -27,8 +28,8 @@ func (b BootArgs) Cmdline() string {
 	if b.Address.IsValid() {
 		args = append(args, fmt.Sprintf("lsub.net=%s,%s,%d", b.Address, b.Gateway, b.MTU))
 	}
-	if b.Debug {
-		args = append(args, "lsub.debug")
+	if b.Idle != 0 {
+		args = append(args, "lsub.idle="+b.Idle.String())
 	}
 	return strings.Join(args, " ")
 }
@@ -39,8 +40,11 @@ func ParseBootArgs(cmdline string) (BootArgs, error) {
 	for _, arg := range strings.Fields(cmdline) {
 		key, value, _ := strings.Cut(arg, "=")
 		switch key {
-		case "lsub.debug":
-			b.Debug = true
+		case "lsub.idle":
+			var err error
+			if b.Idle, err = time.ParseDuration(value); err != nil {
+				return b, fmt.Errorf("kernel argument %q: %w", arg, err)
+			}
 		case "lsub.net":
 			parts := strings.Split(value, ",")
 			if len(parts) != 3 {

@@ -135,7 +135,7 @@ func (s *supervisor) vmConfig(files GuestFiles) (hypervisor.Config, error) {
 		args = network.BootArgs()
 		cfg.NIC = &hypervisor.NIC{MAC: network.MAC(), MTU: args.MTU, Serve: network.Serve}
 	}
-	args.Debug = s.Debug
+	args.Idle = s.DistroIdle
 	// A panic must end the VM, or it would stand there for ever.
 	// Every line on the console and every self-test of the kernel's cryptography
 	// costs time under software emulation.

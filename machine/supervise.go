@@ -45,9 +45,11 @@ type Supervision struct {
 	// Idle is how long the VM runs on with no distro running and nobody using
 	// it; 0 means [DefaultIdle], below 0 for ever.
 	Idle time.Duration
+	// DistroIdle is how long a distro that says nothing itself may be idle
+	// before it is stopped; 0 means five minutes, below 0 for ever.
+	DistroIdle time.Duration
 	// BootTimeout bounds the boot; 0 means two minutes.
 	BootTimeout time.Duration
-	Debug       bool // have the guest log every step to its console
 	// Reporter is told how the start goes; nil where nobody waits.
 	Reporter *Reporter
 }

@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"connectrpc.com/connect"
 	"github.com/urfave/cli/v2"
 
-	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/machine"
@@ -19,6 +17,8 @@ const (
 	// distroTimeout bounds the start and the stop of a distro; the guest has
 	// shorter bounds of its own, and says more.
 	distroTimeout = 3 * time.Minute
+	// stopTimeout is how long a distro may take to shut down before it is killed.
+	stopTimeout = 30 * time.Second
 	// cleanTimeout bounds what is undone after a failure.
 	cleanTimeout = 15 * time.Second
 )
@@ -65,7 +65,7 @@ func (a *app) stopCommand() *cli.Command {
 	return &cli.Command{
 		Name: "stop", Usage: "shut a distro down; the VM and the other distros run on", UsageText: "lsub stop [--timeout DURATION] DISTRO",
 		Flags: []cli.Flag{
-			&cli.DurationFlag{Name: "timeout", Value: 30 * time.Second, Usage: "kill what still runs after `DURATION`"},
+			&cli.DurationFlag{Name: "timeout", Value: stopTimeout, Usage: "kill what still runs after `DURATION`"},
 		},
 		Action: func(c *cli.Context) error {
 			d, err := a.oneDistro(c)
@@ -76,20 +76,7 @@ func (a *app) stopCommand() *cli.Command {
 			if grace <= 0 {
 				return badUsage("lsub stop", "the timeout has to be longer than nothing")
 			}
-			a.status.set("stopping " + d.Name)
-			ctx, cancel := context.WithTimeout(c.Context, distroTimeout+grace)
-			defer cancel()
-			res, err := guest.NewClient(a.machine.Running(), a.version).StopDistro(ctx,
-				connect.NewRequest(&guestv1.StopDistroRequest{Id: d.ID, TimeoutNs: int64(grace)}))
-			switch {
-			case errors.Is(err, machine.ErrNotRunning):
-				return nil // and so the distro does not either
-			case err != nil:
-				return err
-			case res.Msg.Killed:
-				a.note("warning", fmt.Sprintf("%s did not shut down within %v and was killed", d.Name, grace))
-			}
-			return nil
+			return a.stopDistro(c.Context, d, grace)
 		},
 	}
 }
@@ -144,17 +131,13 @@ func (a *app) unregisterCommand() *cli.Command {
 			a.status.set("deleting " + d.Name)
 			ctx, cancel := context.WithTimeout(c.Context, distroTimeout)
 			defer cancel()
-			err = a.deleteFiles(ctx, id)
-			if errors.Is(err, machine.ErrNotRunning) {
-				return nil
-			}
-			return err
+			return unlessOff(a.deleteFiles(ctx, id))
 		},
 	}
 }
 
 // deleteFiles deletes a distro on the data disk of a VM that runs.
 func (a *app) deleteFiles(ctx context.Context, id string) error {
-	_, err := guest.NewClient(a.machine.Running(), a.version).DeleteDistro(ctx, connect.NewRequest(&guestv1.DeleteDistroRequest{Id: id}))
+	_, err := a.running().DeleteDistro(ctx, connect.NewRequest(&guestv1.DeleteDistroRequest{Id: id}))
 	return err
 }

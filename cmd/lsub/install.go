@@ -170,14 +170,16 @@ func (a *app) install(ctx context.Context, ref images.Ref, name, user string) (*
 		return nil, interrupted(ctx, fmt.Errorf("install %s: %w", name, err))
 	}
 	p.stage("creating " + name)
-	if err := a.create(ctx, d, account); err != nil {
+	if err := a.create(ctx, d, &guestv1.CreateDistroRequest{
+		From: &guestv1.CreateDistroRequest_Image{Image: d.Image}, User: account,
+	}); err != nil {
 		return nil, interrupted(ctx, err)
 	}
 	return &d, nil
 }
 
 // create makes the distro in the VM and registers it, both or neither.
-func (a *app) create(ctx context.Context, d machine.Distro, account *guestv1.User) (err error) {
+func (a *app) create(ctx context.Context, d machine.Distro, req *guestv1.CreateDistroRequest) (err error) {
 	defer func() {
 		if err == nil {
 			return
@@ -191,10 +193,8 @@ func (a *app) create(ctx context.Context, d machine.Distro, account *guestv1.Use
 	}()
 	call, cancel := context.WithTimeout(ctx, distroTimeout)
 	defer cancel()
-	_, err = a.client().CreateDistro(call, connect.NewRequest(&guestv1.CreateDistroRequest{
-		Distro: d.Guest(), From: &guestv1.CreateDistroRequest_Image{Image: d.Image}, User: account,
-	}))
-	if err != nil {
+	req.Distro = d.Guest()
+	if _, err := a.client().CreateDistro(call, connect.NewRequest(req)); err != nil {
 		return err
 	}
 	return a.machine.Update(ctx, func(r *machine.Registry) error { return r.Add(d) })

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
 	"github.com/urfave/cli/v2"
 
-	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/machine"
 )
@@ -29,6 +29,11 @@ type listedDistro struct {
 	ImageID  string    `json:"image_id"`
 	User     string    `json:"user"`
 	Created  time.Time `json:"created"`
+
+	settings
+	Snapshots []listedSnapshot `json:"snapshots"`
+	KeptUpBy  []string         `json:"kept_up_by"` // none: it is idle, or does not run
+	IdleSince *time.Time       `json:"idle_since,omitempty"`
 }
 
 func (a *app) listCommand() *cli.Command {
@@ -62,7 +67,7 @@ func (a *app) listCommand() *cli.Command {
 			}
 			states := map[string]*guestv1.DistroState{}
 			if len(reg.Distros) > 0 {
-				if states, err = a.distroStates(c.Context); err != nil {
+				if states, err = a.distroStates(c.Context, c.Bool("verbose") || c.Bool("json")); err != nil {
 					return err
 				}
 			}
@@ -85,11 +90,11 @@ func (a *app) listCommand() *cli.Command {
 	}
 }
 
-// distroStates asks a VM that runs for its distros; of one that does not run,
-// no distro does.
-func (a *app) distroStates(ctx context.Context) (map[string]*guestv1.DistroState, error) {
+// distroStates asks a VM that runs for its distros, and where wanted for what
+// keeps each up; of one that does not run, no distro does.
+func (a *app) distroStates(ctx context.Context, reasons bool) (map[string]*guestv1.DistroState, error) {
 	states := map[string]*guestv1.DistroState{}
-	info, err := a.info(ctx)
+	info, err := a.info(ctx, reasons)
 	if errors.Is(err, machine.ErrNotRunning) {
 		return states, nil
 	}
@@ -102,10 +107,10 @@ func (a *app) distroStates(ctx context.Context) (map[string]*guestv1.DistroState
 	return states, nil
 }
 
-func (a *app) info(ctx context.Context) (*guestv1.InfoResponse, error) {
+func (a *app) info(ctx context.Context, reasons bool) (*guestv1.InfoResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, infoTimeout)
 	defer cancel()
-	res, err := guest.NewClient(a.machine.Running(), a.version).Info(ctx, connect.NewRequest(&guestv1.InfoRequest{}))
+	res, err := a.running().Info(ctx, connect.NewRequest(&guestv1.InfoRequest{Reasons: reasons}))
 	if err == nil {
 		return res.Msg, nil
 	}
@@ -123,12 +128,18 @@ func listed(reg *machine.Registry, states map[string]*guestv1.DistroState, runni
 		l := listedDistro{
 			Name: d.Name, ID: d.ID, Default: d.ID == reg.Default, State: "stopped",
 			Image: d.ImageName, ImageID: d.Image, User: d.User, Created: d.Created,
+			settings: settingsOf(&d), Snapshots: listSnapshots(&d), KeptUpBy: []string{},
 		}
 		if l.User == "" {
 			l.User = "root"
 		}
 		if st := states[d.ID]; st.GetRunning() {
 			l.State, l.Init, l.Sessions = "running", st.Init, st.Sessions
+			l.KeptUpBy = append(l.KeptUpBy, st.Reasons...)
+			if st.IdleSinceNs != 0 && len(st.Reasons) == 0 {
+				since := time.Unix(0, st.IdleSinceNs).UTC()
+				l.IdleSince = &since
+			}
 		}
 		if !running || l.State == "running" {
 			distros = append(distros, l)
@@ -140,7 +151,7 @@ func listed(reg *machine.Registry, states map[string]*guestv1.DistroState, runni
 func listRows(distros []listedDistro, verbose bool) [][]string {
 	rows := [][]string{{"NAME", "STATE", "IMAGE"}}
 	if verbose {
-		rows[0] = append(rows[0], "USER", "INIT", "SESSIONS", "CREATED", "ID")
+		rows[0] = append(rows[0], "USER", "INIT", "SESSIONS", "CREATED", "ID", "KEPT UP BY")
 	}
 	for _, d := range distros {
 		name := d.Name
@@ -153,9 +164,24 @@ func listRows(distros []listedDistro, verbose bool) [][]string {
 			if init == "" {
 				init = "-"
 			}
-			row = append(row, d.User, init, fmt.Sprint(d.Sessions), ago(d.Created), d.ID)
+			row = append(row, d.User, init, fmt.Sprint(d.Sessions), ago(d.Created), d.ID, keptUpBy(d))
 		}
 		rows = append(rows, row)
 	}
 	return rows
+}
+
+// keptUpBy says what keeps a distro up, or since when it is idle.
+func keptUpBy(d listedDistro) string {
+	switch {
+	case d.State != "running":
+		return "-"
+	case d.IdleSince != nil:
+		return "idle, " + ago(*d.IdleSince)
+	case len(d.KeptUpBy) == 0:
+		return "idle"
+	case len(d.KeptUpBy) > 3:
+		return strings.Join(d.KeptUpBy[:3], ", ") + fmt.Sprintf(" and %d more", len(d.KeptUpBy)-3)
+	}
+	return strings.Join(d.KeptUpBy, ", ")
 }

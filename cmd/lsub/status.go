@@ -100,7 +100,7 @@ func (a *app) vmStatus(ctx context.Context) (*vmStatus, error) {
 		st.State = "running"
 	}
 	if st.State == "running" && res.Version == a.version {
-		info, err := a.info(ctx)
+		info, err := a.info(ctx, false)
 		if errors.Is(err, machine.ErrNotRunning) { // it went off meanwhile
 			return off, nil
 		}

@@ -36,7 +36,6 @@ func (a *app) superviseCommand() *cli.Command {
 					Version: a.version, Logger: log,
 				},
 				BootTimeout: a.bootTimeout,
-				Debug:       a.level.Level() <= slog.LevelDebug,
 			}
 			if fd := c.Uint64("ready-fd"); fd > 0 {
 				cfg.Reporter = machine.NewReporter(uintptr(fd))
@@ -64,6 +63,7 @@ func (a *app) equip(cfg *machine.Supervision, log *slog.Logger) error {
 		return err
 	}
 	cfg.CPUs = vmCPUs(p, log)
+	cfg.Idle, cfg.DistroIdle = p.Idle.VM, p.Idle.Distro
 	if cfg.Driver, err = a.driver(slog.New(warnings{log.Handler(), cfg.Reporter})); err != nil {
 		return err
 	}

@@ -16,12 +16,13 @@ import (
 
 // Config is what an agent works with.
 type Config struct {
-	Version string     // of lsub
-	Kernel  string     // release
-	Data    string     // where the data disk (btrfs) is mounted
-	Device  string     // the data disk's block device
-	Modules string     // folder with the kernel's modules; "" for none
-	DNS     netip.Addr // name server of the distros; invalid for none
+	Version string        // of lsub
+	Kernel  string        // release
+	Data    string        // where the data disk (btrfs) is mounted
+	Device  string        // the data disk's block device
+	Modules string        // folder with the kernel's modules; "" for none
+	DNS     netip.Addr    // name server of the distros; invalid for none
+	Idle    time.Duration // as guest.BootArgs.Idle
 	Boot    []*guestv1.BootStep
 	// PowerOff ends the VM. The agent calls it when every distro is stopped.
 	PowerOff func()

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/lsub/lsub/guest/guestv1"
@@ -14,10 +15,7 @@ const idleDefault = 5 * time.Minute
 func (d *distro) idleLimit() time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.idle == 0 {
-		return idleDefault
-	}
-	return d.idle
+	return cmp.Or(d.idle, d.a.cfg.Idle, idleDefault)
 }
 
 // watchIdle stops the distro when it has been idle for long enough. It returns

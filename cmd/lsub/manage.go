@@ -1,0 +1,274 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/urfave/cli/v2"
+
+	"github.com/lsub/lsub/guest/guestv1"
+	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/machine"
+)
+
+func (a *app) manageCommand() *cli.Command {
+	return &cli.Command{
+		Name: "manage", Usage: "set what a distro may use, and when it runs",
+		UsageText: "lsub manage [flags] DISTRO",
+		Description: "Limits hold at once, also in a distro that runs. Without a flag it prints how the distro is set. " +
+			"A distro is idle when no command runs in it, nothing of it listens on a port, and none of its services runs but those of the base system.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "set-default-user", Usage: "run commands as `USER`, an account that exists in the distro"},
+			&cli.StringFlag{Name: "memory-max", Usage: "let it use `SIZE` of memory, such as 512M or 2G; none for no limit"},
+			&cli.StringFlag{Name: "cpu-max", Usage: "let it use `N` CPUs, such as 1.5; none for no limit"},
+			&cli.StringFlag{Name: "pids-max", Usage: "let it have `N` processes and threads; none for no limit"},
+			&cli.StringFlag{Name: "idle", Usage: "stop it when it was idle for a `TIME` such as 10m; never, or default"},
+			&cli.StringFlag{Name: "autostart", Usage: "start it with the VM (`WHEN` is vm), also when you log in (login), or off"},
+			&cli.BoolFlag{Name: "json", Usage: "print how it is set as JSON"},
+		},
+		Action: func(c *cli.Context) error {
+			d, err := a.oneDistro(c)
+			if err != nil {
+				return err
+			}
+			changes, err := a.changes(c)
+			if err != nil {
+				return err
+			}
+			if len(changes) == 0 {
+				return a.printManaged(d, c.Bool("json"))
+			}
+			if user := c.String("set-default-user"); c.IsSet("set-default-user") {
+				set, err := a.setDefaultUser(c.Context, d, user)
+				if err != nil {
+					return err
+				}
+				changes = append(changes, set)
+			}
+			return a.manage(c.Context, d.ID, changes)
+		},
+	}
+}
+
+// change is a change of a distro's settings.
+type change func(*machine.Distro)
+
+// changes reads the flags of manage.
+func (a *app) changes(c *cli.Context) ([]change, error) {
+	var list []change
+	for _, f := range []struct {
+		name string
+		read func(string) (change, error)
+	}{
+		{"set-default-user", readUser}, {"memory-max", readMemory}, {"cpu-max", readCPU}, {"pids-max", readPIDs},
+		{"idle", readIdle}, {"autostart", readAutostart},
+	} {
+		if !c.IsSet(f.name) {
+			continue
+		}
+		set, err := f.read(c.String(f.name))
+		if err != nil {
+			return nil, hint.New(usage{fmt.Errorf("--%s %s: %w", f.name, c.String(f.name), err)}, hint.Of(err))
+		}
+		list = append(list, set)
+	}
+	return list, nil
+}
+
+func readUser(text string) (change, error) {
+	if text == "" {
+		return nil, errors.New("is no user")
+	}
+	return func(*machine.Distro) {}, nil // the guest has to be asked first
+}
+
+func readMemory(text string) (change, error) {
+	n, err := limit(text, parseSize)
+	if err == nil && n > 0 && n < minMemoryMax {
+		err = fmt.Errorf("is too little: %s is the least", size(minMemoryMax))
+	}
+	return func(d *machine.Distro) { d.MemoryMax = n }, err
+}
+
+// minMemoryMax is the least that a distro's own init gets along with, in bytes.
+const minMemoryMax = 16 << 20
+
+func readCPU(text string) (change, error) {
+	n, err := limit(text, func(s string) (int64, error) {
+		f, err := strconv.ParseFloat(s, 64)
+		if err != nil || !(f >= 0.01) || f > 1e6 {
+			return 0, hint.New(errors.New("is no number of CPUs"), "give a number such as 1.5, at least 0.01")
+		}
+		return int64(math.Round(f * 1000)), nil
+	})
+	return func(d *machine.Distro) { d.CPUMax = n }, err
+}
+
+func readPIDs(text string) (change, error) {
+	n, err := limit(text, func(s string) (int64, error) {
+		n, err := strconv.ParseInt(s, 10, 32)
+		if err != nil || n < 16 {
+			return 0, hint.New(errors.New("is no number of processes"), "give a number such as 4096, at least 16")
+		}
+		return n, nil
+	})
+	return func(d *machine.Distro) { d.PIDsMax = n }, err
+}
+
+// limit reads a limit; 0 is none.
+func limit(text string, parse func(string) (int64, error)) (int64, error) {
+	if strings.EqualFold(text, "none") {
+		return 0, nil
+	}
+	return parse(text)
+}
+
+func readIdle(text string) (change, error) {
+	var idle time.Duration
+	switch strings.ToLower(text) {
+	case "default":
+	case "never":
+		idle = -1
+	default:
+		var err error
+		if idle, err = time.ParseDuration(text); err != nil || idle < time.Second {
+			return nil, hint.New(errors.New("is no time"), "give a time such as 90s, 10m or 2h; never, or default")
+		}
+	}
+	return func(d *machine.Distro) { d.Idle = idle }, nil
+}
+
+func readAutostart(text string) (change, error) {
+	switch text {
+	case "vm", "login", "off":
+		return func(d *machine.Distro) { d.Autostart = text != "off" }, nil
+	}
+	return nil, hint.New(errors.New("is not known"), "it is vm, login or off")
+}
+
+// parseSize reads a number of bytes: "512M", "1.5GiB", "1048576".
+func parseSize(text string) (int64, error) {
+	s := strings.ToUpper(strings.TrimSpace(text))
+	s = strings.TrimSuffix(strings.TrimSuffix(s, "B"), "I")
+	factor := 1.0
+	if i := strings.IndexAny(s, "KMGT"); i >= 0 && i == len(s)-1 {
+		factor = float64(int64(1) << (10 * (strings.IndexByte("KMGT", s[i]) + 1)))
+		s = s[:i]
+	}
+	n, err := strconv.ParseFloat(strings.TrimSpace(s), 64)
+	if err != nil || !(n > 0) || n*factor >= 1<<60 {
+		return 0, hint.New(errors.New("is no size"), "give a size such as 512M or 2G")
+	}
+	return int64(n * factor), nil
+}
+
+// setDefaultUser makes an account of the distro its default user.
+func (a *app) setDefaultUser(ctx context.Context, d *machine.Distro, user string) (change, error) {
+	ctx, cancel := context.WithTimeout(ctx, distroTimeout)
+	defer cancel()
+	if err := a.machine.Start(ctx); err != nil {
+		return nil, err
+	}
+	res, err := a.client().SetDefaultUser(ctx, connect.NewRequest(&guestv1.SetDefaultUserRequest{Id: d.ID, User: user}))
+	if err != nil {
+		return nil, err
+	}
+	return func(d *machine.Distro) { d.User, d.UID = res.Msg.Name, res.Msg.Uid }, nil
+}
+
+// manage changes the settings of a distro, in the registry and where it runs.
+func (a *app) manage(ctx context.Context, id string, changes []change) error {
+	var now machine.Distro
+	err := a.changeDistro(ctx, id, func(d *machine.Distro) error {
+		for _, set := range changes {
+			set(d)
+		}
+		now = *d
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, infoTimeout)
+	defer cancel()
+	_, err = a.running().ConfigureDistro(ctx, connect.NewRequest(&guestv1.ConfigureDistroRequest{Distro: now.Guest()}))
+	return unlessOff(err)
+}
+
+// changeDistro changes a distro in the registry.
+func (a *app) changeDistro(ctx context.Context, id string, change func(*machine.Distro) error) error {
+	return a.machine.Update(ctx, func(r *machine.Registry) error { return r.Change(id, change) })
+}
+
+// unlessOff is err, but for that of a VM that is off: then there is nothing to do.
+func unlessOff(err error) error {
+	if errors.Is(err, machine.ErrNotRunning) {
+		return nil
+	}
+	return err
+}
+
+// printManaged prints how a distro is set.
+func (a *app) printManaged(d *machine.Distro, asJSON bool) error {
+	if asJSON {
+		return printJSON(a.stdout, settingsOf(d))
+	}
+	none := func(set bool, text string) string {
+		if !set {
+			return "none"
+		}
+		return text
+	}
+	user := d.User
+	if user == "" {
+		user = "root"
+	}
+	return table(a.stdout, [][]string{
+		{"default user", user},
+		{"memory-max", none(d.MemoryMax > 0, size(uint64(d.MemoryMax)))},
+		{"cpu-max", none(d.CPUMax > 0, strconv.FormatFloat(float64(d.CPUMax)/1000, 'f', -1, 64))},
+		{"pids-max", none(d.PIDsMax > 0, strconv.FormatInt(d.PIDsMax, 10))},
+		{"idle", idleWords(d.Idle)},
+		{"autostart", autostartWords(d)},
+	})
+}
+
+func autostartWords(d *machine.Distro) string {
+	if d.Autostart {
+		return "vm"
+	}
+	return "off"
+}
+
+func idleWords(idle time.Duration) string {
+	switch {
+	case idle == 0:
+		return "default"
+	case idle < 0:
+		return "never"
+	}
+	return idle.String()
+}
+
+// settings are a distro's as "manage --json" and "list --json" print them. A
+// limit of 0 is none.
+type settings struct {
+	MemoryMax int64   `json:"memory_max"` // bytes
+	CPUMax    float64 `json:"cpu_max"`    // CPUs
+	PIDsMax   int64   `json:"pids_max"`
+	Idle      string  `json:"idle"` // a duration, "never" or "default"
+	Autostart bool    `json:"autostart"`
+}
+
+func settingsOf(d *machine.Distro) settings {
+	return settings{
+		MemoryMax: d.MemoryMax, CPUMax: float64(d.CPUMax) / 1000, PIDsMax: d.PIDsMax,
+		Idle: idleWords(d.Idle), Autostart: d.Autostart,
+	}
+}
