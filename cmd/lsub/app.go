@@ -111,6 +111,7 @@ func (a *app) root() *cli.App {
 			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "as `USER` instead of the distro's default user"},
 			&cli.StringFlag{Name: "cd", Usage: "in the folder `DIR` instead of the home folder"},
 			&cli.StringFlag{Name: "profile", Value: "default", EnvVars: []string{"LSUB_PROFILE"}, Usage: "with the VM and the distros of profile `NAME`"},
+			&cli.StringFlag{Name: "home", Hidden: true}, // as LSUB_HOME, for what has no environment of its own
 			&cli.StringFlag{Name: "log-level", Value: "warn", EnvVars: []string{"LSUB_LOG_LEVEL"}, Usage: "log to stderr from `LEVEL` on: debug, info, warn or error"},
 			&cli.BoolFlag{Name: "version", Usage: "print the version"},
 		},
@@ -146,7 +147,12 @@ func (a *app) open(c *cli.Context) error {
 	if wantsHelp(c.Args().Tail()) {
 		return nil
 	}
-	paths, err := machine.DefaultPaths(os.Getenv)
+	paths, err := machine.DefaultPaths(func(name string) string {
+		if home := c.String("home"); name == "LSUB_HOME" && home != "" {
+			return home
+		}
+		return os.Getenv(name)
+	})
 	if err != nil {
 		return err
 	}

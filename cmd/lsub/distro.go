@@ -128,6 +128,9 @@ func (a *app) unregisterCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			if err := a.removeLogin(d); err != nil {
+				a.note("warning", err.Error())
+			}
 			a.status.set("deleting " + d.Name)
 			ctx, cancel := context.WithTimeout(c.Context, distroTimeout)
 			defer cancel()

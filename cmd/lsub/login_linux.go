@@ -1,0 +1,23 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// newLoginItems finds the folder of the user's units.
+func newLoginItems() (loginItems, error) {
+	systemctl, err := exec.LookPath("systemctl")
+	if err != nil {
+		return nil, noLogin("this machine has no systemd, which would start the distro at login")
+	}
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return nil, err
+	}
+	return systemdLogin{
+		dir:    filepath.Join(dir, "systemd", "user"),
+		reload: func() error { return runTool(systemctl, "--user", "daemon-reload") },
+	}, nil
+}
