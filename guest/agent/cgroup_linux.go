@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/guest/guestv1"
 )
 
 // cgroupRoot holds the control groups of all distros.
@@ -33,13 +35,16 @@ type cgroup struct {
 	dir    *os.File // of inside
 }
 
-func newCgroup(id string) (*cgroup, error) {
+func newCgroup(id string, limits *guestv1.Limits) (*cgroup, error) {
 	c := &cgroup{path: filepath.Join(cgroupRoot, id)}
 	c.inside = filepath.Join(c.path, insideGroup)
 	if err := os.MkdirAll(c.inside, 0o755); err != nil {
 		return nil, fmt.Errorf("cgroup: %w", err)
 	}
 	if err := DelegateControllers(c.path); err != nil {
+		return nil, err
+	}
+	if err := c.limit(limits); err != nil {
 		return nil, err
 	}
 	var err error

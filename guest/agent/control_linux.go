@@ -24,12 +24,13 @@ var validID = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,79}$`)
 })
 
-// checkDistro refuses what must not become part of a path.
+// checkDistro refuses what must not become part of a path, and limits that
+// cannot hold.
 func checkDistro(d *guestv1.Distro) error {
 	if d == nil || !validID().MatchString(d.Id) {
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no distro id", d.GetId())
 	}
-	return nil
+	return checkLimits(d.Limits)
 }
 
 func (c control) Info(ctx context.Context, req *connect.Request[guestv1.InfoRequest]) (*connect.Response[guestv1.InfoResponse], error) {
@@ -107,7 +108,7 @@ func (c control) ConfigureDistro(ctx context.Context, req *connect.Request[guest
 		return nil, err
 	}
 	if d := c.a.lookup(req.Msg.Distro.Id); d != nil {
-		if err := d.configure(req.Msg.Distro); err != nil {
+		if err := d.configure(ctx, req.Msg.Distro); err != nil {
 			return nil, err
 		}
 	}

@@ -51,8 +51,10 @@ type distro struct {
 	startedAt time.Time
 	cgroup    *cgroup
 	console   *console
+	unwatch   func() // ends the watch of its limits; nil where there is none
 
 	mu        sync.Mutex
+	limits    *guestv1.Limits
 	entrance  *entrance // another one where the first hangs
 	stopping  bool
 	idle      time.Duration // as Distro.idle_ns says it
@@ -96,7 +98,7 @@ func (a *Agent) start(ctx context.Context, spec *guestv1.Distro) (*distro, error
 			}
 			d = &distro{
 				a: a, spec: spec, ready: make(chan struct{}), gone: make(chan struct{}), reconfigured: make(chan struct{}, 1),
-				users: map[uint32]chan struct{}{}, idle: time.Duration(spec.IdleNs),
+				users: map[uint32]chan struct{}{}, idle: time.Duration(spec.IdleNs), limits: spec.Limits,
 			}
 			a.distros[spec.Id] = d
 			a.tellChange()
@@ -183,6 +185,9 @@ func (d *distro) run() {
 	if err == nil {
 		log.Info("distro started", "init", d.init, "pid", d.pid, "took", time.Since(d.startedAt))
 	} else {
+		if why := d.whyKilled(pressure{}, d.cgroup.pressure()); why != "" {
+			err = fmt.Errorf("%w: %s", err, why)
+		}
 		log.Error("distro does not start", "err", err)
 		d.err = guest.Errorf(guestv1.ErrorCode_ERROR_CODE_START_FAILED, "", "start distro %s: %v", d.spec.Name, err)
 		d.mu.Lock()
@@ -226,6 +231,9 @@ func (d *distro) tidy(cmd *exec.Cmd) {
 	if d.console != nil {
 		d.console.close()
 	}
+	if d.unwatch != nil {
+		d.unwatch()
+	}
 	if d.cgroup != nil {
 		if err := d.cgroup.remove(); err != nil {
 			d.a.log.Warn("remove a distro's cgroup", "distro", d.spec.Name, "err", err)
@@ -236,8 +244,11 @@ func (d *distro) tidy(cmd *exec.Cmd) {
 // boot starts the distro's init in namespaces of its own, and returns when
 // commands may enter. What it leaves half-made is for tidy.
 func (d *distro) boot() (cmd *exec.Cmd, err error) {
-	if d.cgroup, err = newCgroup(d.spec.Id); err != nil {
+	if d.cgroup, err = newCgroup(d.spec.Id, d.spec.Limits); err != nil {
 		return nil, err
+	}
+	if d.unwatch, err = d.watchLimits(); err != nil {
+		d.a.log.Warn("what a distro does at its limits is not logged", "distro", d.spec.Name, "err", err)
 	}
 	if d.console, err = openConsole(); err != nil {
 		return nil, err

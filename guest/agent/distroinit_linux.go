@@ -322,6 +322,7 @@ func writeUnits() error {
 // killed, and its namespaces with it.
 func tinyInit() {
 	os.WriteFile("/proc/self/comm", []byte("lsub-init"), 0)
+	os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0) // without it, the distro would be gone
 	sigs := make(chan os.Signal, 16)
 	signal.Notify(sigs, unix.SIGCHLD, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
 	for s := range sigs {

@@ -40,7 +40,19 @@ func (a *Agent) exec(ctx context.Context, cmd *guestv1.Exec, in *inbox, controls
 	w.SendMessage(guest.FrameStarted, &guestv1.Started{Warnings: append(d.takeWarnings(), p.warnings...)})
 	p.resize(before.rows, before.cols)
 	p.signal(before.signal) // one that came just as the command began
-	return p.serve(ctx, in, controls, w)
+	pressure := d.cgroup.pressure()
+	exit, err := p.serve(ctx, in, controls, w)
+	if err == nil && wasKilled(exit) {
+		if why := d.whyKilled(pressure, d.cgroup.pressure()); why != "" {
+			exit.Reason = "killed: " + why
+		}
+	}
+	return exit, err
+}
+
+// wasKilled tells whether a command was killed, or is a shell whose last one was.
+func wasKilled(e *guestv1.Exit) bool {
+	return e.Signal == int32(unix.SIGKILL) || e.Code == 128+int32(unix.SIGKILL)
 }
 
 // whileWaiting runs f, whose context ends when a signal comes from the host: it
@@ -114,7 +126,10 @@ func (d *distro) spawn(ctx context.Context, cmd *guestv1.Exec) (*process, error)
 		d.awaitUserManager(ctx, who)
 	}
 	p, err := onEntrance(ctx, d, func() (*process, error) { return d.fork(cmd, who) }, (*process).abandon)
-	if p != nil {
+	switch {
+	case errors.Is(err, unix.EAGAIN) && d.cgroup.full():
+		return nil, d.tooMany()
+	case p != nil:
 		p.warnings = who.warnings
 	}
 	return p, err

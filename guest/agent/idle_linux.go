@@ -2,6 +2,7 @@ package agent
 
 import (
 	"cmp"
+	"context"
 	"time"
 
 	"github.com/lsub/lsub/guest/guestv1"
@@ -94,7 +95,11 @@ func (d *distro) release() {
 }
 
 // configure gives the distro that runs the limits and the idle time of spec.
-func (d *distro) configure(spec *guestv1.Distro) error {
+// ctx bounds the wait for one that starts.
+func (d *distro) configure(ctx context.Context, spec *guestv1.Distro) error {
+	if err := d.setLimits(ctx, spec.Limits); err != nil {
+		return err
+	}
 	d.mu.Lock()
 	d.idle = time.Duration(spec.IdleNs)
 	d.mu.Unlock()

@@ -85,7 +85,8 @@ func finishDev() error {
 	return nil
 }
 
-// delegateControllers makes the groups of distros able to have limits.
+// delegateControllers makes the groups of distros able to have limits, and
+// leaves the VM what it needs itself.
 func delegateControllers() error {
 	const root = "/sys/fs/cgroup"
 	if err := os.MkdirAll(root+"/distros", 0o755); err != nil {
@@ -94,5 +95,8 @@ func delegateControllers() error {
 	if err := agent.DelegateControllers(root); err != nil {
 		return err
 	}
-	return agent.DelegateControllers(root + "/distros")
+	if err := agent.DelegateControllers(root + "/distros"); err != nil {
+		return err
+	}
+	return agent.ReserveMemory(root + "/distros")
 }
