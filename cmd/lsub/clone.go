@@ -82,7 +82,16 @@ func (a *app) renameCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return a.machine.Update(c.Context, func(r *machine.Registry) error { return r.Rename(d.ID, name) })
+			if err := a.machine.Update(c.Context, func(r *machine.Registry) error { return r.Rename(d.ID, name) }); err != nil {
+				return err
+			}
+			login, err := a.hasLogin(d)
+			if err != nil || !login {
+				return err
+			}
+			renamed := *d
+			renamed.Name = name
+			return a.installLogin(&renamed)
 		},
 	}
 }

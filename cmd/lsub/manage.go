@@ -15,6 +15,7 @@ import (
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/profile"
 )
 
 func (a *app) manageCommand() *cli.Command {
@@ -51,7 +52,19 @@ func (a *app) manageCommand() *cli.Command {
 				}
 				changes = append(changes, set)
 			}
-			return a.manage(c.Context, d.ID, changes)
+			// The login's item comes first and goes last: without one, the registry says so.
+			if c.String("autostart") == "login" {
+				if err := a.installLogin(d); err != nil {
+					return err
+				}
+			}
+			if err := a.manage(c.Context, d.ID, changes); err != nil {
+				return err
+			}
+			if c.IsSet("autostart") && c.String("autostart") != "login" {
+				return a.removeLogin(d)
+			}
+			return nil
 		},
 	}
 }
@@ -134,10 +147,10 @@ func readIdle(text string) (change, error) {
 	switch strings.ToLower(text) {
 	case "default":
 	case "never":
-		idle = -1
+		idle = profile.Never
 	default:
 		var err error
-		if idle, err = time.ParseDuration(text); err != nil || idle < time.Second {
+		if idle, err = profile.ParseIdle(text); err != nil {
 			return nil, hint.New(errors.New("is no time"), "give a time such as 90s, 10m or 2h; never, or default")
 		}
 	}
@@ -152,20 +165,12 @@ func readAutostart(text string) (change, error) {
 	return nil, hint.New(errors.New("is not known"), "it is vm, login or off")
 }
 
-// parseSize reads a number of bytes: "512M", "1.5GiB", "1048576".
 func parseSize(text string) (int64, error) {
-	s := strings.ToUpper(strings.TrimSpace(text))
-	s = strings.TrimSuffix(strings.TrimSuffix(s, "B"), "I")
-	factor := 1.0
-	if i := strings.IndexAny(s, "KMGT"); i >= 0 && i == len(s)-1 {
-		factor = float64(int64(1) << (10 * (strings.IndexByte("KMGT", s[i]) + 1)))
-		s = s[:i]
-	}
-	n, err := strconv.ParseFloat(strings.TrimSpace(s), 64)
-	if err != nil || !(n > 0) || n*factor >= 1<<60 {
+	n, err := profile.ParseSize(text)
+	if err != nil || n == 0 {
 		return 0, hint.New(errors.New("is no size"), "give a size such as 512M or 2G")
 	}
-	return int64(n * factor), nil
+	return n, nil
 }
 
 // setDefaultUser makes an account of the distro its default user.
@@ -216,8 +221,15 @@ func unlessOff(err error) error {
 
 // printManaged prints how a distro is set.
 func (a *app) printManaged(d *machine.Distro, asJSON bool) error {
+	login, err := a.hasLogin(d)
+	if err != nil {
+		return err
+	}
 	if asJSON {
-		return printJSON(a.stdout, settingsOf(d))
+		return printJSON(a.stdout, struct {
+			settings
+			Login bool `json:"autostart_login"`
+		}{settingsOf(d), login})
 	}
 	none := func(set bool, text string) string {
 		if !set {
@@ -235,12 +247,15 @@ func (a *app) printManaged(d *machine.Distro, asJSON bool) error {
 		{"cpu-max", none(d.CPUMax > 0, strconv.FormatFloat(float64(d.CPUMax)/1000, 'f', -1, 64))},
 		{"pids-max", none(d.PIDsMax > 0, strconv.FormatInt(d.PIDsMax, 10))},
 		{"idle", idleWords(d.Idle)},
-		{"autostart", autostartWords(d)},
+		{"autostart", autostartWords(d, login)},
 	})
 }
 
-func autostartWords(d *machine.Distro) string {
-	if d.Autostart {
+func autostartWords(d *machine.Distro, login bool) string {
+	switch {
+	case login:
+		return "login"
+	case d.Autostart:
 		return "vm"
 	}
 	return "off"
