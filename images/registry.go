@@ -167,12 +167,22 @@ func (t *guardedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, hint.New(&insecureError{r.URL.Host}, "only a registry on this host may do without https")
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())
-	resp, err := t.base.RoundTrip(r.WithContext(ctx))
+	timer := time.AfterFunc(stallTime, func() { cancel(errStalled) })
+	timer.Stop()
+	r = r.WithContext(ctx)
+	if r.Body != nil {
+		r.Body = &sendBody{r.Body, func() { timer.Reset(stallTime) }, func() { timer.Stop() }}
+	}
+	resp, err := t.base.RoundTrip(r)
 	if err != nil {
+		timer.Stop()
+		if context.Cause(ctx) == errStalled {
+			err = errStalled
+		}
 		cancel(nil)
 		return nil, err
 	}
-	timer := time.AfterFunc(stallTime, func() { cancel(errStalled) })
+	timer.Reset(stallTime)
 	resp.Body = &stallBody{resp.Body, ctx, timer, cancel}
 	return resp, nil
 }

@@ -1,0 +1,308 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guestv1"
+	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/images"
+	"github.com/lsub/lsub/machine"
+)
+
+func (a *app) exportCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "export",
+		Usage: "write the files of a distro to an archive, or as a container image",
+		UsageText: "lsub export [--format FORMAT] [--snapshot NAME] DISTRO FILE|-\nlsub export --format oci DISTRO FILE.tar|FOLDER\n" +
+			"lsub export DISTRO oci:REGISTRY/REPOSITORY:TAG",
+		Description: "A distro that runs is exported as it is at this moment. FORMAT is " + formatNames() + "; where it is not given, FILE's ending says it, " +
+			"and stdout (-) gets a plain tar archive. 'lsub install --from-file' makes a distro of each of them. With oci, the distro becomes a container image " +
+			"that docker, podman and Kubernetes run: an OCI layout in an archive or a new folder, or in a registry, with the credentials of docker or podman. " +
+			"FILE is there only when it is whole; one that is there already is replaced.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "format", Aliases: []string{"f"}, Usage: "write `FORMAT`: " + formatNames()},
+			&cli.StringFlag{Name: "snapshot", Aliases: []string{"s"}, Usage: "export the distro's snapshot `NAME`"},
+		},
+		Action: func(c *cli.Context) error {
+			if c.NArg() != 2 {
+				return badUsage("lsub export", "export needs the name of a distro, and the file to write or '-'")
+			}
+			to, err := a.destination(c.Args().Get(1), images.Format(c.String("format")))
+			if err != nil {
+				return err
+			}
+			reg, err := a.machine.Registry()
+			if err != nil {
+				return err
+			}
+			d, err := reg.Find(c.Args().First())
+			if err != nil {
+				return err
+			}
+			req, err := exportRequest(d, c.String("snapshot"), c.IsSet("snapshot"))
+			if err != nil {
+				return err
+			}
+			return a.export(c.Context, d, req, to)
+		},
+	}
+}
+
+func formatNames() string {
+	var names []string
+	for _, f := range images.Formats {
+		names = append(names, string(f))
+	}
+	return strings.Join(names[:len(names)-1], ", ") + " or " + names[len(names)-1]
+}
+
+// destination is where an export goes.
+type destination struct {
+	path   string // of the file or folder; "" for stdout
+	format images.Format
+	folder bool       // an OCI layout as a folder
+	ref    images.Ref // in a registry, where Source is set
+}
+
+// destination reads where an export is to go, and refuses what cannot be before
+// anything is started.
+func (a *app) destination(to string, format images.Format) (destination, error) {
+	bad := func(text, advice string, args ...any) (destination, error) {
+		return destination{}, hint.New(fmt.Errorf(text, args...), advice)
+	}
+	if format != "" && !knownFormat(format) {
+		return bad("unknown format %q", "it is "+formatNames(), string(format))
+	}
+	if text, ok := strings.CutPrefix(to, "oci:"); ok {
+		if format != "" && format != images.FormatOCI {
+			return bad("a registry takes no %s", "leave --format out", format)
+		}
+		ref, err := images.PushRef(text)
+		return destination{ref: ref, format: images.FormatOCI}, err
+	}
+	switch {
+	case to == "-" && format == "":
+		format = images.FormatTar
+	case to == "-" && format == images.FormatOCI:
+		return bad("an OCI layout does not go to stdout", "give a file or a folder")
+	case to == "":
+		return bad("the name of the file is empty", "see 'lsub export --help'")
+	case format == "":
+		if format = images.FormatOf(to); format == "" {
+			return bad("the name %s does not say what format to write", "give --format: it is "+formatNames(), to)
+		}
+	}
+	if to == "-" {
+		if out, ok := a.stdout.(*os.File); ok && term.IsTerminal(int(out.Fd())) {
+			return bad("an archive is not for a terminal", "give a file, or direct the output to one with '>'")
+		}
+		return destination{format: format}, nil
+	}
+	if ending := images.FormatOf(to); format == images.FormatOCI && ending != "" && ending != images.FormatTar {
+		return bad("an OCI layout is no %s", "choose the name of a new folder, or of a file that ends with .tar", ending)
+	}
+	path, err := filepath.Abs(to)
+	if err != nil {
+		return destination{}, err
+	}
+	d := destination{path: path, format: format, folder: format == images.FormatOCI && images.FormatOf(to) == ""}
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && d.folder:
+		return bad("%s is there already", "choose the name of a new folder, or of a file that ends with .tar", to)
+	case err == nil && info.IsDir():
+		return bad("%s is a folder", "give the name of a file in it", to)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return destination{}, err
+	}
+	if info, err := os.Stat(filepath.Dir(path)); err != nil {
+		return destination{}, err
+	} else if !info.IsDir() {
+		return bad("%s is no folder", "check the path", filepath.Dir(to))
+	}
+	return d, nil
+}
+
+func knownFormat(f images.Format) bool {
+	for _, known := range images.Formats {
+		if f == known {
+			return true
+		}
+	}
+	return false
+}
+
+// exportRequest asks the guest for a distro's files, or for those of a snapshot.
+func exportRequest(d *machine.Distro, snapshot string, ofSnapshot bool) (*guestv1.Export, error) {
+	if !ofSnapshot {
+		return &guestv1.Export{From: &guestv1.Export_Distro{Distro: d.ID}}, nil
+	}
+	s, err := d.FindSnapshot(snapshot)
+	if err != nil {
+		return nil, err
+	}
+	return &guestv1.Export{From: &guestv1.Export_Snapshot{Snapshot: &guestv1.Snapshot{Distro: d.ID, Id: s.ID}}}, nil
+}
+
+// export writes what req asks for to where it is to go. When it fails, nothing
+// is there that was not before.
+func (a *app) export(ctx context.Context, d *machine.Distro, req *guestv1.Export, to destination) error {
+	p := a.newProgress()
+	defer p.end()
+	if err := a.machine.Start(ctx); err != nil {
+		return err
+	}
+	var warnings strings.Builder
+	read := func(w io.Writer) error { return a.readExport(ctx, d.Name, req, p, w, &warnings) }
+	about := images.About{Name: d.Name, Arch: runtime.GOARCH, Created: time.Now().UTC().Truncate(time.Second), Version: a.version}
+	var err error
+	switch {
+	case to.ref.Source != "":
+		err = images.Push(ctx, to.ref, a.paths.Cache, about, p.step, read)
+	case to.path == "":
+		err = compressed(a.stdout, to.format, read)
+	case to.folder:
+		err = replace(to.path, func(tmp string) error {
+			if err := os.Remove(tmp); err != nil {
+				return err
+			}
+			return images.LayoutFolder(tmp, about, read)
+		})
+	case to.format == images.FormatOCI:
+		err = replaceFile(to.path, func(f *os.File) error { return images.LayoutArchive(f, about, read) })
+	default:
+		err = replaceFile(to.path, func(f *os.File) error { return compressed(f, to.format, read) })
+	}
+	p.end()
+	if err != nil {
+		return exportFailed(ctx, d.Name, to, err)
+	}
+	for line := range strings.Lines(warnings.String()) {
+		a.note("warning", strings.TrimSuffix(line, "\n"))
+	}
+	return nil
+}
+
+// exportFailed says what failed.
+func exportFailed(ctx context.Context, name string, to destination, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return errors.New("interrupted")
+	}
+	err = fmt.Errorf("export %s: %w", name, err)
+	if errors.Is(err, syscall.ENOSPC) && to.path != "" {
+		return hint.New(err, "free some space on the disk that holds "+filepath.Dir(to.path)+", or write elsewhere")
+	}
+	return err
+}
+
+// readExport reads the plain archive from the guest.
+func (a *app) readExport(ctx context.Context, name string, req *guestv1.Export, p *progress, w, warnings io.Writer) error {
+	out := &countingWriter{w: w, step: images.Step{Text: "exporting " + name, Bytes: true}, report: p.step}
+	p.step(out.step)
+	return a.client().Export(ctx, req, guest.Stdio{
+		Stdout: out, Stderr: warnings,
+		Started: func(m *guestv1.Started) { out.step.Total = int64(m.Bytes) },
+	})
+}
+
+// countingWriter reports how much was written.
+type countingWriter struct {
+	w      io.Writer
+	step   images.Step
+	report images.Progress
+}
+
+func (c *countingWriter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.step.Done += int64(n)
+	if c.step.Total > 0 && c.step.Done > c.step.Total {
+		c.step.Total = c.step.Done // it was an estimate
+	}
+	c.report(c.step)
+	return n, err
+}
+
+func compressed(w io.Writer, f images.Format, read func(io.Writer) error) error {
+	z, err := images.Compress(w, f)
+	if err != nil {
+		return err
+	}
+	err = read(z)
+	if cerr := z.Close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// replaceFile writes a file that is there, in the place of one before it, only
+// when it is whole. What is no regular file (a device, a pipe) is written to.
+func replaceFile(path string, write func(*os.File) error) error {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		return errors.Join(write(f), f.Close())
+	} else if err == nil {
+		if path, err = filepath.EvalSymlinks(path); err != nil { // a link stays one
+			return err
+		}
+	}
+	return replace(path, func(tmp string) error {
+		f, err := os.OpenFile(tmp, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		err = write(f)
+		if err == nil {
+			err = f.Sync()
+		}
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+		return err
+	})
+}
+
+// replace has write make what is to stand at path under a name beside it: an
+// empty file for its user alone, since distros hold secrets.
+func replace(path string, write func(tmp string) error) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".lsub-*")
+	if err != nil {
+		return err
+	}
+	tmp := f.Name()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, ignoreMissing(os.RemoveAll(tmp)))
+		}
+	}()
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := write(tmp); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

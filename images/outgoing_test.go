@@ -1,0 +1,216 @@
+package images
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	ocilayout "github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
+
+	"github.com/lsub/lsub/hint"
+)
+
+// What is compressed in blocks reads as one, whatever its length.
+func TestCompress(t *testing.T) {
+	noise := make([]byte, 1<<20)
+	rnd := rand.NewChaCha8([32]byte{})
+	rnd.Read(noise)
+	big := bytes.Repeat(append(noise[:100<<10:100<<10], make([]byte, 1<<20)...), 8) // more than one block, for each format
+	for _, f := range []Format{FormatTar, FormatTarGzip, FormatTarXz, FormatTarZstd} {
+		for _, plain := range [][]byte{nil, []byte("x"), noise, big} {
+			var packed bytes.Buffer
+			w, err := Compress(&packed, f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for rest := plain; len(rest) > 0; {
+				n := min(len(rest), 300_001)
+				if _, err := w.Write(rest[:n]); err != nil {
+					t.Fatal(err)
+				}
+				rest = rest[n:]
+			}
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if f != FormatTar && len(plain) == len(big) && packed.Len() > len(big)/2 {
+				t.Errorf("%s: %d bytes of %d", f, packed.Len(), len(big))
+			}
+			if len(plain) == 0 && f == FormatTar {
+				continue
+			}
+			r, err := decompress(&packed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, plain) {
+				t.Errorf("%s: %d bytes come back of %d: %v", f, len(got), len(plain), err)
+			}
+		}
+	}
+}
+
+type failingWriter struct{ error }
+
+func (d failingWriter) Write([]byte) (int, error) { return 0, d.error }
+
+func TestCompressFails(t *testing.T) {
+	full := errors.New("no space left")
+	for _, f := range []Format{FormatTarGzip, FormatTarXz, FormatTarZstd} {
+		w, err := Compress(failingWriter{full}, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.CopyN(w, rand.NewChaCha8([32]byte{}), 9<<20)
+		if err := errors.Join(err, w.Close()); !errors.Is(err, full) {
+			t.Errorf("%s: %v", f, err)
+		}
+	}
+	if _, err := Compress(io.Discard, "zip"); err == nil {
+		t.Error("zip is taken")
+	}
+}
+
+func TestFormatOf(t *testing.T) {
+	for name, want := range map[string]Format{
+		"a.tar": FormatTar, "/x.y/A.TAR.GZ": FormatTarGzip, "a.tgz": FormatTarGzip, "b.wsl": FormatTarGzip, "c.tar.xz": FormatTarXz,
+		"d.tar.zst": FormatTarZstd, "e": "", "f.zip": "", "dir.tar/x": "",
+	} {
+		if got := FormatOf(name); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+}
+
+var outgoing = About{Name: "My_Debian", Arch: runtime.GOARCH, Created: time.Unix(1.7e9, 0).UTC(), Version: "1"}
+
+// The three ways out of lsub lead back in, and to the same files.
+func TestOutgoing(t *testing.T) {
+	plain := goodTar(t)
+	write := func(w io.Writer) error {
+		_, err := w.Write(plain)
+		return err
+	}
+	dir := filepath.Join(t.TempDir(), "layout")
+	if err := LayoutFolder(dir, outgoing, write); err != nil {
+		t.Fatal(err)
+	}
+	checkLayout(t, dir)
+	if err := LayoutFolder(dir, outgoing, write); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a second time: %v", err)
+	}
+	archive := filepath.Join(t.TempDir(), "layout.tar")
+	f, err := os.Create(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(LayoutArchive(f, outgoing, write), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	reg := serveRegistry(t)
+	ref, err := PushRef(strings.TrimPrefix(reg.URL, "http://") + "/os/mine:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache := t.TempDir()
+	var steps []string
+	if err := Push(t.Context(), ref, cache, outgoing, func(s Step) { steps = append(steps, s.Text) }, write); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(steps, func(s string) bool { return strings.HasPrefix(s, "pushing to 127.0.0.1:") }) {
+		t.Errorf("progress: %q", steps)
+	}
+	if left, _ := os.ReadDir(cache); len(left) > 0 {
+		t.Errorf("%d files stay in the cache", len(left))
+	}
+
+	var want []string
+	for _, pull := range []struct {
+		src Source
+		ref Ref
+	}{
+		{&Tarball{CacheDir: t.TempDir()}, FileRef(dir)}, {&Tarball{CacheDir: t.TempDir()}, FileRef(archive)}, {&OCI{CacheDir: t.TempDir()}, ref},
+	} {
+		img, err := pull.src.Pull(t.Context(), pull.ref, nil)
+		if err != nil {
+			t.Fatalf("%s: %v", pull.ref, err)
+		}
+		if !slices.Equal(img.Config.Cmd, []string{"/bin/sh"}) || !slices.Equal(img.Config.Env, []string{distroPath}) {
+			t.Errorf("%s: configuration %+v", pull.ref, img.Config)
+		}
+		got := tree(t, img)
+		if want == nil {
+			want = got
+		}
+		if !slices.Equal(got, want) || len(got) == 0 {
+			t.Errorf("%s holds %q, the folder %q", pull.ref, got, want)
+		}
+	}
+}
+
+// checkLayout has go-containerregistry check a layout.
+func checkLayout(t *testing.T, dir string) {
+	t.Helper()
+	index, err := ocilayout.ImageIndexFromPath(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := validate.Index(index); err != nil {
+		t.Error(err)
+	}
+	blobs, err := os.ReadDir(filepath.Join(dir, "blobs/sha256"))
+	if err != nil || len(blobs) != 3 {
+		t.Errorf("%d blobs, %v; want a layer, a configuration and a manifest", len(blobs), err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, layerName)); err == nil {
+		t.Error("the layer stands under its working name")
+	}
+}
+
+func TestOutgoingFails(t *testing.T) {
+	gone := errors.New("the VM is gone")
+	dir := filepath.Join(t.TempDir(), "layout")
+	if err := LayoutFolder(dir, outgoing, func(io.Writer) error { return gone }); !errors.Is(err, gone) {
+		t.Errorf("err = %v", err)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("half a folder stays")
+	}
+	_, err := PushRef("127.0.0.1:1/os/mine@sha256:" + strings.Repeat("0", 64))
+	if err == nil || hint.Of(err) == "" {
+		t.Errorf("to a digest: %v", err)
+	}
+	ref, err := PushRef("127.0.0.1:1/os/mine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	cache := t.TempDir()
+	err = Push(ctx, ref, cache, outgoing, nil, func(w io.Writer) error { _, err := w.Write(goodTar(t)); return err })
+	if err == nil || !strings.Contains(err.Error(), "127.0.0.1:1 cannot be reached") {
+		t.Errorf("to nobody: %v", err)
+	}
+	if left, _ := os.ReadDir(cache); len(left) > 0 {
+		t.Errorf("%d files stay in the cache", len(left))
+	}
+}
+
+func TestTagFor(t *testing.T) {
+	for distro, want := range map[string]string{"Debian": "debian:latest", "my_os-2.1": "my_os-2.1:latest", "a..b": "distro:latest", "a-": "distro:latest"} {
+		if got := tagFor(distro); got != want {
+			t.Errorf("%s: %s, want %s", distro, got, want)
+		}
+	}
+}
