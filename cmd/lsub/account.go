@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os/user"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/images"
+	"github.com/lsub/lsub/machine"
 )
 
 // firstUID is the first user number that distributions give to people.
@@ -45,6 +47,29 @@ func accountFor(ref images.Ref, name string) (*guestv1.User, error) {
 	}
 	return &guestv1.User{Name: name, Uid: uid}, nil
 }
+
+// imageWishes gives a distro the default user and the first run that its image
+// wants, where the user names no account.
+func (a *app) imageWishes(img *images.Image, d *machine.Distro) {
+	a.distroWarnings(d.Name, img.Setup.Warnings)
+	if img.Setup.Command != "" || img.Setup.UID != 0 {
+		d.FirstRun = &machine.FirstRun{Command: img.Setup.Command, UID: img.Setup.UID}
+	}
+	name, group, _ := strings.Cut(img.Config.User, ":")
+	switch {
+	case (name == "" || name == "root" || name == "0") && (group == "" || group == "root" || group == "0"):
+	case !containerUser.MatchString(img.Config.User):
+		a.note("warning", fmt.Sprintf("%s: the image's user %.100q is none, so root is the default user", d.Name, img.Config.User))
+	default:
+		d.User = img.Config.User
+		if uid, err := strconv.ParseUint(name, 10, 32); err == nil {
+			d.UID = uint32(uid)
+		}
+	}
+}
+
+// containerUser is USER or USER:GROUP, each a name or a number.
+var containerUser = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,31})?$`)
 
 // hostUser returns the user's name as an account can have it, and their
 // number; 0 for root. A number that distributions keep for themselves (macOS

@@ -36,7 +36,7 @@ func (a *app) shell(c *cli.Context) error {
 		}
 		return err
 	}
-	a.code, err = a.runSession(c.Context, session{
+	a.code, err = a.login(c.Context, session{
 		distro: *d, argv: argv, user: c.String("user"), cd: c.String("cd"),
 		tty: a.onTerminal(), login: len(argv) > 0,
 	})
@@ -121,7 +121,7 @@ func (a *app) runCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			a.code, err = a.runSession(c.Context, session{
+			a.code, err = a.login(c.Context, session{
 				distro: *d, argv: argv, user: c.String("user"), cd: c.String("cd"), env: env,
 				tty: c.Bool("tty") || len(argv) == 0 && a.onTerminal(),
 			})

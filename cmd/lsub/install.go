@@ -163,6 +163,9 @@ func (a *app) install(ctx context.Context, ref images.Ref, name, user string) (*
 		ID: machine.NewID(name), Name: name, Image: img.ID, ImageName: img.Name, Created: time.Now().UTC().Truncate(time.Second),
 		User: account.GetName(), UID: account.GetUid(),
 	}
+	if user == "" {
+		a.imageWishes(img, &d)
+	}
 	if err := a.machine.Start(ctx); err != nil {
 		return nil, interrupted(ctx, err)
 	}
@@ -171,11 +174,19 @@ func (a *app) install(ctx context.Context, ref images.Ref, name, user string) (*
 	}
 	p.stage("creating " + name)
 	if err := a.create(ctx, d, &guestv1.CreateDistroRequest{
-		From: &guestv1.CreateDistroRequest_Image{Image: d.Image}, User: account,
+		From: &guestv1.CreateDistroRequest_Image{Image: d.Image}, User: account, Env: imageEnv(img),
 	}); err != nil {
 		return nil, interrupted(ctx, err)
 	}
 	return &d, nil
+}
+
+// imageEnv is the environment that a container image asks for.
+func imageEnv(img *images.Image) (env [][]byte) {
+	for _, e := range img.Config.Env {
+		env = append(env, []byte(e))
+	}
+	return env
 }
 
 // create makes the distro in the VM and registers it, both or neither.

@@ -162,19 +162,21 @@ func (s fakeSource) Pull(ctx context.Context, ref images.Ref, progress images.Pr
 	return img, nil
 }
 
-// tinyImage is an archive that may become a distro.
-func tinyImage(suite string) []byte {
+// tinyImage is an archive that may become a distro. setup is what it has as
+// /etc/wsl-distribution.conf, if anything.
+func tinyImage(suite string, setup ...string) []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	for _, h := range []*tar.Header{
-		{Name: "./", Typeflag: tar.TypeDir, Mode: 0o755},
-		{Name: "./bin/", Typeflag: tar.TypeDir, Mode: 0o755},
-		{Name: "./bin/sh", Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(suite))},
-	} {
-		w.WriteHeader(h)
-		if h.Size > 0 {
-			w.Write([]byte(suite))
-		}
+	for _, dir := range []string{"./", "./bin/"} {
+		w.WriteHeader(&tar.Header{Name: dir, Typeflag: tar.TypeDir, Mode: 0o755})
+	}
+	add := func(name string, mode int64, body string) {
+		w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: mode, Size: int64(len(body))})
+		w.Write([]byte(body))
+	}
+	add("./bin/sh", 0o755, suite)
+	for _, text := range setup {
+		add("./etc/wsl-distribution.conf", 0o644, text)
 	}
 	w.Close()
 	return b.Bytes()

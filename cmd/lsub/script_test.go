@@ -143,9 +143,14 @@ func signalSupervisor(ts *testscript.TestScript, sig syscall.Signal) int {
 	return rec.PID
 }
 
-// image FILE writes an archive that may become a distro.
+// image FILE [SETUP] writes an archive that may become a distro, with the file
+// SETUP as its /etc/wsl-distribution.conf.
 func scriptImage(ts *testscript.TestScript, neg bool, args []string) {
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), tinyImage(args[0]), 0o600))
+	var setup []string
+	for _, file := range args[1:] {
+		setup = append(setup, ts.ReadFile(file))
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), tinyImage(args[0], setup...), 0o600))
 }
 
 // expand FROM TO copies a file with the values of the variables in it.

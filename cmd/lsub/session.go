@@ -33,6 +33,7 @@ type session struct {
 	env    []string
 	tty    bool
 	login  bool
+	stdin  io.Reader // nil for lsub's own
 }
 
 // run runs a command in a distro and returns its exit status. Where the
@@ -54,7 +55,10 @@ func (a *app) runSession(ctx context.Context, s session) (int, error) {
 	ctx, cancel := context.WithCancelCause(lsub)
 	defer cancel(nil)
 	passed := make(chan int, 16)
-	stdio := guest.Stdio{Stdin: a.stdin, Stdout: a.stdout, Stderr: a.stderr, Signals: passed}
+	if s.stdin == nil {
+		s.stdin = a.stdin
+	}
+	stdio := guest.Stdio{Stdin: s.stdin, Stdout: a.stdout, Stderr: a.stderr, Signals: passed}
 	d := &sessionDialer{Dialer: a.machine, opened: func() {
 		a.status.setSoon("starting " + s.distro.Name)
 		a.signals.hold()

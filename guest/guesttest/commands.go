@@ -36,6 +36,7 @@ func init() {
 		"stty":  stty,
 		"kill":  kill,
 
+		"oobe":     oobe,     // asks for a name and makes the one account that a distro has beside root
 		"args":     args,     // prints each argument, quoted
 		"warn":     warn,     // echo to stderr
 		"-dash":    args,     // a name that looks like a flag
@@ -48,6 +49,22 @@ func init() {
 		"poweroff": poweroff, // powers the VM off
 		"panic":    panics,   // makes the VM die
 	}
+}
+
+// oobe is what WSL's images run before their first shell.
+func oobe(p *process) int {
+	fmt.Fprintf(p.stdout, "as %s, user name: ", p.user)
+	in := bufio.NewScanner(terminal{p})
+	in.Scan()
+	name := strings.TrimSpace(in.Text())
+	if name == "" {
+		return 3
+	}
+	if err := p.g.disk.addUser(p.distro, name); err != nil {
+		fmt.Fprintln(p.stderr, err)
+		return 1
+	}
+	return 0
 }
 
 func echo(p *process) int {

@@ -49,6 +49,9 @@ func (g *Guest) CreateDistro(_ context.Context, req *connect.Request[guestv1.Cre
 		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_ALREADY_EXISTS, "", "the VM has a distro %s already", m.Distro.Id)
 	}
 	d.data.Distros[m.Distro.Id] = m.User.GetName()
+	for _, e := range m.Env {
+		d.data.Env[m.Distro.Id] = append(d.data.Env[m.Distro.Id], string(e))
+	}
 	return connect.NewResponse(&guestv1.CreateDistroResponse{}), d.save()
 }
 
@@ -59,6 +62,7 @@ func (g *Guest) DeleteDistro(_ context.Context, req *connect.Request[guestv1.Del
 	defer d.mu.Unlock()
 	delete(d.data.Distros, req.Msg.Id)
 	delete(d.data.Snapshots, req.Msg.Id)
+	delete(d.data.Env, req.Msg.Id)
 	delete(d.run, req.Msg.Id)
 	d.tell.Broadcast()
 	return connect.NewResponse(&guestv1.DeleteDistroResponse{}), d.save()
@@ -75,6 +79,9 @@ func (g *Guest) SetDefaultUser(_ context.Context, req *connect.Request[guestv1.S
 		return nil, notFound("distro", m.Id)
 	}
 	uid, ok := map[string]uint32{"root": 0, made: 1000, "nobody": 65534}[m.User]
+	if m.User == "1000" && made != "" {
+		m.User, uid, ok = made, 1000, true
+	}
 	if !ok || m.User == "" {
 		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_USER, "root sees the users in the distro's /etc/passwd: add '-u root'", "no user %q in the distro", m.User)
 	}

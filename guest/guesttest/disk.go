@@ -29,12 +29,15 @@ type diskData struct {
 	DefaultUsers map[string]string `json:"default_users,omitempty"` // by id, as in /etc/lsub.conf
 
 	Snapshots map[string][]string `json:"snapshots"` // ids, by the distro's
+
+	Env map[string][]string `json:"env"` // of the distros' images, by id
 }
 
 func openDisk(path string) (*disk, error) {
 	d := &disk{path: path, run: map[string]int{}, specs: map[string]*guestv1.Distro{}}
 	d.tell.L = &d.mu
 	d.data.Distros, d.data.Snapshots = map[string]string{}, map[string][]string{}
+	d.data.Env = map[string][]string{}
 	if path == "" {
 		return d, nil
 	}
@@ -84,6 +87,21 @@ func (d *disk) addImage(id string) error {
 	defer d.mu.Unlock()
 	d.data.Images = append(d.data.Images, id)
 	return d.save()
+}
+
+// addUser gives a distro its account.
+func (d *disk) addUser(id, name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.data.Distros[id] = name
+	return d.save()
+}
+
+// imageEnv is the environment of a distro's image.
+func (d *disk) imageEnv(id string) []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.data.Env[id])
 }
 
 // enter starts a distro where it does not run, and counts a session in it. It

@@ -43,7 +43,8 @@ func (g *Guest) exec(m *guestv1.Exec, s *stream) (*guestv1.Exit, error) {
 	if p.user == "" {
 		p.user = "root"
 	}
-	if !slices.Contains([]string{"root", "nobody", made}, p.user) {
+	numbered := len(m.User) == 0 && strings.Trim(p.user, "0123456789:") == "" // the default user needs no account
+	if !slices.Contains([]string{"root", "nobody", made}, p.user) && !numbered {
 		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_USER, "", "no user %q in %s", p.user, m.Distro.Name)
 	}
 	home := "/home/" + p.user
@@ -56,7 +57,7 @@ func (g *Guest) exec(m *guestv1.Exec, s *stream) (*guestv1.Exit, error) {
 	if !slices.Contains([]string{"/", "/tmp", home}, path.Clean(p.cwd)) {
 		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_FOLDER, "", "no folder %s in %s", p.cwd, m.Distro.Name)
 	}
-	p.env = []string{"HOME=" + home, "USER=" + p.user, "DISTRO=" + m.Distro.Name}
+	p.env = append([]string{"HOME=" + home, "USER=" + p.user, "DISTRO=" + m.Distro.Name}, g.disk.imageEnv(m.Distro.GetId())...)
 	for _, e := range m.Env {
 		p.env = append(p.env, string(e))
 	}
