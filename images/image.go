@@ -48,7 +48,7 @@ type Ref struct {
 	Source  string // "debian", "oci", "https", or "file" for a tar archive
 	Version string // the suite, the name in a registry, "//HOST/PATH", or the file's path
 	SHA256  string // of what "https" downloads, as small hexadecimal digits
-	Label   string // what a catalogue calls it, with its version: Image.Name; "" elsewhere
+	Label   string // Image.Name: what a catalogue calls it, with its version, or "stdin"; "" elsewhere
 	Distro  string // what to call distros of it: Image.Distro; "" leaves that to the source
 }
 

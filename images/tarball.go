@@ -42,20 +42,21 @@ var _ Source = (*Tarball)(nil)
 
 // Pull checks the archive that a FileRef names.
 func (t *Tarball) Pull(ctx context.Context, ref Ref, progress Progress) (*Image, error) {
-	path := ref.Version
+	path, shown := ref.Version, cmp.Or(ref.Label, ref.Version)
 	s, err := t.check(ctx, path, progress)
 	if t.CacheDir != "" && isSaved(path, err) {
 		img, err := t.pullSaved(ctx, ref, progress)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, noSpace(notForDistros(err), t.CacheDir))
+			return nil, fmt.Errorf("%s: %w", shown, noSpace(notForDistros(err), t.CacheDir))
 		}
+		img.Name = cmp.Or(ref.Label, img.Name)
 		return img, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", shown, err)
 	}
 	return &Image{
-		ID: s.id, Size: s.size, Name: ref.String(), Distro: cmp.Or(s.setup.Name, distroName(path)), Setup: s.setup,
+		ID: s.id, Size: s.size, Name: cmp.Or(ref.Label, ref.String()), Distro: cmp.Or(s.setup.Name, distroName(path)), Setup: s.setup,
 		open: func(ctx context.Context) (io.ReadCloser, error) { return openTarball(ctx, path, s.id) },
 	}, nil
 }

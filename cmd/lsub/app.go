@@ -117,7 +117,7 @@ func (a *app) root() *cli.App {
 		},
 		Commands: []*cli.Command{
 			a.runCommand(), a.execCommand(), a.shellCommand(),
-			a.installCommand(), a.exportCommand(), a.listCommand(), a.cloneCommand(), a.renameCommand(), a.unregisterCommand(),
+			a.installCommand(), a.importCommand(), a.exportCommand(), a.listCommand(), a.cloneCommand(), a.renameCommand(), a.unregisterCommand(),
 			a.snapshotCommand(), a.manageCommand(), a.setDefaultCommand(),
 			a.startCommand(), a.stopCommand(), a.shutdownCommand(), a.statusCommand(),
 			a.logsCommand(), a.versionCommand(), a.superviseCommand(),

@@ -34,7 +34,7 @@ func (a *app) installCommand() *cli.Command {
 			"The first distro that is installed becomes the default one.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "name", Aliases: []string{"n"}, Usage: "call the distro `NAME`"},
-			&cli.StringFlag{Name: "from-file", Aliases: []string{"f"}, Usage: "install the archive `FILE`"},
+			&cli.StringFlag{Name: "from-file", Aliases: []string{"f"}, Usage: "install the archive `FILE`; '-' is stdin"},
 			&cli.StringFlag{Name: "sha256", Usage: "the archive at an https address has the sum `HEX`"},
 			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "make the account `USER`, and make it the default user; root for none"},
 		},
@@ -42,6 +42,9 @@ func (a *app) installCommand() *cli.Command {
 			ref, err := a.imageRef(c.Context, c.Args().Slice(), c.String("from-file"), c.String("sha256"))
 			if err != nil {
 				return err
+			}
+			if ref == stdinRef && !c.IsSet("name") {
+				return badUsage("lsub install", "an archive on stdin needs --name")
 			}
 			if c.IsSet("name") {
 				if err := machine.CheckName("distro", c.String("name")); err != nil {
@@ -68,14 +71,22 @@ func (a *app) imageRef(ctx context.Context, args []string, file, sha256 string) 
 	case len(args) == 1 && file != "":
 		return images.Ref{}, badUsage("lsub install", "install takes an image or --from-file, not both")
 	case file != "":
-		path, err := filepath.Abs(file)
-		return images.FileRef(path), err
+		return fileRef(file)
 	case len(args) == 1 && strings.Contains(args[0], "://"):
 		return images.URLRef(args[0], sha256)
 	case len(args) == 1:
 		return a.imageNamed(ctx, args[0])
 	}
 	return a.imageNamed(ctx, "debian")
+}
+
+// fileRef names the archive in a file, or on stdin for "-".
+func fileRef(file string) (images.Ref, error) {
+	if file == "-" {
+		return stdinRef, nil
+	}
+	path, err := filepath.Abs(file)
+	return images.FileRef(path), err
 }
 
 // installed returns the distro that ref means, and installs it where it is missing.
@@ -149,6 +160,13 @@ func (a *app) install(ctx context.Context, ref images.Ref, name, user string) (*
 	}
 	p := a.newProgress()
 	defer p.end()
+	if ref == stdinRef {
+		var remove func()
+		if ref, remove, err = a.spool(ctx, p); err != nil {
+			return nil, interrupted(ctx, err)
+		}
+		defer remove()
+	}
 	img, err := a.images(ref, a.paths.Cache, a.log).Pull(ctx, ref, p.step)
 	if err != nil {
 		return nil, interrupted(ctx, err)

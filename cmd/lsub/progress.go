@@ -71,7 +71,11 @@ func (p *progress) step(s images.Step) {
 	case p.terminal == nil:
 	case s.Total == 0:
 		p.finish()
-		p.status.set(s.Text)
+		text := s.Text
+		if s.Bytes && s.Done > 0 {
+			text += " " + size(uint64(s.Done))
+		}
+		p.status.set(text)
 	case p.bar == nil:
 		p.status.clear()
 		p.bar = pb.New64(s.Total).Set("text", s.Text).Set(pb.Bytes, s.Bytes).Set(pb.CleanOnFinish, true).
