@@ -15,14 +15,16 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
 
 	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/images/internal/squashfs"
+	"github.com/lsub/lsub/images/internal/unxz"
 	"github.com/lsub/lsub/rootfs"
 )
 
 // maxWindow bounds the memory that an archive can make the decompressor take;
-// zstd needs --ultra --long=29 or more to go over it.
+// zstd needs --ultra --long=29 or more to go over it, xz a dictionary of its own
+// choice.
 const maxWindow = 256 << 20
 
 // formats are told apart by their first bytes, never by a file's name.
@@ -33,11 +35,10 @@ var formats = []struct {
 }{
 	{"\x1f\x8b", func(r *bufio.Reader) (io.ReadCloser, error) { return gzip.NewReader(r) }, "gzip"},
 	{"\x28\xb5\x2f\xfd", openZstd, "zstd"},
-	{"\xfd7zXZ\x00", func(r *bufio.Reader) (io.ReadCloser, error) { return noClose(xz.NewReader(r)) }, "xz"},
+	{"\xfd7zXZ\x00", func(r *bufio.Reader) (io.ReadCloser, error) { return io.NopCloser(unxz.NewReader(r, maxWindow)), nil }, "xz"},
 	{"BZh", func(r *bufio.Reader) (io.ReadCloser, error) { return io.NopCloser(bzip2.NewReader(r)), nil }, "bzip2"},
 
 	{"PK\x03\x04", nil, "a zip archive"},
-	{"hsqs", nil, "a squashfs image"},
 	{"7z\xbc\xaf", nil, "a 7z archive"},
 	{"QFI\xfb", nil, "a qcow2 disk image"},
 	{"conectix", nil, "a VHD disk image"},
@@ -58,11 +59,9 @@ func openZstd(r *bufio.Reader) (io.ReadCloser, error) {
 	return z.IOReadCloser(), nil
 }
 
-func noClose(r io.Reader, err error) (io.ReadCloser, error) { return io.NopCloser(r), err }
-
 // useTar is the advice for what is no tar archive at all.
 const useTar = "give a root file system as a tar archive, plain or compressed with gzip, xz, zstd or bzip2, " +
-	"such as 'docker export' writes"
+	"such as 'docker export' writes, or as a squashfs image"
 
 // decompress returns the plain archive in r, which may be compressed in one of
 // the formats. Closing the result does not close r.
@@ -211,10 +210,12 @@ func tarError(ctx context.Context, err error, n int64) error {
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case errors.As(err, &limit):
+	case errors.As(err, &limit), errors.As(err, new(*bombError)), errors.As(err, new(*squashDamage)), errors.Is(err, squashfs.ErrUnsupported):
 		return err
-	case errors.Is(err, zstd.ErrWindowSizeExceeded):
-		return hint.New(errors.New("needs too much memory to decompress"), "compress it without zstd's --long or --ultra")
+	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, unxz.ErrMemory):
+		return hint.New(errors.New("needs too much memory to decompress"), "compress it without zstd's --long or --ultra, or xz's larger dictionaries")
+	case errors.Is(err, unxz.ErrFilter):
+		return hint.New(fmt.Errorf("cannot be decompressed: %w", err), "decompress it with 'xz -d', and install that")
 	case errors.As(err, new(unpackError)):
 	case errors.Is(err, tar.ErrHeader) && n <= 2*tarBlock:
 		return hint.New(errors.New("is not a tar archive"), useTar)

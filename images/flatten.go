@@ -12,6 +12,7 @@ import (
 
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/rootfs"
+	"github.com/lsub/lsub/rootfs/pax"
 )
 
 // layer is one layer of a container image, lowest first in a list of them.
@@ -65,7 +66,7 @@ func (f *flattener) flatten(ctx context.Context, w io.Writer) error {
 		if len(e.files[i]) == 0 {
 			continue
 		}
-		if err := f.copy(ctx, tw, &f.layers[i], e.files[i]); err != nil {
+		if err := f.copy(ctx, w, tw, &f.layers[i], e.files[i]); err != nil {
 			return fmt.Errorf("layer %d (%s): %w", i+1, f.layers[i].digest, err)
 		}
 	}
@@ -81,12 +82,12 @@ func unwritable(h *tar.Header, err error) error {
 }
 
 // openTar opens a layer's plain archive. Closing it closes the layer.
-func (l *layer) openTar(ctx context.Context, report func(int64)) (io.ReadCloser, error) {
+func (l *layer) openTar(ctx context.Context, maxBytes int64, report func(int64)) (io.ReadCloser, error) {
 	r, err := l.open()
 	if err != nil {
 		return nil, err
 	}
-	z, err := decompress(&countReader{ctxReader{ctx, r}, report})
+	z, err := decompressGuarded(&countReader{ctxReader{ctx, r}, report}, maxBytes)
 	if err != nil {
 		r.Close()
 		return nil, err
@@ -96,7 +97,7 @@ func (l *layer) openTar(ctx context.Context, report func(int64)) (io.ReadCloser,
 
 // index adds a layer to the tree, and verifies its bytes.
 func (f *flattener) index(ctx context.Context, t *layerTree, l *layer, step *Step) error {
-	z, err := l.openTar(ctx, func(n int64) {
+	z, err := l.openTar(ctx, f.state.MaxBytes, func(n int64) {
 		before := step.Done
 		if step.Done += n; step.Done>>20 != before>>20 {
 			f.progress.report(*step)
@@ -143,19 +144,23 @@ func (f *flattener) index(ctx context.Context, t *layerTree, l *layer, step *Ste
 // policy is for the archive that comes out: layers mean names differently.
 func count(st *rootfs.State, h *tar.Header) error {
 	sum := rootfs.State{MaxBytes: st.MaxBytes, MaxEntries: st.MaxEntries, Bytes: st.Bytes, Entries: st.Entries}
-	err := rootfs.CheckHeader(&tar.Header{Typeflag: tar.TypeXGlobalHeader, Size: h.Size}, &sum)
+	size := h.Size
+	if pax.Sparse(h) {
+		size = 0 // as rootfs has it: its data is in the layer, whose reader limits it
+	}
+	err := rootfs.CheckHeader(&tar.Header{Typeflag: tar.TypeXGlobalHeader, Size: size}, &sum)
 	st.Bytes, st.Entries = sum.Bytes, sum.Entries
 	return err
 }
 
-// copy writes the given files of a layer.
-func (f *flattener) copy(ctx context.Context, tw *tar.Writer, l *layer, files []*layerFile) error {
-	z, err := l.openTar(ctx, func(int64) {})
+// copy writes the given files of a layer to tw, which writes to w.
+func (f *flattener) copy(ctx context.Context, w io.Writer, tw *tar.Writer, l *layer, files []*layerFile) error {
+	z, err := l.openTar(ctx, f.state.MaxBytes, func(int64) {})
 	if err != nil {
 		return err
 	}
 	defer z.Close()
-	tr := tar.NewReader(z)
+	tr := pax.NewReader(z)
 	for i := 0; len(files) > 0; i++ {
 		h, err := tr.Next()
 		if err != nil {
@@ -168,11 +173,13 @@ func (f *flattener) copy(ctx context.Context, tw *tar.Writer, l *layer, files []
 		files = files[1:]
 		out := plainHeader(h)
 		out.Name = names[0]
-		if err := tw.WriteHeader(out); err != nil {
-			return unwritable(out, err)
+		if pax.Sparse(h) {
+			err = copySparse(w, tw, out, tr)
+		} else if err = tw.WriteHeader(out); err == nil {
+			_, err = io.Copy(tw, tr)
 		}
-		if _, err := io.Copy(tw, tr); err != nil {
-			return err
+		if err != nil {
+			return unwritable(out, err)
 		}
 		for _, name := range names[1:] {
 			link := plainHeader(h)
@@ -184,6 +191,27 @@ func (f *flattener) copy(ctx context.Context, tw *tar.Writer, l *layer, files []
 		}
 	}
 	return nil
+}
+
+// copySparse writes an entry with holes, which package tar cannot: otherwise
+// those of a file of any size would be written as zeros.
+func copySparse(w io.Writer, tw *tar.Writer, h *tar.Header, r *pax.Reader) error {
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	b, err := pax.AppendHeader(nil, h, append([]pax.Extent{}, r.Extents()...)) // nil would mean no holes
+	if err != nil {
+		return &rootfs.EntryError{Name: h.Name, Reason: "has a header that cannot be kept"}
+	}
+	if _, err := w.Write(b); err != nil {
+		return err
+	}
+	n, err := io.Copy(w, r)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(pax.AppendPadding(nil, n))
+	return err
 }
 
 // countReader tells how much went through it.

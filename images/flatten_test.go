@@ -174,7 +174,7 @@ func FuzzFlatten(f *testing.F) {
 	f.Fuzz(func(t *testing.T, lower, upper []byte) {
 		layers := layersOf(lower, upper)
 		for i, l := range layers { // sums are not what this is about
-			z, err := l.openTar(t.Context(), func(int64) {})
+			z, err := l.openTar(t.Context(), 0, func(int64) {})
 			if err != nil {
 				return
 			}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -20,7 +21,8 @@ import (
 	"github.com/lsub/lsub/rootfs"
 )
 
-// HTTPS is the Source of archives on web servers, whose sum is known before:
+// HTTPS is the Source of what Tarball takes, on web servers: archives, squashfs
+// images and saved container images, whose sum is known before:
 // what has it is kept in the cache, and then comes from there without asking.
 // A download that was interrupted goes on where it stopped.
 type HTTPS struct {
@@ -134,17 +136,37 @@ func (p *httpsPull) pull(ctx context.Context) (*record, error) {
 
 // pack checks the download and puts it into the cache.
 func (p *httpsPull) pack(ctx context.Context, f *os.File) (*record, error) {
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, err
-	}
-	z, err := decompress(ctxReader{ctx, f})
+	z, err := plainTar(ctx, f, p.src.MaxBytes, func(int64) {})
 	if err != nil {
 		return nil, err
 	}
 	defer z.Close()
-	return p.save(func(w io.Writer) (*summary, *record, error) {
+	rec, err := p.save(func(w io.Writer) (*summary, *record, error) {
 		s, err := p.cacheEntry.pack(ctx, z, w, &rootfs.State{MaxBytes: p.src.MaxBytes})
 		return s, &record{Digest: "sha256:" + p.sum}, err
+	})
+	if !isSaved(f.Name(), err) {
+		return rec, err
+	}
+	rec, err = p.packSaved(ctx, f.Name())
+	return rec, notForDistros(err)
+}
+
+// packSaved flattens the saved container image that was downloaded.
+func (p *httpsPull) packSaved(ctx context.Context, path string) (*record, error) {
+	t := &Tarball{CacheDir: p.src.CacheDir, MaxBytes: p.src.MaxBytes}
+	files, err := t.openSaved(ctx, path, p.progress)
+	if err != nil {
+		return nil, err
+	}
+	defer files.Close()
+	c, layers, err := savedImage(ctx, files, runtime.GOARCH)
+	if err != nil {
+		return nil, err
+	}
+	return p.save(func(w io.Writer) (*summary, *record, error) {
+		s, err := p.packLayers(ctx, &flattener{layers: layers, state: &rootfs.State{MaxBytes: p.src.MaxBytes}}, w)
+		return s, &record{Digest: "sha256:" + p.sum, Config: &c.config}, err
 	})
 }
 

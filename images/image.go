@@ -143,6 +143,21 @@ func (p Progress) oneAtATime() Progress {
 	}
 }
 
+// counted returns a function that reports step with what it is told is done,
+// not more often than each mebibyte. A squashfs image may turn out larger than
+// step says.
+func (p Progress) counted(step Step) func(int64) {
+	return func(n int64) {
+		before := step.Done
+		if step.Done += n; step.Total > 0 && step.Done > step.Total {
+			step.Total = 0
+		}
+		if step.Done>>20 != before>>20 || step.Done == step.Total && n > 0 {
+			p.report(step)
+		}
+	}
+}
+
 func (p Progress) report(s Step) {
 	if p != nil {
 		p(s)

@@ -83,8 +83,8 @@ func (t *Tarball) unpackSaved(ctx context.Context, packed *os.File, progress Pro
 	if err != nil {
 		return nil, err
 	}
-	z, err := decompress(&progressReader{r: ctxReader{ctx, packed}, progress: progress, step: Step{
-		Text: "decompressing the archive", Total: info.Size(), Bytes: true}})
+	z, err := decompressGuarded(&progressReader{r: ctxReader{ctx, packed}, progress: progress, step: Step{
+		Text: "decompressing the archive", Total: info.Size(), Bytes: true}}, t.MaxBytes)
 	if err != nil {
 		return nil, err
 	}

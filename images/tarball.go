@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,7 +17,7 @@ import (
 )
 
 // Tarball is the Source of images in tar archives, as docker export, WSL and
-// most distros' download pages give them.
+// most distros' download pages give them, and in squashfs images.
 //
 // Pull reads the archive once, to check each entry and to learn its ID. It
 // does not copy it: Image.Open reads the file a second time and verifies the
@@ -77,8 +78,8 @@ func (t *Tarball) check(ctx context.Context, path string, progress Progress) (*s
 		return nil, pathError(err)
 	}
 	defer f.Close()
-	z, err := decompress(&progressReader{r: ctxReader{ctx, f}, step: Step{
-		Text: "checking the archive", Total: info.Size(), Bytes: true}, progress: progress})
+	step := Step{Text: "checking the archive", Total: info.Size(), Bytes: true}
+	z, err := plainTar(ctx, f, t.MaxBytes, progress.counted(step))
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +106,7 @@ func openTarball(ctx context.Context, path, id string) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	z, err := decompress(ctxReader{ctx, f})
+	z, err := plainTar(ctx, f, math.MaxInt64, func(int64) {}) // it was checked
 	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("%s: %w", path, err)

@@ -29,7 +29,7 @@ func (a *app) installCommand() *cli.Command {
 		Description: "IMAGE is " + strings.Join(images.Names(), ", ") + " ('debian' is the newest stable one), " +
 			"or a name such as ubuntu, alma, fedora:42 or alpine:3.22 of a catalogue: 'lsub list --online' lists them. " +
 			"oci:REGISTRY/REPOSITORY:TAG (or @sha256:DIGEST) is a container image, with the credentials of docker or podman. " +
-			"FILE is a root file system as a tar archive, plain or compressed with gzip, xz, zstd or bzip2; " +
+			"FILE is a root file system as a tar archive, plain or compressed with gzip, xz, zstd or bzip2, or as a squashfs image; " +
 			"or a saved container image: an OCI layout or what 'docker save' writes. " +
 			"The first distro that is installed becomes the default one.",
 		Flags: []cli.Flag{

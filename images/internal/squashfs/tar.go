@@ -3,9 +3,10 @@ package squashfs
 import (
 	"archive/tar"
 	"context"
-	"errors"
 	"fmt"
 	"io"
+
+	"github.com/lsub/lsub/rootfs/pax"
 )
 
 // maxName is the length of the longest name that Linux takes.
@@ -15,22 +16,22 @@ const maxName = 4096
 type tarWriter struct {
 	img   *Image
 	ctx   context.Context
-	w     *tar.Writer
+	w     io.Writer
 	names map[uint64]string   // first names of the files that have several
 	dirs  map[uint64]struct{} // that were gone through
 	block []byte
-	zeros []byte
+	buf   []byte
 }
 
 // WriteTar writes the image's tree as a tar archive, each folder before what is
-// in it, and files' further names as hard links. Holes of files become zeros,
-// and sockets are left out. The same image gives the same bytes. Errors of w
+// in it, and files' further names as hard links. Holes of files stay holes, and
+// sockets are left out. The same image gives the same bytes. Errors of w
 // come back wrapped; a *FormatError or io.ErrUnexpectedEOF says that the image
 // is damaged.
 func (i *Image) WriteTar(ctx context.Context, w io.Writer) error {
 	t := &tarWriter{
-		img: i, ctx: ctx, w: tar.NewWriter(w), names: map[uint64]string{}, dirs: map[uint64]struct{}{},
-		block: make([]byte, i.super.BlockSize), zeros: make([]byte, i.super.BlockSize),
+		img: i, ctx: ctx, w: w, names: map[uint64]string{}, dirs: map[uint64]struct{}{},
+		block: make([]byte, i.super.BlockSize),
 	}
 	root, err := i.inode(i.super.Root)
 	if err != nil {
@@ -42,7 +43,8 @@ func (i *Image) WriteTar(ctx context.Context, w io.Writer) error {
 	if err := t.folder(i.super.Root, root, "./"); err != nil {
 		return err
 	}
-	return t.w.Close()
+	_, err = w.Write(pax.AppendEnd(nil))
+	return err
 }
 
 // folder writes the folder n and what is in it. name ends in a slash.
@@ -54,7 +56,7 @@ func (t *tarWriter) folder(ref uint64, n *inode, name string) error {
 	if len(name) > maxName {
 		return damaged("folder %.200q… lies too deep", name)
 	}
-	if err := t.header(n, name); err != nil {
+	if err := t.header(n, name, nil); err != nil {
 		return err
 	}
 	d, err := t.img.openDir(n)
@@ -94,31 +96,87 @@ func (t *tarWriter) file(ref uint64, n *inode, name string) error {
 			link := &inode{header: n.header}
 			link.header.Typeflag, link.header.Linkname, link.header.Size = tar.TypeLink, first, 0
 			link.header.Devmajor, link.header.Devminor, link.header.PAXRecords = 0, 0, nil
-			return t.header(link, name)
+			return t.header(link, name, nil)
 		}
 		t.names[ref] = name
 	}
-	if err := t.header(n, name); err != nil || n.kind != typeFile {
-		return err
+	if n.kind != typeFile {
+		return t.header(n, name, nil)
 	}
-	if err := t.content(n); err != nil {
+	data, err := t.img.extents(n)
+	if err == nil {
+		err = t.header(n, name, data)
+	}
+	if err == nil {
+		err = t.content(n, data != nil)
+	}
+	if err != nil {
 		return fmt.Errorf("%.200q: %w", name, err)
 	}
 	return nil
 }
 
-func (t *tarWriter) header(n *inode, name string) error {
+// header writes the header of an entry; data are the parts of a file that has
+// holes.
+func (t *tarWriter) header(n *inode, name string, data []pax.Extent) error {
 	n.header.Name = name
-	err := t.w.WriteHeader(&n.header)
-	if errors.Is(err, tar.ErrHeader) {
-		return damaged("%.200q cannot be put into an archive: %v", name, err)
+	b, err := pax.AppendHeader(t.buf[:0], &n.header, data)
+	if err != nil {
+		return damaged("%v", err)
 	}
+	t.buf = b[:0]
+	_, err = t.w.Write(b)
 	return err
 }
 
-// content writes the bytes of a file, block by block and then its fragment.
-func (t *tarWriter) content(n *inode) error {
-	at, left, block := n.data, n.header.Size, int64(t.img.super.BlockSize)
+// maxExtents bounds what is held of a file that has holes; one with more parts
+// has zeros in their place.
+const maxExtents = 1 << 16
+
+// extents returns the parts of a file that are no holes, or nil where it has
+// none or too many. It does not move n.sizes on.
+func (i *Image) extents(n *inode) ([]pax.Extent, error) {
+	sizes, block, holes := *n.sizes, int64(i.super.BlockSize), false
+	data := []pax.Extent{}
+	add := func(at, size int64) {
+		if last := len(data) - 1; last >= 0 && data[last].Offset+data[last].Size == at {
+			data[last].Size += size
+		} else {
+			data = append(data, pax.Extent{Offset: at, Size: size})
+		}
+	}
+	at, left := int64(0), n.header.Size
+	for left > 0 && (left >= block || n.fragment == none32) {
+		size, err := sizes.uint32()
+		if err != nil {
+			return nil, err
+		}
+		part := min(left, block)
+		if size == 0 {
+			holes = true
+		} else if add(at, part); len(data) > maxExtents {
+			return nil, nil
+		}
+		at, left = at+part, left-part
+	}
+	if !holes {
+		return nil, nil
+	}
+	if left > 0 {
+		add(at, left)
+	}
+	return data, nil
+}
+
+// content writes the bytes of a file, block by block and then its fragment;
+// its holes only where they are not in its header.
+func (t *tarWriter) content(n *inode, sparse bool) error {
+	at, left, block, written := n.data, n.header.Size, int64(t.img.super.BlockSize), int64(0)
+	write := func(p []byte) error {
+		written += int64(len(p))
+		_, err := t.w.Write(p)
+		return err
+	}
 	for left > 0 && (left >= block || n.fragment == none32) {
 		if t.ctx.Err() != nil {
 			return context.Cause(t.ctx)
@@ -127,29 +185,33 @@ func (t *tarWriter) content(n *inode) error {
 		if err != nil {
 			return err
 		}
-		data := t.zeros[:min(left, block)]
-		if size != 0 {
-			data = t.block[:len(data)]
-			if err := t.img.readBlock(data, at, size); err != nil {
-				return err
+		data := t.block[:min(left, block)]
+		left -= int64(len(data))
+		if size == 0 {
+			if sparse {
+				continue
 			}
-		}
-		if _, err := t.w.Write(data); err != nil {
+			clear(data)
+		} else if err := t.img.readBlock(data, at, size); err != nil {
 			return err
 		}
 		at += uint64(size & sizeMask)
-		left -= int64(len(data))
+		if err := write(data); err != nil {
+			return err
+		}
 	}
-	if left == 0 {
-		return nil
+	if left > 0 {
+		data, err := t.img.fragmentData(n.fragment)
+		if err != nil {
+			return err
+		}
+		if int64(n.tail) > int64(len(data)) || left > int64(len(data))-int64(n.tail) {
+			return damaged("its end lies outside of its fragment")
+		}
+		if err := write(data[n.tail : int64(n.tail)+left]); err != nil {
+			return err
+		}
 	}
-	data, err := t.img.fragmentData(n.fragment)
-	if err != nil {
-		return err
-	}
-	if int64(n.tail) > int64(len(data)) || left > int64(len(data))-int64(n.tail) {
-		return damaged("its end lies outside of its fragment")
-	}
-	_, err = t.w.Write(data[n.tail : int64(n.tail)+left])
+	_, err := t.w.Write(pax.AppendPadding(t.buf[:0], written))
 	return err
 }

@@ -1,6 +1,10 @@
 package squashfs
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/lsub/lsub/rootfs/pax"
+)
 
 // xattrTable says where an image's extended attributes are.
 type xattrTable struct {
@@ -68,7 +72,7 @@ func (i *Image) readXattrs(n uint32) (map[string]string, error) {
 		if total += len(name) + len(value); total > maxXattrBytes {
 			return nil, damaged("a file has more than %d bytes of attributes", maxXattrBytes)
 		}
-		records["SCHILY.xattr."+name] = value
+		records[pax.XattrRecord(name)] = value
 	}
 	return records, nil
 }
