@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/lsub/lsub/rootfs"
+	"github.com/lsub/lsub/rootfs/pax"
 )
 
 func layersOf(archives ...[]byte) []layer {
@@ -224,4 +225,33 @@ func FuzzManifest(f *testing.F) {
 			t.Fatal("no container")
 		}
 	})
+}
+
+// A sparse file stays one, and an attribute without a value stays there.
+func TestFlattenSparse(t *testing.T) {
+	h := tar.Header{Typeflag: tar.TypeReg, Name: "holes", Size: 5 << 30, PAXRecords: map[string]string{"SCHILY.xattr.user.none": ""}}
+	want := []pax.Extent{{Offset: 4096, Size: 3}, {Offset: 4 << 30, Size: 2}}
+	b, err := pax.AppendHeader(nil, &h, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b = pax.AppendEnd(pax.AppendPadding(append(b, "abcde"...), 5))
+	flat, err := flattenAll(t, b, makeTar(t, file("plain")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := pax.NewReader(bytes.NewReader(flat))
+	got, err := r.Next()
+	if err != nil || got.Name != "holes" || got.Size != h.Size || !slices.Equal(r.Extents(), want) {
+		t.Errorf("%+v, %v, %v", got, r.Extents(), err)
+	}
+	if data, err := io.ReadAll(r); string(data) != "abcde" || err != nil {
+		t.Errorf("data %q, %v", data, err)
+	}
+	if _, ok := pax.Xattrs(got)["user.none"]; !ok {
+		t.Errorf("attributes: %v", got.PAXRecords)
+	}
+	if got, err = r.Next(); err != nil || got.Name != "plain" {
+		t.Errorf("behind it: %+v, %v", got, err)
+	}
 }

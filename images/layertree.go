@@ -298,7 +298,7 @@ func plainHeader(h *tar.Header) *tar.Header {
 		p.Typeflag = tar.TypeReg
 	}
 	for key, value := range h.PAXRecords {
-		if strings.HasPrefix(key, "SCHILY.") && value != "" && !strings.Contains(key, "=") {
+		if strings.HasPrefix(key, "SCHILY.") && !strings.Contains(key, "=") {
 			if p.PAXRecords == nil {
 				p.PAXRecords = map[string]string{}
 			}
