@@ -110,6 +110,9 @@ func (a *aptLog) failure(err error) error {
 	case strings.Contains(all, "No space left on device"), strings.Contains(all, "enough free space"):
 		return hint.New(errors.New("no space left on the disk while building it"),
 			"free some space, or let TMPDIR name a folder that has a gigabyte")
+	case strings.Contains(all, "Unable to locate package"), strings.Contains(all, "has no installation candidate"):
+		return hint.New(errors.New(lowerFirst(strings.Join(a.missing(), ", "))),
+			"look the name up with 'apt-cache search' in a distro of that suite; packages come from its section main")
 	case strings.Contains(all, "Temporary failure resolving"), strings.Contains(all, "Could not connect"),
 		strings.Contains(all, "Could not resolve"), strings.Contains(all, "Failed to fetch"):
 		return hint.New(fmt.Errorf("the packages cannot be downloaded: %s", a.errors[0]),
@@ -123,3 +126,16 @@ func (a *aptLog) failure(err error) error {
 	}
 	return fmt.Errorf("mmdebstrap failed: %s\nits last lines:\n  %s", a.errors[0], strings.Join(a.last, "\n  "))
 }
+
+// missing returns what apt said of packages that there are not.
+func (a *aptLog) missing() []string {
+	var lines []string
+	for _, line := range a.errors {
+		if strings.Contains(line, "Unable to locate package") || strings.Contains(line, "has no installation candidate") {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+func lowerFirst(s string) string { return strings.ToLower(s[:1]) + s[1:] }

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"os/user"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -53,9 +55,10 @@ rm -f etc/passwd- etc/shadow- etc/group- etc/gshadow- etc/subuid- etc/subgid- va
 touch etc/.updated var/.updated
 `
 
-// recipe stands for the above: an image of another recipe is built anew.
-func recipe() string {
-	sum := sha256.Sum256([]byte(sourceDateEpoch + strings.Join(debianPackages, " ") + customizeHook))
+// recipe stands for the above and the options: an image of another recipe is
+// built anew.
+func (o debianOptions) recipe() string {
+	sum := sha256.Sum256([]byte(sourceDateEpoch + strings.Join(debianPackages, " ") + customizeHook + o.String()))
 	return hex.EncodeToString(sum[:8])
 }
 
@@ -66,6 +69,7 @@ const stopWait = 30 * time.Second
 // bootstrap is one run of mmdebstrap.
 type bootstrap struct {
 	suite    string
+	options  debianOptions
 	progress Progress
 	log      *slog.Logger
 
@@ -182,8 +186,8 @@ func workParent() string {
 
 func (b *bootstrap) args(mode string) []string {
 	return []string{
-		"--mode=" + mode, "--variant=minbase", "--format=tar", "--verbose",
-		"--include=" + strings.Join(debianPackages, ","),
+		"--mode=" + mode, "--variant=" + cmp.Or(b.options.variant, debianVariants[0]), "--format=tar", "--verbose",
+		"--include=" + strings.Join(slices.Concat(debianPackages, b.options.include), ","),
 		`--aptopt=Acquire::Retries "3"`,
 		"--customize-hook=" + customizeHook,
 		b.suite, "-",

@@ -2,6 +2,7 @@ package images
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -44,14 +45,22 @@ func CanBuildDebian() bool {
 // debianBuild is one Pull's work.
 type debianBuild struct {
 	cacheEntry
-	src *Debian
-	ref Ref
+	src     *Debian
+	suite   string
+	options debianOptions
 }
 
 // Pull returns the image of the suite that ref names.
 func (d *Debian) Pull(ctx context.Context, ref Ref, progress Progress) (*Image, error) {
-	key := fmt.Sprintf("debian-%s-%s", ref.Version, runtime.GOARCH)
-	b := &debianBuild{newCacheEntry(d.CacheDir, key, ref, progress, d.Log), d, ref}
+	suite, options, err := debianSuite(ref.Version)
+	if err != nil {
+		return nil, err
+	}
+	key := fmt.Sprintf("%s-%s", suite, runtime.GOARCH)
+	if text := options.String(); text != "" { // in front: a key must not begin another one
+		key = fmt.Sprintf("%x-%s", sha256.Sum256([]byte(text)), key)
+	}
+	b := &debianBuild{newCacheEntry(d.CacheDir, "debian-"+key, ref, progress, d.Log), d, suite, options}
 	rec, err := b.pull(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", ref, noSpace(err, d.CacheDir))
@@ -85,7 +94,7 @@ func (b *debianBuild) pull(ctx context.Context) (*record, error) {
 
 // cached returns the image's record, or nil where it has to be built.
 func (b *debianBuild) cached() *record {
-	if rec := b.record(); rec != nil && rec.Recipe == recipe() {
+	if rec := b.record(); rec != nil && rec.Recipe == b.options.recipe() {
 		return rec
 	}
 	return nil
@@ -94,11 +103,11 @@ func (b *debianBuild) cached() *record {
 // build makes the image and puts it into the cache.
 func (b *debianBuild) build(ctx context.Context) (*record, error) {
 	return b.save(func(w io.Writer) (s *summary, rec *record, err error) {
-		run := &bootstrap{suite: b.ref.Version, progress: b.progress, log: b.log}
+		run := &bootstrap{suite: b.suite, options: b.options, progress: b.progress, log: b.log}
 		err = run.run(ctx, func(ctx context.Context, tar io.Reader) (err error) {
 			s, err = b.pack(ctx, tar, w, new(rootfs.State))
 			return err
 		})
-		return s, &record{Recipe: recipe(), Packages: run.installed}, err
+		return s, &record{Recipe: b.options.recipe(), Packages: run.installed}, err
 	})
 }

@@ -46,7 +46,7 @@ func (i *Image) Open(ctx context.Context) (io.ReadCloser, error) { return i.open
 // Ref names an image.
 type Ref struct {
 	Source  string // "debian", "oci", "https", or "file" for a tar archive
-	Version string // the suite, the name in a registry, "//HOST/PATH", or the file's path
+	Version string // the suite with its options, the name in a registry, "//HOST/PATH", or the file's path
 	SHA256  string // of what "https" downloads, as small hexadecimal digits
 	Label   string // Image.Name: what a catalogue calls it, with its version, or "stdin"; "" elsewhere
 	Distro  string // what to call distros of it: Image.Distro; "" leaves that to the source
@@ -59,9 +59,9 @@ func (r Ref) String() string { return r.Source + ":" + r.Version }
 func FileRef(path string) Ref { return Ref{Source: "file", Version: path} }
 
 // ParseRef reads an image's name: "debian" or "debian:SUITE", where the suite
-// is a code name or a number, or "oci:" and a container image's name. An address
-// takes more than a name: see URLRef. The error carries a hint that lists the
-// names.
+// is a code name or a number and "?include=PACKAGE,PACKAGE&variant=VARIANT" may
+// follow; or "oci:" and a container image's name. An address takes more than a
+// name: see URLRef. The error carries a hint that lists the names.
 func ParseRef(name string) (Ref, error) {
 	if text, ok := strings.CutPrefix(name, "oci:"); ok {
 		return parseOCI(text)
@@ -70,20 +70,12 @@ func ParseRef(name string) (Ref, error) {
 		_, err := URLRef(name, "")
 		return Ref{}, err
 	}
-	source, version, tagged := strings.Cut(strings.ToLower(name), ":")
-	if source != "debian" {
+	lower := strings.ToLower(name)
+	if source, _, _ := strings.Cut(strings.Replace(lower, "?", ":", 1), ":"); source != "debian" {
 		return Ref{}, hint.New(fmt.Errorf("no image %q is known", name),
 			"known are "+strings.Join(Names(), ", ")+", and oci:REGISTRY/REPOSITORY:TAG; a tar archive is installed with --from-file")
 	}
-	if !tagged {
-		return Ref{Source: source, Version: defaultSuite}, nil
-	}
-	for _, s := range debianSuites {
-		if version == s.name || version == s.number && version != "" {
-			return Ref{Source: source, Version: s.name}, nil
-		}
-	}
-	return Ref{}, hint.New(fmt.Errorf("no Debian suite %q is known", version), "known are "+strings.Join(Names(), ", "))
+	return parseDebian(lower)
 }
 
 // Names lists the names of the images that can be had without a file.

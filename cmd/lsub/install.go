@@ -26,7 +26,7 @@ func (a *app) installCommand() *cli.Command {
 		Name:      "install",
 		Usage:     "install a distro",
 		UsageText: "lsub install [--name NAME] [--user USER] [IMAGE]\nlsub install [--name NAME] [--user USER] --from-file FILE\nlsub install [--name NAME] [--user USER] --sha256 HEX https://HOST/PATH",
-		Description: "IMAGE is " + strings.Join(images.Names(), ", ") + " ('debian' is the newest stable one), " +
+		Description: "IMAGE is " + strings.Join(images.Names(), ", ") + " ('debian' is the newest stable one; 'debian?include=git,curl' has more packages), " +
 			"or a name such as ubuntu, alma, fedora:42 or alpine:3.22 of a catalogue: 'lsub list --online' lists them. " +
 			"oci:REGISTRY/REPOSITORY:TAG (or @sha256:DIGEST) is a container image, with the credentials of docker or podman. " +
 			"FILE is a root file system as a tar archive, plain or compressed with gzip, xz, zstd or bzip2, or as a squashfs image; " +
