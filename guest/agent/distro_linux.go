@@ -51,6 +51,7 @@ type distro struct {
 	startedAt time.Time
 	cgroup    *cgroup
 	console   *console
+	readyDir  *os.File // of a systemd that was ready, else nil
 	unwatch   func() // ends the watch of its limits; nil where there is none
 
 	mu        sync.Mutex
@@ -112,7 +113,7 @@ func (a *Agent) start(ctx context.Context, spec *guestv1.Distro) (*distro, error
 		if err := await(ctx, wait); err != nil {
 			return nil, err
 		}
-		if wait == d.gone {
+		if wait == d.gone || d.err == nil && d.awaitLeave(ctx) {
 			continue
 		}
 		return d, d.err
@@ -231,6 +232,9 @@ func (d *distro) tidy(cmd *exec.Cmd) {
 	if d.console != nil {
 		d.console.close()
 	}
+	if d.readyDir != nil {
+		d.readyDir.Close()
+	}
 	if d.unwatch != nil {
 		d.unwatch()
 	}
@@ -332,28 +336,6 @@ func awaitSetUp(status *os.File) (string, error) {
 		return "", errors.New("its init died while it was set up")
 	}
 	return name, nil
-}
-
-// awaitReady waits until systemd has run the unit that says so. A systemd that
-// takes long is let in on, so that its trouble can be looked at.
-func (d *distro) awaitReady() error {
-	dir := fmt.Sprintf("/proc/%d/root%s", d.pid, readyDir)
-	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
-	defer cancel()
-	died, err := watchDeath(d.pid)
-	if err != nil {
-		return err
-	}
-	defer died.close()
-	err = awaitFile(ctx, dir, readyFile, died.c)
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		d.a.log.Warn("systemd is not up yet; commands may enter all the same", "distro", d.spec.Name, "after", readyTimeout)
-		return nil
-	case errors.Is(err, errDied):
-		return errors.New("its systemd ended")
-	}
-	return err
 }
 
 func (d *distro) withConsole(err error) error {

@@ -265,24 +265,6 @@ func hostsKnow(hosts, name string) bool {
 	return false
 }
 
-// The file by which systemd tells the agent that commands may enter.
-const (
-	readyDir  = "/run/lsub"
-	readyFile = "ready"
-)
-
-// readyUnit runs when the file systems, temporary files and D-Bus are there:
-// what a command may count on. It is early, so that a slow service does not
-// keep commands waiting.
-const readyUnit = `[Unit]
-Description=Let lsub commands enter
-DefaultDependencies=no
-After=sysinit.target dbus.socket
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/usr/bin/touch ` + readyDir + "/" + readyFile + "\n"
-
 // maskedUnits are for what a distro does not have to itself: the machine's
 // screens, clock, devices and kernel modules, and a root to be mounted anew.
 var maskedUnits = []string{
@@ -311,10 +293,12 @@ func writeUnits() error {
 			return err
 		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, "lsub-ready.service"), []byte(readyUnit), 0o644); err != nil {
-		return err
+	for name, text := range map[string]string{"lsub-ready.socket": readySocket, "lsub-ready.service": readyService} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			return err
+		}
 	}
-	return os.Symlink("../lsub-ready.service", filepath.Join(wants, "lsub-ready.service"))
+	return os.Symlink("../lsub-ready.socket", filepath.Join(wants, "lsub-ready.socket"))
 }
 
 // tinyInit is the PID 1 of a distro without systemd: it reaps the processes
