@@ -22,7 +22,7 @@ type listedDistro struct {
 	Name     string    `json:"name"`
 	ID       string    `json:"id"`
 	Default  bool      `json:"default"`
-	State    string    `json:"state"` // running, stopped
+	State    string    `json:"state"` // running, stopping, stopped
 	Init     string    `json:"init,omitempty"`
 	Sessions int32     `json:"sessions"`
 	Image    string    `json:"image"`
@@ -140,8 +140,11 @@ func listed(reg *machine.Registry, states map[string]*guestv1.DistroState, runni
 				since := time.Unix(0, st.IdleSinceNs).UTC()
 				l.IdleSince = &since
 			}
+			if st.Stopping {
+				l.State, l.IdleSince = "stopping", nil
+			}
 		}
-		if !running || l.State == "running" {
+		if !running || l.State != "stopped" {
 			distros = append(distros, l)
 		}
 	}

@@ -47,7 +47,7 @@ func (c control) Info(ctx context.Context, req *connect.Request[guestv1.InfoRequ
 	for _, id := range ids {
 		st := &guestv1.DistroState{Id: id}
 		if d := a.lookup(id); d != nil {
-			if st = d.state(); req.Msg.Reasons && st.Running {
+			if st = d.state(); req.Msg.Reasons && st.Running && !st.Stopping {
 				st.Reasons = d.reasons()
 			}
 		}

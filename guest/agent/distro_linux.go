@@ -161,7 +161,7 @@ func (d *distro) state() *guestv1.DistroState {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s.Running, s.Init, s.Sessions = true, d.init, int32(d.sessions)
+	s.Running, s.Init, s.Sessions, s.Stopping = true, d.init, int32(d.sessions), d.stopping
 	s.StartedAtNs = d.startedAt.UnixNano()
 	if d.sessions == 0 && !d.idleSince.IsZero() {
 		s.IdleSinceNs = d.idleSince.UnixNano()

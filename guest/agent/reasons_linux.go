@@ -18,7 +18,7 @@ import (
 // is somebody's, and keeps the distro up. Patterns as path.Match has them.
 var baseUnits = []string{
 	// systemd's own, and logins
-	"systemd-*.service", "init.scope", "*getty@*.service", "console-getty.service", "user-runtime-dir@*.service",
+	"systemd-*.service", "init.scope", "*.mount", "*.swap", "*.socket", "*getty@*.service", "console-getty.service", "user-runtime-dir@*.service",
 	"dbus.service", "dbus-broker.service", "dbus-*.service", "polkit.service", "polkitd.service",
 	// logs, clocks and housekeeping
 	"rsyslog.service", "syslog.service", "syslog-ng.service", "auditd.service", "haveged.service", "rngd.service",
@@ -97,7 +97,8 @@ func unitOf(group string) string {
 		if strings.HasPrefix(part, "user@") {
 			continue
 		}
-		if strings.HasSuffix(part, ".service") || strings.HasSuffix(part, ".scope") {
+		switch path.Ext(part) {
+		case ".service", ".scope", ".mount", ".swap", ".socket":
 			return part
 		}
 	}

@@ -423,6 +423,7 @@ type DistroState struct {
 	Reasons       []string               `protobuf:"bytes,6,rep,name=reasons,proto3" json:"reasons,omitempty"`                               // what keeps it up, as words for people; none: it is idle
 	IdleSinceNs   int64                  `protobuf:"varint,7,opt,name=idle_since_ns,json=idleSinceNs,proto3" json:"idle_since_ns,omitempty"` // Unix time in the guest since which it is idle, 0 where it is not
 	Snapshots     []string               `protobuf:"bytes,8,rep,name=snapshots,proto3" json:"snapshots,omitempty"`                           // ids
+	Stopping      bool                   `protobuf:"varint,9,opt,name=stopping,proto3" json:"stopping,omitempty"`                            // it runs, but not for long
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -511,6 +512,13 @@ func (x *DistroState) GetSnapshots() []string {
 		return x.Snapshots
 	}
 	return nil
+}
+
+func (x *DistroState) GetStopping() bool {
+	if x != nil {
+		return x.Stopping
+	}
+	return false
 }
 
 // BootStep is one step of the way from the kernel to the agent.
@@ -3257,7 +3265,7 @@ const file_guest_proto_rawDesc = "" +
 	"\n" +
 	"disk_total\x18\a \x01(\x04R\tdiskTotal\x12\x1b\n" +
 	"\tdisk_used\x18\b \x01(\x04R\bdiskUsed\x12+\n" +
-	"\x04boot\x18\t \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot\"\xe7\x01\n" +
+	"\x04boot\x18\t \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot\"\x83\x02\n" +
 	"\vDistroState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\arunning\x18\x02 \x01(\bR\arunning\x12\x12\n" +
@@ -3266,7 +3274,8 @@ const file_guest_proto_rawDesc = "" +
 	"\bsessions\x18\x05 \x01(\x05R\bsessions\x12\x18\n" +
 	"\areasons\x18\x06 \x03(\tR\areasons\x12\"\n" +
 	"\ridle_since_ns\x18\a \x01(\x03R\vidleSinceNs\x12\x1c\n" +
-	"\tsnapshots\x18\b \x03(\tR\tsnapshots\"Z\n" +
+	"\tsnapshots\x18\b \x03(\tR\tsnapshots\x12\x1a\n" +
+	"\bstopping\x18\t \x01(\bR\bstopping\"Z\n" +
 	"\bBootStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bstart_ns\x18\x02 \x01(\x03R\astartNs\x12\x1f\n" +
