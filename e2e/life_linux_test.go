@@ -113,11 +113,14 @@ func TestSnapshotOfWriter(t *testing.T) {
 	h := debian(t)
 	h.ok(t, "clone", "debian", "writer")
 	defer h.run("unregister", "--yes", "writer")
-	h.sh(t, "writer", `nohup sh -c 'i=0; while :; do i=$((i+1)); echo $i >/srv/a; echo $i >/srv/b; done' >/dev/null 2>&1 &`)
+	h.sh(t, "writer", `echo 0 >/srv/a; echo 0 >/srv/b; nohup sh -c 'i=0; while :; do i=$((i+1)); for f in a b; do echo $i >/srv/.new; mv /srv/.new /srv/$f; done; done' >/dev/null 2>&1 &`)
+	const next = "a=$(cat /srv/a); while test $(cat /srv/a) = $a; do :; done"
 	for _, name := range []string{"s1", "s2", "s3"} {
+		h.sh(t, "writer", next)
 		h.ok(t, "snapshot", "create", "writer", name)
 	}
-	h.sh(t, "writer", "a=$(cat /srv/a); while test $(cat /srv/a) = $a; do :; done") // it goes on
+	// It goes on.
+	h.sh(t, "writer", next)
 	last := 0
 	for _, name := range []string{"s1", "s2", "s3"} {
 		h.ok(t, "clone", "--snapshot", name, "writer", "at-"+name)
@@ -148,7 +151,7 @@ func TestIdle(t *testing.T) {
 	}
 	h.ok(t, "manage", "--idle", "never", "quiet")
 	h.ok(t, "start", "quiet")
-	h.sh(t, "server", `systemd-run --quiet --unit=systemd-listen --socket-property=ListenStream=127.0.0.1:7777 --socket-property=Accept=yes cat`)
+	h.sh(t, "server", `systemd-run --quiet --unit=listen --socket-property=ListenStream=127.0.0.1:7777 --socket-property=Accept=yes cat`)
 	h.sh(t, "daemon", `systemd-run --quiet --unit=worker sleep 1000`)
 
 	h.ok(t, "clone", "debian", "idle")
@@ -169,7 +172,7 @@ func TestIdle(t *testing.T) {
 
 	// What has kept them up ends.
 	h.sh(t, "debian", "pkill -x sleep")
-	h.sh(t, "server", "systemctl stop systemd-listen.socket")
+	h.sh(t, "server", "systemctl stop listen.socket")
 	h.sh(t, "daemon", "systemctl stop worker")
 	h.ok(t, "manage", "--idle", "1s", "quiet")
 	becomes(t, "the VM goes off", 2*time.Minute, func() bool { return strings.Contains(h.ok(t, "status"), "off") })

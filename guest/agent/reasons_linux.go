@@ -82,7 +82,8 @@ func (d *distro) listens() []string {
 	for _, l := range all {
 		unit := unitOf(l.Group)
 		// What systemd itself listens on starts a service when somebody comes.
-		if l.Distro == d.spec.Id && (unit == "init.scope" || !isBase(unit)) {
+		forService := unit == "init.scope" || path.Ext(unit) == ".socket"
+		if l.Distro == d.spec.Id && (forService || !isBase(unit)) {
 			why = append(why, "listens on "+l.String())
 		}
 	}

@@ -13,7 +13,7 @@ func TestUnits(t *testing.T) {
 		"user.slice/user-1000.slice/user@1000.service/app.slice/gpg-agent.service":          "",
 		"user.slice/user-1000.slice/user@1000.service/app.slice/syncthing.service":          "service syncthing",
 		"user.slice/user-1000.slice/session-3.scope":                                        "login session 3",
-		"system.slice/tmp.mount": "",
+		"system.slice/tmp.mount":                                                            "",
 		"system.slice/apache2.service":                                                      "service apache2",
 		"system.slice/system-postgresql.slice/postgresql@15-main.service":                   "service postgresql@15-main",
 		"system.slice/docker.service":                                                       "service docker",
