@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -15,16 +16,21 @@ import (
 const DefaultIdle = time.Minute
 
 // beginWork notes that somebody is about to use the guest; while they do, the
-// VM is not idle. The caller calls the function that it returns when it is done.
-func (s *supervisor) beginWork() (done func()) {
+// VM does not go. The caller calls the function that it returns when it is
+// done. With lasting, the time that the VM may be idle starts anew then: not so
+// with questions, which would keep a VM up by looking at it.
+func (s *supervisor) beginWork(lasting bool) (done func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.work++
+	s.worked++
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.work--
-		s.lastWork = time.Now()
+		if lasting {
+			s.lastWork = time.Now()
+		}
 	}
 }
 
@@ -87,14 +93,19 @@ func (s *supervisor) watch(ctx context.Context, running chan<- int) error {
 // shutdownIdle shuts the VM down, unless somebody has used it in the time that
 // it may be idle. It returns after how long to ask again.
 func (s *supervisor) shutdownIdle(ctx context.Context) time.Duration {
+	const again = time.Second
+	s.mu.Lock()
+	seen := s.worked
+	s.mu.Unlock()
+	// What was told of a change may still be under way.
+	if running, err := s.running(ctx); err != nil || running {
+		return min(s.Idle, again)
+	}
 	s.mu.Lock()
 	quiet := time.Since(s.lastWork)
-	if s.work > 0 {
-		quiet = 0
-	}
-	if quiet < s.Idle || s.paused() != nil {
+	if quiet < s.Idle || s.work > 0 || s.worked != seen {
 		s.mu.Unlock()
-		return max(s.Idle-quiet, time.Millisecond)
+		return max(s.Idle-quiet, min(s.Idle, again))
 	}
 	s.asked++ // from here on, those who come wait for the next VM
 	s.mu.Unlock()
@@ -103,6 +114,20 @@ func (s *supervisor) shutdownIdle(ctx context.Context) time.Duration {
 		s.log.Warn("an idle VM runs on", "err", err)
 	}
 	return s.Idle
+}
+
+// running asks the guest whether a distro runs.
+func (s *supervisor) running(ctx context.Context) (bool, error) {
+	if err := s.paused(); err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	info, err := guest.NewClient(s.vm, s.Version).Info(ctx, connect.NewRequest(&guestv1.InfoRequest{}))
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(info.Msg.Distros, func(d *guestv1.DistroState) bool { return d.Running }), nil
 }
 
 // autostart starts the distros that are to start with the VM, all at once.
@@ -116,7 +141,9 @@ func (s *supervisor) autostart(ctx context.Context) {
 		if !d.Autostart {
 			continue
 		}
+		done := s.beginWork(true)
 		s.starting.Go(func() {
+			defer done()
 			_, err := guest.NewClient(s.vm, s.Version).StartDistro(ctx, connect.NewRequest(&guestv1.StartDistroRequest{Distro: d.Guest()}))
 			if err != nil && ctx.Err() == nil && !s.isStopping() {
 				s.log.Error("a distro does not start with the VM", "distro", d.Name, "err", err)

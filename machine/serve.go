@@ -35,6 +35,9 @@ const (
 // guestPath begins the paths of calls that are relayed to the guest.
 const guestPath = "/" + guestv1connect.GuestName + "/"
 
+// streamHost is where tunnels of streams go: commands, imports, exports.
+var streamHost = fmt.Sprintf("guest:%d", guest.StreamPort)
+
 // handler serves the profile's socket.
 func (s *supervisor) handler() http.Handler {
 	relay := &httputil.ReverseProxy{
@@ -56,12 +59,12 @@ func (s *supervisor) handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set(versionHeader, s.Version)
 		if r.Method == http.MethodConnect {
-			defer s.beginWork()()
+			defer s.beginWork(r.Host == streamHost)()
 			s.connectGuest(w, r)
 			return
 		}
 		if strings.HasPrefix(r.URL.Path, guestPath) {
-			defer s.beginWork()()
+			defer s.beginWork(false)()
 		}
 		mux.ServeHTTP(w, r)
 	})

@@ -82,6 +82,7 @@ type supervisor struct {
 	asked    int       // how many have asked for the end of the VM, and were not refused
 	forced   bool      // its power was cut
 	work     int       // how many use the guest
+	worked   int       // how many have begun to, ever
 	lastWork time.Time // when the last of them was done
 
 	tunnels  tunnels

@@ -35,7 +35,7 @@ type supervised struct {
 }
 
 // supervise runs a supervisor of m and returns when it has reported its start.
-func supervise(t *testing.T, m *Machine, o guesttest.Options) (*supervised, error) {
+func supervise(t *testing.T, m *Machine, o guesttest.Options, change ...func(*Supervision)) (*supervised, error) {
 	t.Helper()
 	o.Version = m.cfg.Version
 	fake := &hvtest.Fake{}
@@ -44,10 +44,10 @@ func supervise(t *testing.T, m *Machine, o guesttest.Options) (*supervised, erro
 		o.Console, o.Disk, o.Pause = g.Console(), m.DataDisk(), fake.VMs()[0].SetPaused
 		return guesttest.Run(g, o)
 	}
-	return superviseWith(t, m, fake)
+	return superviseWith(t, m, fake, change...)
 }
 
-func superviseWith(t *testing.T, m *Machine, fake *hvtest.Fake) (*supervised, error) {
+func superviseWith(t *testing.T, m *Machine, fake *hvtest.Fake, change ...func(*Supervision)) (*supervised, error) {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -60,10 +60,14 @@ func superviseWith(t *testing.T, m *Machine, fake *hvtest.Fake) (*supervised, er
 	finished := make(chan struct{})
 	go func() {
 		defer close(finished)
-		s.ended <- Supervise(ctx, Supervision{
+		cfg := Supervision{
 			Config: m.cfg, Driver: fake, CPUs: 1, Memory: hypervisor.MinMemory, Guest: bootFiles,
 			Reporter: &Reporter{f: w},
-		})
+		}
+		for _, f := range change {
+			f(&cfg)
+		}
+		s.ended <- Supervise(ctx, cfg)
 	}()
 	t.Cleanup(func() {
 		cancel()

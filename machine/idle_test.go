@@ -1,0 +1,101 @@
+package machine
+
+import (
+	"errors"
+	"io"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guesttest"
+	"github.com/lsub/lsub/guest/guestv1"
+)
+
+// TestIdle has the VM go when no distro runs and nobody uses the guest, and
+// not before.
+func TestIdle(t *testing.T) {
+	m, _ := openTest(t)
+	idle := func(s *Supervision) { s.Idle = 50 * time.Millisecond }
+	s, err := supervise(t, m, guesttest.Options{}, idle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stays := func(why string) {
+		t.Helper()
+		select {
+		case err := <-s.ended:
+			t.Fatalf("the VM went although %s: %v", why, err)
+		case <-time.After(300 * time.Millisecond):
+		}
+	}
+	goes := func() {
+		t.Helper()
+		if err := <-s.ended; err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A stream holds it, without any distro that runs.
+	end := holdStream(t, m)
+	stays("somebody imports an image")
+	image := importImage(t, m)
+	createDistro(t, m, image, "d-1")
+	err = m.Update(t.Context(), func(r *Registry) error {
+		return r.Add(Distro{ID: "d-1", Name: "d", Image: image, Autostart: true})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	end()
+	goes()
+	if _, err := m.Status(t.Context()); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("Status of a VM that has gone: %v", err)
+	}
+	if text := m.readRecord().lastEnd(); text != "" {
+		t.Errorf("the next VM would say: %s", text)
+	}
+
+	// A distro that runs holds it, here one that starts with the VM. Questions do not.
+	if s, err = supervise(t, m, guesttest.Options{}, idle); err != nil {
+		t.Fatal(err)
+	}
+	stays("a distro runs")
+	c := guest.NewClient(m.Running(), "1.0")
+	if _, err := c.StopDistro(t.Context(), connect.NewRequest(&guestv1.StopDistroRequest{Id: "d-1"})); err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = c.Info(t.Context(), connect.NewRequest(&guestv1.InfoRequest{}))
+	}
+	goes()
+}
+
+// holdStream opens a stream that does nothing until end is called.
+func holdStream(t *testing.T, m *Machine) (end func()) {
+	in, out := io.Pipe()
+	opened, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		guest.NewClient(m.Running(), "1.0").ImportImage(t.Context(), "sha256:held", 0, &tellReader{in, opened})
+	}()
+	<-opened
+	return func() {
+		out.Close()
+		<-ended
+	}
+}
+
+// tellReader tells when it is read from first.
+type tellReader struct {
+	io.Reader
+	c chan struct{}
+}
+
+func (r *tellReader) Read(p []byte) (int, error) {
+	if r.c != nil {
+		close(r.c)
+		r.c = nil
+	}
+	return r.Reader.Read(p)
+}
