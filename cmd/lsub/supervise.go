@@ -64,12 +64,13 @@ func (a *app) equip(cfg *machine.Supervision, log *slog.Logger) error {
 	}
 	cfg.CPUs = vmCPUs(p, log)
 	cfg.Idle, cfg.DistroIdle = p.Idle.VM, p.Idle.Distro
-	if cfg.Driver, err = a.driver(slog.New(warnings{log.Handler(), cfg.Reporter})); err != nil {
+	warn := slog.New(warnings{log.Handler(), cfg.Reporter})
+	if cfg.Driver, err = a.driver(warn); err != nil {
 		return err
 	}
 	cfg.Guest = func(ctx context.Context) (machine.GuestFiles, error) { return a.guest(ctx, cfg.Paths.Cache) }
 	if a.network != nil {
-		cfg.Network = func() (machine.Network, error) { return a.network(p, log) }
+		cfg.Network = func() (machine.Network, error) { return a.network(m, p, log, warn) }
 	}
 	return nil
 }
