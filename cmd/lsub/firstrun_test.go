@@ -115,13 +115,21 @@ func TestFirstRunWithoutAccount(t *testing.T) {
 	}
 }
 
-// An account that the user asks for stands in for the first run.
-func TestFirstRunWithUser(t *testing.T) {
-	env, _ := wslHome(t, wslSetup, "--user", "ada")
-	x := openTerminal(t, env, "-d", "wsl")
-	x.expect("$ ")
-	x.write("id\r")
-	x.expect("ada\n")
-	x.write("\x04")
-	x.exits(0)
+// An account that the user asks for stands in for the first run, and what is
+// imported had it before.
+func TestNoFirstRun(t *testing.T) {
+	env, lsub := wslHome(t, wslSetup, "--user", "ada")
+	file := filepath.Join(t.TempDir(), "image.tar")
+	if err := os.WriteFile(file, tinyImage("wsl", wslSetup), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	lsub("import", "imported", file)
+	for distro, user := range map[string]string{"wsl": "ada", "imported": "root"} {
+		x := openTerminal(t, env, "-d", distro)
+		x.expect("$ ")
+		x.write("id\r")
+		x.expect(user + "\n")
+		x.write("\x04")
+		x.exits(0)
+	}
 }

@@ -19,7 +19,8 @@ func (a *app) importCommand() *cli.Command {
 		Usage:     "make a distro of an archive",
 		UsageText: "lsub import [--user USER] NAME FILE\nlsub import [--user USER] NAME - < FILE",
 		Description: "FILE is what 'lsub install --from-file' takes: a root file system as a tar archive such as 'lsub export' " +
-			"and 'docker export' write, plain or compressed, or a saved container image. '-' is stdin.",
+			"and 'docker export' write, plain or compressed, or a saved container image. '-' is stdin. " +
+			"The distro is as it was in the archive: what an image for WSL wants to be run before the first shell, only install runs.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "make the account `USER`, and make it the default user; root for none"},
 		},
@@ -35,7 +36,7 @@ func (a *app) importCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			d, err := a.install(c.Context, ref, name, c.String("user"))
+			d, err := a.install(c.Context, ref, installOptions{name: name, user: c.String("user"), asIs: true})
 			if err != nil {
 				return err
 			}

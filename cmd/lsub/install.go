@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,7 +52,7 @@ func (a *app) installCommand() *cli.Command {
 					return err
 				}
 			}
-			d, err := a.install(c.Context, ref, c.String("name"), c.String("user"))
+			d, err := a.install(c.Context, ref, installOptions{name: c.String("name"), user: c.String("user")})
 			if err != nil {
 				return err
 			}
@@ -113,7 +114,7 @@ func (a *app) installed(ctx context.Context, ref string) (*machine.Distro, error
 	if d := distroOf(reg, image); d != nil {
 		return d, nil
 	}
-	return a.install(ctx, image, "", "")
+	return a.install(ctx, image, installOptions{})
 }
 
 // distroOf returns the first distro that was made of an image, or nil. An
@@ -142,19 +143,26 @@ func nearestDistro(reg *machine.Registry, name string) error {
 	return err
 }
 
-// install installs an image as a distro. name and user may be "" for what is
-// usual. When it fails, it leaves nothing but the image in the caches.
-func (a *app) install(ctx context.Context, ref images.Ref, name, user string) (*machine.Distro, error) {
+// installOptions say how an image is installed.
+type installOptions struct {
+	name string // "" for the image's own
+	user string // account to make; "" for what is usual
+	asIs bool   // run nothing before the first shell, whatever the image wants
+}
+
+// install installs an image as a distro. When it fails, it leaves nothing but
+// the image in the caches.
+func (a *app) install(ctx context.Context, ref images.Ref, o installOptions) (*machine.Distro, error) {
 	reg, err := a.machine.Registry()
 	if err != nil {
 		return nil, err
 	}
-	if name != "" {
-		if err := reg.Available(name); err != nil {
+	if o.name != "" {
+		if err := reg.Available(o.name); err != nil {
 			return nil, err
 		}
 	}
-	account, err := accountFor(ref, user)
+	account, err := accountFor(ref, o.user)
 	if err != nil {
 		return nil, err
 	}
@@ -171,9 +179,7 @@ func (a *app) install(ctx context.Context, ref images.Ref, name, user string) (*
 	if err != nil {
 		return nil, interrupted(ctx, err)
 	}
-	if name == "" {
-		name = img.Distro
-	}
+	name := cmp.Or(o.name, img.Distro)
 	if err := reg.Available(name); err != nil {
 		return nil, err
 	}
@@ -181,8 +187,11 @@ func (a *app) install(ctx context.Context, ref images.Ref, name, user string) (*
 		ID: machine.NewID(name), Name: name, Image: img.ID, ImageName: img.Name, Created: time.Now().UTC().Truncate(time.Second),
 		User: account.GetName(), UID: account.GetUid(),
 	}
-	if user == "" {
+	if o.user == "" {
 		a.imageWishes(img, &d)
+	}
+	if o.asIs {
+		d.FirstRun = nil
 	}
 	if err := a.machine.Start(ctx); err != nil {
 		return nil, interrupted(ctx, err)
