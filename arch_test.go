@@ -30,16 +30,17 @@ var mayImport = map[string][]string{
 	"profile":                   {},
 	"guest":                     {"guest/guestv1"},
 	"guest/guestv1":             {},
-	"guest/agent":               {"guest", "guest/agent/listeners", "rootfs", "rootfs/pax", "wslconf"},
+	"guest/agent":               {"guest", "guest/agent/listeners", "guest/agent/relay", "rootfs", "rootfs/pax", "wslconf"},
 	"guest/agent/listeners":     {},
+	"guest/agent/relay":         {},
 	"guest/lsubinit":            {"guest", "guest/agent"},
 	"guest/guesttest":           {"guest"},
-	"netstack":                  {"netstack/names"},
-	"netstack/names":            {},
+	"netstack":                  {},
+	"netstack/forward":          {},
 	"images":                    {"rootfs", "rootfs/pax", "wslconf"},
 	"images/guestbuild":         {"images"},
 	"machine":                   {"hypervisor", "guest", "profile"},
-	"cmd/lsub":                  {"hypervisor", "hypervisor/kvm", "guest", "netstack", "netstack/names", "images", "machine", "profile"},
+	"cmd/lsub":                  {"hypervisor", "hypervisor/kvm", "guest", "netstack", "netstack/forward", "images", "machine", "profile"},
 }
 
 // onlyIn keeps each heavy library in one folder.
@@ -52,8 +53,6 @@ var onlyIn = map[string]string{
 	"github.com/ulikunitz/xz":                "images",
 	"github.com/google/go-containerregistry": "images",
 	"github.com/sirupsen/logrus":             "netstack",
-	"github.com/miekg/dns":                   "netstack/names",
-	"gvisor.dev/gvisor":                      "netstack",
 	"go.yaml.in/yaml":                        "profile",
 }
 

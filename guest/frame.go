@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"google.golang.org/protobuf/proto"
+
+	"github.com/lsub/lsub/guest/guestv1"
 )
 
 // FrameType says what a frame carries.
@@ -28,6 +30,8 @@ const (
 	FrameError   FrameType = 20 // guest → host: an Error; the last frame
 	FrameHello   FrameType = 21 // guest → host, on HelloPort: a Hello; the only frame
 	FrameStarted FrameType = 22 // guest → host: a Started: the command runs; before its output
+
+	FrameAccepted FrameType = 23 // guest → host, on ForwardPort: 8 bytes, the number of a connection that came
 )
 
 const (
@@ -149,6 +153,37 @@ func (r *Reader) Expect(t FrameType, m proto.Message) error {
 		return frameError(fmt.Sprintf("a frame of type %d where one of type %d was due", got, t))
 	}
 	return decode(p, m)
+}
+
+// ReadMessage reads a frame of type t into m, and no byte of what follows it.
+func ReadMessage(r io.Reader, t FrameType, m proto.Message) error {
+	var h [HeaderSize]byte
+	if _, err := io.ReadFull(r, h[:]); err != nil {
+		return err
+	}
+	v := binary.BigEndian.Uint32(h[:])
+	got, n := FrameType(v>>24), int(v&0xffffff)
+	if n > maxPayload(got) {
+		return frameError(fmt.Sprintf("a frame of type %d announces %d bytes; at most %d are allowed", got, n, maxPayload(got)))
+	}
+	p := make([]byte, n)
+	if _, err := io.ReadFull(r, p); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return err
+	}
+	switch {
+	case got == t:
+		return decode(p, m)
+	case got == FrameError:
+		var e guestv1.Error
+		if err := decode(p, &e); err != nil {
+			return err
+		}
+		return Errorf(e.Code, e.Hint, "%s", e.Message)
+	}
+	return frameError(fmt.Sprintf("a frame of type %d where one of type %d was due", got, t))
 }
 
 func decode(p []byte, m proto.Message) error {

@@ -30,6 +30,7 @@ const (
 	HelloPort   = 1024 // on the host: the agent's first word
 	ControlPort = 1024 // in the guest: the Guest service over HTTP/1.1
 	StreamPort  = 1025 // in the guest: one stream per connection
+	ForwardPort = 1026 // in the guest: one stream per forwarded connection
 )
 
 // Dialer opens a stream to a vsock port of the guest.

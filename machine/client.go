@@ -213,6 +213,32 @@ func (m *Machine) Status(ctx context.Context) (*guestv1.StatusResponse, error) {
 	return res.Msg, nil
 }
 
+// Ports calls f with what the supervisor forwards between the host and the
+// distros: once, or with watch at every change and each second, until ctx is
+// done, f fails or the VM ends. Of a VM that is off, it returns [ErrNotRunning].
+func (m *Machine) Ports(ctx context.Context, watch bool, f func([]*guestv1.Port) error) error {
+	call := ctx
+	if !watch {
+		var cancel context.CancelFunc
+		call, cancel = context.WithTimeoutCause(ctx, m.cfg.Patience, errSilent())
+		defer cancel()
+	}
+	stream, err := m.supervisor().Ports(call, connect.NewRequest(&guestv1.PortsRequest{Watch: watch}))
+	if err != nil {
+		return callError(call, err)
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		if err := f(stream.Msg().Ports); err != nil {
+			return err
+		}
+	}
+	if err := stream.Err(); err != nil {
+		return callError(call, err)
+	}
+	return nil
+}
+
 // Shutdown ends the VM: its distros are asked first, unless force cuts the
 // power. It returns when the supervisor is gone too. Of a VM that is off, it
 // returns [ErrNotRunning].

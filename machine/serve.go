@@ -216,6 +216,36 @@ func (v service) Status(context.Context, *connect.Request[guestv1.StatusRequest]
 	return connect.NewResponse(res), nil
 }
 
+// portsEvery is how often one who watches is told of counters.
+const portsEvery = time.Second
+
+func (v service) Ports(ctx context.Context, req *connect.Request[guestv1.PortsRequest], out *connect.ServerStream[guestv1.PortsResponse]) error {
+	s := v.s
+	select {
+	case <-s.ready:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	for {
+		res := &guestv1.PortsResponse{}
+		var changed <-chan struct{}
+		if s.Forwarder != nil {
+			res.Ports, changed = s.Forwarder.Ports()
+		}
+		if err := out.Send(res); err != nil || !req.Msg.Watch {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-time.After(portsEvery):
+		case <-s.vmGone:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 func (v service) Shutdown(ctx context.Context, req *connect.Request[guestv1.ShutdownRequest]) (*connect.Response[guestv1.ShutdownResponse], error) {
 	s := v.s
 	if req.Msg.Force {

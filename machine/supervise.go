@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/hypervisor"
 )
@@ -34,14 +35,24 @@ type Network interface {
 	MAC() net.HardwareAddr
 }
 
+// Forwarder opens ports of the distros on the host, and of the host in distros.
+type Forwarder interface {
+	// Run forwards until ctx is done, and closes what it opened.
+	Run(ctx context.Context, c *guest.Client) error
+	// Ports tells what is forwarded, and returns what is closed when that changes.
+	Ports() (ports []*guestv1.Port, changed <-chan struct{})
+}
+
 // Supervision is what a supervisor needs besides its machine's [Config].
 type Supervision struct {
 	Config
 	Driver  hypervisor.Driver
 	Guest   func(ctx context.Context) (GuestFiles, error) // makes the files ready; they are not changed
 	Network func() (Network, error)                       // nil for a VM without a network
-	CPUs    int
-	Memory  int64 // bytes
+	// Forwarder is nil for a VM whose ports stay its own.
+	Forwarder Forwarder
+	CPUs      int
+	Memory    int64 // bytes
 	// Idle is how long the VM runs on with no distro running and nobody using
 	// it; 0 means [DefaultIdle], below 0 for ever.
 	Idle time.Duration
@@ -185,6 +196,13 @@ func (s *supervisor) run(ctx context.Context) error {
 		tending, untend := context.WithCancel(ctx)
 		var tended sync.WaitGroup
 		tended.Go(func() { s.tend(tending) })
+		if s.Forwarder != nil {
+			tended.Go(func() {
+				if err := s.Forwarder.Run(tending, guest.NewClient(s.vm, s.Version)); err != nil {
+					s.log.Error("nothing is forwarded any more", "err", err)
+				}
+			})
+		}
 		err = s.supervise(ctx)
 		untend()
 		tended.Wait()

@@ -18,6 +18,7 @@ import (
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/profile"
 )
 
 // exitFailed is the exit status where lsub itself failed: it keeps apart from
@@ -36,7 +37,7 @@ type backend struct {
 	images      imageOpener
 	catalogues  catalogueOpener
 	bootstraps  func() bool // whether Debian's suites can be made here
-	network     networkOpener
+	network     func(*profile.Profile, *slog.Logger) (machine.Network, error)
 	bootTimeout time.Duration // 0 for the usual
 	patience    time.Duration // as machine.Config.Patience
 	pauseCheck  time.Duration // how often a command that runs asks whether the VM is halted
@@ -118,7 +119,7 @@ func (a *app) root() *cli.App {
 			a.runCommand(), a.execCommand(), a.shellCommand(),
 			a.installCommand(), a.importCommand(), a.exportCommand(), a.listCommand(), a.cloneCommand(), a.renameCommand(), a.unregisterCommand(),
 			a.snapshotCommand(), a.manageCommand(), a.setDefaultCommand(),
-			a.startCommand(), a.stopCommand(), a.shutdownCommand(), a.statusCommand(),
+			a.startCommand(), a.stopCommand(), a.shutdownCommand(), a.statusCommand(), a.portsCommand(),
 			a.logsCommand(), a.versionCommand(), a.superviseCommand(),
 		},
 	}

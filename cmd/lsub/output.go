@@ -120,6 +120,13 @@ func printJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
+// printJSONLine prints v as one line.
+func printJSONLine(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
 // size prints bytes for people.
 func size(n uint64) string {
 	const units = "KMGTPE"

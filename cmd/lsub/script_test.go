@@ -37,6 +37,11 @@ func TestScripts(t *testing.T) {
 			"image":  scriptImage,
 			"expand": scriptExpand,
 			"online": scriptOnline,
+
+			"freeport":   scriptFreePort,
+			"eventually": scriptEventually,
+			"talk":       scriptTalk,
+			"occupy":     scriptOccupy,
 		},
 	})
 }

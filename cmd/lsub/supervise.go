@@ -64,15 +64,32 @@ func (a *app) equip(cfg *machine.Supervision, log *slog.Logger) error {
 	}
 	cfg.CPUs = vmCPUs(p, log)
 	cfg.Idle, cfg.DistroIdle = p.Idle.VM, p.Idle.Distro
-	warn := slog.New(warnings{log.Handler(), cfg.Reporter})
-	if cfg.Driver, err = a.driver(warn); err != nil {
+	if cfg.Forwarder, err = newForwarder(p, distroNames(m), log); err != nil {
+		return err
+	}
+	if cfg.Driver, err = a.driver(slog.New(warnings{log.Handler(), cfg.Reporter})); err != nil {
 		return err
 	}
 	cfg.Guest = func(ctx context.Context) (machine.GuestFiles, error) { return a.guest(ctx, cfg.Paths.Cache) }
 	if a.network != nil {
-		cfg.Network = func() (machine.Network, error) { return a.network(m, p, log, warn) }
+		cfg.Network = func() (machine.Network, error) { return a.network(p, log) }
 	}
 	return nil
+}
+
+// distroNames returns what returns the names of a machine's distros by id.
+func distroNames(m *machine.Machine) func() map[string]string {
+	return func() map[string]string {
+		names := map[string]string{}
+		reg, err := m.Registry()
+		if err != nil {
+			return names // nothing is forwarded that the user may not have asked for
+		}
+		for _, d := range reg.Distros {
+			names[d.ID] = d.Name
+		}
+		return names
+	}
 }
 
 // vmCPUs returns how many CPUs the VM has: a profile may come from a larger machine.

@@ -23,7 +23,6 @@ type Config struct {
 	Modules string        // folder with the kernel's modules; "" for none
 	DNS     netip.Addr    // name server of the distros; invalid for none
 	Idle    time.Duration // as guest.BootArgs.Idle
-	Shared  string        // mount that all distros have in common, as /mnt/lsub; "" for none
 	Boot    []*guestv1.BootStep
 	// PowerOff ends the VM. The agent calls it when every distro is stopped.
 	PowerOff func()
@@ -41,6 +40,8 @@ type Agent struct {
 	held     map[string]chan struct{} // ids whose files are being changed; closed when that is done
 	changed  chan struct{}            // closed and replaced when distros come or go
 	stopping bool                     // no distro starts any more
+
+	arrivals arrivals
 
 	server *http.Server // of the control port
 }

@@ -42,13 +42,16 @@ var baseUnits = []string{
 func (d *distro) reasons() []string {
 	var why []string
 	d.mu.Lock()
-	sessions := d.sessions
+	sessions, forwards := d.sessions, d.forwards
 	d.mu.Unlock()
 	switch {
 	case sessions == 1:
 		why = append(why, "a command runs")
 	case sessions > 1:
 		why = append(why, fmt.Sprintf("%d commands run", sessions))
+	}
+	if forwards > 0 {
+		why = append(why, fmt.Sprintf("connections from the host: %d", forwards))
 	}
 	for _, group := range d.cgroup.occupied() {
 		switch unit := unitOf(group); {

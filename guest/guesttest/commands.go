@@ -45,6 +45,7 @@ func init() {
 		"wake":     wake,     // wake FIFO: lets a test on the host go on that reads it
 		"hog":      hog,      // is killed because the distro is out of memory
 		"limits":   limits,   // prints what the distro may use: memory, CPU, processes
+		"listen":   listen,   // listen PORT [FIFO]: listens on 0.0.0.0 until a signal comes, and echoes; wakes once it does
 		"halt":     halt,     // halt FIFO: has the VM paused, wakes, and goes on at the next signal
 		"poweroff": poweroff, // powers the VM off
 		"panic":    panics,   // makes the VM die

@@ -52,6 +52,7 @@ type Guest struct {
 	guestv1connect.UnimplementedGuestHandler
 	Options
 	disk    *disk
+	ports   ports
 	off     chan error // gets why the VM ends: nil for a power-off
 	streams sync.WaitGroup
 }
@@ -81,12 +82,17 @@ func Run(h Host, o Options) error {
 	if err != nil {
 		return err
 	}
+	forwards, err := h.Listen(guest.ForwardPort)
+	if err != nil {
+		return err
+	}
 	mux := http.NewServeMux()
 	mux.Handle(guestv1connect.NewGuestHandler(g, guest.ServerOptions()))
 	server := &http.Server{Handler: mux}
 	var serving sync.WaitGroup
 	serving.Go(func() { server.Serve(control) })
-	serving.Go(func() { g.acceptStreams(streams) })
+	serving.Go(func() { g.acceptStreams(streams, g.serveStream) })
+	serving.Go(func() { g.acceptStreams(forwards, g.serveForward) })
 	if err := g.ready(h); err != nil {
 		g.off <- err
 	}
@@ -102,6 +108,7 @@ func Run(h Host, o Options) error {
 	}
 	server.Close()
 	streams.Close()
+	forwards.Close()
 	serving.Wait()
 	return err
 }
@@ -134,7 +141,7 @@ func (g *Guest) say(h Host, m *guestv1.Hello) error {
 	return guest.NewWriter(c).SendMessage(guest.FrameHello, m)
 }
 
-func (g *Guest) acceptStreams(l net.Listener) {
+func (g *Guest) acceptStreams(l net.Listener, serve func(net.Conn)) {
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -142,7 +149,7 @@ func (g *Guest) acceptStreams(l net.Listener) {
 		}
 		g.streams.Go(func() {
 			defer c.Close()
-			g.serveStream(c)
+			serve(c)
 		})
 	}
 	// The end of the VM resets the streams, and with them ends what they run.

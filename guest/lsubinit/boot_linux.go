@@ -77,7 +77,7 @@ func openAgent(args guest.BootArgs, device string, t *trace, log *slog.Logger, b
 	err := t.step("agent", func() (err error) {
 		a, err = agent.Open(agent.Config{
 			Version: guest.Version, Kernel: kernelRelease(), Data: dataDir, Device: device,
-			Modules: modulesDir, DNS: args.Gateway, Shared: sharedDir, Idle: args.Idle, Boot: t.steps(),
+			Modules: modulesDir, DNS: args.Gateway, Idle: args.Idle, Boot: t.steps(),
 			PowerOff: func() { unmountData(log); powerOff() }, Logger: log,
 		})
 		return err
@@ -95,9 +95,14 @@ func serve(a *agent.Agent, t *trace) error {
 	if err != nil {
 		return err
 	}
-	failed := make(chan error, 2)
+	forwards, err := vsock.Listen(guest.ForwardPort, nil)
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, 3)
 	go func() { failed <- a.ServeControl(control) }()
 	go func() { failed <- a.ServeStreams(streams) }()
+	go func() { failed <- a.ServeForwards(forwards) }()
 	if err := sayHello(t, nil); err != nil {
 		return err
 	}

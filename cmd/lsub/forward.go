@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guestv1"
+	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/netstack/forward"
+	"github.com/lsub/lsub/profile"
+)
+
+// forwarder is a [machine.Forwarder]: it translates between the profile's rules,
+// the guest's protocol and package forward, which knows neither.
+type forwarder struct {
+	profile *profile.Profile
+	read    func() map[string]string // the names of the distros, by id
+	log     *slog.Logger
+	names   atomic.Pointer[map[string]string] // as they were read last
+
+	f     *forward.Forwarder
+	guest *forwardGuest
+}
+
+func newForwarder(p *profile.Profile, distros func() map[string]string, log *slog.Logger) (*forwarder, error) {
+	w := &forwarder{profile: p, read: distros, log: log, guest: &forwardGuest{}}
+	w.readNames()
+	rules, err := forwardRules(p, os.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	w.f = forward.New(forward.Config{
+		Guest: w.guest, Rules: rules, Auto: w.auto, DistroID: w.distroID, NextFree: p.Ports.NextFree, Logger: log,
+	})
+	return w, nil
+}
+
+func (w *forwarder) readNames() {
+	names := w.read()
+	w.names.Store(&names)
+}
+
+// auto says where a listener of a distro answers on the host.
+func (w *forwarder) auto(l forward.Listener) []netip.Addr {
+	name, ok := (*w.names.Load())[l.Distro]
+	if !ok || !w.profile.Distro(name).AutoPorts {
+		return nil
+	}
+	proto := profile.TCP
+	if l.Network == forward.UDP {
+		proto = profile.UDP
+	}
+	if !w.profile.Ports.Automatic(proto, l.Addr.Port()) {
+		return nil
+	}
+	return profile.HostAddresses(w.profile.Ports.HostAddress)
+}
+
+// distroID returns the id of the distro of a name, in any case.
+func (w *forwarder) distroID(name string) string {
+	for id, n := range *w.names.Load() {
+		if strings.EqualFold(n, name) {
+			return id
+		}
+	}
+	return ""
+}
+
+// Run forwards until ctx is done or the guest tells no more what listens.
+func (w *forwarder) Run(ctx context.Context, c *guest.Client) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w.guest.client = c
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.f.Run(ctx)
+	}()
+	err := w.watch(ctx, c)
+	cancel()
+	<-done
+	return err
+}
+
+// watchPause is the time until a watch that broke off is tried again.
+const watchPause = time.Second
+
+// watch tells the forwarder what listens until ctx is done.
+func (w *forwarder) watch(ctx context.Context, c *guest.Client) error {
+	for {
+		err := w.watchOnce(ctx, c)
+		if ctx.Err() != nil {
+			return nil
+		}
+		w.log.Warn("the guest does not tell what listens; ask again", "err", err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(watchPause):
+		}
+	}
+}
+
+func (w *forwarder) watchOnce(ctx context.Context, c *guest.Client) error {
+	stream, err := c.WatchListeners(ctx, connect.NewRequest(&guestv1.WatchListenersRequest{}))
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		w.readNames()
+		var all []forward.Listener
+		for _, l := range stream.Msg().Listeners {
+			addr, err := netip.ParseAddrPort(l.Address)
+			if err != nil || l.Network != forward.TCP && l.Network != forward.UDP {
+				w.log.Warn("the guest tells of a listener that makes no sense", "network", l.Network, "address", l.Address)
+				continue
+			}
+			all = append(all, forward.Listener{
+				Network: l.Network, Addr: addr, V6Only: l.V6Only, Distro: l.Distro, PID: int(l.Pid), Process: l.Process,
+			})
+		}
+		w.f.SetListeners(all)
+	}
+	return stream.Err()
+}
+
+// Ports is what "lsub ports" shows.
+func (w *forwarder) Ports() ([]*guestv1.Port, <-chan struct{}) {
+	all, changed := w.f.Ports()
+	ports := make([]*guestv1.Port, len(all))
+	for i, p := range all {
+		ports[i] = &guestv1.Port{
+			Kind: p.Kind, Network: p.Network, Host: p.Host, Distro: p.Distro, Guest: p.Guest,
+			Pid: int32(p.PID), Process: p.Process, State: p.State, Reason: p.Reason,
+			Active: p.Active, Connections: p.Connections, Failed: p.Failed,
+			BytesToGuest: p.ToGuest, BytesToHost: p.ToHost, OpenedAtNs: p.Opened.UnixNano(),
+		}
+	}
+	return ports, changed
+}
+
+var _ machine.Forwarder = (*forwarder)(nil)
+
+// forwardGuest is a [forward.Guest].
+type forwardGuest struct{ client *guest.Client }
+
+func (g *forwardGuest) Connect(ctx context.Context, to forward.Target) (net.Conn, func() error, error) {
+	return g.client.Connect(ctx, &guestv1.Connect{Distro: to.Distro, Network: to.Network, Address: to.Address})
+}
+
+func (g *forwardGuest) Listen(ctx context.Context, at forward.Target, started func(), accepted func(uint64)) error {
+	return g.client.Listen(ctx, &guestv1.Listen{Distro: at.Distro, Network: at.Network, Address: at.Address}, started, accepted)
+}
+
+func (g *forwardGuest) Accept(ctx context.Context, id uint64) (net.Conn, func() error, error) {
+	return g.client.Accept(ctx, id)
+}

@@ -1,0 +1,219 @@
+package agent
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/relay"
+	"github.com/lsub/lsub/guest/guestv1"
+)
+
+const (
+	// collectTimeout is how long a connection waits for the host to collect it.
+	collectTimeout = 10 * time.Second
+	// maxArrivals is how many may wait for that.
+	maxArrivals = 1024
+)
+
+// arrivals are connections in the VM that wait for the host to collect them.
+type arrivals struct {
+	mu      sync.Mutex
+	next    uint64
+	waiting map[uint64]net.Conn
+}
+
+// put keeps a connection, and returns its number.
+func (ar *arrivals) put(c net.Conn) (uint64, error) {
+	ar.mu.Lock()
+	defer ar.mu.Unlock()
+	if len(ar.waiting) >= maxArrivals {
+		return 0, fmt.Errorf("%d connections wait for the host", len(ar.waiting))
+	}
+	if ar.waiting == nil {
+		ar.waiting = map[uint64]net.Conn{}
+	}
+	ar.next++
+	id := ar.next
+	ar.waiting[id] = c
+	time.AfterFunc(collectTimeout, func() {
+		if c, err := ar.take(id); err == nil {
+			c.Close()
+		}
+	})
+	return id, nil
+}
+
+// take returns a connection that waits, which it is the caller's to close.
+func (ar *arrivals) take(id uint64) (net.Conn, error) {
+	ar.mu.Lock()
+	defer ar.mu.Unlock()
+	c, ok := ar.waiting[id]
+	if !ok {
+		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "no connection %d waits", id)
+	}
+	delete(ar.waiting, id)
+	return c, nil
+}
+
+// listenForHost takes connections for the host for as long as the stream lasts.
+func (a *Agent) listenForHost(stream relay.Conn, req *guestv1.Listen) {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		io.Copy(io.Discard, stream) // the host says nothing more, but its end
+		cancel()
+	}()
+	w := guest.NewWriter(stream)
+	if err := a.takeForHost(ctx, w, req); err != nil && ctx.Err() == nil {
+		w.SendMessage(guest.FrameError, guest.ErrorMessage(err))
+		stream.CloseWrite()
+		<-ctx.Done()
+	}
+	cancel()
+	stream.Close()
+}
+
+func (a *Agent) takeForHost(ctx context.Context, w *guest.Writer, req *guestv1.Listen) error {
+	if req.Network == "unix" {
+		return a.takeUnix(ctx, w, req)
+	}
+	addr, err := netip.ParseAddrPort(req.Address)
+	if err != nil || req.Network != "tcp" {
+		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no address of network %q that can be listened on", req.Address, req.Network)
+	}
+	lc := net.ListenConfig{KeepAlive: -1}
+	l, err := lc.Listen(ctx, "tcp", addr.String())
+	if err != nil {
+		return err
+	}
+	return a.announce(ctx, w, l)
+}
+
+// takeUnix listens on a unix socket in a distro, whenever the distro runs.
+func (a *Agent) takeUnix(ctx context.Context, w *guest.Writer, req *guestv1.Listen) error {
+	if err := checkSocketPath(req.Address); err != nil {
+		return err
+	}
+	if err := checkDistro(&guestv1.Distro{Id: req.Distro}); err != nil {
+		return err
+	}
+	for {
+		a.mu.Lock()
+		changed, d := a.changed, a.distros[req.Distro]
+		a.mu.Unlock()
+		if d == nil {
+			if err := await(ctx, changed); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := await(ctx, d.ready); err != nil {
+			return err
+		}
+		if d.err == nil {
+			l, err := d.listenUnix(ctx, req.Address)
+			if err != nil {
+				return err
+			}
+			here, gone := context.WithCancel(ctx)
+			go func() {
+				await(here, d.gone)
+				gone()
+			}()
+			err = a.announce(here, w, l)
+			over := here.Err() != nil // with the distro, or the host
+			gone()
+			if !over {
+				return err
+			}
+		}
+		if err := await(ctx, d.gone); err != nil {
+			return err
+		}
+	}
+}
+
+// announce tells the host of each connection that l takes, until ctx is done.
+// It closes l.
+func (a *Agent) announce(ctx context.Context, w *guest.Writer, l net.Listener) error {
+	defer l.Close()
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	defer stop()
+	if err := w.SendMessage(guest.FrameStarted, &guestv1.Started{}); err != nil {
+		return err
+	}
+	for {
+		c, err := l.Accept()
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				c.Close()
+			}
+			return ctx.Err()
+		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ECONNABORTED):
+			continue
+		case err != nil:
+			return err
+		}
+		id, err := a.arrivals.put(c)
+		if err != nil {
+			a.log.Warn("a connection to the host is refused", "at", l.Addr(), "err", err)
+			c.Close()
+			continue
+		}
+		if err := w.Send(guest.FrameAccepted, binary.BigEndian.AppendUint64(nil, id)); err != nil {
+			return err
+		}
+	}
+}
+
+// listenUnix listens on a unix socket in the distro, which belongs to the
+// distro's default user. One that nobody serves any more is replaced.
+func (d *distro) listenUnix(ctx context.Context, name string) (net.Listener, error) {
+	return onEntrance(ctx, d, func() (net.Listener, error) {
+		who, err := whoRuns(&guestv1.Exec{Distro: d.spec})
+		if err != nil {
+			return nil, err
+		}
+		var st unix.Stat_t
+		if unix.Lstat(name, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFSOCK {
+			unix.Unlink(name)
+		}
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			return nil, err
+		}
+		f := os.NewFile(uintptr(fd), name)
+		defer f.Close()
+		old := unix.Umask(0o177) // this thread's alone
+		err = unix.Bind(fd, &unix.SockaddrUnix{Name: name})
+		unix.Umask(old)
+		if err == nil {
+			err = unix.Lchown(name, int(who.uid), int(who.gid))
+		}
+		if err == nil {
+			err = unix.Listen(fd, unix.SOMAXCONN)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("listen on %s: %w", name, err)
+		}
+		return net.FileListener(f)
+	}, func(l net.Listener) { l.Close() })
+}
+
+// fileConn makes a connection of a descriptor, which it takes over.
+func fileConn(fd int, name string) (net.Conn, error) {
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	return net.FileConn(f)
+}

@@ -1,0 +1,239 @@
+// Package forward makes what listens in a VM answer on the host, and what
+// listens on the host in the VM. It copies bytes between sockets of the host and
+// streams to the guest; no packet passes a user-mode network stack.
+//
+//	f := forward.New(forward.Config{Guest: guest, Auto: auto, HostAddrs: loopback})
+//	go f.Run(ctx)
+//	f.SetListeners(all) // whenever they change
+//
+// A port of the host is open as long as something listens in the guest (what
+// Config.Auto lets through), or a [Rule] says so. It is a listener of the host's kernel, on
+// the addresses that were asked for and no others. Connections that are open stay
+// when their port closes.
+//
+// The guest is not trusted: what it can have opened on the host is bounded (see
+// [Limits]), and its bytes wait in bounded buffers.
+package forward
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// The networks of a [Listener], a [Rule] and a [Target].
+const (
+	TCP  = "tcp"
+	UDP  = "udp"
+	Unix = "unix"
+)
+
+// Target is what listens in the guest, or is to listen there.
+type Target struct {
+	Distro  string // id; "" for the VM's own network
+	Network string
+	Address string // an address with a port, or a path
+}
+
+// Guest is the VM as package guest reaches it. Its methods are safe for
+// concurrent use.
+type Guest interface {
+	// Connect opens a stream to a target. Bytes may be written at once; answer,
+	// which comes before the first Read, waits until the guest is connected.
+	// The stream has CloseWrite; a Close without one before it is a reset.
+	Connect(ctx context.Context, to Target) (stream net.Conn, answer func() error, err error)
+	// Listen takes connections in the guest until ctx is done.
+	Listen(ctx context.Context, at Target, started func(), accepted func(id uint64)) error
+	// Accept opens a stream to a connection that Listen has told of.
+	Accept(ctx context.Context, id uint64) (stream net.Conn, answer func() error, err error)
+}
+
+// Listener is a socket in the guest that waits for somebody.
+type Listener struct {
+	Network string
+	Addr    netip.AddrPort
+	V6Only  bool
+	Distro  string // id
+	PID     int
+	Process string
+}
+
+// Rule forwards a port, a range of them or a socket whether or not anything
+// listens.
+type Rule struct {
+	Network string
+	Host    []netip.AddrPort // to listen on; of a reverse rule, none
+	Path    string           // of a unix socket on the host: to listen on, or for a reverse rule to connect to
+	Dial    string           // of a reverse rule: the host's address to connect to, "HOST:PORT"
+
+	Reverse bool
+	// Guest has the name of a distro where Config.DistroID knows names. Of a TCP or
+	// UDP rule that is not reverse, the address is ":PORT", at whichever address
+	// somebody listens there.
+	Guest Target
+}
+
+// Limits bound what a guest can have the host do. Zero is the default.
+type Limits struct {
+	Ports       int // that are open by themselves: 2048
+	Connections int // that are open at once: 8192
+	Flows       int // of UDP that are open at once: 1024
+}
+
+// Config is what a [Forwarder] works with.
+type Config struct {
+	Guest Guest
+	Rules []Rule
+	// Auto says on which addresses of the host a listener is to answer, on its own
+	// port; none: not at all. nil: none ever.
+	Auto func(Listener) []netip.Addr
+	// DistroID returns the id of the distro that a rule names, "" where there is
+	// none. nil: rules have ids.
+	DistroID func(name string) string
+	// NextFree has a port that is taken on the host become the next free one.
+	NextFree bool
+	Limits   Limits
+	Logger   *slog.Logger // nil discards
+}
+
+// Kinds of a [Port]: what it comes from.
+const (
+	KindAuto    = "auto"
+	KindRule    = "rule"
+	KindReverse = "reverse"
+	KindSocket  = "socket"
+)
+
+// States of a [Port].
+const (
+	StateOpen    = "open"
+	StateWaiting = "waiting" // open, but nobody listens at its other end
+	StateFailed  = "failed"  // Reason says why
+)
+
+// Port is something that is forwarded, or cannot be.
+type Port struct {
+	Kind    string
+	Network string
+	Host    []string // addresses, or the path, on the host
+	Distro  string   // id; "" for none in particular
+	Guest   string   // address or path in the distro
+	PID     int      // of the process in the distro; 0 where unknown
+	Process string
+	State   string
+	Reason  string // for people, as is; "" for nothing to say
+	Opened  time.Time
+
+	Active, Connections, Failed int64
+	ToGuest, ToHost             int64 // bytes
+}
+
+// Forwarder forwards. It is safe for concurrent use.
+type Forwarder struct {
+	cfg Config
+	log *slog.Logger
+
+	conns limiter
+	flows limiter
+	wg    sync.WaitGroup // of connections, flows and listeners
+
+	mu        sync.Mutex
+	ctx       context.Context // nil until Run
+	listeners []Listener
+	ports     map[portKey]*port
+	changed   chan struct{} // closed and replaced at every change
+	wake      chan struct{} // has Run look again
+}
+
+// New returns a forwarder that does nothing before Run.
+func New(cfg Config) *Forwarder {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	setDefault(&cfg.Limits.Ports, 2048)
+	setDefault(&cfg.Limits.Connections, 8192)
+	setDefault(&cfg.Limits.Flows, 1024)
+	return &Forwarder{
+		cfg: cfg, log: cfg.Logger,
+		conns: limiter{max: int64(cfg.Limits.Connections)}, flows: limiter{max: int64(cfg.Limits.Flows)},
+		ports: map[portKey]*port{}, changed: make(chan struct{}), wake: make(chan struct{}, 1),
+	}
+}
+
+func setDefault(v *int, def int) {
+	if *v <= 0 {
+		*v = def
+	}
+}
+
+// Run forwards until ctx is done, and returns when all that it opened is
+// closed.
+func (f *Forwarder) Run(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	f.mu.Lock()
+	f.ctx = ctx
+	f.mu.Unlock()
+	for _, r := range f.cfg.Rules {
+		if r.Reverse {
+			f.wg.Go(func() { f.reverse(ctx, r) })
+		}
+	}
+	for {
+		retry := f.reconcile(ctx)
+		var again <-chan time.Time
+		if retry {
+			again = time.After(retryEvery)
+		}
+		select {
+		case <-ctx.Done():
+			f.closeAll()
+			f.wg.Wait()
+			return
+		case <-f.wake:
+		case <-again:
+		}
+	}
+}
+
+// retryEvery is the time between two attempts to open what could not be opened.
+const retryEvery = 2 * time.Second
+
+// SetListeners tells of all that listens in the guest.
+func (f *Forwarder) SetListeners(all []Listener) {
+	f.mu.Lock()
+	f.listeners = all
+	f.mu.Unlock()
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// resolve returns a rule's target with the id of its distro. A distro that is
+// not there keeps its name, for the guest to say so.
+func (f *Forwarder) resolve(t Target) Target {
+	if t.Distro != "" && f.cfg.DistroID != nil {
+		if id := f.cfg.DistroID(t.Distro); id != "" {
+			t.Distro = id
+		}
+	}
+	return t
+}
+
+// Ports returns what is forwarded, sorted, and what is closed when that changes
+// (but for its counters).
+func (f *Forwarder) Ports() ([]Port, <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.list(), f.changed
+}
+
+// tellChange tells those who wait on what Ports returned. f.mu is held.
+func (f *Forwarder) tellChange() {
+	close(f.changed)
+	f.changed = make(chan struct{})
+}

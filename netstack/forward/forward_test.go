@@ -1,0 +1,443 @@
+package forward
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestAutomatic(t *testing.T) {
+	g := newFakeGuest(t)
+	n := freePort(t)
+	f := run(t, Config{Guest: g, Auto: auto})
+	v4, v6 := fmt.Sprintf("127.0.0.1:%d", n), fmt.Sprintf("[::1]:%d", n)
+	for _, c := range []struct{ guest, for4, for6 string }{
+		{"127.0.0.1", v4, v4}, {"0.0.0.0", v4, v4}, {"[::]", v4, v6}, {"[::1]", v6, v6},
+	} {
+		g.serve = map[string]func(*net.UnixConn){}
+		g.on(TCP, v4, echo)
+		g.on(TCP, v6, echo)
+		g.asked = nil
+		f.SetListeners([]Listener{listener(TCP, fmt.Sprintf("%s:%d", c.guest, n))})
+		ports := awaitStates(t, f, StateOpen)
+		if p := ports[0]; p.Process != "server" || p.Distro != "debian-1" || len(p.Host) != 2 || p.Host[0] != v4 || p.Host[1] != v6 {
+			t.Errorf("%+v", p)
+		}
+		talk(t, TCP, v4)
+		talk(t, TCP, v6)
+		want := []Target{{"debian-1", TCP, c.for4}, {"debian-1", TCP, c.for6}}
+		if len(g.asked) != 2 || g.asked[0] != want[0] || g.asked[1] != want[1] {
+			t.Errorf("%s: connected to %v, want %v", c.guest, g.asked, want)
+		}
+		await(t, f, "both ended", func(p []Port) bool { return p[0].Active == 0 })
+		if p, _ := f.Ports(); p[0].Connections != 2 || p[0].ToGuest != 10 || p[0].ToHost != 10 || p[0].Failed != 0 {
+			t.Errorf("counters: %+v", p[0])
+		}
+		f.SetListeners(nil)
+		awaitStates(t, f)
+		if c, err := net.Dial(TCP, v4); err == nil {
+			c.Close()
+			t.Error("the port is open after its end")
+		}
+	}
+	// An address of the guest's that is not localhost is its own affair.
+	f.SetListeners([]Listener{listener(TCP, fmt.Sprintf("192.168.127.2:%d", n)), listener(TCP, fmt.Sprintf("127.0.0.53:%d", n+1))})
+	time.Sleep(20 * time.Millisecond)
+	awaitStates(t, f)
+}
+
+// TestConnectionsStay has a connection outlive its port, and end with the
+// forwarder.
+func TestConnectionsStay(t *testing.T) {
+	g := newFakeGuest(t)
+	n := freePort(t)
+	at := fmt.Sprintf("127.0.0.1:%d", n)
+	g.on(TCP, at, echo)
+	f := run(t, Config{Guest: g, Auto: auto})
+	f.SetListeners([]Listener{listener(TCP, at)})
+	awaitStates(t, f, StateOpen)
+	c := dial(t, TCP, at)
+	f.SetListeners(nil)
+	awaitStates(t, f)
+	io.WriteString(c, "x")
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		t.Errorf("the connection ended with its port: %v", err)
+	}
+}
+
+// wantReset wants a connection to be reset, at once or as soon as it stands.
+func wantReset(t *testing.T, at string) {
+	t.Helper()
+	c, err := net.Dial(TCP, at)
+	if err == nil {
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		_, err = io.ReadAll(c)
+	}
+	if !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("%s: %v, not a reset", at, err)
+	}
+}
+
+func TestResets(t *testing.T) {
+	g := newFakeGuest(t)
+	n := freePort(t)
+	at := fmt.Sprintf("127.0.0.1:%d", n)
+	f := run(t, Config{Guest: g, Auto: auto})
+	f.SetListeners([]Listener{listener(TCP, at)})
+	awaitStates(t, f, StateOpen)
+
+	t.Run("nobody listens in the guest", func(t *testing.T) {
+		wantReset(t, at)
+		await(t, f, "counted as failed", func(p []Port) bool { return p[0].Failed == 1 && p[0].Active == 0 })
+	})
+	t.Run("by the guest", func(t *testing.T) {
+		g.on(TCP, at, func(c *net.UnixConn) {
+			io.WriteString(c, "last words")
+			c.Close() // without a half-close
+		})
+		wantReset(t, at)
+	})
+	t.Run("by the client", func(t *testing.T) {
+		seen := make(chan error, 1)
+		g.on(TCP, at, func(c *net.UnixConn) {
+			io.ReadFull(c, make([]byte, 1))
+			io.Copy(io.Discard, c)
+			_, err := c.Write(nil) // fails after a close, not after a half-close
+			seen <- err
+			c.Close()
+		})
+		c := dial(t, TCP, at)
+		io.WriteString(c, "x")
+		time.Sleep(10 * time.Millisecond)
+		c.(*net.TCPConn).SetLinger(0)
+		c.Close()
+		if err := <-seen; err == nil {
+			t.Error("the guest saw a half-close, not a reset")
+		}
+	})
+	t.Run("half-close", func(t *testing.T) {
+		seen := make(chan error, 1)
+		g.on(TCP, at, func(c *net.UnixConn) {
+			io.Copy(io.Discard, c)
+			_, err := c.Write([]byte("answer"))
+			seen <- err
+			c.CloseWrite()
+			c.Close()
+		})
+		c := dial(t, TCP, at)
+		c.(*net.TCPConn).CloseWrite()
+		if b, err := io.ReadAll(c); string(b) != "answer" || err != nil {
+			t.Errorf("%q, %v", b, err)
+		}
+		if err := <-seen; err != nil {
+			t.Errorf("the guest: %v", err)
+		}
+	})
+	await(t, f, "all ended", func(p []Port) bool { return p[0].Active == 0 })
+}
+
+// TestBothWays moves much both ways at once.
+func TestBothWays(t *testing.T) {
+	g := newFakeGuest(t)
+	n := freePort(t)
+	at := fmt.Sprintf("127.0.0.1:%d", n)
+	const size = 64 << 20
+	sum := func(r io.Reader) []byte {
+		h := sha256.New()
+		io.Copy(h, r)
+		return h.Sum(nil)
+	}
+	source := func(seed byte) io.Reader {
+		return io.LimitReader(rand.NewChaCha8([32]byte{seed}), size)
+	}
+	g.on(TCP, at, func(c *net.UnixConn) {
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if !bytes.Equal(sum(c), sum(source(1))) {
+				t.Error("bytes have changed on their way to the guest")
+			}
+		})
+		io.Copy(c, source(2))
+		c.CloseWrite()
+		wg.Wait()
+		c.Close()
+	})
+	f := run(t, Config{Guest: g, Auto: auto})
+	f.SetListeners([]Listener{listener(TCP, at)})
+	awaitStates(t, f, StateOpen)
+	c := dial(t, TCP, at)
+	c.SetDeadline(time.Now().Add(60 * time.Second))
+	go func() {
+		io.Copy(c, source(1))
+		c.(*net.TCPConn).CloseWrite()
+	}()
+	if !bytes.Equal(sum(c), sum(source(2))) {
+		t.Error("bytes have changed on their way to the host")
+	}
+	ports := await(t, f, "ended", func(p []Port) bool { return p[0].Active == 0 })
+	if p := ports[0]; p.ToGuest != size || p.ToHost != size {
+		t.Errorf("counters: %+v", p)
+	}
+}
+
+func TestTaken(t *testing.T) {
+	g := newFakeGuest(t)
+	n := freePort(t)
+	at := fmt.Sprintf("127.0.0.1:%d", n)
+	g.on(TCP, at, echo)
+	other, err := net.Listen(TCP, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	only4 := func(Listener) []netip.Addr { return loopbacks[:1] }
+	f := run(t, Config{Guest: g, Auto: only4})
+	f.SetListeners([]Listener{listener(TCP, at)})
+	p := awaitStates(t, f, StateFailed)[0]
+	if !strings.Contains(p.Reason, "taken by another program") || p.Host[0] != at {
+		t.Errorf("%+v", p)
+	}
+	other.Close()
+	if p := awaitStates(t, f, StateOpen)[0]; p.Reason != "" {
+		t.Errorf("%+v", p)
+	}
+	talk(t, TCP, at)
+
+	// Another forwarder says that it is taken, or takes the next.
+	second := run(t, Config{Guest: g, Auto: only4})
+	second.SetListeners([]Listener{listener(TCP, at)})
+	awaitStates(t, second, StateFailed)
+	third := run(t, Config{Guest: g, Auto: auto, NextFree: true})
+	third.SetListeners([]Listener{listener(TCP, at)})
+	p = awaitStates(t, third, StateOpen)[0]
+	if p.Host[0] == at || !strings.Contains(p.Reason, at+" is taken") {
+		t.Errorf("%+v", p)
+	}
+	talk(t, TCP, p.Host[0])
+}
+
+func TestRules(t *testing.T) {
+	g := newFakeGuest(t)
+	host, guestPort := freePort(t), freePort(t)
+	target := fmt.Sprintf("127.0.0.1:%d", guestPort)
+	g.on(TCP, target, echo)
+	rule := Rule{Network: TCP, Host: []netip.AddrPort{netip.MustParseAddrPort(fmt.Sprintf("127.0.0.1:%d", host))},
+		Guest: Target{"debian", TCP, fmt.Sprintf(":%d", guestPort)}}
+	f := run(t, Config{Guest: g, Auto: auto, Rules: []Rule{rule}, DistroID: func(name string) string { return name + "-1" }})
+	p := awaitStates(t, f, StateWaiting)[0]
+	if p.Kind != KindRule || p.Host[0] != rule.Host[0].String() {
+		t.Errorf("%+v", p)
+	}
+	// Another distro's listener is forwarded by itself, this one's by the rule alone.
+	other := listener(TCP, fmt.Sprintf("0.0.0.0:%d", freePort(t)))
+	f.SetListeners([]Listener{listener(TCP, "0.0.0.0:"+fmt.Sprint(guestPort)), other})
+	await(t, f, "two open", func(p []Port) bool {
+		return len(p) == 2 && p[0].State == StateOpen && p[1].State == StateOpen
+	})
+	talk(t, TCP, rule.Host[0].String())
+	if g.asked[0] != (Target{"debian-1", TCP, target}) {
+		t.Errorf("connected to %v", g.asked[0])
+	}
+	if c, err := net.Dial(TCP, target); err == nil {
+		c.Close()
+		t.Error("the rule's port of the guest is forwarded by itself too")
+	}
+}
+
+func TestSockets(t *testing.T) {
+	g := newFakeGuest(t)
+	g.on(Unix, "/run/docker.sock", echo)
+	path := filepath.Join(t.TempDir(), "docker.sock")
+	stale, err := net.ListenUnix(Unix, &net.UnixAddr{Name: path, Net: Unix})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale.SetUnlinkOnClose(false)
+	stale.Close() // as a supervisor leaves it that was killed
+	rule := Rule{Network: Unix, Path: path, Guest: Target{"debian-1", Unix, "/run/docker.sock"}}
+	f := run(t, Config{Guest: g, Rules: []Rule{rule}})
+	p := awaitStates(t, f, StateOpen)[0]
+	if p.Kind != KindSocket || p.Host[0] != path || p.Guest != "/run/docker.sock" {
+		t.Errorf("%+v", p)
+	}
+	talk(t, Unix, path)
+	second := run(t, Config{Guest: g, Rules: []Rule{rule}})
+	if p := awaitStates(t, second, StateFailed)[0]; !strings.Contains(p.Reason, "served by another program") {
+		t.Errorf("%+v", p)
+	}
+	talk(t, Unix, path)
+}
+
+func TestReverse(t *testing.T) {
+	g := newFakeGuest(t)
+	server, err := net.Listen(TCP, "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	go func() {
+		for {
+			c, err := server.Accept()
+			if err != nil {
+				return
+			}
+			go func() { io.Copy(c, c); c.Close() }()
+		}
+	}()
+	at := Target{"", TCP, "127.0.0.1:5432"}
+	f := run(t, Config{Guest: g, Rules: []Rule{{Network: TCP, Reverse: true, Dial: server.Addr().String(), Guest: at}}})
+	p := awaitStates(t, f, StateOpen)[0]
+	if p.Kind != KindReverse || p.Host[0] != server.Addr().String() {
+		t.Errorf("%+v", p)
+	}
+	c := g.arrive(TCP, at.Address)
+	io.WriteString(c, "hello")
+	c.CloseWrite()
+	if b, err := io.ReadAll(c); string(b) != "hello" || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+	c.Close()
+	server.Close() // nobody is there any more: a reset
+	c = g.arrive(TCP, at.Address)
+	io.ReadAll(c)
+	if _, err := c.Write([]byte("x")); err == nil {
+		t.Error("a connection to nobody is open")
+	}
+	await(t, f, "one failed", func(p []Port) bool { return p[0].Connections == 2 && p[0].Failed == 1 && p[0].Active == 0 })
+}
+
+func TestReverseFails(t *testing.T) {
+	g := newFakeGuest(t)
+	g.refuse = errors.New("address already in use")
+	f := run(t, Config{Guest: g, Rules: []Rule{{Network: TCP, Reverse: true, Dial: "127.0.0.1:1", Guest: Target{"", TCP, "127.0.0.1:80"}}}})
+	if p := awaitStates(t, f, StateFailed)[0]; p.Reason != "address already in use" {
+		t.Errorf("%+v", p)
+	}
+	g.mu.Lock()
+	g.refuse = nil
+	g.mu.Unlock()
+	awaitStates(t, f, StateOpen) // it is tried again
+}
+
+// TestMany opens and closes 500 ports at once.
+func TestMany(t *testing.T) {
+	g := newFakeGuest(t)
+	f := run(t, Config{Guest: g, Auto: func(Listener) []netip.Addr { return loopbacks[:1] }})
+	first := 20000 + rand.IntN(10000)
+	var all []Listener
+	for i := range 500 {
+		all = append(all, listener(TCP, fmt.Sprintf("127.0.0.1:%d", first+i)))
+	}
+	start := time.Now()
+	f.SetListeners(all)
+	await(t, f, "500", func(p []Port) bool { return len(p) == 500 })
+	opened := time.Since(start)
+	f.SetListeners(nil)
+	awaitStates(t, f)
+	t.Logf("opened in %v, closed in %v", opened, time.Since(start)-opened)
+}
+
+func TestLimits(t *testing.T) {
+	g := newFakeGuest(t)
+	n := freePort(t)
+	at := fmt.Sprintf("127.0.0.1:%d", n)
+	g.on(TCP, at, echo)
+	g.on(UDP, at, echo)
+	var log lockedBuffer
+	f := run(t, Config{Guest: g, Auto: auto, Limits: Limits{Ports: 2, Connections: 3, Flows: 2}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	f.SetListeners([]Listener{listener(TCP, at), listener(UDP, at), listener(TCP, fmt.Sprintf("127.0.0.1:%d", freePort(t)))})
+	await(t, f, "two", func(p []Port) bool { return len(p) == 2 })
+	if !strings.Contains(log.String(), "more ports than are forwarded") {
+		t.Errorf("no word of the limit of ports:\n%s", log.String())
+	}
+	// The lowest two are open; both of n may not be among them.
+	f.SetListeners([]Listener{listener(TCP, at), listener(UDP, at)})
+	awaitStates(t, f, StateOpen, StateOpen)
+	for range 3 {
+		c := dial(t, TCP, at)
+		io.WriteString(c, "x")
+		if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 5 {
+		wantReset(t, at)
+	}
+	for range 4 {
+		c := dial(t, UDP, at)
+		io.WriteString(c, "x")
+	}
+	await(t, f, "flows bounded", func(p []Port) bool { return p[1].Active == 2 && p[1].Failed == 2 })
+	text := log.String()
+	if strings.Count(text, "a connection is refused: too many are open") != 1 || strings.Count(text, "UDP packets are dropped") != 1 {
+		t.Errorf("each limit is logged once in a while:\n%s", text)
+	}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// TestEnd leaves nothing behind, however much is open.
+func TestEnd(t *testing.T) {
+	before := runtime.NumGoroutine()
+	g := newFakeGuest(t)
+	n := freePort(t)
+	at := fmt.Sprintf("127.0.0.1:%d", n)
+	mute := func(c *net.UnixConn) { <-make(chan struct{}) } // never reads, never ends
+	g.on(TCP, at, mute)
+	g.on(UDP, at, mute)
+	f := New(Config{Guest: g, Auto: auto})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); f.Run(ctx) }()
+	f.SetListeners([]Listener{listener(TCP, at), listener(UDP, at)})
+	awaitStates(t, f, StateOpen, StateOpen)
+	for range 10 {
+		c := dial(t, TCP, at)
+		c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+		for { // until everything on the way is full
+			if _, err := c.Write(make([]byte, 64<<10)); err != nil {
+				break
+			}
+		}
+		io.WriteString(dial(t, UDP, at), "x")
+	}
+	cancel()
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the forwarder does not end")
+	}
+	if n := runtime.NumGoroutine(); n > before+25 { // the fake's own are left
+		t.Errorf("%d goroutines, %d before", n, before)
+	}
+}

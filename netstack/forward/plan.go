@@ -1,0 +1,149 @@
+package forward
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// portKey names a port: what it comes from, not where it is open.
+type portKey struct {
+	kind    string
+	network string
+	guest   uint16         // of KindAuto
+	space   string         // of KindAuto: the distro, where it has ports of its own
+	host    netip.AddrPort // of KindRule: the first address
+	path    string         // of KindSocket
+}
+
+// plan is a port that should be open.
+type plan struct {
+	key    portKey
+	hosts  []netip.AddrPort
+	path   string
+	v4, v6 Target // for clients of either family; the same where there is one
+	guest  string // where it listens, as people know it
+	heard  *Listener
+}
+
+// plans works out which ports should be open, rules first.
+func (f *Forwarder) plans() []plan {
+	var all []plan
+	ruled := map[portKey]bool{} // ports of the guest that a rule is for
+	for _, r := range f.cfg.Rules {
+		if r.Reverse {
+			continue
+		}
+		p := f.planRule(r)
+		if p.heard != nil {
+			ruled[autoKey(*p.heard)] = true
+		}
+		all = append(all, p)
+	}
+	return append(all, f.planAuto(ruled)...)
+}
+
+func autoKey(l Listener) portKey {
+	return portKey{kind: KindAuto, network: l.Network, guest: l.Addr.Port()}
+}
+
+// planRule is the plan of a rule that listens on the host.
+func (f *Forwarder) planRule(r Rule) plan {
+	to := f.resolve(r.Guest)
+	if r.Network == Unix {
+		key := portKey{kind: KindSocket, network: Unix, path: r.Path}
+		return plan{key: key, path: r.Path, v4: to, v6: to, guest: to.Address}
+	}
+	p := plan{key: portKey{kind: KindRule, network: r.Network, host: r.Host[0]}, hosts: r.Host, guest: to.Address}
+	var port uint16
+	if _, err := fmt.Sscanf(to.Address, ":%d", &port); err != nil {
+		p.v4, p.v6 = to, to
+		return p
+	}
+	distro := to.Distro
+	for i, l := range f.listeners {
+		if l.Network == r.Network && l.Addr.Port() == port && (to.Distro == "" || l.Distro == to.Distro) {
+			p.heard, distro = &f.listeners[i], l.Distro
+			break
+		}
+	}
+	p.v4, p.v6 = targets(r.Network, port, distro, f.listeners)
+	return p
+}
+
+// planAuto is the plan of what listens.
+func (f *Forwarder) planAuto(ruled map[portKey]bool) []plan {
+	if f.cfg.Auto == nil {
+		return nil
+	}
+	byKey := map[portKey]*plan{}
+	var all []*plan
+	for i, l := range f.listeners {
+		key := autoKey(l)
+		if !local(l.Addr.Addr()) || ruled[key] {
+			continue
+		}
+		if p := byKey[key]; p != nil {
+			if p.heard.PID == 0 {
+				p.heard = &f.listeners[i]
+			}
+			continue
+		}
+		addrs := f.cfg.Auto(l)
+		if len(addrs) == 0 {
+			continue
+		}
+		p := &plan{key: key, heard: &f.listeners[i]}
+		for _, a := range addrs {
+			p.hosts = append(p.hosts, netip.AddrPortFrom(a, l.Addr.Port()))
+		}
+		p.v4, p.v6 = targets(l.Network, l.Addr.Port(), l.Distro, f.listeners)
+		byKey[key] = p
+		all = append(all, p)
+	}
+	slices.SortStableFunc(all, func(a, b *plan) int { return cmp.Compare(a.key.guest, b.key.guest) })
+	if limit := f.cfg.Limits.Ports; len(all) > limit {
+		f.log.Warn("the guest listens on more ports than are forwarded", "listens", len(all), "limit", limit)
+		all = all[:limit]
+	}
+	plans := make([]plan, len(all))
+	for i, p := range all {
+		p.guest = p.heard.Addr.String()
+		plans[i] = *p
+	}
+	return plans
+}
+
+// local tells whether an address of the guest answers for localhost.
+func local(a netip.Addr) bool {
+	return a.IsUnspecified() || a == netip.IPv6Loopback() || a == netip.AddrFrom4([4]byte{127, 0, 0, 1})
+}
+
+// targets are where clients of IPv4 and of IPv6 find a port of the guest: at the
+// loopback of their own family, unless only the other one listens.
+func targets(network string, port uint16, distro string, listeners []Listener) (v4, v6 Target) {
+	has4, has6 := false, false
+	for _, l := range listeners {
+		if l.Network != network || l.Addr.Port() != port {
+			continue
+		}
+		switch a := l.Addr.Addr(); {
+		case a.Is4():
+			has4 = has4 || local(a)
+		case a.IsUnspecified():
+			has6, has4 = true, has4 || !l.V6Only
+		default:
+			has6 = has6 || local(a)
+		}
+	}
+	at4 := Target{distro, network, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port).String()}
+	at6 := Target{distro, network, netip.AddrPortFrom(netip.IPv6Loopback(), port).String()}
+	switch {
+	case has6 && !has4:
+		return at6, at6
+	case has6:
+		return at4, at6
+	}
+	return at4, at4
+}

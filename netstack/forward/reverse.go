@@ -1,0 +1,108 @@
+package forward
+
+import (
+	"context"
+	"net"
+	"time"
+)
+
+// maxPause is the longest time between two attempts to listen in the guest.
+const maxPause = 30 * time.Second
+
+// reverse listens in the guest for a rule, and connects to the host, until ctx
+// is done.
+func (f *Forwarder) reverse(ctx context.Context, r Rule) {
+	p := f.addReverse(r)
+	pause := time.Second
+	for {
+		start := time.Now()
+		err := f.cfg.Guest.Listen(ctx, f.resolve(r.Guest),
+			func() { f.setState(p, StateOpen, "") },
+			func(id uint64) { f.arrived(ctx, p, r, id) })
+		if ctx.Err() != nil {
+			return
+		}
+		f.log.Warn("the guest does not listen for the host", "guest", r.Guest.Address, "err", err)
+		f.setState(p, StateFailed, err.Error())
+		if time.Since(start) > maxPause {
+			pause = time.Second
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+			pause = min(2*pause, maxPause)
+		}
+	}
+}
+
+// addReverse adds the port of a rule to those that are told of.
+func (f *Forwarder) addReverse(r Rule) *port {
+	key := portKey{kind: KindReverse, network: r.Network, path: r.Guest.Distro + " " + r.Guest.Address}
+	where := r.Dial
+	if r.Network == Unix {
+		where = r.Path
+	}
+	p := &port{f: f, state: StateWaiting, since: time.Now(), plan: plan{key: key, path: where, v4: r.Guest, guest: r.Guest.Address}}
+	p.open = []opened{{where, noCloser{}}}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ports[key] = p
+	f.tellChange()
+	return p
+}
+
+// noCloser is of a port that the guest has open.
+type noCloser struct{}
+
+func (noCloser) Close() error { return nil }
+
+func (f *Forwarder) setState(p *port, state, reason string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if p.state != state || p.reason != reason {
+		p.state, p.reason = state, reason
+		f.tellChange()
+	}
+}
+
+// arrived connects what has come in the guest to the host.
+func (f *Forwarder) arrived(ctx context.Context, p *port, r Rule, id uint64) {
+	st := &p.stats
+	st.connections.Add(1)
+	if !f.conns.take() {
+		st.failed.Add(1)
+		f.conns.warn(f.log, "a connection of the guest is refused: too many are open")
+		return // the guest gives it up after a while
+	}
+	st.active.Add(1)
+	f.wg.Go(func() {
+		defer f.conns.give()
+		defer st.active.Add(-1)
+		dialing, cancel := context.WithTimeout(ctx, dialTimeout)
+		defer cancel()
+		stream, answer, err := f.cfg.Guest.Accept(dialing, id)
+		if err != nil {
+			st.failed.Add(1)
+			return
+		}
+		network, address := TCP, r.Dial
+		if r.Network == Unix {
+			network, address = Unix, r.Path
+		}
+		c, err := new(net.Dialer).DialContext(dialing, network, address)
+		if err != nil {
+			st.failed.Add(1)
+			f.log.Debug("a connection of the guest finds nobody on the host", "address", address, "err", err)
+			answer()
+			stream.Close() // a reset for the guest
+			return
+		}
+		rl := &relay{conn: c, stream: stream, stats: st}
+		stop := context.AfterFunc(ctx, rl.cut)
+		defer stop()
+		if rl.run(answer) != nil {
+			st.failed.Add(1)
+		}
+	})
+}

@@ -1,0 +1,159 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// dialTimeout bounds the way to the guest.
+const dialTimeout = 20 * time.Second
+
+// listenTCP opens a port for connections.
+func (p *port) listenTCP(ctx context.Context, at netip.AddrPort) (opened, error) {
+	family := "tcp4"
+	if at.Addr().Is6() {
+		family = "tcp6"
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, family, at.String())
+	if err != nil {
+		return opened{}, err
+	}
+	target := &p.target4
+	if at.Addr().Is6() {
+		target = &p.target6
+	}
+	p.f.wg.Go(func() { p.accept(ctx, l, func() Target { return *target.Load() }) })
+	return opened{l.Addr().String(), l}, nil
+}
+
+// openSocket opens a unix socket, where it is not open.
+func (p *port) openSocket(ctx context.Context) {
+	if len(p.open) > 0 {
+		return
+	}
+	p.reason = ""
+	l, err := listenUnix(ctx, p.plan.path)
+	if err != nil {
+		p.reason = err.Error()
+		return
+	}
+	p.f.wg.Go(func() { p.accept(ctx, l, func() Target { return *p.target4.Load() }) })
+	p.open = []opened{{p.plan.path, l}}
+}
+
+// listenUnix listens on a path, for this user alone. A socket that nobody
+// serves any more is replaced.
+func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	if fi, err := os.Lstat(path); err == nil && fi.Mode()&os.ModeSocket != 0 {
+		c, err := new(net.Dialer).DialContext(ctx, Unix, path)
+		if err == nil {
+			c.Close()
+			return nil, errors.New(path + " is served by another program of the host")
+		}
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			os.Remove(path)
+		}
+	}
+	// Made in a folder that nobody else may enter, so that nobody connects before
+	// its mode is set.
+	dir, err := os.MkdirTemp(filepath.Dir(path), ".lsub-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	temp := filepath.Join(dir, "s")
+	l, err := net.ListenUnix(Unix, &net.UnixAddr{Name: temp, Net: Unix})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	if err = os.Chmod(temp, 0o600); err == nil {
+		err = os.Link(temp, path) // fails where there is something
+	}
+	if err != nil {
+		l.Close()
+		return nil, err
+	}
+	return &unixListener{l, path}, nil
+}
+
+// unixListener removes its socket at the end.
+type unixListener struct {
+	net.Listener
+	path string
+}
+
+func (l *unixListener) Close() error {
+	os.Remove(l.path)
+	return l.Listener.Close()
+}
+
+// accept serves a listener's connections until it is closed.
+func (p *port) accept(ctx context.Context, l net.Listener, target func() Target) {
+	for {
+		c, err := l.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			// No file is left for one more: those that are open have to end first.
+			p.f.conns.warn(p.f.log, "connections are not accepted", "at", l.Addr(), "err", err)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+			continue
+		}
+		p.f.carry(ctx, &p.stats, c, func(ctx context.Context) (net.Conn, func() error, error) {
+			return p.f.cfg.Guest.Connect(ctx, target())
+		})
+	}
+}
+
+// carry relays a connection of the host to a stream that dial opens, in the
+// background.
+func (f *Forwarder) carry(ctx context.Context, st *stats, c net.Conn, dial func(context.Context) (net.Conn, func() error, error)) {
+	st.connections.Add(1)
+	if !f.conns.take() {
+		st.failed.Add(1)
+		f.conns.warn(f.log, "a connection is refused: too many are open")
+		reset(c)
+		return
+	}
+	st.active.Add(1)
+	f.wg.Go(func() {
+		defer f.conns.give()
+		defer st.active.Add(-1)
+		dialing, cancel := context.WithTimeout(ctx, dialTimeout)
+		stream, answer, err := dial(dialing)
+		cancel()
+		if err != nil {
+			st.failed.Add(1)
+			f.log.Debug("a connection finds no way into the guest", "err", err)
+			reset(c)
+			return
+		}
+		r := &relay{conn: c, stream: stream, stats: st}
+		stop := context.AfterFunc(ctx, r.cut)
+		defer stop()
+		if err := r.run(answer); err != nil {
+			st.failed.Add(1)
+			f.log.Debug("a connection is refused in the guest", "err", err)
+		}
+	})
+}
+
+// reset ends a connection in a way that its peer takes for a failure.
+func reset(c net.Conn) {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		tcp.SetLinger(0)
+	}
+	c.Close()
+}
