@@ -35,12 +35,13 @@ var mayImport = map[string][]string{
 	"guest/agent/relay":         {},
 	"guest/lsubinit":            {"guest", "guest/agent"},
 	"guest/guesttest":           {"guest"},
-	"netstack":                  {},
+	"netstack":                  {"netstack/names"},
+	"netstack/names":            {},
 	"netstack/forward":          {},
 	"images":                    {"rootfs", "rootfs/pax", "wslconf"},
 	"images/guestbuild":         {"images"},
 	"machine":                   {"hypervisor", "guest", "profile"},
-	"cmd/lsub":                  {"hypervisor", "hypervisor/kvm", "guest", "netstack", "netstack/forward", "images", "machine", "profile"},
+	"cmd/lsub":                  {"hypervisor", "hypervisor/kvm", "guest", "netstack", "netstack/forward", "netstack/names", "images", "machine", "profile"},
 }
 
 // onlyIn keeps each heavy library in one folder.
@@ -53,6 +54,8 @@ var onlyIn = map[string]string{
 	"github.com/ulikunitz/xz":                "images",
 	"github.com/google/go-containerregistry": "images",
 	"github.com/sirupsen/logrus":             "netstack",
+	"github.com/miekg/dns":                   "netstack/names",
+	"gvisor.dev/gvisor":                      "netstack",
 	"go.yaml.in/yaml":                        "profile",
 }
 

@@ -32,6 +32,7 @@
 //	supervisor.json  the supervisor that runs, or how the last one ended
 //	supervisor.lock  held by the supervisor as long as it lives
 //	start.lock       held by the command that starts a supervisor
+//	network.json     the network that the VM had last
 package machine
 
 import (

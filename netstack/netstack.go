@@ -9,18 +9,17 @@
 //	}
 //	err = network.Serve(ctx, conn, netstack.Stream) // until the VM is gone
 //
-// The network is IPv4 only, because gvisor-tap-vsock is. The DNS server
-// answers questions for IPv6 addresses with none, so that programs in the guest
-// go straight to IPv4 and nothing waits for a time-out.
+// The network is IPv4 only, because the switch of gvisor-tap-vsock is: the guest
+// has no way to an IPv6 address, which programs see at once. Names are answered
+// by package names, IPv6 addresses included, as the host would.
 //
-// The gateway resolves names as the host does, except that a name without a dot
-// is looked up as it is: it is not in the host's hosts file for it, and gets no
-// search domain. Of "ping", only the gateway
-// answers. Other addresses of the network: [Network.Host] stands for the
-// host's own 127.0.0.1.
+// The guest reaches what the host reaches, but for the network's own addresses,
+// the host's loopback and link-local addresses. Of the network's, the gateway
+// answers DNS and "ping", and [Network.Host] stands for the host's own loopback
+// where [Config] allows that.
 //
-// A Network has no Close: gvisor-tap-vsock keeps the stack's goroutines until
-// the process ends. One process makes one.
+// A Network has no Close: gVisor's stack keeps its goroutines until the process
+// ends. One process makes one.
 package netstack
 
 import (
@@ -32,8 +31,11 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/containers/gvisor-tap-vsock/pkg/tap"
 	"github.com/containers/gvisor-tap-vsock/pkg/types"
-	"github.com/containers/gvisor-tap-vsock/pkg/virtualnetwork"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"github.com/lsub/lsub/netstack/names"
 )
 
 // The defaults of [Config].
@@ -42,14 +44,22 @@ const (
 	DefaultMTU    = 65520 // 5 to 7 times the throughput of 1500
 )
 
-// zone is where the gateway has names of its own: gateway.lsub.internal and
-// host.lsub.internal.
+// zone is where the network has names of its own: gateway.lsub.internal,
+// host.lsub.internal, and those of Config.Lookup.
 const zone = "lsub.internal."
 
 // Config says what the network is like. The zero value is ready to use.
 type Config struct {
 	Subnet netip.Prefix // IPv4, of 8 addresses at least; zero for DefaultSubnet
 	MTU    int          // bytes, 1280 to 65520; 0 for DefaultMTU
+	// NoHostAccess closes the host's loopback to the guest.
+	NoHostAccess bool
+	// Lookup returns the address of a further name below lsub.internal, in small
+	// letters and without the zone. nil for none.
+	Lookup func(name string) (netip.Addr, bool)
+	// Names says how other names are looked up. New fills in what concerns
+	// lsub.internal and the host's loopback.
+	Names  names.Config
 	Logger *slog.Logger // nil discards
 }
 
@@ -63,10 +73,16 @@ const (
 
 // Network is a network with a gateway. It is safe for concurrent use.
 type Network struct {
+	cfg    Config
 	subnet netip.Prefix
 	mtu    int
 	log    *slog.Logger
-	vn     *virtualnetwork.VirtualNetwork
+	stack  *stack.Stack
+	ports  *tap.Switch // to which the guest's card is connected
+	names  *names.Resolver
+	tcp    *limiter
+	dials  *limiter // connections of tcp that are in the making
+	udp    *limiter
 }
 
 // gatewayMAC and guestMAC are locally administered addresses.
@@ -93,37 +109,27 @@ func New(cfg Config) (*Network, error) {
 	case cfg.MTU < 1280 || cfg.MTU > DefaultMTU:
 		return nil, fmt.Errorf("mtu %d is outside 1280 to %d", cfg.MTU, DefaultMTU)
 	}
-	n := &Network{subnet: cfg.Subnet.Masked(), mtu: cfg.MTU, log: cfg.Logger}
+	n := &Network{cfg: cfg, subnet: cfg.Subnet.Masked(), mtu: cfg.MTU, log: cfg.Logger}
+	n.tcp, n.dials = newLimiter("TCP connections", maxTCP, n.log), newLimiter("TCP connections in the making", maxDials, n.log)
+	n.udp = newLimiter("UDP flows", maxUDP, n.log)
 	bridgeLogs(cfg.Logger)
-	gateway, host := n.Gateway(), n.Host()
-	vn, err := virtualnetwork.New(&types.Configuration{
-		MTU: n.mtu, Subnet: n.subnet.String(),
-		GatewayIP: gateway.String(), GatewayMacAddress: gatewayMAC,
-		GatewayVirtualIPs: []string{host.String()},
-		NAT:               map[string]string{host.String(): "127.0.0.1"},
-		DHCPStaticLeases:  map[string]string{n.Guest().Addr().String(): guestMAC.String()},
-		DNS: []types.Zone{{Name: zone, Records: []types.Record{
-			{Name: "gateway", IP: gateway.AsSlice()}, {Name: "host", IP: host.AsSlice()},
-		}}},
-	})
-	if err != nil {
+	n.names = names.New(n.namesConfig())
+	if err := n.makeStack(); err != nil {
 		return nil, fmt.Errorf("user-mode network: %w", err)
 	}
-	n.vn = vn
 	return n, nil
 }
 
 // Gateway is the address of the gateway, which also answers DNS.
 func (n *Network) Gateway() netip.Addr { return n.subnet.Addr().Next() }
 
-// Guest is the address that the guest takes, with the network's length. The
-// gateway's DHCP offers the same.
+// Guest is the address that the guest takes, with the network's length.
 func (n *Network) Guest() netip.Prefix {
 	return netip.PrefixFrom(n.Gateway().Next(), n.subnet.Bits())
 }
 
 // Host is the address at which the guest reaches servers that listen on the
-// host's 127.0.0.1: the last of the network. Its name is host.lsub.internal.
+// host's loopback: the last of the network. Its name is host.lsub.internal.
 func (n *Network) Host() netip.Addr {
 	b := n.subnet.Addr().As4()
 	for i, bits := 3, 32-n.subnet.Bits(); bits > 0; i, bits = i-1, bits-8 {
@@ -148,9 +154,9 @@ func (n *Network) Serve(ctx context.Context, conn net.Conn, framing Framing) err
 	var err error
 	switch framing {
 	case Stream:
-		err = n.vn.AcceptQemu(ctx, &frameGuard{Conn: conn, max: n.maxFrame()})
+		err = n.ports.Accept(ctx, &frameGuard{Conn: conn, max: n.maxFrame()}, types.QemuProtocol)
 	case Datagram:
-		err = n.vn.AcceptVfkit(ctx, &datagramGuard{Conn: conn, max: n.maxFrame()})
+		err = n.ports.Accept(ctx, &datagramGuard{Conn: conn, max: n.maxFrame()}, types.VfkitProtocol)
 	default:
 		return fmt.Errorf("unknown framing %d", framing)
 	}

@@ -18,7 +18,6 @@ import (
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/machine"
-	"github.com/lsub/lsub/profile"
 )
 
 // exitFailed is the exit status where lsub itself failed: it keeps apart from
@@ -37,7 +36,7 @@ type backend struct {
 	images      imageOpener
 	catalogues  catalogueOpener
 	bootstraps  func() bool // whether Debian's suites can be made here
-	network     func(*profile.Profile, *slog.Logger) (machine.Network, error)
+	network     networkOpener
 	bootTimeout time.Duration // 0 for the usual
 	patience    time.Duration // as machine.Config.Patience
 	pauseCheck  time.Duration // how often a command that runs asks whether the VM is halted

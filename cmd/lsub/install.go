@@ -147,7 +147,9 @@ func nearestDistro(reg *machine.Registry, name string) error {
 type installOptions struct {
 	name string // "" for the image's own
 	user string // account to make; "" for what is usual
-	asIs bool   // run nothing before the first shell, whatever the image wants
+	// asIs takes the image for a distro that goes on as this one: it keeps the
+	// machine id, and runs nothing before the first shell.
+	asIs bool
 }
 
 // install installs an image as a distro. When it fails, it leaves nothing but
@@ -201,7 +203,7 @@ func (a *app) install(ctx context.Context, ref images.Ref, o installOptions) (*m
 	}
 	p.stage("creating " + name)
 	if err := a.create(ctx, d, &guestv1.CreateDistroRequest{
-		From: &guestv1.CreateDistroRequest_Image{Image: d.Image}, User: account, Env: imageEnv(img),
+		From: &guestv1.CreateDistroRequest_Image{Image: d.Image}, User: account, Env: imageEnv(img), KeepIdentity: o.asIs,
 	}); err != nil {
 		return nil, interrupted(ctx, err)
 	}

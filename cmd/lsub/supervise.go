@@ -67,12 +67,13 @@ func (a *app) equip(cfg *machine.Supervision, log *slog.Logger) error {
 	if cfg.Forwarder, err = newForwarder(p, distroNames(m), log); err != nil {
 		return err
 	}
-	if cfg.Driver, err = a.driver(slog.New(warnings{log.Handler(), cfg.Reporter})); err != nil {
+	warn := slog.New(warnings{log.Handler(), cfg.Reporter})
+	if cfg.Driver, err = a.driver(warn); err != nil {
 		return err
 	}
 	cfg.Guest = func(ctx context.Context) (machine.GuestFiles, error) { return a.guest(ctx, cfg.Paths.Cache) }
 	if a.network != nil {
-		cfg.Network = func() (machine.Network, error) { return a.network(p, log) }
+		cfg.Network = func() (machine.Network, error) { return a.network(m, p, log, warn) }
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ type Config struct {
 	Modules string        // folder with the kernel's modules; "" for none
 	DNS     netip.Addr    // name server of the distros; invalid for none
 	Idle    time.Duration // as guest.BootArgs.Idle
+	Shared  string        // mount that all distros have in common, as /mnt/lsub; "" for none
 	Boot    []*guestv1.BootStep
 	// PowerOff ends the VM. The agent calls it when every distro is stopped.
 	PowerOff func()

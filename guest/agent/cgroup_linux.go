@@ -131,16 +131,20 @@ func (c *cgroup) hangUpSessions() {
 	}
 }
 
-// hasTerminal tells whether a process has a controlling terminal: field 7 of
-// /proc/PID/stat, where field 2, in parentheses, may hold anything.
+// hasTerminal tells whether a process has a controlling terminal.
 func hasTerminal(pid int) bool {
+	fields := statFields(pid)
+	return len(fields) > 4 && fields[4] != "0"
+}
+
+// statFields are the fields of /proc/PID/stat from the third one on; before it comes
+// a name in parentheses, which may hold anything.
+func statFields(pid int) []string {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return false
+		return nil
 	}
-	_, rest, _ := strings.Cut(string(b[strings.LastIndexByte(string(b), ')')+1:]), " ")
-	fields := strings.Fields(rest) // from field 3 on
-	return len(fields) > 4 && fields[4] != "0"
+	return strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
 }
 
 // awaitNoSessions waits until no process of a command is left.

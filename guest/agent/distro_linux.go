@@ -1,7 +1,7 @@
 package agent
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -51,8 +51,8 @@ type distro struct {
 	startedAt time.Time
 	cgroup    *cgroup
 	console   *console
-	readyDir  *os.File // of a systemd that was ready, else nil
-	unwatch   func() // ends the watch of its limits; nil where there is none
+	readyDir  *os.File // of an init that was ready, else nil
+	unwatch   func()   // ends the watch of its limits; nil where there is none
 
 	mu        sync.Mutex
 	limits    *guestv1.Limits
@@ -264,9 +264,14 @@ func (d *distro) boot() (cmd *exec.Cmd, err error) {
 	}
 	defer status.Close()
 	d.pid = cmd.Process.Pid
-	if d.init, err = awaitSetUp(status); err != nil {
+	report, err := awaitSetUp(status)
+	if err != nil {
 		return cmd, d.withConsole(err)
 	}
+	d.init = report.Init
+	d.mu.Lock()
+	d.warnings = report.Warnings
+	d.mu.Unlock()
 	e, err := enter(d.pid)
 	if err != nil {
 		return cmd, err
@@ -274,10 +279,8 @@ func (d *distro) boot() (cmd *exec.Cmd, err error) {
 	d.mu.Lock()
 	d.entrance = e
 	d.mu.Unlock()
-	if d.init == initSystemd {
-		if err := d.awaitReady(); err != nil {
-			return cmd, d.withConsole(err)
-		}
+	if err := d.awaitReady(cmp.Or(report.Timeout, readyTimeout)); err != nil {
+		return cmd, d.withConsole(err)
 	}
 	return cmd, nil
 }
@@ -294,7 +297,7 @@ func (d *distro) startInit() (*exec.Cmd, *os.File, error) {
 	defer theirs.Close()
 	cfg := initConfig{
 		Device: d.a.cfg.Device, Subvolume: filepath.Join("distros", d.spec.Id), Hostname: d.spec.Name,
-		Modules: d.a.cfg.Modules, Console: d.console.path,
+		Modules: d.a.cfg.Modules, Console: d.console.path, Timezone: d.spec.Timezone, Shared: d.a.cfg.Shared,
 	}
 	if d.a.cfg.DNS.IsValid() {
 		cfg.DNS = d.a.cfg.DNS.String()
@@ -321,22 +324,29 @@ func (d *distro) startInit() (*exec.Cmd, *os.File, error) {
 	return cmd, ours, nil
 }
 
-// awaitSetUp reads what the new PID 1 reports: the name of the init it
-// becomes, or "error: …".
-func awaitSetUp(status *os.File) (string, error) {
+// awaitSetUp reads what the new PID 1 reports: a [setUp], or "error: …", which
+// may also follow it.
+func awaitSetUp(status *os.File) (*setUp, error) {
 	status.SetReadDeadline(time.Now().Add(setUpTimeout))
-	b, err := io.ReadAll(io.LimitReader(status, 64<<10))
+	b, err := io.ReadAll(io.LimitReader(status, 256<<10))
 	if err != nil {
-		return "", fmt.Errorf("its init does not come up: %w", err)
+		return nil, fmt.Errorf("its init does not come up: %w", err)
 	}
-	name := string(bytes.TrimSpace(b))
-	if _, reason, failed := strings.Cut(name, "error: "); failed {
-		return "", errors.New(reason)
+	return parseSetUp(string(b))
+}
+
+func parseSetUp(said string) (*setUp, error) {
+	line, rest, _ := strings.Cut(said, "\n")
+	for _, s := range []string{said, rest} {
+		if reason, failed := strings.CutPrefix(s, "error: "); failed {
+			return nil, errors.New(strings.TrimSpace(reason))
+		}
 	}
-	if name != initSystemd && name != initTiny {
-		return "", errors.New("its init died while it was set up")
+	r := &setUp{}
+	if err := json.Unmarshal([]byte(line), r); err != nil || rest != "" || r.Init != initSystemd && r.Init != initTiny {
+		return nil, errors.New("its init died while it was set up")
 	}
-	return name, nil
+	return r, nil
 }
 
 func (d *distro) withConsole(err error) error {

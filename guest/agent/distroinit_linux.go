@@ -2,13 +2,12 @@ package agent
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,6 +29,16 @@ type initConfig struct {
 	Modules   string // folder to show as /lib/modules; "" for none
 	Console   string // path of the terminal to show as /dev/console
 	DNS       string // name server; "" for none
+	Timezone  string // of the host; "" where unknown
+	Shared    string // folder to show as /mnt/lsub, in all distros the same; "" for none
+}
+
+// setUp is what a distro's PID 1 reports, as a line of JSON, when all is set
+// up for its init.
+type setUp struct {
+	Init     string
+	Warnings []string      // about the distro's own files
+	Timeout  time.Duration // until commands may enter, ready or not; 0 for the default
 }
 
 // IsDistroInit tells whether the program was started to become the PID 1 of a
@@ -42,7 +51,8 @@ func IsDistroInit() bool { return len(os.Args) == 2 && os.Args[1] == distroInitA
 //  1. a cgroup namespace, whose root is the distro's own group
 //  2. the distro's subvolume becomes the root; nothing else stays reachable
 //  3. /proc, /sys, /dev and the like
-//  4. host name, name server, and the units that lsub lays over systemd's
+//  4. what the distro's own /etc/wsl.conf and /etc/lsub.conf ask for, such as
+//     the host name, and the units that lsub lays over systemd's
 //  5. the distro's systemd takes over; without one, our own tiny init stays
 //
 // It does not return but when it fails, and has reported that.
@@ -69,25 +79,49 @@ func becomeInit(status *os.File) error {
 	if err := enterRoot(cfg); err != nil {
 		return err
 	}
-	if err := unix.Sethostname([]byte(cfg.Hostname)); err != nil {
+	settings, warnings := readSettings()
+	hostname := cmp.Or(settings.Hostname, cfg.Hostname)
+	if err := unix.Sethostname([]byte(hostname)); err != nil {
 		return fmt.Errorf("host name: %w", err)
 	}
-	writeNetworkFiles(cfg)
+	writeHostFiles(cfg, settings, hostname)
+	shareBinaryFormats(settings.ProtectBinfmt)
 	if err := openStdio(); err != nil {
 		return err
 	}
-	if init, err := filepath.EvalSymlinks("/sbin/init"); err == nil && filepath.Base(init) == "systemd" {
-		if err := writeUnits(); err != nil {
+	report := setUp{Init: initTiny, Warnings: warnings, Timeout: settings.InitTimeout}
+	if settings.Systemd && hasSystemd() {
+		report.Init = initSystemd
+		if err := writeUnits(settings); err != nil {
 			return err
 		}
-		fmt.Fprintln(status, initSystemd)
-		// The agent takes the name as said only when exec has closed the socket.
-		return fmt.Errorf("run %s: %w", init, unix.Exec("/sbin/init", []string{"/sbin/init"}, os.Environ()))
+		if err := json.NewEncoder(status).Encode(report); err != nil {
+			return err
+		}
+		// The agent takes the report as true only when exec has closed the socket.
+		return fmt.Errorf("run /sbin/init: %w", unix.Exec("/sbin/init", []string{"/sbin/init"}, os.Environ()))
 	}
-	fmt.Fprintln(status, initTiny)
+	if settings.MountFSTab {
+		report.Warnings = append(report.Warnings, mountFSTab()...)
+	}
+	if err := os.MkdirAll(readyDir, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(readyDir+"/"+readyFile, nil, 0o644); err != nil {
+		return err
+	}
+	if err := json.NewEncoder(status).Encode(report); err != nil {
+		return err
+	}
 	status.Close()
-	tinyInit()
+	tinyInit(settings.Command)
+	os.Exit(0)
 	return nil
+}
+
+func hasSystemd() bool {
+	init, err := filepath.EvalSymlinks("/sbin/init")
+	return err == nil && filepath.Base(init) == "systemd"
 }
 
 // mountPoint is a file system of a distro.
@@ -123,9 +157,17 @@ var kernelMounts = []mountPoint{
 	{"bpf", "/sys/fs/bpf", "bpf", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "mode=0700"},
 }
 
+// sharedDir is a tmpfs that all distros have in common.
+const sharedDir = "/mnt/lsub"
+
 // enterRoot mounts the distro and makes it the root of this mount namespace.
 func enterRoot(cfg initConfig) error {
 	const at = "/mnt"
+	// Before mounts are made private: what is mounted in it shows in all distros.
+	shared, err := openTree(cfg.Shared)
+	if err != nil {
+		return err
+	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
@@ -179,6 +221,14 @@ func enterRoot(cfg initConfig) error {
 			return err
 		}
 	}
+	if shared >= 0 {
+		if err := os.MkdirAll(sharedDir, 0o755); err != nil {
+			return err
+		}
+		if err := moveTree(shared, sharedDir); err != nil {
+			return err
+		}
+	}
 	return moveTree(console, "/dev/console")
 }
 
@@ -221,104 +271,21 @@ func openStdio() error {
 	return nil
 }
 
-// resolvHeader marks a resolv.conf as ours.
-const resolvHeader = "# Written by lsub when the distro starts. Take this line out to keep your own.\n"
+// binaryFormats is where the kernel lists the binary formats of binfmt_misc. They are
+// the VM's: all distros have the same.
+const binaryFormats = "/proc/sys/fs/binfmt_misc"
 
-// writeNetworkFiles writes /etc/hostname, /etc/hosts and /etc/resolv.conf. A distro whose
-// root cannot be written still starts.
-func writeNetworkFiles(cfg initConfig) {
-	if b, err := os.ReadFile("/etc/hostname"); err != nil || strings.TrimSpace(string(b)) != cfg.Hostname {
-		os.WriteFile("/etc/hostname", []byte(cfg.Hostname+"\n"), 0o644)
+// shareBinaryFormats mounts the list. Where it is protected, nothing comes of
+// what systemd does when a distro starts and stops: removing all formats,
+// those of other distros among them. Single ones can be added and removed.
+func shareBinaryFormats(protect bool) {
+	// The module brings the folder along.
+	fd, err := unix.Fsopen("binfmt_misc", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return // a kernel without
 	}
-	if b, err := os.ReadFile("/etc/hosts"); err != nil || !hostsKnow(string(b), cfg.Hostname) {
-		text := string(b)
-		if text == "" {
-			text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-		}
-		os.WriteFile("/etc/hosts", []byte(strings.TrimRight(text, "\n")+"\n127.0.1.1\t"+cfg.Hostname+"\n"), 0o644)
-	}
-	if cfg.DNS == "" {
-		return
-	}
-	const resolv = "/etc/resolv.conf"
-	b, err := os.ReadFile(resolv) // a dangling link reads as none
-	want := resolvHeader + "nameserver " + cfg.DNS + "\n"
-	if string(b) == want || err == nil && len(b) > 0 && !strings.HasPrefix(string(b), resolvHeader) {
-		return
-	}
-	os.Remove(resolv)
-	os.WriteFile(resolv, []byte(want), 0o644)
-}
-
-// hostsKnow tells whether a hosts file names the host.
-func hostsKnow(hosts, name string) bool {
-	for line := range strings.Lines(hosts) {
-		line, _, _ = strings.Cut(line, "#")
-		if f := strings.Fields(line); len(f) > 1 {
-			for _, n := range f[1:] {
-				if n == name {
-					return true
-				}
-			}
-		}
-	}
-	return false
-}
-
-// maskedUnits are for what a distro does not have to itself: the machine's
-// screens, clock, devices and kernel modules, and a root to be mounted anew.
-var maskedUnits = []string{
-	"getty@.service", "autovt@.service", "serial-getty@.service", "console-getty.service", "container-getty@.service",
-	"systemd-vconsole-setup.service", "systemd-firstboot.service",
-	"systemd-timesyncd.service",
-	"systemd-udevd.service", "systemd-udev-trigger.service", "systemd-udev-settle.service",
-	"systemd-tmpfiles-setup-dev-early.service", "systemd-tmpfiles-setup-dev.service", "kmod-static-nodes.service",
-	"systemd-modules-load.service", "modprobe@.service",
-	"systemd-remount-fs.service",
-	"systemd-network-generator.service", "systemd-networkd-wait-online.service",
-}
-
-// writeUnits lays units over the distro's, in /run: they go with the distro's
-// run, and /etc still overrides them.
-func writeUnits() error {
-	const dir = "/run/systemd/system"
-	wants := filepath.Join(dir, "basic.target.wants")
-	for _, d := range []string{wants, readyDir} {
-		if err := os.MkdirAll(d, 0o755); err != nil {
-			return err
-		}
-	}
-	for _, u := range maskedUnits {
-		if err := os.Symlink("/dev/null", filepath.Join(dir, u)); err != nil && !errors.Is(err, os.ErrExist) {
-			return err
-		}
-	}
-	for name, text := range map[string]string{"lsub-ready.socket": readySocket, "lsub-ready.service": readyService} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	return os.Symlink("../lsub-ready.socket", filepath.Join(wants, "lsub-ready.socket"))
-}
-
-// tinyInit is the PID 1 of a distro without systemd: it reaps the processes
-// that lost their parent, and passes signals on to all. It ends when it is
-// killed, and its namespaces with it.
-func tinyInit() {
-	os.WriteFile("/proc/self/comm", []byte("lsub-init"), 0)
-	os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0) // without it, the distro would be gone
-	sigs := make(chan os.Signal, 16)
-	signal.Notify(sigs, unix.SIGCHLD, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
-	for s := range sigs {
-		if s != unix.SIGCHLD {
-			unix.Kill(-1, s.(unix.Signal)) // all but ourselves
-			continue
-		}
-		for {
-			pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
-			if pid <= 0 && err != unix.EINTR {
-				break
-			}
-		}
+	unix.Close(fd)
+	if err := unix.Mount("binfmt_misc", binaryFormats, "binfmt_misc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err == nil && protect {
+		unix.Mount("/dev/null", binaryFormats+"/status", "", unix.MS_BIND, "")
 	}
 }

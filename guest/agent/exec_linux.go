@@ -23,9 +23,10 @@ func (a *Agent) exec(ctx context.Context, cmd *guestv1.Exec, in *inbox, controls
 	var d *distro
 	var p *process
 	before, err := whileWaiting(ctx, controls, func(ctx context.Context) (err error) {
-		if d, err = a.enterDistro(ctx, cmd.Distro); err == nil {
+		d, err = a.enterDistro(ctx, cmd.Distro, func(d *distro) (err error) {
 			p, err = d.spawn(ctx, cmd)
-		}
+			return err
+		})
 		return err
 	})
 	if d != nil {
@@ -85,17 +86,22 @@ func whileWaiting(ctx context.Context, controls <-chan controlFrame, f func(cont
 	return before, err
 }
 
-// enterDistro returns the distro when commands may enter it, held: the caller
+// enterDistro starts the distro where it does not run, and calls f, which
+// enters it. One that ends just then starts anew. The distro is returned held, also where f fails: the caller
 // releases it.
-func (a *Agent) enterDistro(ctx context.Context, spec *guestv1.Distro) (*distro, error) {
+func (a *Agent) enterDistro(ctx context.Context, spec *guestv1.Distro, f func(*distro) error) (*distro, error) {
 	for {
 		d, err := a.start(ctx, spec)
 		if err != nil {
 			return nil, err
 		}
-		if d.hold() {
-			return d, nil
+		if !d.hold() {
+			continue
 		}
+		if err := f(d); err == nil || !errors.Is(err, errLeaving) && !isEnding(d.pid) {
+			return d, err
+		}
+		d.release() // start waits until it is gone
 	}
 }
 
@@ -150,7 +156,7 @@ func onEntrance[T any](ctx context.Context, d *distro, f func() (T, error), drop
 	case errors.Is(err, errLeft) && d.way() != e:
 		return onEntrance(ctx, d, f, drop) // there is a new one
 	case errors.Is(err, errLeft):
-		return v, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_START_FAILED, "", "distro %s is stopping", d.spec.Name)
+		return v, errLeaving
 	}
 	return v, err
 }

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// The file by which systemd tells the agent that commands may enter: it is
-// there from then on until the distro shuts down.
+// The file by which a distro's init tells the agent that commands may enter: it
+// is there from then on until the distro shuts down.
 const (
 	readyDir  = "/run/lsub"
 	readyFile = "ready"
@@ -41,14 +43,14 @@ Type=oneshot
 ExecStart=/bin/true
 `
 
-// awaitReady waits until systemd is ready. One that takes long is let in on, so
-// that its trouble can be looked at.
-func (d *distro) awaitReady() error {
+// awaitReady waits until the init is ready: a tiny one was from the start. A
+// systemd that takes long is let in on, so that its trouble can be looked at.
+func (d *distro) awaitReady(timeout time.Duration) error {
 	dir, err := os.OpenFile(fmt.Sprintf("/proc/%d/root%s", d.pid, readyDir), unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	died, err := watchDeath(d.pid)
 	if err != nil {
@@ -63,16 +65,25 @@ func (d *distro) awaitReady() error {
 	dir.Close()
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		d.a.log.Warn("systemd is not up yet; commands may enter all the same", "distro", d.spec.Name, "after", readyTimeout)
+		d.a.log.Warn("systemd is not up yet; commands may enter all the same", "distro", d.spec.Name, "after", timeout)
+		d.mu.Lock()
+		d.warnings = append(d.warnings, fmt.Sprintf("systemd is not up after %s; commands run all the same", timeout))
+		d.mu.Unlock()
 		return nil
 	case errors.Is(err, errDied):
-		return errors.New("its systemd ended")
+		return errors.New("its init ended")
 	}
 	return err
 }
 
-// leaves tells whether the distro's systemd shuts it down.
+// errLeaving says that nobody can enter a distro any more.
+var errLeaving = errors.New("the distro is stopping")
+
+// leaves tells whether the distro's init shuts it down, or has ended.
 func (d *distro) leaves() bool {
+	if isEnding(d.pid) {
+		return true
+	}
 	if d.readyDir == nil {
 		return false
 	}
@@ -98,4 +109,16 @@ func (d *distro) awaitLeave(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, stopGrace)
 	defer cancel()
 	return await(ctx, d.gone) == nil
+}
+
+// isEnding tells whether a process ends or has ended. Nobody can enter the
+// namespaces of a PID 1 that does.
+func isEnding(pid int) bool {
+	fields := statFields(pid)
+	if len(fields) < 7 {
+		return true // gone
+	}
+	const exiting = 0x4 // PF_EXITING of the kernel's
+	flags, err := strconv.ParseUint(fields[6], 10, 64)
+	return err != nil || flags&exiting != 0
 }

@@ -119,6 +119,10 @@ func makeData(device string) error {
 // unmountData flushes and unmounts the data disk. Distros are stopped already;
 // a mount that is busy all the same is made read-only, which flushes too.
 func unmountData(log *slog.Logger) {
+	// With all that distros have mounted in it, which may be of the data disk.
+	if err := unix.Unmount(sharedDir, unix.MNT_DETACH); err != nil {
+		log.Warn("unmount the shared folder", "err", err)
+	}
 	if err := unix.Unmount(dataDir, 0); err != nil {
 		log.Warn("unmount the data disk", "err", err)
 		if err := unix.Mount("", dataDir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {

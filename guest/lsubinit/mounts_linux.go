@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -40,6 +42,9 @@ func mountBase() error {
 	if err := finishDev(); err != nil {
 		return err
 	}
+	if err := shareFolder(); err != nil {
+		return err
+	}
 	return delegateControllers()
 }
 
@@ -66,6 +71,19 @@ func pivotable() error {
 	return unix.Chdir("/")
 }
 
+// sharedDir is what all distros have as /mnt/lsub.
+const sharedDir = "/run/lsub/shared"
+
+// shareFolder makes a tmpfs that distros get along with what is mounted in it:
+// each mount there shows in all of them. Its mode is that of /tmp, because it
+// belongs to no one user.
+func shareFolder() error {
+	if err := mount("lsub", sharedDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"); err != nil {
+		return err
+	}
+	return unix.Mount("", sharedDir, "", unix.MS_SHARED, "")
+}
+
 // finishDev adds to devtmpfs, which all distros share, what udev would: links,
 // and folders to mount on. Devices follow in makeDevices.
 func finishDev() error {
@@ -88,15 +106,37 @@ func finishDev() error {
 // delegateControllers makes the groups of distros able to have limits, and
 // leaves the VM what it needs itself.
 func delegateControllers() error {
-	const root = "/sys/fs/cgroup"
-	if err := os.MkdirAll(root+"/distros", 0o755); err != nil {
+	const root, distros = "/sys/fs/cgroup", "/sys/fs/cgroup/distros"
+	if err := os.MkdirAll(distros, 0o755); err != nil {
 		return err
 	}
 	if err := agent.DelegateControllers(root); err != nil {
 		return err
 	}
-	if err := agent.DelegateControllers(root + "/distros"); err != nil {
+	if err := agent.DelegateControllers(distros); err != nil {
 		return err
 	}
-	return agent.ReserveMemory(root + "/distros")
+	if err := agent.ReserveMemory(distros); err != nil {
+		return err
+	}
+	return reserveThreads(distros)
+}
+
+// reserveThreads keeps some of the threads that the kernel has room for from
+// all distros together: one that does nothing but fork stops there, and the
+// agent can still end it.
+func reserveThreads(group string) error {
+	b, err := os.ReadFile("/proc/sys/kernel/threads-max")
+	if err != nil {
+		return err
+	}
+	most, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return fmt.Errorf("threads-max: %w", err)
+	}
+	const kept = 256
+	if err := os.WriteFile(group+"/pids.max", []byte(strconv.Itoa(most-kept)), 0); err != nil {
+		return fmt.Errorf("cgroup: threads of all distros: %w", err)
+	}
+	return nil
 }

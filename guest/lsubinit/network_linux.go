@@ -19,6 +19,7 @@ var sysctls = map[string]string{
 	"fs/inotify/max_user_instances": "1024",
 	"vm/max_map_count":              "1048576",
 	"kernel/keys/maxkeys":           "20000",
+	"kernel/pid_max":                "4194304", // as systemd sets it; distros have a limit of their own
 }
 
 // setUpNetwork brings up lo, and eth0 with the address that the host chose.

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/hypervisor"
+	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/netstack"
+	"github.com/lsub/lsub/netstack/names"
+	"github.com/lsub/lsub/profile"
+)
+
+// networkOpener makes the network of a machine's VM as the profile says. warn
+// is for what the user should hear at the start.
+type networkOpener func(m *machine.Machine, p *profile.Profile, log, warn *slog.Logger) (machine.Network, error)
+
+func newNetwork(m *machine.Machine, p *profile.Profile, log, warn *slog.Logger) (machine.Network, error) {
+	subnet, err := chooseSubnet(m, p, warn)
+	if err != nil {
+		return nil, err
+	}
+	var n *netstack.Network
+	n, err = netstack.New(netstack.Config{
+		Subnet: subnet, NoHostAccess: !p.Network.HostAccess, Logger: log,
+		Names: names.Config{Hosts: p.Network.Hosts, Servers: p.Network.DNS, Search: p.Network.Search},
+		Lookup: func(name string) (netip.Addr, bool) {
+			reg, err := m.Registry()
+			if err != nil {
+				return netip.Addr{}, false
+			}
+			if _, err := reg.Find(name); err != nil {
+				return netip.Addr{}, false
+			}
+			return n.Guest().Addr(), true
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return network{n}, nil
+}
+
+// chooseSubnet returns the VM's subnet: the profile's, else the one that it had
+// before, else one that the host has no route to.
+func chooseSubnet(m *machine.Machine, p *profile.Profile, warn *slog.Logger) (netip.Prefix, error) {
+	routes, err := netstack.HostRoutes()
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	if subnet := p.Network.Subnet; subnet.IsValid() {
+		if r, ok := netstack.Conflict(subnet, routes); ok {
+			warn.Warn(fmt.Sprintf("%s: the VM cannot reach %v, to which this machine has a route%s, because its own network is %v",
+				p.At("network.subnet"), r.Prefix, by(r.Interface), subnet))
+		}
+		return subnet, nil
+	}
+	last, err := m.Subnet()
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	subnet, err := netstack.ChooseSubnet(last, routes)
+	if err != nil || subnet == last {
+		return subnet, err
+	}
+	if last.IsValid() {
+		r, _ := netstack.Conflict(last, routes)
+		warn.Warn(fmt.Sprintf("the VM's network is %v from now on: %v is in use by this machine%s", subnet, last, by(r.Interface)))
+	}
+	return subnet, m.KeepSubnet(subnet)
+}
+
+func by(card string) string {
+	if card == "" {
+		return ""
+	}
+	return " by " + card
+}
+
+// network is a [machine.Network]: netstack knows nothing of hypervisors.
+type network struct{ *netstack.Network }
+
+func (n network) Serve(ctx context.Context, conn net.Conn, framing hypervisor.Framing) error {
+	if framing == hypervisor.FramingDatagram {
+		return n.Network.Serve(ctx, conn, netstack.Datagram)
+	}
+	return n.Network.Serve(ctx, conn, netstack.Stream)
+}
+
+func (n network) MAC() net.HardwareAddr { return n.GuestMAC() }
+
+func (n network) BootArgs() guest.BootArgs {
+	return guest.BootArgs{Address: n.Guest(), Gateway: n.Gateway(), MTU: n.MTU()}
+}

@@ -1,0 +1,123 @@
+package agent
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestHostsWith(t *testing.T) {
+	const local = "127.0.0.1\tlocalhost\n"
+	for _, c := range []struct{ name, text, host, want string }{
+		{"none", "", "box", local + "::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\tbox\t# lsub\n"},
+		{"usual", local, "box", local + "127.0.1.1\tbox\t# lsub\n"},
+		{"no newline at the end", "127.0.0.1 localhost", "box", "127.0.0.1 localhost\n127.0.1.1\tbox\t# lsub\n"},
+		{"known", local + "10.0.0.1 x box # mine\n", "box", local + "10.0.0.1 x box # mine\n"},
+		{"in a comment only", local + "# box\n", "box", local + "# box\n127.0.1.1\tbox\t# lsub\n"},
+		{"again", local + "127.0.1.1\tbox\t# lsub\n", "box", local + "127.0.1.1\tbox\t# lsub\n"},
+		{"renamed", local + "127.0.1.1\told\t# lsub\n10.0.0.1 x\n", "box", local + "10.0.0.1 x\n127.0.1.1\tbox\t# lsub\n"},
+		{"named by the user since", local + "127.0.1.1\tbox\t# lsub\n127.0.1.1 box\n", "box", local + "127.0.1.1 box\n"},
+	} {
+		if got := hostsWith(c.text, c.host); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestFollowTimezone(t *testing.T) {
+	root := newTree(t, map[string]string{
+		"usr/share/zoneinfo/Europe/Berlin": "TZif", "usr/share/zoneinfo/Etc/GMT+1": "TZif", "etc/timezone": "Etc/UTC\n", "etc/passwd": "",
+	})
+	for _, zone := range []string{"Europe/Berlin", "Etc/GMT+1", "Etc/GMT+1"} {
+		if err := followTimezone(root, zone); err != nil {
+			t.Fatal(err)
+		}
+		to, _ := os.Readlink(filepath.Join(root, "etc/localtime"))
+		b, _ := os.ReadFile(filepath.Join(root, "etc/timezone"))
+		if to != "/usr/share/zoneinfo/"+zone || string(b) != zone+"\n" {
+			t.Errorf("%s: %s, %q", zone, to, b)
+		}
+	}
+	for _, zone := range []string{"", "Mars/Base", "Europe", "../../../../etc/passwd", "/etc/passwd", "Europe//Berlin", "a b", "Europe/.."} {
+		if err := followTimezone(root, zone); err == nil {
+			t.Errorf("the zone %q was taken", zone)
+		}
+	}
+	if to, _ := os.Readlink(filepath.Join(root, "etc/localtime")); to != "/usr/share/zoneinfo/Etc/GMT+1" {
+		t.Errorf("a zone that is none changed the link to %s", to)
+	}
+	// As systemd writes it: that is the same zone already.
+	os.Remove(filepath.Join(root, "etc/localtime"))
+	os.Remove(filepath.Join(root, "etc/timezone"))
+	const relative = "../usr/share/zoneinfo/Europe/Berlin"
+	if err := os.Symlink(relative, filepath.Join(root, "etc/localtime")); err != nil {
+		t.Fatal(err)
+	}
+	if err := followTimezone(root, "Europe/Berlin"); err != nil {
+		t.Fatal(err)
+	}
+	if to, _ := os.Readlink(filepath.Join(root, "etc/localtime")); to != relative {
+		t.Errorf("the link was written anew: %s", to)
+	}
+	if exists(filepath.Join(root, "etc/timezone")) {
+		t.Error("a distro without /etc/timezone has one now")
+	}
+}
+
+func TestParseSetUp(t *testing.T) {
+	r, err := parseSetUp(`{"Init":"systemd","Warnings":["error: x"],"Timeout":1000000000}` + "\n")
+	if err != nil || r.Init != initSystemd || len(r.Warnings) != 1 || r.Timeout != time.Second {
+		t.Errorf("%+v, %v", r, err)
+	}
+	for said, want := range map[string]string{
+		"error: no disk\n": "no disk",
+		`{"Init":"systemd"}` + "\nerror: run /sbin/init: denied\n": "run /sbin/init: denied",
+		"":                          "died while",
+		`{"Init":"upstart"}` + "\n": "died while",
+		`{"Init":"tiny"`:            "died while",
+		`{"Init":"tiny"}` + "\nx":   "died while",
+	} {
+		if r, err := parseSetUp(said); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %+v, %v", said, r, err)
+		}
+	}
+}
+
+func TestListsMounts(t *testing.T) {
+	for text, want := range map[string]bool{"": false, "# UNCONFIGURED FSTAB FOR BASE SYSTEM\n\n  # x\n": false, "#\n tmpfs /x tmpfs\n": true, "tmpfs /x tmpfs": true} {
+		if listsMounts(text) != want {
+			t.Errorf("listsMounts(%q) = %v", text, !want)
+		}
+	}
+}
+
+func TestIsEnding(t *testing.T) {
+	cmd := exec.Command("cat")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if isEnding(cmd.Process.Pid) || isEnding(os.Getpid()) {
+		t.Error("a process that runs is ending")
+	}
+	died, err := watchDeath(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer died.close()
+	in.Close()
+	<-died.c
+	if !isEnding(cmd.Process.Pid) {
+		t.Error("one that has ended is not")
+	}
+	cmd.Wait()
+	if !isEnding(cmd.Process.Pid) {
+		t.Error("one that is gone is not")
+	}
+}

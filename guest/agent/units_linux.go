@@ -1,0 +1,106 @@
+package agent
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+
+	"github.com/lsub/lsub/wslconf"
+)
+
+// commandFile holds [boot] command of the distro's settings.
+const commandFile = readyDir + "/boot-command"
+
+// commandUnit runs it when the distro is up, and keeps what it leaves in the
+// background. Nothing waits for it; what it says goes to the journal.
+const commandUnit = `[Unit]
+Description=[boot] command of /etc/wsl.conf or /etc/lsub.conf
+After=network.target
+[Service]
+Type=simple
+RemainAfterExit=yes
+Environment=HOME=/root
+WorkingDirectory=/
+ExecStart=/bin/sh ` + commandFile + "\n"
+
+// keepMounts is for the folder that all distros have in common: a distro that
+// shuts down does not unmount for the others what is mounted there.
+const keepMounts = "[Unit]\nDefaultDependencies=no\n"
+
+// keepFormats is for the service that would remove the binary formats of all
+// distros when one shuts down.
+const keepFormats = "[Service]\nExecStop=\n"
+
+// maskedUnits are for what a distro does not have to itself: the machine's
+// screens, clock, devices and kernel modules, and a root to be mounted anew.
+var maskedUnits = []string{
+	"getty@.service", "autovt@.service", "serial-getty@.service", "console-getty.service", "container-getty@.service",
+	"systemd-vconsole-setup.service", "systemd-firstboot.service",
+	"systemd-timesyncd.service",
+	"systemd-udevd.service", "systemd-udev-trigger.service", "systemd-udev-settle.service",
+	"systemd-tmpfiles-setup-dev-early.service", "systemd-tmpfiles-setup-dev.service", "kmod-static-nodes.service",
+	"systemd-modules-load.service", "modprobe@.service",
+	"systemd-remount-fs.service",
+	"proc-sys-fs-binfmt_misc.automount", "proc-sys-fs-binfmt_misc.mount", // mounted already
+	"systemd-network-generator.service", "systemd-networkd-wait-online.service",
+}
+
+// writeUnits lays units over the distro's, in /run: they go with the distro's
+// run, and /etc still overrides them.
+func writeUnits(settings wslconf.Settings) error {
+	files := map[string]string{
+		"lsub-ready.socket":           readySocket,
+		"lsub-ready.service":          readyService,
+		"mnt-lsub.mount.d/lsub.conf":  keepMounts,
+		"mnt-lsub-.mount.d/lsub.conf": keepMounts, // all below it
+	}
+	links := map[string]string{"basic.target.wants/lsub-ready.socket": "../lsub-ready.socket"}
+	for _, u := range maskedUnits {
+		links[u] = "/dev/null"
+	}
+	if settings.ProtectBinfmt {
+		files["systemd-binfmt.service.d/lsub.conf"] = keepFormats
+	}
+	if !settings.MountFSTab {
+		links["../system-generators/systemd-fstab-generator"] = "/dev/null"
+	}
+	if settings.Command != "" {
+		files["lsub-boot-command.service"] = commandUnit
+		links["multi-user.target.wants/lsub-boot-command.service"] = "../lsub-boot-command.service"
+		files[commandFile] = settings.Command + "\n"
+	}
+	return layUnits("/run/systemd/system", files, links)
+}
+
+// layUnits writes files and symbolic links, whose names are absolute or below
+// dir.
+func layUnits(dir string, files, links map[string]string) error {
+	place := func(name string) (string, error) {
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(dir, name)
+		}
+		return name, os.MkdirAll(filepath.Dir(name), 0o755)
+	}
+	if err := os.MkdirAll(readyDir, 0o755); err != nil {
+		return err
+	}
+	for name, text := range files {
+		at, err := place(name)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(at, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	for name, to := range links {
+		at, err := place(name)
+		if err != nil {
+			return err
+		}
+		if err := os.Symlink(to, at); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	return nil
+}
