@@ -41,6 +41,7 @@ var groups = []group{
 	{"bulk", "a command's stdout and stdin, beside ssh", (*bench).bulk},
 	{"idle", "processor time and memory while nothing happens", (*bench).idle},
 	{"install", "the first and the second install of an image", (*bench).install},
+	{"copy", "clones and snapshots, of small and large distros", (*bench).copying},
 	{"vsock", "the vsock device alone, beside vhost-device-vsock", (*bench).vsock},
 }
 
