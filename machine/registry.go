@@ -39,6 +39,8 @@ type Distro struct {
 	CPUMax    int64         `json:"cpu_max,omitempty"`    // thousandths of a CPU; 0 is no limit
 	PIDsMax   int64         `json:"pids_max,omitempty"`   // 0 is no limit
 
+	CA string `json:"ca,omitempty"` // sums up the profile's certificates that it has; "" for none
+
 	Snapshots []Snapshot `json:"snapshots,omitempty"` // the oldest first
 	FirstRun  *FirstRun  `json:"first_run,omitempty"` // nil once it was done, or where there is none
 }

@@ -92,9 +92,11 @@ func (a *app) execCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			a.code, err = a.runSession(c.Context, session{
-				distro: *d, argv: argv, user: c.String("user"), cd: c.String("cd"), env: env, tty: c.Bool("tty"),
-			})
+			s := session{distro: *d, argv: argv, user: c.String("user"), cd: c.String("cd"), env: env, tty: c.Bool("tty")}
+			if err := a.equipSession(c.Context, &s); err != nil {
+				return err
+			}
+			a.code, err = a.runSession(c.Context, s)
 			return err
 		},
 	}

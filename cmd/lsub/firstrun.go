@@ -16,11 +16,14 @@ import (
 // login opens a session that may be the distro's first shell: then what the
 // image wants to be run before has to succeed.
 func (a *app) login(ctx context.Context, s session) (int, error) {
+	if err := a.equipSession(ctx, &s); err != nil {
+		return 0, err
+	}
 	if s.distro.FirstRun == nil || !s.tty || len(s.argv) > 0 {
 		return a.runSession(ctx, s)
 	}
 	keys := newKeyboard(a.stdin)
-	d, err := a.firstRun(ctx, s.distro, keys)
+	d, err := a.firstRun(ctx, s.distro, s.env, keys)
 	if err != nil {
 		return 0, err
 	}
@@ -32,8 +35,8 @@ func (a *app) login(ctx context.Context, s session) (int, error) {
 }
 
 // firstRun does what is to be done in a distro before its first shell, and
-// returns the distro as it is then.
-func (a *app) firstRun(ctx context.Context, d machine.Distro, keys *keyboard) (*machine.Distro, error) {
+// returns the distro as it is then. env is for what runs.
+func (a *app) firstRun(ctx context.Context, d machine.Distro, env []string, keys *keyboard) (*machine.Distro, error) {
 	now, end, err := a.machine.BeginFirstRun(ctx, &d, func() {
 		a.status.set("waiting for the first start of " + d.Name + " in another terminal")
 	})
@@ -46,7 +49,7 @@ func (a *app) firstRun(ctx context.Context, d machine.Distro, keys *keyboard) (*
 		return now, nil
 	}
 	if command := now.FirstRun.Command; command != "" {
-		if err := a.runFirst(ctx, *now, command, keys); err != nil {
+		if err := a.runFirst(ctx, *now, command, env, keys); err != nil {
 			return nil, err
 		}
 	}
@@ -58,11 +61,11 @@ func (a *app) firstRun(ctx context.Context, d machine.Distro, keys *keyboard) (*
 }
 
 // runFirst runs the image's command at the terminal.
-func (a *app) runFirst(ctx context.Context, d machine.Distro, command string, keys *keyboard) error {
+func (a *app) runFirst(ctx context.Context, d machine.Distro, command string, env []string, keys *keyboard) error {
 	stdin, giveBack := keys.lend()
 	defer giveBack()
 	code, err := a.runSession(ctx, session{
-		distro: d, argv: []string{"/bin/sh", "-c", command}, user: "root", tty: true, stdin: stdin,
+		distro: d, argv: []string{"/bin/sh", "-c", command}, user: "root", env: env, tty: true, stdin: stdin,
 	})
 	if err == nil && code != 0 {
 		err = hint.New(&firstRunError{d.Name, code}, fmt.Sprintf("try again; 'lsub exec -t -u root %s -- /bin/sh' gets in without it", d.Name))

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/machine"
@@ -17,4 +20,25 @@ func loadProfile(m *machine.Machine) (*profile.Profile, error) {
 		return nil, hint.New(err, "correct the file; docs/profile.md has every key")
 	}
 	return p, err
+}
+
+// equipSession adds what the profile says of commands to one: the proxies, and the
+// certificates that the distro is to trust. Under a VM that runs, a profile that
+// has become bad does not keep anybody out.
+func (a *app) equipSession(ctx context.Context, s *session) error {
+	p, err := loadProfile(a.machine)
+	if err != nil {
+		if _, off := a.machine.Status(ctx); off != nil {
+			return err
+		}
+		a.note("warning", strings.ReplaceAll(err.Error(), "\n", "\n  "))
+		p = profile.Default()
+	} else if err := a.addCertificates(ctx, &s.distro, p); err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		a.note("warning", err.Error())
+	}
+	s.env = append(proxyEnv(&p.Network, os.Getenv), s.env...)
+	return nil
 }

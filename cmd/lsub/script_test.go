@@ -29,14 +29,15 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"status": scriptStatus,
-			"fifo":   scriptFifo,
-			"await":  scriptAwait,
-			"crash":  scriptCrash,
-			"freeze": scriptFreeze,
-			"image":  scriptImage,
-			"expand": scriptExpand,
-			"online": scriptOnline,
+			"status":      scriptStatus,
+			"fifo":        scriptFifo,
+			"await":       scriptAwait,
+			"crash":       scriptCrash,
+			"freeze":      scriptFreeze,
+			"image":       scriptImage,
+			"expand":      scriptExpand,
+			"certificate": scriptCertificate,
+			"online":      scriptOnline,
 
 			"freeport":   scriptFreePort,
 			"eventually": scriptEventually,
@@ -161,6 +162,13 @@ func scriptImage(ts *testscript.TestScript, neg bool, args []string) {
 // expand FROM TO copies a file with the values of the variables in it.
 func scriptExpand(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(os.Expand(ts.ReadFile(args[0]), ts.Getenv)), 0o600))
+}
+
+// certificate FILE writes a new certificate.
+func scriptCertificate(ts *testscript.TestScript, neg bool, args []string) {
+	cert, err := newCertificate(args[0])
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), cert, 0o600))
 }
 
 // TestHelp holds the help of every command to what fits a screen, and to

@@ -137,6 +137,10 @@ func (a *app) restoreSnapshot(c *cli.Context, d *machine.Distro, name string) er
 	if err := a.stopDistro(c.Context, d, stopTimeout); err != nil {
 		return err
 	}
+	// The certificates of the profile may not have been there yet.
+	if err := a.changeDistro(c.Context, d.ID, func(d *machine.Distro) error { d.CA = ""; return nil }); err != nil {
+		return err
+	}
 	a.status.set("restoring " + d.Name)
 	ctx, cancel := context.WithTimeout(c.Context, distroTimeout)
 	defer cancel()

@@ -44,6 +44,7 @@ func init() {
 		"winch":    winch,    // prints the size of the terminal when it changes
 		"wake":     wake,     // wake FIFO: lets a test on the host go on that reads it
 		"hog":      hog,      // is killed because the distro is out of memory
+		"scripts":  scripts,  // prints what was run as "sh -s" in the distro
 		"limits":   limits,   // prints what the distro may use: memory, CPU, processes
 		"listen":   listen,   // listen PORT [FIFO]: listens on 0.0.0.0 until a signal comes, and echoes; wakes once it does
 		"halt":     halt,     // halt FIFO: has the VM paused, wakes, and goes on at the next signal
@@ -207,6 +208,9 @@ func shell(p *process) int {
 	if len(p.argv) == 3 && p.argv[1] == "-c" {
 		return p.line(p.argv[2])
 	}
+	if len(p.argv) == 2 && p.argv[1] == "-s" {
+		return script(p)
+	}
 	code := 0
 	in := bufio.NewScanner(terminal{p})
 	prompt := func() {
@@ -224,6 +228,27 @@ func shell(p *process) int {
 		code = p.line(in.Text())
 	}
 	return code
+}
+
+// script keeps a whole script, and runs nothing of it.
+func script(p *process) int {
+	text, err := io.ReadAll(&p.s.stdin)
+	if err != nil {
+		return 1
+	}
+	p.g.disk.mu.Lock()
+	defer p.g.disk.mu.Unlock()
+	p.g.disk.scripts[p.distro] = append(p.g.disk.scripts[p.distro], string(text))
+	return 0
+}
+
+func scripts(p *process) int {
+	p.g.disk.mu.Lock()
+	defer p.g.disk.mu.Unlock()
+	for _, s := range p.g.disk.scripts[p.distro] {
+		io.WriteString(p.stdout, s)
+	}
+	return 0
 }
 
 // terminal is stdin as a terminal driver hands it on: Enter ends a line, and

@@ -19,7 +19,9 @@ type disk struct {
 	run  map[string]int // ids of the distros that run, and their sessions
 	// specs are what the running distros were started with, or given since.
 	specs map[string]*guestv1.Distro
-	tell  sync.Cond // of mu: run has changed
+	// scripts are what was run as "sh -s" in the distros, by their ids.
+	scripts map[string][]string
+	tell    sync.Cond // of mu: run has changed
 }
 
 type diskData struct {
@@ -34,7 +36,7 @@ type diskData struct {
 }
 
 func openDisk(path string) (*disk, error) {
-	d := &disk{path: path, run: map[string]int{}, specs: map[string]*guestv1.Distro{}}
+	d := &disk{path: path, run: map[string]int{}, specs: map[string]*guestv1.Distro{}, scripts: map[string][]string{}}
 	d.tell.L = &d.mu
 	d.data.Distros, d.data.Snapshots = map[string]string{}, map[string][]string{}
 	d.data.Env = map[string][]string{}
