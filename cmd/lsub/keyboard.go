@@ -33,8 +33,8 @@ func (k *keyboard) lend() (r io.Reader, giveBack func()) {
 	l := &lent{k, make(chan struct{})}
 	return l, func() {
 		close(l.back)
-		k.reading.Lock() // until its Read has ended
-		k.reading.Unlock()
+		k.reading.Lock() // when its Read has ended
+		defer k.reading.Unlock()
 	}
 }
 
