@@ -5,11 +5,12 @@
 //     in lsub, once per version of lsub.
 //   - A [Source] gives the [Image] that a [Ref] names: [Debian] builds a root
 //     file system with mmdebstrap and keeps it in the cache, [OCI] flattens a
-//     container image of a registry into the cache, [HTTPS] downloads an archive
-//     of known sum, [Tarball] takes an archive or a saved container image from
-//     a file.
+//     container image of a registry into the cache, [Tarball] takes an archive, a
+//     squashfs image or a saved container image from a file, [HTTPS] downloads
+//     such a file of known sum.
 //   - A [Catalogue] lists what servers offer, as names for addresses and sums:
 //     [WSLCatalogue] reads WSL's manifests, [Simplestreams] an image server's.
+//     [Online] merges and remembers them, [Resolve] finds a short name.
 //
 // An image is a tar archive of a root file system, known by the sha256 of its
 // uncompressed bytes. It holds no user account and no identity of a machine:

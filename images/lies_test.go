@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/lsub/lsub/rootfs"
 	"github.com/lsub/lsub/rootfs/pax"
@@ -257,7 +258,7 @@ func TestLies(t *testing.T) {
 					checkInside(t, tt.name, img)
 					continue
 				}
-				if strings.ContainsAny(err.Error(), "\x1b\xff") {
+				if strings.ContainsFunc(err.Error(), func(r rune) bool { return r == 0x1b || r == utf8.RuneError }) {
 					t.Errorf("%s: the error has what a terminal obeys: %q", tt.name, err)
 				}
 				left, _ := filepath.Glob(filepath.Join(cache, "images", "blobs", "*"))

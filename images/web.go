@@ -83,5 +83,8 @@ func explainWeb(ctx context.Context, u *url.URL, err error) error {
 	if !errors.As(err, &wrapped) && lasting(ctx, err) {
 		return err // of this host, such as a full disk
 	}
+	if wrapped != nil {
+		err = wrapped.Err // the address is known
+	}
 	return hint.New(fmt.Errorf("%s cannot be reached: %w", u.Host, err), "check the network; what was downloaded is kept for the next time")
 }

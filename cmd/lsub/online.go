@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -146,7 +147,12 @@ func (a *app) allCatalogues() ([]images.Catalogue, error) {
 			all = append(all, images.CatalogueAt(c.URL, a.log))
 		}
 	}
-	return append(all, a.catalogues(a.log)...), nil
+	for _, c := range a.catalogues(a.log) {
+		if !slices.ContainsFunc(all, func(o images.Catalogue) bool { return o.Address() == c.Address() }) {
+			all = append(all, c)
+		}
+	}
+	return all, nil
 }
 
 // makes tells whether lsub makes the image of that name itself.
@@ -178,7 +184,10 @@ func (a *app) imageNamed(ctx context.Context, name string) (images.Ref, error) {
 	}
 	o, unknown := images.Resolve(images.Offers(listings), name, "")
 	if unknown != nil {
-		if err != nil && strings.HasPrefix(strings.ToLower(name), "debian:") {
+		switch {
+		case err == nil && runtime.GOOS == "linux":
+			return ref, nil // it may have been made before, or its source says what is missing
+		case err != nil && strings.HasPrefix(strings.ToLower(name), "debian:"):
 			return images.Ref{}, err // which suites there are, is known better
 		}
 		return images.Ref{}, a.adviseName(unknown, listings)
@@ -206,7 +215,9 @@ func (a *app) adviseName(err error, listings []images.Listing) error {
 	}
 	for _, o := range images.Offers(listings) {
 		if o.Arch == runtime.GOARCH {
-			names = append(append(names, o.Name), o.Aliases...)
+			for _, n := range append([]string{o.Name}, o.Aliases...) {
+				names = append(names, n, images.ShortName(n))
+			}
 		}
 	}
 	// Who wrote "alpine-3" does not mean "alpine".

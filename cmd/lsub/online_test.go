@@ -90,10 +90,19 @@ func onlineFiles() map[string][]byte {
 			"versions": object{"20261121_13:00": object{"items": object{"root.tar.xz": object{
 				"ftype": "root.tar.xz", "path": "images/" + path, "sha256": sum("/lxc/images/" + path), "size": len(tinyImage("/lxc/images/" + path))}}}}}
 	}
+	// This one comes as a squashfs image only.
+	image, err := os.ReadFile("../../images/internal/squashfs/testdata/lz4.squashfs")
+	if err != nil {
+		panic(err)
+	}
+	files["/lxc/images/void.squashfs"] = image
+	s := sha256.Sum256(image)
+	void := object{"arch": runtime.GOARCH, "os": "Voidlinux", "release": "current", "versions": object{"20261121_17:10": object{"items": object{
+		"root.squashfs": object{"ftype": "squashfs", "path": "images/void.squashfs", "sha256": hex.EncodeToString(s[:]), "size": len(image)}}}}}
 	files["/lxc/streams/v1/index.json"], _ = json.Marshal(object{"index": object{"images": object{"datatype": "image-downloads", "path": "streams/v1/images.json"}}})
 	files["/lxc/streams/v1/images.json"], _ = json.Marshal(object{"products": object{
 		"alpine:3.21": lxc("Alpine", "3.21", "alpine-3.21.tar"), "alpine:3.22": lxc("Alpine", "3.22", "alpine-3.22.tar"),
-		"alpine:edge": lxc("Alpine", "edge", "alpine-edge.tar"), "debian:bookworm": lxc("Debian", "bookworm", "bookworm.tar"),
+		"void": void, "alpine:edge": lxc("Alpine", "edge", "alpine-edge.tar"), "debian:bookworm": lxc("Debian", "bookworm", "bookworm.tar"),
 	}})
 	return files
 }

@@ -16,6 +16,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/lsub/lsub/rootfs/pax"
 )
 
 var update = flag.Bool("update", false, "write the golden file anew")
@@ -100,6 +102,33 @@ func TestImages(t *testing.T) {
 	}
 	if got, want := tree(t, fixture(t, "whole"), false), tree(t, fixture(t, "gzip"), false); got != want {
 		t.Errorf("without fragments: got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// TestHoles wants a file's hole to be one in the archive.
+func TestHoles(t *testing.T) {
+	for _, name := range []string{"gzip", "whole"} { // its end is in a fragment, or in a block
+		var b bytes.Buffer
+		if err := writeTar(fixture(t, name), &b); err != nil {
+			t.Fatal(err)
+		}
+		r := pax.NewReader(&b)
+		for {
+			h, err := r.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if h.Name != "./deep/er/hole" {
+				if pax.Sparse(h) {
+					t.Errorf("%s: %s has holes", name, h.Name)
+				}
+				continue
+			}
+			if want := []pax.Extent{{Offset: 16384, Size: 3620}}; h.Size != 20004 || !slices.Equal(r.Extents(), want) {
+				t.Errorf("%s: got %d bytes, %v", name, h.Size, r.Extents())
+			}
+			break
+		}
 	}
 }
 
