@@ -1,6 +1,7 @@
 package images
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sync/atomic"
@@ -30,6 +31,36 @@ func (e *bombError) Error() string {
 	return fmt.Sprintf("grows to more than %d times its size, and over %d MiB: no root file system does", maxRatio, e.plain>>20)
 }
 
+// packedLimits are the limits of an archive that takes packed bytes: what its
+// headers say it holds has to be in proportion, so that a bomb is known before
+// it is unpacked. Holes of sparse files do not count.
+func packedLimits(maxBytes, packed int64) *rootfs.State {
+	if maxBytes == 0 {
+		maxBytes = rootfs.DefaultMaxBytes
+	}
+	if packed < maxBytes/maxRatio {
+		maxBytes = max(packed*maxRatio, bombFloor(maxBytes))
+	}
+	return &rootfs.State{MaxBytes: maxBytes}
+}
+
+// outOfProportion returns the error of an archive that went over packedLimits:
+// those that only it has are told as what they are.
+func outOfProportion(err error, limits *rootfs.State, maxBytes int64) error {
+	if maxBytes == 0 {
+		maxBytes = rootfs.DefaultMaxBytes
+	}
+	var limit *rootfs.LimitError
+	if errors.As(err, &limit) && limit.What == "bytes" && limit.Limit == limits.MaxBytes && limit.Limit < maxBytes {
+		return bomb(limit.Limit)
+	}
+	return err
+}
+
+func bomb(plain int64) error {
+	return hint.New(&bombError{plain}, "if you know better, decompress it yourself and install that")
+}
+
 // guarded ends what an archive unpacks to with a bombError where that is out of
 // proportion to what was read of it.
 type guarded struct {
@@ -42,7 +73,7 @@ type guarded struct {
 func (g *guarded) Read(p []byte) (int, error) {
 	n, err := g.ReadCloser.Read(p)
 	if g.out += int64(n); g.out > g.floor && g.out/maxRatio > g.in.Load() {
-		return 0, hint.New(&bombError{g.out}, "if you know better, decompress it yourself and install that")
+		return 0, bomb(g.out)
 	}
 	return n, err
 }

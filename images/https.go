@@ -136,14 +136,19 @@ func (p *httpsPull) pull(ctx context.Context) (*record, error) {
 
 // pack checks the download and puts it into the cache.
 func (p *httpsPull) pack(ctx context.Context, f *os.File) (*record, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
 	z, err := plainTar(ctx, f, p.src.MaxBytes, func(int64) {})
 	if err != nil {
 		return nil, err
 	}
 	defer z.Close()
 	rec, err := p.save(func(w io.Writer) (*summary, *record, error) {
-		s, err := p.cacheEntry.pack(ctx, z, w, &rootfs.State{MaxBytes: p.src.MaxBytes})
-		return s, &record{Digest: "sha256:" + p.sum}, err
+		limits := packedLimits(p.src.MaxBytes, info.Size())
+		s, err := p.cacheEntry.pack(ctx, z, w, limits)
+		return s, &record{Digest: "sha256:" + p.sum}, outOfProportion(err, limits, p.src.MaxBytes)
 	})
 	if !isSaved(f.Name(), err) {
 		return rec, err

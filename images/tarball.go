@@ -84,7 +84,9 @@ func (t *Tarball) check(ctx context.Context, path string, progress Progress) (*s
 		return nil, err
 	}
 	defer z.Close()
-	return scan(ctx, z, &rootfs.State{MaxBytes: t.MaxBytes})
+	limits := packedLimits(t.MaxBytes, info.Size())
+	s, err := scan(ctx, z, limits)
+	return s, outOfProportion(err, limits, t.MaxBytes)
 }
 
 // isSaved tells, after check found err, whether path is a saved image.
