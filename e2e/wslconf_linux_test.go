@@ -116,6 +116,7 @@ echo "nameserver 192.0.2.1" >/etc/resolv.conf`)
 		}
 	})
 	t.Run("hostile", func(t *testing.T) {
+		h.sh(t, d, "printf '[boot]\nsystemd=false\n' >/etc/lsub.conf") // starts sooner
 		for _, file := range []string{"mkfifo /etc/wsl.conf", "ln -s /dev/zero /etc/wsl.conf", "truncate -s 1G /etc/wsl.conf", "head -c 200000 /dev/urandom >/etc/wsl.conf", "mkdir /etc/wsl.conf"} {
 			h.sh(t, d, "rm -rf /etc/wsl.conf; "+file)
 			h.ok(t, "stop", d)
@@ -127,6 +128,7 @@ echo "nameserver 192.0.2.1" >/etc/resolv.conf`)
 		}
 		// As Windows' own editor saves it.
 		h.sh(t, d, `printf '\377\376[\0n\0e\0t\0w\0o\0r\0k\0]\0\r\0\n\0h\0o\0s\0t\0n\0a\0m\0e\0=\0w\0i\0d\0e\0' >/etc/wsl.conf`)
+		h.sh(t, d, "rm /etc/lsub.conf")
 		h.ok(t, "stop", d)
 		if r := h.run("exec", d, "--", "hostname"); r.out != "wide\n" || !strings.Contains(r.err, "UTF-16") {
 			t.Error(r)
