@@ -87,8 +87,8 @@ func whileWaiting(ctx context.Context, controls <-chan controlFrame, f func(cont
 }
 
 // enterDistro starts the distro where it does not run, and calls f, which
-// enters it. One that ends just then starts anew. The distro is returned held, also where f fails: the caller
-// releases it.
+// enters it. One that ends just then starts anew. The distro is returned held,
+// also where f fails: the caller releases it.
 func (a *Agent) enterDistro(ctx context.Context, spec *guestv1.Distro, f func(*distro) error) (*distro, error) {
 	for {
 		d, err := a.start(ctx, spec)
