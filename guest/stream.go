@@ -213,7 +213,7 @@ func (p *stdinPump) grant(n int) {
 }
 
 func (p *stdinPump) run() {
-	buf := make([]byte, HeaderSize+64<<10)
+	buf := make([]byte, HeaderSize+MaxPayload) // long frames: each is a wake-up of the guest
 	if p.r == nil {
 		p.w.SendBuffer(FrameStdin, buf[:HeaderSize])
 		return

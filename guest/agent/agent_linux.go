@@ -75,6 +75,7 @@ func (a *Agent) ServeStreams(l net.Listener) error {
 		if err != nil {
 			return err
 		}
+		widen(conn)
 		go a.serveStream(conn)
 	}
 }
@@ -103,6 +104,12 @@ func (a *Agent) handle(r *guest.Reader, w *guest.Writer, req *guestv1.StreamRequ
 		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_VERSION, "run 'lsub shutdown'; the next command starts the VM with this version",
 			"the VM runs lsub %s, this is lsub %s", a.cfg.Version, req.Version)
 	}
+	if m := req.GetImportImage(); m != nil {
+		in := newArchiveReader(r, w)
+		defer func() { go in.drain() }() // the end of the connection ends it
+		w.SendMessage(guest.FrameStarted, &guestv1.Started{})
+		return &guestv1.Exit{}, a.store.importImage(m.Id, in)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	in := newInbox(w)
@@ -118,9 +125,6 @@ func (a *Agent) handle(r *guest.Reader, w *guest.Writer, req *guestv1.StreamRequ
 	switch k := req.Kind.(type) {
 	case *guestv1.StreamRequest_Exec:
 		return a.exec(ctx, k.Exec, in, controls, w)
-	case *guestv1.StreamRequest_ImportImage:
-		w.SendMessage(guest.FrameStarted, &guestv1.Started{})
-		return &guestv1.Exit{}, a.store.importImage(k.ImportImage.Id, in)
 	case *guestv1.StreamRequest_Export:
 		return a.export(ctx, k.Export, w)
 	}

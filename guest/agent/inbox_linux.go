@@ -18,10 +18,11 @@ type inbox struct {
 
 	mu     sync.Mutex
 	filled sync.Cond
-	chunks [][]byte
-	size   int   // bytes in chunks
-	freed  int   // bytes read and not yet granted again
-	err    error // why no more comes: io.EOF, or what broke the stream
+	ring   []byte // grows up to the window, and is used again: an import is long
+	start  int    // of the bytes in ring
+	size   int    // of them
+	freed  int    // bytes read and not yet granted again
+	err    error  // why no more comes: io.EOF, or what broke the stream
 }
 
 func newInbox(w *guest.Writer) *inbox {
@@ -52,11 +53,31 @@ func (in *inbox) put(p []byte) error {
 	case in.size+in.freed+len(p) > guest.StdinWindow:
 		return errors.New("more input than was granted")
 	default:
-		in.chunks = append(in.chunks, append([]byte(nil), p...))
-		in.size += len(p)
+		in.store(p)
 	}
 	in.filled.Broadcast()
 	return nil
+}
+
+// store copies p behind what is in the ring.
+func (in *inbox) store(p []byte) {
+	if in.size+len(p) > len(in.ring) {
+		ring := make([]byte, max(in.size+len(p), min(2*len(in.ring), guest.StdinWindow)))
+		in.peek(ring[:in.size])
+		in.ring, in.start = ring, 0
+	}
+	end := (in.start + in.size) % len(in.ring)
+	n := copy(in.ring[end:], p)
+	copy(in.ring, p[n:])
+	in.size += len(p)
+}
+
+// peek copies the first bytes of the ring.
+func (in *inbox) peek(p []byte) int {
+	n := min(len(p), in.size)
+	k := copy(p[:n], in.ring[in.start:])
+	copy(p[k:n], in.ring)
+	return n
 }
 
 // fail ends the input with err, where it has not ended yet.
@@ -76,17 +97,15 @@ func (in *inbox) fail(err error) {
 // input is whole.
 func (in *inbox) Read(p []byte) (int, error) {
 	in.mu.Lock()
-	for len(in.chunks) == 0 && in.err == nil {
+	for in.size == 0 && in.err == nil {
 		in.filled.Wait()
 	}
-	if len(in.chunks) == 0 {
+	if in.size == 0 {
 		defer in.mu.Unlock()
 		return 0, in.err
 	}
-	n := copy(p, in.chunks[0])
-	if in.chunks[0] = in.chunks[0][n:]; len(in.chunks[0]) == 0 {
-		in.chunks = in.chunks[1:]
-	}
+	n := in.peek(p)
+	in.start = (in.start + n) % len(in.ring)
 	in.size -= n
 	in.freed += n
 	give := 0

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -113,7 +114,7 @@ func names(dir string) ([]string, error) {
 
 // importImage unpacks the archive that in holds into an image, unless the
 // image is there. An archive cut short leaves nothing behind.
-func (s *store) importImage(id string, in *inbox) (err error) {
+func (s *store) importImage(id string, in io.Reader) (err error) {
 	if !validImage().MatchString(id) {
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no image id", id)
 	}

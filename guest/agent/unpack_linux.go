@@ -7,7 +7,9 @@ import (
 	"io"
 	"os"
 	"path"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -99,7 +101,9 @@ type unpacker struct {
 	parent int    // O_PATH of the folder that path names, -1 for none
 	path   string // relative to root
 	asRoot bool
-	dirs   []lateDir
+
+	inherit bool // some folder has the bit that gives its group to new files
+	dirs    []lateDir
 }
 
 // lateDir is what a folder gets when everything is unpacked: its time, which
@@ -178,31 +182,57 @@ func (u *unpacker) entry(h *tar.Header) error {
 	if h.Typeflag == tar.TypeDir {
 		return u.dir(name, base, h)
 	}
-	// What stands there goes: it must neither be followed nor written into.
-	if err := u.remove(base); err != nil {
-		return err
+	fd, err := u.create(base, h)
+	if err == unix.EEXIST {
+		// What stands there goes: it must neither be followed nor written into.
+		if err = u.remove(base); err == nil {
+			fd, err = u.create(base, h)
+		}
 	}
-	switch h.Typeflag {
-	case tar.TypeReg, tar.TypeGNUSparse:
-		return u.file(base, h)
-	case tar.TypeSymlink:
-		if err := unix.Symlinkat(h.Linkname, u.parent, base); err != nil {
-			return err
-		}
-	case tar.TypeLink:
-		return u.hardLink(base, h)
-	case tar.TypeChar:
-		if err := u.mknod(base, unix.S_IFCHR, int(unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor)))); err != nil {
-			return err
-		}
-	case tar.TypeFifo:
-		if err := u.mknod(base, unix.S_IFIFO, 0); err != nil {
-			return err
-		}
-	default:
-		return &rootfs.EntryError{Name: h.Name, Reason: fmt.Sprintf("is of the unknown type %q", h.Typeflag)}
+	switch {
+	case err != nil:
+		return err
+	case fd >= 0:
+		defer unix.Close(fd)
+		return u.fill(fd, h)
+	case h.Typeflag == tar.TypeLink:
+		return nil
 	}
 	return u.finish(u.parent, base, h)
+}
+
+// createMode is what most files have; nobody else sees them before they are done.
+const createMode = 0o644
+
+// umask is what the kernel takes away from the modes of new files. It is read
+// where reading does not change it.
+var umask = sync.OnceValue(func() uint32 {
+	b, _ := os.ReadFile("/proc/self/status")
+	_, line, _ := strings.Cut(string(b), "\nUmask:\t")
+	line, _, _ = strings.Cut(line, "\n")
+	n, err := strconv.ParseUint(line, 8, 32)
+	if err != nil {
+		return 0o7777 // unknown: no mode is taken for set
+	}
+	return uint32(n)
+})
+
+// create makes what is no folder, where nothing stands. It returns the
+// descriptor of a regular file, else -1.
+func (u *unpacker) create(base string, h *tar.Header) (fd int, err error) {
+	switch h.Typeflag {
+	case tar.TypeReg, tar.TypeGNUSparse:
+		return unix.Openat(u.parent, base, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, createMode)
+	case tar.TypeSymlink:
+		return -1, unix.Symlinkat(h.Linkname, u.parent, base)
+	case tar.TypeLink:
+		return -1, u.hardLink(base, h)
+	case tar.TypeChar:
+		return -1, u.mknod(base, unix.S_IFCHR, int(unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor))))
+	case tar.TypeFifo:
+		return -1, u.mknod(base, unix.S_IFIFO, 0)
+	}
+	return -1, &rootfs.EntryError{Name: h.Name, Reason: fmt.Sprintf("is of the unknown type %q", h.Typeflag)}
 }
 
 func (u *unpacker) mknod(base string, kind uint32, dev int) error {
@@ -248,23 +278,21 @@ func (u *unpacker) dir(name, base string, h *tar.Header) error {
 	return u.finishDir(u.parent, base, name, h)
 }
 
-func (u *unpacker) file(base string, h *tar.Header) error {
-	fd, err := unix.Openat(u.parent, base, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
+// fill gives a new file its content and the rest.
+func (u *unpacker) fill(fd int, h *tar.Header) error {
 	if err := u.content(fd, h.Size); err != nil {
 		return err
 	}
-	// By descriptor: fewer lookups than by name, and there are many files.
-	if u.asRoot {
+	// By descriptor, and only what is not so already: there are many files.
+	if u.asRoot && (h.Uid != 0 || h.Gid != 0 || u.inherit) {
 		if err := unix.Fchown(fd, h.Uid, h.Gid); err != nil {
 			return err
 		}
 	}
-	if err := unix.Fchmod(fd, uint32(h.Mode)&0o7777); err != nil {
-		return err
+	if mode := uint32(h.Mode) & 0o7777; mode != createMode&^umask() {
+		if err := unix.Fchmod(fd, mode); err != nil {
+			return err
+		}
 	}
 	for key, value := range pax.Xattrs(h) {
 		if err := u.xattrError(unix.Fsetxattr(fd, key, []byte(value), 0)); err != nil {
@@ -330,6 +358,7 @@ func (u *unpacker) finishDir(dirfd int, base, name string, h *tar.Header) error 
 		}
 	}
 	u.dirs = append(u.dirs, lateDir{name, h.ModTime, late})
+	u.inherit = u.inherit || h.Mode&unix.S_ISGID != 0
 	return u.setAttributes(dirfd, base, h, now)
 }
 

@@ -1,0 +1,108 @@
+package agent
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/guest"
+)
+
+// archiveReader reads the stdin bytes of a stream straight from its frames. An
+// [inbox] takes each packet as it comes, so that signals behind it are heard;
+// an import has none, and lets packets gather in the kernel while it is busy
+// with files: a fraction of the wake-ups. It is for one goroutine.
+type archiveReader struct {
+	r     *guest.Reader
+	w     *guest.Writer
+	chunk []byte // of a frame, good until the next
+	room  int    // granted and not yet sent
+	freed int    // read and not yet granted again
+	err   error
+}
+
+// newArchiveReader grants the first window, which tells the host that its
+// request was taken on.
+func newArchiveReader(r *guest.Reader, w *guest.Writer) *archiveReader {
+	a := &archiveReader{r: r, w: w}
+	a.grant(guest.StdinWindow)
+	return a
+}
+
+func (a *archiveReader) grant(n int) {
+	a.room += n
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], uint32(n))
+	a.w.Send(guest.FrameWindow, b[:]) // a broken stream shows when it is read
+}
+
+// Read returns io.EOF only where the host said that the input is whole.
+func (a *archiveReader) Read(p []byte) (int, error) {
+	if len(a.chunk) == 0 && a.err == nil {
+		a.err = a.next()
+	}
+	if a.err != nil {
+		return 0, a.err
+	}
+	n := copy(p, a.chunk)
+	a.chunk = a.chunk[n:]
+	return n, nil
+}
+
+func (a *archiveReader) next() error {
+	if a.freed >= guest.StdinWindow/4 {
+		a.grant(a.freed)
+		a.freed = 0
+	}
+	t, p, err := a.r.Next()
+	switch {
+	case err == io.EOF:
+		return io.ErrUnexpectedEOF
+	case err != nil:
+		return err
+	case t != guest.FrameStdin:
+		return fmt.Errorf("unexpected frame of type %d with %d bytes", t, len(p))
+	case len(p) == 0:
+		return io.EOF
+	case len(p) > a.room:
+		return fmt.Errorf("more input than was granted")
+	}
+	a.chunk, a.room, a.freed = p, a.room-len(p), a.freed+len(p)
+	return nil
+}
+
+// drain reads what the host still sends until the stream ends, so that it is
+// not cut off before it has heard how the import ended.
+func (a *archiveReader) drain() {
+	for {
+		if _, _, err := a.r.Next(); err != nil {
+			return
+		}
+	}
+}
+
+// streamBuffer is how many bytes of a stream the kernel holds for us: with the
+// usual 256 KiB, a fast sender stops and starts all the time.
+const streamBuffer = guest.StdinWindow
+
+// widen gives a vsock stream a larger buffer. Any other has its own.
+func widen(conn net.Conn) {
+	c, ok := conn.(syscall.Conn)
+	if !ok {
+		return
+	}
+	rc, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	const size, maxSize = 0, 2 // SO_VM_SOCKETS_BUFFER_SIZE, SO_VM_SOCKETS_BUFFER_MAX_SIZE
+	rc.Control(func(fd uintptr) {
+		for _, opt := range []int{maxSize, size} {
+			unix.SetsockoptUint64(int(fd), unix.AF_VSOCK, opt, streamBuffer) // an error leaves it as it is
+		}
+	})
+}
