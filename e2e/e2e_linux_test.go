@@ -49,6 +49,7 @@ type host struct {
 	dir  string // LSUB_HOME is below it
 	env  []string
 	cred *syscall.Credential // nil: who runs the test
+	in   []string            // a command that runs others where the host is, see ownHost
 }
 
 // newHost returns a host with nothing installed. The cache is the user's own,
@@ -131,7 +132,8 @@ func (r result) String() string {
 }
 
 func (h *host) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, h.bin, args...)
+	words := append(append(append([]string(nil), h.in...), h.bin), args...)
+	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
 	cmd.Env = h.env
 	cmd.Dir = "/"
 	if h.cred != nil {
