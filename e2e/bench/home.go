@@ -102,6 +102,7 @@ type status struct {
 	Kernel  string    `json:"kernel"`
 	Memory  struct {
 		Total int64 `json:"total"`
+		Used  int64 `json:"used"`
 	} `json:"memory"`
 	Boot []struct {
 		Name     string        `json:"name"`
@@ -136,11 +137,7 @@ func (h *home) tiny() error {
 	if h.has("tiny") {
 		return nil
 	}
-	file, err := h.b.tinyRoot()
-	if err == nil {
-		_, err = h.lsub("install", "--name", "tiny", "--from-file", file)
-	}
-	return err
+	return h.installTiny("tiny")
 }
 
 // debian installs the distro "debian"; the first time on a machine, its image

@@ -40,6 +40,7 @@ var groups = []group{
 	{"warm", "a command in a running distro, beside ssh", (*bench).warm},
 	{"bulk", "a command's stdout and stdin, beside ssh", (*bench).bulk},
 	{"idle", "processor time and memory while nothing happens", (*bench).idle},
+	{"memory", "memory of the host and of the guest for 1, 5 and 10 distros", (*bench).memory},
 	{"install", "the first and the second install of an image", (*bench).install},
 	{"copy", "clones and snapshots, of small and large distros", (*bench).copying},
 	{"dns", "a name in a distro, beside the host", (*bench).dns},

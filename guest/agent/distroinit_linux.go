@@ -95,6 +95,7 @@ func becomeInit(status *os.File) error {
 		if err := writeUnits(settings); err != nil {
 			return err
 		}
+		mountTmp()
 		if err := json.NewEncoder(status).Encode(report); err != nil {
 			return err
 		}

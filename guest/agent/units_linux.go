@@ -4,6 +4,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/wslconf"
 )
@@ -43,7 +46,21 @@ var maskedUnits = []string{
 	"systemd-remount-fs.service",
 	"proc-sys-fs-binfmt_misc.automount", "proc-sys-fs-binfmt_misc.mount", // mounted already
 	"systemd-network-generator.service", "systemd-networkd-wait-online.service",
+	"e2scrub_reap.service", "e2scrub_all.timer", // of ext4 on LVM
 }
+
+// maskedGenerators would be a process each, before anything else starts: for
+// what the kernel's command line or the disk's partitions say, which are the
+// VM's, for devices that udev would bring, and for what is masked above.
+var maskedGenerators = []string{
+	"bless-boot", "cryptsetup", "debug", "factory-reset", "getty", "gpt-auto", "hibernate-resume", "import",
+	"integritysetup", "run", "ssh", "system-update", "tpm2", "veritysetup",
+}
+
+// flushedFile tells the journal that it may write to /var from the beginning.
+// Elsewhere it waits for systemd-journal-flush.service, which waits for /var
+// to be mounted.
+const flushedFile = "/run/systemd/journal/flushed"
 
 // writeUnits lays units over the distro's, in /run: they go with the distro's
 // run, and /etc still overrides them.
@@ -58,6 +75,14 @@ func writeUnits(settings wslconf.Settings) error {
 	for _, u := range maskedUnits {
 		links[u] = "/dev/null"
 	}
+	for _, g := range maskedGenerators {
+		links["../system-generators/systemd-"+g+"-generator"] = "/dev/null"
+	}
+	fstab, _ := readSmall("/etc/fstab")
+	if !mountsBelow(string(fstab), "/var") {
+		files[flushedFile] = ""
+		links["systemd-journal-flush.service"] = "/dev/null"
+	}
 	if settings.ProtectBinfmt {
 		files["systemd-binfmt.service.d/lsub.conf"] = keepFormats
 	}
@@ -70,6 +95,40 @@ func writeUnits(settings wslconf.Settings) error {
 		files[commandFile] = settings.Command + "\n"
 	}
 	return layUnits("/run/systemd/system", files, links)
+}
+
+// mountsBelow tells whether an fstab has a mount at the folder or below it.
+func mountsBelow(fstab, folder string) bool {
+	for line := range strings.Lines(fstab) {
+		f := strings.Fields(line)
+		if len(f) > 1 && f[0][0] != '#' && (f[1] == folder || strings.HasPrefix(f[1], folder+"/")) {
+			return true
+		}
+	}
+	return false
+}
+
+// tmpOptions are how systemd's own tmp.mount mounts /tmp; mountTmp does the same.
+const tmpOptions = "\nOptions=mode=1777,strictatime,nosuid,nodev,size=50%%,nr_inodes=1m\n"
+
+// mountTmp mounts /tmp where systemd would (by default from Debian 13 on): it
+// would take a process, for which others wait.
+func mountTmp() {
+	const etc, lib = "/etc/systemd/system/", "/usr/lib/systemd/system/"
+	if !exists(lib+"local-fs.target.wants/tmp.mount") || exists(etc+"tmp.mount") || exists(etc+"tmp.mount.d") {
+		return // it is not wanted, or wanted in another way
+	}
+	if fstab, _ := readSmall("/etc/fstab"); mountsBelow(string(fstab), "/tmp") {
+		return
+	}
+	if unit, _ := readSmall(lib + "tmp.mount"); !strings.Contains(string(unit), tmpOptions) {
+		return
+	}
+	if info, err := os.Lstat("/tmp"); err != nil || !info.IsDir() {
+		return
+	}
+	// What fails, systemd tries again.
+	unix.Mount("tmpfs", "/tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_STRICTATIME, "mode=1777,size=50%,nr_inodes=1m")
 }
 
 // layUnits writes files and symbolic links, whose names are absolute or below

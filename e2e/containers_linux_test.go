@@ -1,0 +1,105 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+)
+
+// containerSuites are the suites in which containers are tested, with Docker and
+// what Debian recommends for it, as far as the tests need it. Docker keeps its data
+// in btrfs subvolumes in the one, in overlays in the other.
+var containerSuites = map[string]string{
+	"bookworm": "docker.io,iptables,busybox-static,curl",
+	"trixie":   "docker.io,docker-cli,iptables,busybox-static,curl," + podmanPackages,
+}
+
+// podmanPackages are Podman with its own, and what else makes containers.
+const podmanPackages = "podman,netavark,uidmap,passt,kmod,systemd-container,bubblewrap"
+
+// baseImage makes base.tar, an image to import: nothing is pulled, as no
+// registry is needed to see that containers run.
+const baseImage = `mkdir -p ~/base/bin ~/base/etc ~/base/usr/lib; cd ~
+cp /bin/busybox base/bin/
+for name in sh echo cat mkdir httpd ip id; do ln -s busybox base/bin/$name; done
+touch base/etc/os-release base/usr/lib/os-release
+tar -C base -c . >base.tar
+`
+
+// serve is a web server in a container.
+const serve = `sh -c 'mkdir /w; echo from a container >/w/index.html; exec httpd -f -p 80 -h /w'`
+
+// What runs containers runs in a distro: modules come when they are asked for.
+func TestContainers(t *testing.T) {
+	h := debian(t)
+	for suite, packages := range containerSuites {
+		t.Run(suite, func(t *testing.T) {
+			name := "containers-" + suite
+			h.ok(t, "install", "--name", name, "debian:"+suite+"?include="+packages)
+			if out := h.sh(t, name, "systemctl is-system-running --wait || systemctl --failed"); out != "running" {
+				t.Errorf("is-system-running: %s", out)
+			}
+			h.sh(t, name, baseImage)
+			t.Run("docker", func(t *testing.T) { testDocker(t, h, name) })
+			if strings.Contains(packages, podmanPackages) {
+				h.sh(t, name, "useradd --create-home joe")
+				h.ok(t, "exec", "-u", "joe", name, "--", "sh", "-ec", baseImage)
+				t.Run("podman", func(t *testing.T) { testPodman(t, h, name) })
+				t.Run("nested", func(t *testing.T) { testNested(t, h, name) })
+			}
+			// With all that the engines have made: subvolumes, networks, mounts.
+			h.ok(t, "unregister", "--yes", name)
+			h.sh(t, "debian", "systemctl is-system-running --wait")
+		})
+	}
+}
+
+func testNested(t *testing.T, h *host, name string) {
+	// modprobe in the distro, and the kernel's own.
+	h.sh(t, name, `modprobe dummy numdummies=0; lsmod | grep -w dummy
+ip link add wg-test type wireguard; ip link del wg-test`)
+	out := h.sh(t, name, `export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
+systemd-nspawn -q --pipe -D ~/base /bin/echo in a container of nspawn
+systemd-nspawn -q --pipe -D ~/base -U --private-network /bin/echo with users of its own
+systemd-run -q --wait --pipe -p DynamicUser=yes -p PrivateTmp=yes -p ProtectSystem=strict -p MemoryMax=50M echo in a sandbox`)
+	if want := "in a container of nspawn\nwith users of its own\nin a sandbox"; out != want {
+		t.Errorf("got %s\nwant %s", out, want)
+	}
+	out = h.ok(t, "exec", "-u", "joe", name, "--", "sh", "-ec", `unshare -Ur id -u
+bwrap --ro-bind / / --unshare-all --dev /dev --proc /proc --uid 0 id -u`)
+	if out != "0\n0" {
+		t.Errorf("user namespaces: %s", out)
+	}
+}
+
+func testDocker(t *testing.T, h *host, name string) {
+	out := h.sh(t, name, `cd; docker import base.tar base >/dev/null
+docker info 2>/dev/null | grep -E '^ (Storage Driver: (btrfs|overlay2)|Cgroup Version: 2)$'
+docker run --rm --memory 64m base sh -c 'echo limit $(cat /sys/fs/cgroup/memory.max)'
+printf 'FROM base\nRUN echo built >/built\nCMD ["cat", "/built"]\n' >Dockerfile
+DOCKER_BUILDKIT=0 docker build -q -t built . >/dev/null 2>&1
+docker run --rm built
+docker run -d --name web --restart always -p 8080:80 base `+serve+` >/dev/null
+curl -s --retry 20 --retry-connrefused --retry-delay 1 http://127.0.0.1:8080/
+docker run --rm base ip -4 -o addr show eth0 | grep -o 'inet 172.17'`)
+	for _, want := range []string{"Storage Driver", "Cgroup Version", "limit 67108864\nbuilt\nfrom a container\ninet 172.17"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("docker does not say %q:\n%s", want, out)
+		}
+	}
+	// The daemon and what it keeps up come back with the distro.
+	h.ok(t, "stop", name)
+	if out := h.sh(t, name, "systemctl is-system-running --wait; curl -s --retry 20 --retry-connrefused --retry-delay 1 http://127.0.0.1:8080/; docker rm -f web"); out != "running\nfrom a container\nweb" {
+		t.Errorf("after a stop: %s", out)
+	}
+}
+
+func testPodman(t *testing.T, h *host, name string) {
+	out := h.ok(t, "exec", "-u", "joe", name, "--", "sh", "-ec", `cd; podman import -q base.tar base >/dev/null
+podman run --rm --memory 64m base sh -c 'echo root is $(id -u), limit $(cat /sys/fs/cgroup/memory.max)'
+podman run -d -q --name web -p 8081:80 base `+serve+` >/dev/null
+curl -s --retry 20 --retry-connrefused --retry-delay 1 http://127.0.0.1:8081/
+podman rm -f -t 0 web >/dev/null`)
+	if want := "root is 0, limit 67108864\nfrom a container"; out != want {
+		t.Errorf("podman: %s\nwant %s", out, want)
+	}
+}
