@@ -136,7 +136,8 @@ func (d *documents) add(o Offer) {
 		return
 	}
 	d.have[key] = true
-	o.SHA256, _ = parseSHA256(o.SHA256)
+	ref, _ := URLRef(o.URL, o.SHA256) // which usable has read
+	o.URL, o.SHA256 = ref.String(), ref.SHA256
 	o.Aliases = slices.DeleteFunc(o.Aliases, func(a string) bool { return !offerName(a) || a == o.Name })
 	d.offers = append(d.offers, o)
 }

@@ -32,7 +32,7 @@ func serveDocuments(t *testing.T, docs map[string]string) (base string, roots *x
 
 const wslText = `{"Default":"Ubuntu","Distributions":[{"Name":"old"}],"ModernDistributions":{
 "Ubuntu":[
- {"Name":"Ubuntu","FriendlyName":"Ubuntu \u001b[2J","Default":true,"Amd64Url":{"Url":"https://h/u.wsl","Sha256":"0x%[1]s"},"Arm64Url":{"Url":"https://h/u-arm.wsl","Sha256":"%[2]s"}},
+ {"Name":"Ubuntu","FriendlyName":"Ubuntu \u001b[2J","Default":true,"Amd64Url":{"Url":"https://h/u.wsl","Sha256":"0x%[1]s"},"Arm64Url":{"Url":"HTTPS://h/u-arm.wsl","Sha256":"%[2]s"}},
  {"Name":"Ubuntu-24.04","FriendlyName":"Ubuntu 24.04 LTS","Amd64Url":{"Url":"https://h/u24.wsl","Sha256":"%[2]s"}},
  {"Name":"Ubuntu-24.04","FriendlyName":"again","Amd64Url":{"Url":"https://h/evil.wsl","Sha256":"%[1]s"}}],
 "AlmaLinux":[{"Name":"AlmaLinux-10","FriendlyName":"AlmaLinux OS 10","Default":true,"Amd64Url":{"Url":"https://h/a.wsl","Sha256":"%[1]s"}}],
