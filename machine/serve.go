@@ -115,6 +115,13 @@ var errStopping = errors.New("the VM is shutting down")
 func (s *supervisor) dial(ctx context.Context, port uint32) (net.Conn, error) {
 	select {
 	case <-s.ready:
+		if s.err != nil {
+			return nil, errStopping // the next start is another one's, and may go better
+		}
+	default:
+	}
+	select {
+	case <-s.ready:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

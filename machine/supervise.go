@@ -185,6 +185,11 @@ func (s *supervisor) run(ctx context.Context) error {
 	go func() { served <- server.Serve(ln) }()
 
 	s.vm, s.err = s.start(starting)
+	if s.err != nil { // before anybody hears of it, who may try again at once
+		s.mu.Lock()
+		s.gone = true
+		s.mu.Unlock()
+	}
 	close(s.ready)
 	s.Reporter.finish(s.err)
 	err = s.err

@@ -497,6 +497,10 @@ func TestBootFails(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.want) || hint.Of(err) == "" {
 				t.Errorf("%v (hint %q), want %q", err, hint.Of(err), c.want)
 			}
+			// Who tries again at once is not told that it runs.
+			if st, err := m.Status(t.Context()); err == nil && !st.Stopping {
+				t.Error("after the failure, the VM is said to run")
+			}
 			if got := <-s.ended; got == nil {
 				t.Error("Supervise = nil")
 			}
