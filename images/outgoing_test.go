@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -204,6 +205,34 @@ func TestOutgoingFails(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(cache); len(left) > 0 {
 		t.Errorf("%d files stay in the cache", len(left))
+	}
+}
+
+// A registry that does not take it is asked before the distro is read.
+func TestPushDenied(t *testing.T) {
+	for code, want := range map[int]string{
+		http.StatusForbidden: "does not let you push to os/mine", http.StatusNotFound: "has no repository os/mine",
+		http.StatusInternalServerError: "is out of order",
+	} {
+		reg := serveRegistry(t)
+		reg.spoil = func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Method != http.MethodPost {
+				return false
+			}
+			w.WriteHeader(code)
+			return true
+		}
+		ref, err := PushRef(strings.TrimPrefix(reg.URL, "http://") + "/os/mine:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = Push(t.Context(), ref, t.TempDir(), outgoing, nil, func(io.Writer) error {
+			t.Errorf("%d: the distro is read", code)
+			return nil
+		})
+		if err == nil || !strings.Contains(err.Error(), want) || hint.Of(err) == "" {
+			t.Errorf("%d: %v, hint %q; want %q", code, err, hint.Of(err), want)
+		}
 	}
 }
 

@@ -42,6 +42,7 @@ var groups = []group{
 	{"idle", "processor time and memory while nothing happens", (*bench).idle},
 	{"memory", "memory of the host and of the guest for 1, 5 and 10 distros", (*bench).memory},
 	{"install", "the first and the second install of an image", (*bench).install},
+	{"import", "a root file system into the guest, and out of it", (*bench).importing},
 	{"copy", "clones and snapshots, of small and large distros", (*bench).copying},
 	{"dns", "a name in a distro, beside the host", (*bench).dns},
 	{"vsock", "the vsock device alone, beside vhost-device-vsock", (*bench).vsock},
