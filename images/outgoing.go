@@ -166,10 +166,11 @@ func tagFor(distro string) string {
 // layerName is where the layer is while its digest is not known.
 const layerName = "layer"
 
-// LayoutFolder makes an image in the new folder dir of what write writes to it.
+// LayoutFolder makes an image in the new folder dir of what write writes to it,
+// for its user alone, since distros hold secrets.
 // On an error there is no folder.
 func LayoutFolder(dir string, about About, write func(io.Writer) error) (err error) {
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
 	defer func() {
@@ -177,10 +178,10 @@ func LayoutFolder(dir string, about About, write func(io.Writer) error) (err err
 			err = errors.Join(err, os.RemoveAll(dir))
 		}
 	}()
-	if err := os.MkdirAll(filepath.Join(dir, "blobs/sha256"), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, "blobs/sha256"), 0o700); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(filepath.Join(dir, layerName), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o644)
+	f, err := os.OpenFile(filepath.Join(dir, layerName), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
 	}
@@ -194,7 +195,7 @@ func LayoutFolder(dir string, about About, write func(io.Writer) error) (err err
 		return err
 	}
 	for name, data := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			return err
 		}
 	}
