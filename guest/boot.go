@@ -19,6 +19,7 @@ type BootArgs struct {
 	Address netip.Prefix  // of eth0; invalid for no network
 	Gateway netip.Addr    // which also answers DNS
 	MTU     int           // bytes
+	Search  []string      // domains in which the distros look names up; neither spaces nor commas are in them
 	Idle    time.Duration // how long a distro is idle before it is stopped, where it says nothing itself; 0: five minutes; below 0: never
 }
 
@@ -27,6 +28,9 @@ func (b BootArgs) Cmdline() string {
 	var args []string
 	if b.Address.IsValid() {
 		args = append(args, fmt.Sprintf("lsub.net=%s,%s,%d", b.Address, b.Gateway, b.MTU))
+	}
+	if len(b.Search) > 0 {
+		args = append(args, "lsub.search="+strings.Join(b.Search, ","))
 	}
 	if b.Idle != 0 {
 		args = append(args, "lsub.idle="+b.Idle.String())
@@ -40,6 +44,8 @@ func ParseBootArgs(cmdline string) (BootArgs, error) {
 	for _, arg := range strings.Fields(cmdline) {
 		key, value, _ := strings.Cut(arg, "=")
 		switch key {
+		case "lsub.search":
+			b.Search = strings.Split(value, ",")
 		case "lsub.idle":
 			var err error
 			if b.Idle, err = time.ParseDuration(value); err != nil {

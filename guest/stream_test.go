@@ -160,7 +160,7 @@ func TestExecPassesSignalsAndSizes(t *testing.T) {
 }
 
 func TestBootArgs(t *testing.T) {
-	for _, line := range []string{"lsub.net=192.168.127.2/24,192.168.127.1,65520", "lsub.net=10.0.0.2/8,10.0.0.1,1500 lsub.idle=1m30s", "lsub.idle=-1ns", ""} {
+	for _, line := range []string{"lsub.net=192.168.127.2/24,192.168.127.1,65520", "lsub.net=10.0.0.2/8,10.0.0.1,1500 lsub.search=corp.example,x lsub.idle=1m30s", "lsub.idle=-1ns", ""} {
 		b, err := ParseBootArgs("quiet " + line + " panic=-1")
 		if err != nil || b.Cmdline() != line {
 			t.Errorf("ParseBootArgs(%q).Cmdline() = %q, %v", line, b.Cmdline(), err)

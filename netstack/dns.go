@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -44,6 +45,24 @@ func (n *Network) lookup(name string) ([]netip.Addr, bool) {
 	}
 	addr, ok := n.cfg.Lookup(name)
 	return []netip.Addr{addr}, ok
+}
+
+// Search returns the domains in which the guest's programs should look names
+// up, as of now. The gateway itself does so for names without a dot.
+func (n *Network) Search() []string {
+	var domains []string
+	size := 0
+	for _, d := range n.names.Search() {
+		// They go through the kernel's command line to a resolv.conf.
+		if size += len(d) + 1; isDomain(d) && len(domains) < 6 && size < 512 {
+			domains = append(domains, d)
+		}
+	}
+	return domains
+}
+
+func isDomain(d string) bool {
+	return d != "" && strings.Trim(strings.ToLower(d), "abcdefghijklmnopqrstuvwxyz0123456789-_.") == ""
 }
 
 // reverse has names for the gateway and the host; nobody else is asked for the

@@ -143,8 +143,10 @@ func TestNoHostAccess(t *testing.T) {
 func TestLimit(t *testing.T) {
 	var log bytes.Buffer
 	l := newLimiter("things", 2, slog.New(slog.NewTextHandler(&log, nil)))
-	if !l.enter() || !l.enter() || l.enter() || l.enter() {
-		t.Error("the limit does not hold")
+	for i, want := range []bool{true, true, false, false} {
+		if got := l.enter(); got != want {
+			t.Errorf("entrance %d: %v", i+1, got)
+		}
 	}
 	if l.leave(); !l.enter() {
 		t.Error("a place that was given back is not there")
@@ -176,6 +178,22 @@ func TestTooMany(t *testing.T) {
 	}
 	for _, c := range conns {
 		c.Close()
+	}
+}
+
+// TestSearch keeps what would be something else on a command line.
+func TestSearch(t *testing.T) {
+	for _, tc := range []struct{ in, want string }{
+		{"a.example b_c.Example", "a.example b_c.Example"}, {"", ""}, {"a,b c=d é x", "x"}, {"1 2 3 4 5 6 7", "1 2 3 4 5 6"},
+		{strings.Repeat("x", 300) + " " + strings.Repeat("y", 300), strings.Repeat("x", 300)},
+	} {
+		n, err := New(Config{Names: names.Config{Search: strings.Fields(tc.in)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(n.Search(), " "); got != tc.want {
+			t.Errorf("%q: %q, want %q", tc.in, got, tc.want)
+		}
 	}
 }
 

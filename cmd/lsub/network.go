@@ -94,5 +94,5 @@ func (n network) Serve(ctx context.Context, conn net.Conn, framing hypervisor.Fr
 func (n network) MAC() net.HardwareAddr { return n.GuestMAC() }
 
 func (n network) BootArgs() guest.BootArgs {
-	return guest.BootArgs{Address: n.Guest(), Gateway: n.Gateway(), MTU: n.MTU()}
+	return guest.BootArgs{Address: n.Guest(), Gateway: n.Gateway(), MTU: n.MTU(), Search: n.Search()}
 }

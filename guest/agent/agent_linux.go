@@ -22,6 +22,7 @@ type Config struct {
 	Device  string        // the data disk's block device
 	Modules string        // folder with the kernel's modules; "" for none
 	DNS     netip.Addr    // name server of the distros; invalid for none
+	Search  []string      // as guest.BootArgs.Search
 	Idle    time.Duration // as guest.BootArgs.Idle
 	Shared  string        // mount that all distros have in common, as /mnt/lsub; "" for none
 	Boot    []*guestv1.BootStep

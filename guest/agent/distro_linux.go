@@ -300,7 +300,7 @@ func (d *distro) startInit() (*exec.Cmd, *os.File, error) {
 		Modules: d.a.cfg.Modules, Console: d.console.path, Timezone: d.spec.Timezone, Shared: d.a.cfg.Shared,
 	}
 	if d.a.cfg.DNS.IsValid() {
-		cfg.DNS = d.a.cfg.DNS.String()
+		cfg.DNS, cfg.Search = d.a.cfg.DNS.String(), d.a.cfg.Search
 	}
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{"lsub-init", distroInitArg}

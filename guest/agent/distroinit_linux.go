@@ -29,6 +29,7 @@ type initConfig struct {
 	Modules   string // folder to show as /lib/modules; "" for none
 	Console   string // path of the terminal to show as /dev/console
 	DNS       string // name server; "" for none
+	Search    []string
 	Timezone  string // of the host; "" where unknown
 	Shared    string // folder to show as /mnt/lsub, in all distros the same; "" for none
 }

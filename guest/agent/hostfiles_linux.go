@@ -28,7 +28,7 @@ func writeHostFiles(cfg initConfig, settings wslconf.Settings, hostname string) 
 	if settings.WriteResolv && cfg.DNS != "" {
 		const resolv = "/etc/resolv.conf"
 		b, err := readSmall(resolv) // a dangling link reads as none
-		want := resolvHeader + "nameserver " + cfg.DNS + "\n"
+		want := resolvConf(cfg.DNS, cfg.Search)
 		if string(b) != want && (err != nil || len(b) == 0 || strings.HasPrefix(string(b), resolvHeader)) {
 			replaceRootFile(resolv, want)
 		}
@@ -36,6 +36,15 @@ func writeHostFiles(cfg initConfig, settings wslconf.Settings, hostname string) 
 	if settings.FollowTimezone {
 		followTimezone("/", cfg.Timezone)
 	}
+}
+
+// resolvConf is a distro's resolv.conf.
+func resolvConf(server string, search []string) string {
+	text := resolvHeader
+	if len(search) > 0 {
+		text += "search " + strings.Join(search, " ") + "\n"
+	}
+	return text + "nameserver " + server + "\n"
 }
 
 // replaceRootFile puts a file in the place of whatever was there.

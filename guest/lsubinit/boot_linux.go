@@ -77,7 +77,7 @@ func openAgent(args guest.BootArgs, device string, t *trace, log *slog.Logger, b
 	err := t.step("agent", func() (err error) {
 		a, err = agent.Open(agent.Config{
 			Version: guest.Version, Kernel: kernelRelease(), Data: dataDir, Device: device,
-			Modules: modulesDir, DNS: args.Gateway, Shared: sharedDir, Idle: args.Idle, Boot: t.steps(),
+			Modules: modulesDir, DNS: args.Gateway, Search: args.Search, Shared: sharedDir, Idle: args.Idle, Boot: t.steps(),
 			PowerOff: func() { unmountData(log); powerOff() }, Logger: log,
 		})
 		return err

@@ -186,7 +186,7 @@ func isSingle(q dns.Question) bool {
 func (r *Resolver) search(ctx context.Context, query []byte, req *dns.Msg, via Transport) []byte {
 	name := req.Question[0].Name
 	var last []byte
-	for _, domain := range r.searchDomains() {
+	for _, domain := range r.Search() {
 		full := name + dns.Fqdn(domain)
 		if len(full) > 254 {
 			continue
@@ -220,7 +220,9 @@ func (r *Resolver) search(ctx context.Context, query []byte, req *dns.Msg, via T
 	return answer
 }
 
-func (r *Resolver) searchDomains() []string {
+// Search returns the domains in which programs look up a name that they find
+// nowhere else.
+func (r *Resolver) Search() []string {
 	if r.cfg.Search != nil {
 		return r.cfg.Search
 	}
