@@ -158,7 +158,7 @@ func (d *decoder) distros(path string, n *yaml.Node) {
 			d.problem(k, "%s: %s is there already, in other letters", path, key)
 			return
 		}
-		d.p.Distros[name] = d.distro(path+"."+key, v)
+		d.p.Distros[name] = d.distro(path+"."+name, v)
 	})
 }
 

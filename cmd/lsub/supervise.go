@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 
 	"github.com/urfave/cli/v2"
@@ -59,6 +61,9 @@ func (a *app) equip(cfg *machine.Supervision, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if err := checkSupported(p); err != nil {
+		return err
+	}
 	if cfg.Memory, err = vmMemory(os.Getenv("LSUB_MEMORY"), p); err != nil {
 		return err
 	}
@@ -91,6 +96,18 @@ func distroNames(m *machine.Machine) func() map[string]string {
 		}
 		return names
 	}
+}
+
+// checkSupported returns an error for what a profile may say and this lsub
+// cannot do yet: to go on as if it did would put a distro where it is not to be.
+func checkSupported(p *profile.Profile) error {
+	for _, name := range slices.Sorted(maps.Keys(p.Distros)) {
+		if p.Distros[name].Network == profile.NetworkIsolated {
+			return hint.New(fmt.Errorf("%s: this lsub cannot give %s a network of its own yet", p.At("distros."+name+".network"), name),
+				"take the line out; until then, all distros share the VM's network")
+		}
+	}
+	return nil
 }
 
 // vmCPUs returns how many CPUs the VM has: a profile may come from a larger machine.
