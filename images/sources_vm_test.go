@@ -80,7 +80,7 @@ func squashSupplier(method string) supplier {
 	return supplier{"simplestreams squashfs " + method, false, func(t *testing.T, plain []byte, cache string, maxBytes int64) (*Image, error) {
 		program, err := exec.LookPath("sqfstar")
 		if err != nil {
-			t.Skip("sqfstar, of squashfs-tools, is not installed")
+			t.Fatalf("%v: ./task setup installs it", err)
 		}
 		path := filepath.Join(t.TempDir(), "x.squashfs")
 		cmd := exec.CommandContext(t.Context(), program, "-comp", method, "-quiet", "-no-progress", path)
