@@ -159,3 +159,18 @@ func TestMemoryReserve(t *testing.T) {
 		t.Error("lsub status says nothing")
 	}
 }
+
+// What a distro mounts shows in its own containers, and in no other distro.
+func TestMountsStayApart(t *testing.T) {
+	h := debian(t)
+	other := another(t, h, "neighbour")
+	h.sh(t, other, "true")
+	out := h.sh(t, "debian", `mkdir -p /srv/m; mkfifo /srv/mounted /srv/seen
+unshare -m --propagation slave sh -c 'read x </srv/mounted; stat -fc %T /srv/m >/srv/seen' &
+mount -t tmpfs m /srv/m; echo now >/srv/mounted; cat /srv/seen; wait`)
+	if out != "tmpfs" {
+		t.Errorf("a container sees %s", out)
+	}
+	h.sh(t, other, "! grep /srv/m /proc/self/mountinfo")
+	h.sh(t, "debian", "umount /srv/m; rm -r /srv/m /srv/mounted /srv/seen")
+}

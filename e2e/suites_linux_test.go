@@ -55,8 +55,9 @@ func testUserManager(t *testing.T, h *host, name string) {
 systemd-run --user -q --wait --pipe echo in a service
 systemd-run --user -q --scope echo in a scope
 mkfifo ~/fired; systemd-run --user -q --on-active=1s --timer-property=AccuracySec=50ms sh -c 'echo a timer >~/fired'; cat ~/fired
-unshare -Ur id -u`)
-	if want := "running\nin a service\nin a scope\na timer\n0"; out != want {
+unshare -Ur id -u
+timeout 60 sh -c 'until loginctl list-sessions --no-legend | grep -wo joe; do sleep 0.1; done | head -1'`)
+	if want := "running\nin a service\nin a scope\na timer\n0\njoe"; out != want {
 		t.Errorf("the user's systemd: %s\nwant %s", out, want)
 	}
 }

@@ -48,7 +48,8 @@ func (d *distro) awaitUserManager(ctx context.Context, who *account) {
 func (d *distro) startUserManager(who *account) {
 	ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
 	defer cancel()
-	cmd := &guestv1.Exec{Cwd: []byte("/"), Argv: [][]byte{[]byte("systemctl"), []byte("start"), fmt.Appendf(nil, "user@%d.service", who.uid)}}
+	cmd := &guestv1.Exec{Cwd: []byte("/"), Argv: [][]byte{[]byte("systemctl"), []byte("start"),
+		fmt.Appendf(nil, "user@%d.service", who.uid), fmt.Appendf(nil, "lsub-session@%d.service", who.uid)}}
 	root := rootAccount()
 	p, err := onEntrance(ctx, d, func() (*process, error) { return d.fork(cmd, root) }, (*process).abandon)
 	if err == nil {

@@ -18,7 +18,7 @@ import (
 // is somebody's, and keeps the distro up. Patterns as path.Match has them.
 var baseUnits = []string{
 	// systemd's own, and logins
-	"systemd-*.service", "init.scope", "*.mount", "*.swap", "*.socket", "*getty@*.service", "console-getty.service", "user-runtime-dir@*.service",
+	"systemd-*.service", "lsub-*.service", "init.scope", "*.mount", "*.swap", "*.socket", "*getty@*.service", "console-getty.service", "user-runtime-dir@*.service",
 	"dbus.service", "dbus-broker.service", "dbus-*.service", "polkit.service", "polkitd.service",
 	// logs, clocks and housekeeping
 	"rsyslog.service", "syslog.service", "syslog-ng.service", "auditd.service", "haveged.service", "rngd.service",
@@ -64,6 +64,7 @@ func (d *distro) reasons() []string {
 			}
 		case unit == "":
 			why = append(why, "processes in "+group)
+		case strings.HasPrefix(unit, "session-") && d.cgroup.onlyOurs(group):
 		case !isBase(unit):
 			why = append(why, unitWords(unit))
 		}
@@ -71,6 +72,21 @@ func (d *distro) reasons() []string {
 	why = append(why, d.listens()...)
 	slices.Sort(why)
 	return slices.Compact(why)
+}
+
+// onlyOurs tells whether a session has no process but the one that stands for
+// lsub's commands, see sessionUnit, and systemd's that keeps it open.
+func (c *cgroup) onlyOurs(group string) bool {
+	for _, pid := range c.processes(group) {
+		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		if processName(pid) == "(sd-pam)" {
+			continue
+		}
+		if err == nil && !slices.Contains(strings.Split(string(env), "\x00"), sessionMark) {
+			return false
+		}
+	}
+	return true
 }
 
 // listens says which ports the distro's processes listen on, but for those of

@@ -1,6 +1,12 @@
 package agent
 
-import "testing"
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
 
 func TestUnits(t *testing.T) {
 	for group, want := range map[string]string{
@@ -28,6 +34,31 @@ func TestUnits(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%s: %q, want %q", group, got, want)
+		}
+	}
+}
+
+// The session that stands for lsub's commands does not keep a distro up; one
+// that somebody works in does.
+func TestOnlyOurs(t *testing.T) {
+	sleep := exec.Command("sleep", "60")
+	sleep.Env = []string{"A=b", sessionMark}
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer sleep.Wait()
+	defer sleep.Process.Kill()
+	for _, c := range []struct {
+		pids []int
+		want bool
+	}{{[]int{sleep.Process.Pid}, true}, {[]int{sleep.Process.Pid, os.Getpid()}, false}, {nil, true}} {
+		var procs strings.Builder
+		for _, pid := range c.pids {
+			fmt.Fprintln(&procs, pid)
+		}
+		group := fakeCgroup(t, map[string]string{insideGroup + "/cgroup.procs": procs.String()})
+		if got := group.onlyOurs("."); got != c.want {
+			t.Errorf("%v: %v", c.pids, got)
 		}
 	}
 }

@@ -34,6 +34,26 @@ const keepMounts = "[Unit]\nDefaultDependencies=no\n"
 // distros when one shuts down.
 const keepFormats = "[Service]\nExecStop=\n"
 
+// sessionMark is in the environment of the process that holds a user's session.
+const sessionMark = "LSUB_SESSION=1"
+
+// sessionUnit is a login session of a user, by uid: with it, logind knows who
+// works in the distro (loginctl, polkit). Commands do not belong to it, as they do
+// not pass through PAM; it lasts as long as the distro. Where PAM does not have
+// it, there is none, and nothing failed.
+const sessionUnit = `[Unit]
+Description=Login session of lsub, user %i
+Wants=user@%i.service
+After=user@%i.service
+ConditionPathExists=|/etc/pam.d/runuser-l
+ConditionPathExists=|/usr/lib/pam.d/runuser-l
+[Service]
+User=%i
+PAMName=runuser-l
+Environment=` + sessionMark + ` XDG_SESSION_CLASS=user
+ExecStart=-/bin/sleep infinity
+`
+
 // maskedUnits are for what a distro does not have to itself: the machine's
 // screens, clock, devices and kernel modules, and a root to be mounted anew.
 var maskedUnits = []string{
@@ -68,6 +88,7 @@ func writeUnits(settings wslconf.Settings) error {
 	files := map[string]string{
 		"lsub-ready.socket":           readySocket,
 		"lsub-ready.service":          readyService,
+		"lsub-session@.service":       sessionUnit,
 		"mnt-lsub.mount.d/lsub.conf":  keepMounts,
 		"mnt-lsub-.mount.d/lsub.conf": keepMounts, // all below it
 	}
