@@ -60,7 +60,8 @@ func newFakeGuest(t *testing.T, n *Network) *fakeGuest {
 			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
 			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
 		}),
-		link: channel.New(256, uint32(n.MTU())+14, tcpip.LinkAddress(n.GuestMAC())),
+		// A window of small frames fits: what is dropped comes again late.
+		link: channel.New(4096, uint32(n.MTU())+14, tcpip.LinkAddress(n.GuestMAC())),
 	}
 	check := func(err tcpip.Error) {
 		if err != nil {

@@ -53,7 +53,9 @@ func (n *Network) makeStack() error {
 		return err
 	}
 	s.SetRouteTable([]tcpip.Route{{Destination: subnet, NIC: nic}})
-	n.forwardTCP()
+	if err := n.forwardTCP(); err != nil {
+		return err
+	}
 	n.forwardUDP()
 	return n.serveDNS()
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -16,16 +17,26 @@ import (
 )
 
 const (
-	maxTCP = 8192 // connections of the guest at a time
+	maxTCP = 4096 // connections of the guest at a time
 	// maxDials is how many of them may be in the making: those to an address
 	// that does not answer take long, and must not keep others waiting.
 	maxDials = 1024
+	// tcpBuffer is how much a connection may hold in either direction, in bytes.
+	tcpBuffer = 1 << 20
 	// dialTimeout is about how long Linux tries.
 	dialTimeout = 2 * time.Minute
 )
 
 // forwardTCP has the guest's connections go where they want to.
-func (n *Network) forwardTCP() {
+func (n *Network) forwardTCP() error {
+	for _, option := range []tcpip.SettableTransportProtocolOption{
+		&tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: tcpBuffer},
+		&tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: tcpBuffer},
+	} {
+		if err := n.stack.SetTransportProtocolOption(tcp.ProtocolNumber, option); err != nil {
+			return errors.New(err.String())
+		}
+	}
 	f := tcp.NewForwarder(n.stack, 0, 2*maxDials, n.acceptTCP)
 	n.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, func(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 		if _, err := n.target(id.LocalAddress); err != nil {
@@ -33,6 +44,7 @@ func (n *Network) forwardTCP() {
 		}
 		return f.HandlePacket(id, pkt)
 	})
+	return nil
 }
 
 // acceptTCP connects to where the guest wants to, and takes its connection once
@@ -93,10 +105,7 @@ type halfCloser interface {
 func join(a, b halfCloser) {
 	var wg sync.WaitGroup
 	pipe := func(to, from halfCloser) {
-		buf := buffers.Get().(*[]byte)
-		defer buffers.Put(buf)
-		// Neither side has anything faster than Read and Write.
-		_, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, *buf)
+		err := pump(to, from)
 		if err == nil {
 			err = to.CloseWrite()
 		}
@@ -112,8 +121,32 @@ func join(a, b halfCloser) {
 	b.Close()
 }
 
-// buffers are for copying: large ones, because the guest's frames are.
-var buffers = sync.Pool{New: func() any {
-	b := make([]byte, 128<<10)
-	return &b
-}}
+const (
+	smallBuffer = 8 << 10 // bytes, for connections on which little happens
+	largeBuffer = 128 << 10
+)
+
+// pump copies until the end of from. Its buffer grows with what comes at a time
+// and shrinks again: thousands of connections may stand open, and the guest's
+// frames are large.
+func pump(to io.Writer, from io.Reader) error {
+	buf := make([]byte, smallBuffer)
+	for {
+		n, err := from.Read(buf)
+		if n > 0 {
+			if _, err := to.Write(buf[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return err
+		case n == len(buf) && n < largeBuffer:
+			buf = make([]byte, 4*n)
+		case n < smallBuffer && len(buf) > smallBuffer:
+			buf = make([]byte, smallBuffer)
+		}
+	}
+}

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	maxUDP = 4096 // flows of the guest at a time
+	maxUDP = 2048 // flows of the guest at a time
 	// udpIdle is how long a flow without a datagram is kept.
 	udpIdle       = 90 * time.Second
 	maxUDPPayload = 65507 // bytes
