@@ -72,7 +72,7 @@ func TestNames(t *testing.T) {
 	t.Run("as the host", func(t *testing.T) {
 		dig(t,
 			"getent ahostsv4 intranet | cut -d' ' -f1 | uniq", "192.0.2.7",
-			"getent hosts printer | tr -s ' '", "192.0.2.50 printer",
+			"getent hosts printer | tr -s ' '", "192.0.2.50 printer.corp.example", // by its search domain
 			"getent ahostsv4 a.b | cut -d' ' -f1 | uniq", "192.0.2.8", // relative to a search domain
 			"dig +short thishost", "192.168.127.254",
 			"dig +short -x 192.0.2.50", "printer.")
