@@ -21,6 +21,7 @@ const slow = 10 * time.Minute
 // home is a home of lsub's: distros, and a VM.
 type home struct {
 	b   *bench
+	dir string
 	bin string
 	env []string
 }
@@ -31,7 +32,7 @@ func (b *bench) newHome(name string) (*home, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
-	h := &home{b: b, bin: filepath.Join(b.dir, "lsub"), env: append(os.Environ(), "LSUB_HOME="+dir)}
+	h := &home{b: b, dir: dir, bin: filepath.Join(b.dir, "lsub"), env: append(os.Environ(), "LSUB_HOME="+dir)}
 	b.homes = append(b.homes, h)
 	return h, nil
 }

@@ -45,6 +45,7 @@ var groups = []group{
 	{"import", "a root file system into the guest, and out of it", (*bench).importing},
 	{"copy", "clones and snapshots, of small and large distros", (*bench).copying},
 	{"dns", "a name in a distro, beside the host", (*bench).dns},
+	{"forward", "ports of a distro on the host's localhost, beside QEMU's hostfwd, passt and ssh -L", (*bench).forward},
 	{"vsock", "the vsock device alone, beside vhost-device-vsock", (*bench).vsock},
 }
 

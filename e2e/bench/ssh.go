@@ -16,7 +16,7 @@ import (
 // that serves it alone (sshd -i): through the same vsock as ours, and so
 // faster than through a forwarded port.
 type sshGuest struct {
-	b      *bench
+	h      *home
 	config string
 }
 
@@ -36,6 +36,14 @@ func (b *bench) ssh() (*sshGuest, error) {
 		}
 		b.guest = nil // the VM has been off since
 	}
+	var err error
+	b.guest, err = b.main.ssh()
+	return b.guest, err
+}
+
+// ssh connects to the home's distro for ssh. The caller closes the connection.
+func (h *home) ssh() (*sshGuest, error) {
+	b := h.b
 	b.say("ssh: installing sshd in debian")
 	key := filepath.Join(b.dir, "key")
 	if _, err := os.Stat(key); err != nil {
@@ -47,14 +55,15 @@ func (b *bench) ssh() (*sshGuest, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := b.main.pipe(bytes.NewReader(public), "exec", "-u", "root", "debian", "--", "sh", "-ec", installSSH); err != nil {
+	if _, err := h.pipe(bytes.NewReader(public), "exec", "-u", "root", "debian", "--", "sh", "-ec", installSSH); err != nil {
 		return nil, err
 	}
-	g := &sshGuest{b: b, config: filepath.Join(b.dir, "ssh_config")}
+	name := "ssh-" + filepath.Base(h.dir)
+	g := &sshGuest{h: h, config: filepath.Join(b.dir, name+"_config")}
 	lines := []string{
 		"Host guest", "User root", "IdentityFile " + key, "IdentitiesOnly yes", "BatchMode yes", "LogLevel ERROR",
-		"StrictHostKeyChecking no", "UserKnownHostsFile /dev/null", "ControlPath " + filepath.Join(b.dir, "ssh"),
-		fmt.Sprintf("ProxyCommand %s exec -u root debian -- /usr/sbin/sshd -i", b.main.bin),
+		"StrictHostKeyChecking no", "UserKnownHostsFile /dev/null", "ControlPath " + filepath.Join(b.dir, name),
+		fmt.Sprintf("ProxyCommand %s exec -u root debian -- /usr/sbin/sshd -i", h.bin),
 	}
 	if err := os.WriteFile(g.config, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 		return nil, err
@@ -63,21 +72,20 @@ func (b *bench) ssh() (*sshGuest, error) {
 	if err := g.run("-o", "ControlMaster=yes", "-o", "ControlPersist=yes", "-E", filepath.Join(b.dir, "ssh.log"), "guest", "true"); err != nil {
 		return nil, errors.Join(err, errors.New(content(filepath.Join(b.dir, "ssh.log"))))
 	}
-	b.guest = g
 	return g, nil
 }
 
 // command is ssh with our configuration.
 func (g *sshGuest) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "ssh", append([]string{"-F", g.config}, args...)...)
-	cmd.Env = g.b.main.env // for the ProxyCommand
+	cmd.Env = g.h.env // for the ProxyCommand
 	return cmd
 }
 
 func (g *sshGuest) run(args ...string) error {
-	ctx, cancel := context.WithTimeout(g.b.ctx, slow)
+	ctx, cancel := context.WithTimeout(g.h.b.ctx, slow)
 	defer cancel()
-	_, err := g.b.timed(g.command(ctx, args...))
+	_, err := g.h.b.timed(g.command(ctx, args...))
 	return err
 }
 
@@ -85,5 +93,5 @@ func (g *sshGuest) run(args ...string) error {
 func (g *sshGuest) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), slow)
 	defer cancel()
-	g.b.timed(g.command(ctx, "-O", "exit", "guest"))
+	g.h.b.timed(g.command(ctx, "-O", "exit", "guest"))
 }

@@ -51,17 +51,24 @@ func (b *bench) vsock() error {
 	return errors.Join(err, runErr)
 }
 
-// vhostDeviceVSock returns a folder with Debian's vhost-device-vsock and its
-// libraries, which is made once per machine.
+// vhostDeviceVSock returns a folder with Debian's vhost-device-vsock.
 func (b *bench) vhostDeviceVSock(ctx context.Context) (string, error) {
 	if b.vsockPeer != "" {
 		return filepath.Abs(b.vsockPeer)
 	}
+	return b.debianPackage("vhost-device-vsock", "sid")
+}
+
+// debianPackage returns a folder with a package of a Debian suite and what it
+// needs, unpacked, which is made once per machine.
+func (b *bench) debianPackage(name, suite string) (string, error) {
+	ctx, cancel := context.WithTimeout(b.ctx, slow)
+	defer cancel()
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
 	}
-	root := filepath.Join(cache, "lsub-bench", "vhost-device-vsock")
+	root := filepath.Join(cache, "lsub-bench", name)
 	if _, err := os.Stat(root); err == nil {
 		return root, nil
 	}
@@ -75,7 +82,7 @@ func (b *bench) vhostDeviceVSock(ctx context.Context) (string, error) {
 	defer os.RemoveAll(temp)
 	tree := filepath.Join(temp, "tree")
 	// Not --quiet, which keeps to itself why apt has failed.
-	if _, err := b.timed(exec.CommandContext(ctx, "mmdebstrap", "--variant=extract", "--include=vhost-device-vsock", "sid", tree)); err != nil {
+	if _, err := b.timed(exec.CommandContext(ctx, "mmdebstrap", "--variant=extract", "--include="+name, suite, tree)); err != nil {
 		return "", err
 	}
 	return root, os.Rename(tree, root)

@@ -19,9 +19,11 @@ type port struct {
 	plan   plan // guarded by Forwarder.mu, as is what follows
 	open   []opened
 	wanted []netip.AddrPort // that are not open
-	state  string
-	reason string
-	since  time.Time
+	// settled: another number was looked for already.
+	settled bool
+	state   string
+	reason  string
+	since   time.Time
 
 	target4, target6 atomic.Pointer[Target] // for what the port takes
 	stats            stats
@@ -127,10 +129,12 @@ func (p *port) openAddrs(ctx context.Context) {
 		return
 	}
 	p.reason = p.f.inWords(left[0], failure)
-	if !p.f.cfg.NextFree || p.plan.key.kind != KindAuto || len(p.open) > 0 {
+	if !p.f.cfg.NextFree || p.plan.key.kind != KindAuto || p.settled {
 		return
 	}
+	p.settled = true // later, those who use what is open would miss it
 	if all := p.listenNext(ctx); all != nil {
+		p.close()
 		p.open, p.wanted = all, nil
 	}
 }
