@@ -13,21 +13,22 @@ import (
 
 // Connect opens a stream to what listens in a distro. What is written to it
 // goes there, at once. Before the first Read, answer must be called: it waits for the
-// guest to be connected, or returns why it is not. The caller closes the stream.
+// guest to be connected, or returns why it is not; head is what has come already of what
+// the other side says. The caller closes the stream.
 //
 // CloseWrite passes on the end of a direction; a Close without one before it is
 // a reset, which the other side sees as one.
-func (c *Client) Connect(ctx context.Context, to *guestv1.Connect) (conn net.Conn, answer func() error, err error) {
+func (c *Client) Connect(ctx context.Context, to *guestv1.Connect) (conn net.Conn, answer func() (head []byte, err error), err error) {
 	return c.forward(ctx, &guestv1.ForwardRequest{Kind: &guestv1.ForwardRequest_Connect{Connect: to}})
 }
 
 // Accept collects a connection that [Client.Listen] has told of. It is
 // otherwise like [Client.Connect].
-func (c *Client) Accept(ctx context.Context, id uint64) (conn net.Conn, answer func() error, err error) {
+func (c *Client) Accept(ctx context.Context, id uint64) (conn net.Conn, answer func() (head []byte, err error), err error) {
 	return c.forward(ctx, &guestv1.ForwardRequest{Kind: &guestv1.ForwardRequest_Accept{Accept: id}})
 }
 
-func (c *Client) forward(ctx context.Context, req *guestv1.ForwardRequest) (net.Conn, func() error, error) {
+func (c *Client) forward(ctx context.Context, req *guestv1.ForwardRequest) (net.Conn, func() ([]byte, error), error) {
 	conn, err := c.dialer.Dial(ctx, ForwardPort)
 	if err != nil {
 		return nil, nil, err
@@ -37,12 +38,13 @@ func (c *Client) forward(ctx context.Context, req *guestv1.ForwardRequest) (net.
 		conn.Close()
 		return nil, nil, streamError(ctx, err)
 	}
-	return conn, func() error {
+	return conn, func() ([]byte, error) {
 		conn.SetReadDeadline(time.Now().Add(answerTimeout))
-		if err := ReadMessage(conn, FrameStarted, &guestv1.Started{}); err != nil {
-			return streamError(ctx, err)
+		head, err := ReadMessage(conn, FrameStarted, &guestv1.Started{})
+		if err != nil {
+			return nil, streamError(ctx, err)
 		}
-		return conn.SetReadDeadline(time.Time{})
+		return head, conn.SetReadDeadline(time.Time{})
 	}, nil
 }
 

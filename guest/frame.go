@@ -155,35 +155,41 @@ func (r *Reader) Expect(t FrameType, m proto.Message) error {
 	return decode(p, m)
 }
 
-// ReadMessage reads a frame of type t into m, and no byte of what follows it.
-func ReadMessage(r io.Reader, t FrameType, m proto.Message) error {
-	var h [HeaderSize]byte
-	if _, err := io.ReadFull(r, h[:]); err != nil {
-		return err
+// ReadMessage reads a frame of type t into m, in one read where it came in one.
+// head is what follows the frame and was read with it.
+func ReadMessage(r io.Reader, t FrameType, m proto.Message) (head []byte, err error) {
+	b := make([]byte, 512)
+	have, err := io.ReadAtLeast(r, b, HeaderSize)
+	if err != nil {
+		return nil, err
 	}
-	v := binary.BigEndian.Uint32(h[:])
+	v := binary.BigEndian.Uint32(b)
 	got, n := FrameType(v>>24), int(v&0xffffff)
 	if n > maxPayload(got) {
-		return frameError(fmt.Sprintf("a frame of type %d announces %d bytes; at most %d are allowed", got, n, maxPayload(got)))
+		return nil, frameError(fmt.Sprintf("a frame of type %d announces %d bytes; at most %d are allowed", got, n, maxPayload(got)))
 	}
-	p := make([]byte, n)
-	if _, err := io.ReadFull(r, p); err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
+	if size := HeaderSize + n; have < size {
+		b = append(b, make([]byte, max(0, size-len(b)))...)
+		if _, err := io.ReadFull(r, b[have:size]); err != nil {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, err
 		}
-		return err
+		have = size
 	}
+	p, head := b[HeaderSize:HeaderSize+n], b[HeaderSize+n:have]
 	switch {
 	case got == t:
-		return decode(p, m)
+		return head, decode(p, m)
 	case got == FrameError:
 		var e guestv1.Error
 		if err := decode(p, &e); err != nil {
-			return err
+			return nil, err
 		}
-		return Errorf(e.Code, e.Hint, "%s", e.Message)
+		return nil, Errorf(e.Code, e.Hint, "%s", e.Message)
 	}
-	return frameError(fmt.Sprintf("a frame of type %d where one of type %d was due", got, t))
+	return nil, frameError(fmt.Sprintf("a frame of type %d where one of type %d was due", got, t))
 }
 
 func decode(p []byte, m proto.Message) error {

@@ -203,7 +203,9 @@ func (s *supervisor) run(ctx context.Context) error {
 		tended.Go(func() { s.tend(tending) })
 		if s.Forwarder != nil {
 			tended.Go(func() {
-				if err := s.Forwarder.Run(tending, guest.NewClient(s.vm, s.Version)); err != nil {
+				dialer := guest.NewWarm(s.vm)
+				defer dialer.Close()
+				if err := s.Forwarder.Run(tending, guest.NewClient(dialer, s.Version)); err != nil {
 					s.log.Error("nothing is forwarded any more", "err", err)
 				}
 			})

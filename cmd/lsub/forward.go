@@ -65,12 +65,16 @@ func (w *forwarder) auto(l forward.Listener) []netip.Addr {
 	return profile.HostAddresses(w.profile.Ports.HostAddress)
 }
 
-// distroID returns the id of the distro of a name, in any case.
+// distroID returns the id of the distro of a name, in any case; "" where there
+// is none.
 func (w *forwarder) distroID(name string) string {
-	for id, n := range *w.names.Load() {
-		if strings.EqualFold(n, name) {
-			return id
+	for range 2 {
+		for id, n := range *w.names.Load() {
+			if strings.EqualFold(n, name) {
+				return id
+			}
 		}
+		w.readNames() // it may be new
 	}
 	return ""
 }
@@ -154,7 +158,7 @@ var _ machine.Forwarder = (*forwarder)(nil)
 // forwardGuest is a [forward.Guest].
 type forwardGuest struct{ client *guest.Client }
 
-func (g *forwardGuest) Connect(ctx context.Context, to forward.Target) (net.Conn, func() error, error) {
+func (g *forwardGuest) Connect(ctx context.Context, to forward.Target) (net.Conn, func() ([]byte, error), error) {
 	return g.client.Connect(ctx, &guestv1.Connect{Distro: to.Distro, Network: to.Network, Address: to.Address})
 }
 
@@ -162,6 +166,6 @@ func (g *forwardGuest) Listen(ctx context.Context, at forward.Target, started fu
 	return g.client.Listen(ctx, &guestv1.Listen{Distro: at.Distro, Network: at.Network, Address: at.Address}, started, accepted)
 }
 
-func (g *forwardGuest) Accept(ctx context.Context, id uint64) (net.Conn, func() error, error) {
+func (g *forwardGuest) Accept(ctx context.Context, id uint64) (net.Conn, func() ([]byte, error), error) {
 	return g.client.Accept(ctx, id)
 }

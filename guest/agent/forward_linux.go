@@ -44,14 +44,15 @@ func (a *Agent) serveForward(conn net.Conn) {
 		return
 	}
 	var req guestv1.ForwardRequest
-	if err := guest.ReadMessage(stream, guest.FrameRequest, &req); err != nil {
+	head, err := guest.ReadMessage(stream, guest.FrameRequest, &req)
+	if err != nil {
 		if err != io.EOF { // one that was opened ahead, and not used
 			a.log.Warn("forwarded stream without a request", "err", err)
 		}
 		conn.Close()
 		return
 	}
-	serve, err := a.forward(&req, stream)
+	serve, err := a.forward(&req, stream, head)
 	if err != nil {
 		guest.NewWriter(conn).SendMessage(guest.FrameError, guest.ErrorMessage(err))
 		stream.CloseWrite() // so that the host reads the answer before the end
@@ -64,12 +65,12 @@ func (a *Agent) serveForward(conn net.Conn) {
 }
 
 // forward returns what serves the stream once the host has been told. What it
-// returns closes the stream.
-func (a *Agent) forward(req *guestv1.ForwardRequest, stream relay.Conn) (serve func(), err error) {
+// returns closes the stream. head came behind the request.
+func (a *Agent) forward(req *guestv1.ForwardRequest, stream relay.Conn, head []byte) (serve func(), err error) {
 	if req.Version != a.cfg.Version {
 		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_VERSION, "", "the VM runs lsub %s, this is lsub %s", a.cfg.Version, req.Version)
 	}
-	var conn net.Conn
+	var conn io.Closer
 	release := func() {}
 	switch k := req.Kind.(type) {
 	case *guestv1.ForwardRequest_Connect:
@@ -93,16 +94,16 @@ func (a *Agent) forward(req *guestv1.ForwardRequest, stream relay.Conn) (serve f
 		}
 		switch c := conn.(type) {
 		case *net.UDPConn:
-			relay.Packets(stream, c)
+			relay.Packets(stream, c, head)
 		case relay.Conn:
-			relay.Stream(stream, c)
+			relay.Stream(stream, c, head)
 		}
 	}, nil
 }
 
 // connect connects to what listens in a distro, or in the VM's network. The
 // distro stays up until release.
-func (a *Agent) connect(to *guestv1.Connect) (conn net.Conn, release func(), err error) {
+func (a *Agent) connect(to *guestv1.Connect) (conn io.Closer, release func(), err error) {
 	release = func() {}
 	var d *distro
 	if to.Distro != "" {
@@ -123,8 +124,13 @@ func (a *Agent) connect(to *guestv1.Connect) (conn net.Conn, release func(), err
 		if err != nil {
 			return nil, nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no address with a port", to.Address)
 		}
-		dialer := net.Dialer{Timeout: connectTimeout, KeepAlive: -1}
-		conn, err = dialer.Dial(to.Network, addr.String())
+		if to.Network == "udp" {
+			conn, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(addr))
+			return conn, release, err
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
+		defer cancel()
+		conn, err = relay.DialTCP(ctx, addr)
 		return conn, release, err
 	case "unix":
 		if d == nil {

@@ -1,6 +1,7 @@
 package guesttest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -88,7 +89,8 @@ func listen(p *process) int {
 // serveForward serves a forwarded connection.
 func (g *Guest) serveForward(c net.Conn) {
 	var req guestv1.ForwardRequest
-	if guest.ReadMessage(c, guest.FrameRequest, &req) != nil {
+	head, err := guest.ReadMessage(c, guest.FrameRequest, &req)
+	if err != nil {
 		return
 	}
 	w := guest.NewWriter(c)
@@ -99,7 +101,7 @@ func (g *Guest) serveForward(c net.Conn) {
 	if w.SendMessage(guest.FrameStarted, &guestv1.Started{}) != nil {
 		return
 	}
-	if _, err := io.Copy(c, c); err != nil {
+	if _, err := io.Copy(c, io.MultiReader(bytes.NewReader(head), c)); err != nil {
 		return // a reset
 	}
 	if h, ok := c.(interface{ CloseWrite() error }); ok {

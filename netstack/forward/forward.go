@@ -42,13 +42,14 @@ type Target struct {
 // concurrent use.
 type Guest interface {
 	// Connect opens a stream to a target. Bytes may be written at once; answer,
-	// which comes before the first Read, waits until the guest is connected.
+	// which comes before the first Read, waits until the guest is connected, and
+	// returns what the other side has said meanwhile.
 	// The stream has CloseWrite; a Close without one before it is a reset.
-	Connect(ctx context.Context, to Target) (stream net.Conn, answer func() error, err error)
+	Connect(ctx context.Context, to Target) (stream net.Conn, answer func() (head []byte, err error), err error)
 	// Listen takes connections in the guest until ctx is done.
 	Listen(ctx context.Context, at Target, started func(), accepted func(id uint64)) error
 	// Accept opens a stream to a connection that Listen has told of.
-	Accept(ctx context.Context, id uint64) (stream net.Conn, answer func() error, err error)
+	Accept(ctx context.Context, id uint64) (stream net.Conn, answer func() (head []byte, err error), err error)
 }
 
 // Listener is a socket in the guest that waits for somebody.
@@ -214,14 +215,17 @@ func (f *Forwarder) SetListeners(all []Listener) {
 }
 
 // resolve returns a rule's target with the id of its distro. A distro that is
-// not there keeps its name, for the guest to say so.
-func (f *Forwarder) resolve(t Target) Target {
-	if t.Distro != "" && f.cfg.DistroID != nil {
-		if id := f.cfg.DistroID(t.Distro); id != "" {
-			t.Distro = id
-		}
+// not there (ok is false) keeps its name, for the guest to say so.
+func (f *Forwarder) resolve(t Target) (_ Target, ok bool) {
+	if t.Distro == "" || f.cfg.DistroID == nil {
+		return t, true
 	}
-	return t
+	id := f.cfg.DistroID(t.Distro)
+	if id == "" {
+		return t, false
+	}
+	t.Distro = id
+	return t, true
 }
 
 // Ports returns what is forwarded, sorted, and what is closed when that changes

@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -332,6 +333,24 @@ func TestReverseFails(t *testing.T) {
 	g.refuse = nil
 	g.mu.Unlock()
 	awaitStates(t, f, StateOpen) // it is tried again
+}
+
+// TestReverseLater has the distro of a rule be installed when the forwarder
+// runs already.
+func TestReverseLater(t *testing.T) {
+	g := newFakeGuest(t)
+	var id atomic.Value
+	id.Store("")
+	at := Target{"debian", Unix, "/run/agent.sock"}
+	f := run(t, Config{Guest: g, DistroID: func(string) string { return id.Load().(string) },
+		Rules: []Rule{{Network: Unix, Reverse: true, Path: "/nowhere", Guest: at}}})
+	await(t, f, "waiting for the distro", func(p []Port) bool {
+		return len(p) == 1 && p[0].State == StateWaiting && strings.Contains(p[0].Reason, "no distro debian")
+	})
+	id.Store("debian-1")
+	if p := awaitStates(t, f, StateOpen)[0]; p.Reason != "" || p.Guest != at.Address {
+		t.Errorf("%+v", p)
+	}
 }
 
 // TestMany opens and closes 500 ports at once.

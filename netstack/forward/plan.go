@@ -50,7 +50,7 @@ func autoKey(l Listener) portKey {
 
 // planRule is the plan of a rule that listens on the host.
 func (f *Forwarder) planRule(r Rule) plan {
-	to := f.resolve(r.Guest)
+	to, _ := f.resolve(r.Guest)
 	if r.Network == Unix {
 		key := portKey{kind: KindSocket, network: Unix, path: r.Path}
 		return plan{key: key, path: r.Path, v4: to, v6: to, guest: to.Address}

@@ -28,16 +28,17 @@ type relay struct {
 
 // run relays until both ways have ended, and closes both ends. Its error is the
 // guest's answer where that is no.
-func (r *relay) run(answer func() error) (refused error) {
+func (r *relay) run(answer func() ([]byte, error)) (refused error) {
 	up := make(chan struct{})
 	go func() {
 		defer close(up)
 		r.toGuest()
 	}()
-	if refused = answer(); refused != nil {
+	head, refused := answer()
+	if refused != nil {
 		r.fail(r.stream, r.conn)
 	} else {
-		r.toHost()
+		r.toHost(head)
 	}
 	<-up
 	if r.failed.Load() {
@@ -88,11 +89,15 @@ func (r *relay) toGuest() {
 	}
 }
 
-// toHost moves what comes from the guest.
-func (r *relay) toHost() {
-	var err error
+// toHost moves what comes from the guest; head has come already.
+func (r *relay) toHost(head []byte) {
 	w := counted{r.conn, &r.stats.toHost}
-	if wt, ok := r.stream.(io.WriterTo); ok { // it writes from its own buffer
+	var err error
+	if len(head) > 0 {
+		_, err = w.Write(head)
+	}
+	if err != nil { // nobody wants the rest
+	} else if wt, ok := r.stream.(io.WriterTo); ok { // it writes from its own buffer
 		_, err = wt.WriteTo(w)
 	} else {
 		err = copyIdle(w, r.stream)

@@ -15,8 +15,18 @@ func (f *Forwarder) reverse(ctx context.Context, r Rule) {
 	p := f.addReverse(r)
 	pause := time.Second
 	for {
+		to, ok := f.resolve(r.Guest)
+		if !ok { // it may be installed any moment
+			f.setState(p, StateWaiting, "no distro "+to.Distro+" is installed")
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(retryEvery):
+			}
+			continue
+		}
 		start := time.Now()
-		err := f.cfg.Guest.Listen(ctx, f.resolve(r.Guest),
+		err := f.cfg.Guest.Listen(ctx, to,
 			func() { f.setState(p, StateOpen, "") },
 			func(id uint64) { f.arrived(ctx, p, r, id) })
 		if ctx.Err() != nil {

@@ -111,7 +111,7 @@ func (p *port) accept(ctx context.Context, l net.Listener, target func() Target)
 			}
 			continue
 		}
-		p.f.carry(ctx, &p.stats, c, func(ctx context.Context) (net.Conn, func() error, error) {
+		p.f.carry(ctx, &p.stats, c, func(ctx context.Context) (net.Conn, func() ([]byte, error), error) {
 			return p.f.cfg.Guest.Connect(ctx, target())
 		})
 	}
@@ -119,7 +119,7 @@ func (p *port) accept(ctx context.Context, l net.Listener, target func() Target)
 
 // carry relays a connection of the host to a stream that dial opens, in the
 // background.
-func (f *Forwarder) carry(ctx context.Context, st *stats, c net.Conn, dial func(context.Context) (net.Conn, func() error, error)) {
+func (f *Forwarder) carry(ctx context.Context, st *stats, c net.Conn, dial func(context.Context) (net.Conn, func() ([]byte, error), error)) {
 	st.connections.Add(1)
 	if !f.conns.take() {
 		st.failed.Add(1)

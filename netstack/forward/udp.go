@@ -2,6 +2,7 @@ package forward
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -137,11 +138,12 @@ func (f *flow) run(ctx context.Context) {
 	var answers sync.WaitGroup
 	answers.Go(func() {
 		defer f.end()
-		if err := answer(); err != nil {
+		head, err := answer()
+		if err != nil {
 			f.u.p.stats.failed.Add(1)
 			return
 		}
-		f.answer(stream)
+		f.answer(io.MultiReader(bytes.NewReader(head), stream))
 	})
 	f.send(ctx, stream)
 	stream.Close()

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"io"
 	"net"
@@ -15,12 +16,12 @@ const maxPacket = 1<<16 - 1
 
 // Packets moves packets both ways until the stream ends or the packets' peer
 // refuses them, and closes both. On the stream, each packet follows its length in 2 bytes,
-// big endian. conn is connected.
-func Packets(stream Conn, conn *net.UDPConn) {
+// big endian. conn is connected; head was read from the stream already.
+func Packets(stream Conn, conn *net.UDPConn, head []byte) {
 	back := make(chan struct{})
 	go func() {
 		defer close(back)
-		packetsOut(stream, conn)
+		packetsOut(io.MultiReader(bytes.NewReader(head), stream), conn)
 		conn.SetReadDeadline(time.Unix(1, 0))
 	}()
 	packetsIn(stream, conn)
@@ -30,7 +31,7 @@ func Packets(stream Conn, conn *net.UDPConn) {
 }
 
 // packetsOut sends what comes from the host.
-func packetsOut(stream Conn, conn *net.UDPConn) {
+func packetsOut(stream io.Reader, conn *net.UDPConn) {
 	r := bufio.NewReaderSize(stream, 4<<10)
 	var buf []byte
 	for {

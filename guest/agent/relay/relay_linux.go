@@ -5,8 +5,8 @@
 // a stream that closes without one, and the other way round: vsock has no reset
 // of its own that a program could ask for.
 //
-//	relay.Stream(stream, conn)    // until both ways have ended
-//	relay.Packets(stream, udp)
+//	relay.Stream(stream, conn, nil) // until both ways have ended
+//	relay.Packets(stream, udp, nil)
 //
 // A connection that is open and silent costs two goroutines and no buffer. The
 // package is Linux only.
@@ -15,7 +15,6 @@ package relay
 import (
 	"errors"
 	"io"
-	"net"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -29,16 +28,18 @@ const bufferSize = 128 << 10
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-// Conn is one end: a *net.TCPConn, a *net.UnixConn, a *vsock.Conn.
+// Conn is one end: a [TCPConn], a *net.UnixConn, a *vsock.Conn.
 type Conn interface {
-	net.Conn
+	io.ReadWriteCloser
 	syscall.Conn
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
 	CloseWrite() error
 }
 
 // Stream moves bytes both ways until both have ended, and closes both ends.
-// stream is the one to the host.
-func Stream(stream, conn Conn) {
+// stream is the one to the host; head was read from it already.
+func Stream(stream, conn Conn, head []byte) {
 	r := &relay{stream: stream}
 	a, aerr := newEnd(stream)
 	b, berr := newEnd(conn)
@@ -48,11 +49,15 @@ func Stream(stream, conn Conn) {
 			defer close(back)
 			r.pump(a, b)
 		}()
-		r.pump(b, a)
+		if len(head) > 0 && b.write(head) != nil {
+			r.failWrite(b)
+		} else {
+			r.pump(b, a)
+		}
 		<-back
 	}
-	if tcp, ok := conn.(*net.TCPConn); ok && (r.failed.Load() || aerr != nil || berr != nil) {
-		tcp.SetLinger(0) // its peer sees a reset
+	if l, ok := conn.(interface{ SetLinger(int) error }); ok && (r.failed.Load() || aerr != nil || berr != nil) {
+		l.SetLinger(0) // its peer sees a reset
 	}
 	conn.Close()
 	stream.Close()
@@ -88,8 +93,7 @@ func (r *relay) pump(dst, src *end) {
 	for err == nil {
 		var writing bool
 		if writing, err = move(dst, src); err != nil && writing {
-			r.failed.Store(true)
-			dst.SetReadDeadline(time.Now().Add(drainTime))
+			r.failWrite(dst)
 			return
 		}
 	}
@@ -105,6 +109,13 @@ func (r *relay) pump(dst, src *end) {
 	r.failed.Store(true)
 	dst.SetReadDeadline(time.Unix(1, 0))
 	src.SetWriteDeadline(time.Unix(1, 0))
+}
+
+// failWrite fails both ways once what an end that takes no more has said is
+// through.
+func (r *relay) failWrite(dst *end) {
+	r.failed.Store(true)
+	dst.SetReadDeadline(time.Now().Add(drainTime))
 }
 
 // wasReset tells of the stream, after the end of what comes, whether the host

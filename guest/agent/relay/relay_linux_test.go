@@ -2,16 +2,21 @@ package relay
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
+	"os"
 	"runtime"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // tcpPair returns two ends of a connection.
@@ -64,7 +69,7 @@ func start(t *testing.T) (host *net.UnixConn, server *net.TCPConn, done chan str
 	done = make(chan struct{})
 	go func() {
 		defer close(done)
-		Stream(stream, conn)
+		Stream(stream, conn, nil)
 	}()
 	return host, server, done
 }
@@ -114,6 +119,69 @@ func TestBothWays(t *testing.T) {
 		t.Error("bytes have changed on the way")
 	}
 	await(t, done)
+}
+
+// TestDialTCP connects as the agent does, with what came with the request.
+func TestDialTCP(t *testing.T) {
+	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
+		l, err := net.Listen("tcp", at)
+		if err != nil {
+			t.Logf("%s: %v", at, err) // a machine without IPv6
+			continue
+		}
+		defer l.Close()
+		addr := netip.MustParseAddrPort(l.Addr().String())
+		c, err := DialTCP(t.Context(), addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		host, stream := unixPair(t)
+		done := make(chan struct{})
+		go func() { defer close(done); Stream(stream, c, []byte("head ")) }()
+		io.WriteString(host, "and the rest")
+		host.CloseWrite()
+		if b, err := io.ReadAll(server); string(b) != "head and the rest" || err != nil {
+			t.Errorf("%q, %v", b, err)
+		}
+		server.(*net.TCPConn).SetLinger(0)
+		server.Close()
+		io.ReadAll(host)
+		if _, err := host.Write([]byte("x")); err == nil {
+			t.Error("a reset did not come through")
+		}
+		await(t, done)
+		l.Close()
+		if c, err := DialTCP(t.Context(), addr); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("nobody listens: %v, %v", c, err)
+		}
+	}
+	// A server that takes no more connections is waited for, and not for ever.
+	l, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err == nil {
+		err = errors.Join(unix.Bind(l, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(l, 0))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(l)
+	name, _ := unix.Getsockname(l)
+	addr := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(name.(*unix.SockaddrInet4).Port))
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	for {
+		c, err := DialTCP(ctx, addr)
+		if err != nil {
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error(err)
+			}
+			break
+		}
+		defer c.Close()
+	}
 }
 
 // TestHalfClose has an answer that begins after the end of the question.
@@ -235,7 +303,7 @@ func TestPackets(t *testing.T) {
 	}
 	host, stream := unixPair(t)
 	done := make(chan struct{})
-	go func() { defer close(done); Packets(stream, conn) }()
+	go func() { defer close(done); Packets(stream, conn, nil) }()
 	sizes := []int{1, 0, 1400, 65507}
 	buf := make([]byte, 1<<16)
 	for _, n := range sizes {
