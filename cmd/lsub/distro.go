@@ -56,7 +56,8 @@ func (a *app) startCommand() *cli.Command {
 				return err
 			}
 			a.distroWarnings(d.Name, res.Msg.Warnings)
-			return nil
+			_, err = a.equipDistro(c.Context, d)
+			return err
 		},
 	}
 }

@@ -22,23 +22,33 @@ func loadProfile(m *machine.Machine) (*profile.Profile, error) {
 	return p, err
 }
 
-// equipSession adds what the profile says of commands to one: the proxies, and the
-// certificates that the distro is to trust. Under a VM that runs, a profile that
-// has become bad does not keep anybody out.
+// equipSession adds what the profile says of commands to one.
 func (a *app) equipSession(ctx context.Context, s *session) error {
-	p, err := loadProfile(a.machine)
+	p, err := a.equipDistro(ctx, &s.distro)
 	if err != nil {
-		if _, off := a.machine.Status(ctx); off != nil {
-			return err
-		}
-		a.note("warning", strings.ReplaceAll(err.Error(), "\n", "\n  "))
-		p = profile.Default()
-	} else if err := a.addCertificates(ctx, &s.distro, p); err != nil {
-		if ctx.Err() != nil {
-			return err
-		}
-		a.note("warning", err.Error())
+		return err
 	}
 	s.env = append(proxyEnv(&p.Network, os.Getenv), s.env...)
 	return nil
+}
+
+// equipDistro gives a distro the certificates that the profile has for it.
+// Under a VM that runs, a profile that has become bad does not keep anybody
+// out, and it gives the default one.
+func (a *app) equipDistro(ctx context.Context, d *machine.Distro) (*profile.Profile, error) {
+	p, err := loadProfile(a.machine)
+	if err != nil {
+		if _, off := a.machine.Status(ctx); off != nil {
+			return nil, err
+		}
+		a.note("warning", strings.ReplaceAll(err.Error(), "\n", "\n  "))
+		return profile.Default(), nil
+	}
+	if err := a.addCertificates(ctx, d, p); err != nil {
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		a.note("warning", err.Error())
+	}
+	return p, nil
 }
