@@ -74,6 +74,7 @@ type end struct {
 	Conn
 	raw  syscall.RawConn
 	shut atomic.Bool // no more is written to it
+	last int         // bytes that came from it last
 }
 
 func newEnd(c Conn) (*end, error) {
@@ -135,6 +136,11 @@ func (r *relay) wasReset(e *end) bool {
 // move waits for bytes and moves some. Only while there are any does it hold a
 // buffer. writing tells that it is dst that failed.
 func move(dst, src *end) (writing bool, err error) {
+	if src.last >= bulk {
+		if done, writing, err := splice(dst, src); done {
+			return writing, err
+		}
+	}
 	var buf *[bufferSize]byte
 	var n int
 	rerr := src.raw.Read(func(fd uintptr) bool {
@@ -158,6 +164,7 @@ func move(dst, src *end) (writing bool, err error) {
 	case n == 0:
 		return false, io.EOF
 	}
+	src.last = n
 	return true, dst.write(buf[:n])
 }
 
