@@ -3,10 +3,12 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -313,6 +315,7 @@ func TestConnections(t *testing.T) {
 			t.Errorf("the server: %s", got)
 		}
 	})
+	t.Run("1 GiB each way at once", func(t *testing.T) { muchBothWays(t, dial("tcp", both(18100)[0]).(*net.TCPConn)) })
 	t.Run("1000 at once", func(t *testing.T) { manyConnections(t, both(18100)) })
 	t.Run("the supervisor stands still", func(t *testing.T) {
 		c := dial("tcp", both(18100)[0])
@@ -329,6 +332,28 @@ func TestConnections(t *testing.T) {
 			t.Error("no further connection")
 		}
 	})
+}
+
+// muchBothWays sends to an echo server and reads at the same time.
+func muchBothWays(t *testing.T, c *net.TCPConn) {
+	defer c.Close()
+	const size = 1 << 30
+	sent, got := sha256.New(), sha256.New()
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		n, err := io.CopyBuffer(io.MultiWriter(c, sent), io.LimitReader(rand.NewChaCha8([32]byte{1}), size), make([]byte, 256<<10))
+		if n != size || err != nil {
+			t.Errorf("%d bytes sent, %v", n, err)
+		}
+		c.CloseWrite()
+	})
+	start := time.Now()
+	n, err := io.CopyBuffer(got, c, make([]byte, 256<<10))
+	sending.Wait()
+	if n != size || err != nil || !bytes.Equal(sent.Sum(nil), got.Sum(nil)) {
+		t.Errorf("%d bytes came back, %v", n, err)
+	}
+	t.Logf("%.0f MB/s each way", size/1e6/time.Since(start).Seconds())
 }
 
 // manyConnections opens 1000 connections, and uses each.

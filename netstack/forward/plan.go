@@ -12,7 +12,6 @@ type portKey struct {
 	kind    string
 	network string
 	guest   uint16         // of KindAuto
-	space   string         // of KindAuto: the distro, where it has ports of its own
 	host    netip.AddrPort // of KindRule: the first address
 	path    string         // of KindSocket
 }
