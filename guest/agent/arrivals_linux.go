@@ -87,6 +87,9 @@ func (a *Agent) takeForHost(ctx context.Context, w *guest.Writer, req *guestv1.L
 	if req.Network == "unix" {
 		return a.takeUnix(ctx, w, req)
 	}
+	if req.Network == "udp" {
+		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "UDP cannot be forwarded from a distro to the host")
+	}
 	addr, err := netip.ParseAddrPort(req.Address)
 	if err != nil || req.Network != "tcp" {
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no address of network %q that can be listened on", req.Address, req.Network)

@@ -13,6 +13,14 @@ import (
 func (c control) WatchListeners(ctx context.Context, _ *connect.Request[guestv1.WatchListenersRequest], out *connect.ServerStream[guestv1.WatchListenersResponse]) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// Before a distro is up there is nothing to tell, and better use for the
+	// processor than what a watch takes to begin.
+	if err := out.Send(listenersMessage(nil)); err != nil {
+		return err
+	}
+	if err := c.a.awaitDistro(ctx); err != nil {
+		return err
+	}
 	latest := make(chan []listeners.Listener, 1)
 	watched := make(chan error, 1)
 	go func() {
@@ -34,6 +42,31 @@ func (c control) WatchListeners(ctx context.Context, _ *connect.Request[guestv1.
 				<-watched
 				return err
 			}
+		}
+	}
+}
+
+// awaitDistro waits until commands may enter a distro.
+func (a *Agent) awaitDistro(ctx context.Context) error {
+	for {
+		a.mu.Lock()
+		changed := a.changed
+		var some *distro
+		for _, some = range a.distros {
+			break
+		}
+		a.mu.Unlock()
+		if some == nil {
+			if err := await(ctx, changed); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := await(ctx, some.ready); err != nil || some.err == nil {
+			return err
+		}
+		if err := await(ctx, some.gone); err != nil {
+			return err
 		}
 	}
 }
