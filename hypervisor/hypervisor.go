@@ -60,6 +60,10 @@ type VM interface {
 	Close() error
 }
 
+// ErrDiskInUse is what a Start fails with (wrapped) where another process has a
+// disk open: one that was killed may take some seconds to write what it holds.
+var ErrDiskInUse = errors.New("a disk is in use")
+
 // Paused is implemented by a VM that its hypervisor may halt by itself, for
 // instance because the host's disk is full.
 type Paused interface {

@@ -56,7 +56,7 @@ func (s *supervisor) start(ctx context.Context) (hypervisor.VM, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.BootTimeout)
 	defer cancel()
-	vm, err := s.Driver.Start(ctx, cfg)
+	vm, err := s.startDriver(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +75,25 @@ func (s *supervisor) start(ctx context.Context) (hypervisor.VM, error) {
 		return nil, err
 	}
 	return vm, nil
+}
+
+// diskWait is how long a VM that was killed may take to let go of its disk.
+const diskWait = 30 * time.Second
+
+// startDriver starts the VM, as soon as the one before it has let go of the disk.
+func (s *supervisor) startDriver(ctx context.Context, cfg hypervisor.Config) (hypervisor.VM, error) {
+	for begin := time.Now(); ; {
+		vm, err := s.Driver.Start(ctx, cfg)
+		if !errors.Is(err, hypervisor.ErrDiskInUse) || time.Since(begin) > diskWait {
+			return vm, err
+		}
+		s.Reporter.stage("waiting for the last VM to let go of its disk")
+		select {
+		case <-time.After(250 * time.Millisecond): // nothing tells of it
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // makeDisk makes the data disk where there is none.

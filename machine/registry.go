@@ -186,7 +186,7 @@ func (r *Registry) Available(name string) error {
 	}
 	if i := r.index(name); i >= 0 {
 		return hint.New(fmt.Errorf("a distro called %q is installed already", r.Distros[i].Name),
-			"choose another name with --name, or remove it with 'lsub unregister "+r.Distros[i].Name+"'")
+			"choose another name, or remove it with 'lsub unregister "+r.Distros[i].Name+"'")
 	}
 	return nil
 }

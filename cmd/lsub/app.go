@@ -218,7 +218,7 @@ func badUsage(command, format string, args ...any) error {
 
 // printError prints an error and its advice, as every command does.
 func (a *app) printError(err error) {
-	fmt.Fprintf(a.stderr, "lsub: error: %s\n", strings.ReplaceAll(err.Error(), "\n", "\n  "))
+	fmt.Fprintf(a.stderr, "lsub: error: %s\n", strings.ReplaceAll(printable(err.Error()), "\n", "\n  "))
 	if advice := hint.Of(err); advice != "" {
 		fmt.Fprintln(a.stderr, "lsub: hint:", advice)
 	}
@@ -227,7 +227,7 @@ func (a *app) printError(err error) {
 // note prints a line that is no error.
 func (a *app) note(kind, text string) {
 	a.status.clear()
-	fmt.Fprintf(a.stderr, "lsub: %s: %s%s", kind, text, a.status.newline())
+	fmt.Fprintf(a.stderr, "lsub: %s: %s%s", kind, printable(text), a.status.newline())
 }
 
 // warn tells a user at a terminal what they would hear at each start of the

@@ -29,6 +29,9 @@ func arrange(root *cli.App, args []string) []string {
 			if c == nil || forShell {
 				return slices.Concat(args[:i], []string{shellName, "--"}, args[i:])
 			}
+			if c.Name != "exec" && c.Name != "run" && asksForHelp(args[i+1:]) {
+				return append(slices.Clone(args[:i+1]), "--help") // a word before it is no topic
+			}
 			return append(slices.Clone(args[:i+1]), flagsFirst(c, args[i+1:])...)
 		}
 		name, takesValue := flagNamed(root.Flags, arg)
@@ -116,4 +119,12 @@ func flagNamed(flags []cli.Flag, arg string) (name string, takesValue bool) {
 		}
 	}
 	return "", false
+}
+
+// asksForHelp tells whether a flag for help is among the arguments of a command.
+func asksForHelp(args []string) bool {
+	if end := slices.Index(args, "--"); end >= 0 {
+		args = args[:end]
+	}
+	return slices.Contains(args, "--help") || slices.Contains(args, "-h")
 }

@@ -187,23 +187,30 @@ func (a *app) setDefaultUser(ctx context.Context, d *machine.Distro, user string
 	return func(d *machine.Distro) { d.User, d.UID = res.Msg.Name, res.Msg.Uid }, nil
 }
 
-// manage changes the settings of a distro, in the registry and where it runs.
+// manage changes the settings of a distro: first where it runs, because what
+// the guest refuses must not be kept.
 func (a *app) manage(ctx context.Context, id string, changes []change) error {
-	var now machine.Distro
-	err := a.changeDistro(ctx, id, func(d *machine.Distro) error {
+	apply := func(d *machine.Distro) error {
 		for _, set := range changes {
 			set(d)
 		}
-		now = *d
 		return nil
-	})
+	}
+	reg, err := a.machine.Registry()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, infoTimeout)
+	var now machine.Distro
+	if err := reg.Change(id, func(d *machine.Distro) error { defer func() { now = *d }(); return apply(d) }); err != nil {
+		return err
+	}
+	call, cancel := context.WithTimeout(ctx, infoTimeout)
 	defer cancel()
-	_, err = a.running().ConfigureDistro(ctx, connect.NewRequest(&guestv1.ConfigureDistroRequest{Distro: now.Guest()}))
-	return unlessOff(err)
+	_, err = a.running().ConfigureDistro(call, connect.NewRequest(&guestv1.ConfigureDistroRequest{Distro: now.Guest()}))
+	if err := unlessOff(err); err != nil {
+		return err
+	}
+	return a.changeDistro(ctx, id, apply)
 }
 
 // changeDistro changes a distro in the registry.

@@ -61,3 +61,13 @@ func TestSignalsHold(t *testing.T) {
 		}
 	})
 }
+
+func TestPrintable(t *testing.T) {
+	for text, want := range map[string]string{
+		"nginx": "nginx", "a\nb\tc": "a\nb\tc", "\x1b]0;pwn\a\x1b[31mQ": "?]0;pwn??[31mQ", "\xff\u009b1m": "??1m", "Zoë": "Zoë",
+	} {
+		if got := printable(text); got != want {
+			t.Errorf("printable(%q) = %q, want %q", text, got, want)
+		}
+	}
+}

@@ -72,6 +72,8 @@ func (a *Agent) whileStill(id string, f func() error) error {
 	if d.err != nil {
 		return f()
 	}
+	d.still.Lock() // the first to be done must not thaw it under the others
+	defer d.still.Unlock()
 	if err := d.cgroup.freeze(freezeTimeout); err != nil {
 		// btrfs takes all of a subvolume at one moment anyway.
 		a.log.Warn("a distro does not stand still for its snapshot", "distro", d.spec.Name, "err", err)

@@ -54,6 +54,8 @@ type distro struct {
 	readyDir  *os.File // of an init that was ready, else nil
 	unwatch   func()   // ends the watch of its limits; nil where there is none
 
+	still sync.Mutex // held while it is frozen
+
 	mu        sync.Mutex
 	limits    *guestv1.Limits
 	entrance  *entrance // another one where the first hangs
@@ -249,6 +251,9 @@ func (d *distro) tidy(cmd *exec.Cmd) {
 // boot starts the distro's init in namespaces of its own, and returns when
 // commands may enter. What it leaves half-made is for tidy.
 func (d *distro) boot() (cmd *exec.Cmd, err error) {
+	if err := restoreDevices(); err != nil {
+		return nil, err
+	}
 	if d.cgroup, err = newCgroup(d.spec.Id, d.spec.Limits); err != nil {
 		return nil, err
 	}

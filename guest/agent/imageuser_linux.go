@@ -108,7 +108,7 @@ func readEnvironment(root *os.Root) ([]byte, error) {
 	case info.Size() > 1<<20:
 		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_BAD_IMAGE, "", "the image's /etc/environment has %d bytes", info.Size())
 	}
-	return root.ReadFile("etc/environment")
+	return readSmallIn(root, "etc/environment")
 }
 
 // isVariable tells whether a shell can have a variable of that name.

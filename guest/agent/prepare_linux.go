@@ -3,6 +3,7 @@ package agent
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/guestv1"
@@ -29,8 +32,7 @@ func prepareDistro(dir string, req *guestv1.CreateDistroRequest) error {
 	if _, err := root.Stat("etc"); err == nil && !(req.KeepIdentity && hasIdentity(root)) {
 		var id [16]byte
 		rand.Read(id[:])
-		root.Remove("etc/machine-id")
-		if err := root.WriteFile("etc/machine-id", []byte(hex.EncodeToString(id[:])+"\n"), 0o444); err != nil {
+		if err := writeNew(root, "etc/machine-id", hex.EncodeToString(id[:])+"\n", 0o444); err != nil {
 			return err
 		}
 		markUpdated(root)
@@ -54,9 +56,23 @@ func prepareDistro(dir string, req *guestv1.CreateDistroRequest) error {
 
 // hasIdentity tells whether the files have a machine id: 32 hexadecimal digits.
 func hasIdentity(root *os.Root) bool {
-	b, err := root.ReadFile("etc/machine-id")
+	b, err := readSmallIn(root, "etc/machine-id")
 	id, err2 := hex.DecodeString(strings.TrimSpace(string(b)))
 	return err == nil && err2 == nil && len(id) == 16
+}
+
+// writeNew writes a file in place of what stands there, which may be anything:
+// a FIFO would hold up whoever opens it.
+func writeNew(root *os.Root, name, text string, mode os.FileMode) error {
+	if err := root.Remove(name); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
 }
 
 // markUpdated tells systemd that /etc and /var are as new as /usr, so that it
@@ -68,7 +84,7 @@ func markUpdated(root *os.Root) {
 	}
 	for _, name := range []string{"etc/.updated", "var/.updated"} {
 		text := fmt.Sprintf("TIMESTAMP_NSEC=%d\n", usr.ModTime().UnixNano())
-		if root.WriteFile(name, []byte(text), 0o644) == nil {
+		if writeNew(root, name, text, 0o644) == nil {
 			root.Chtimes(name, usr.ModTime(), usr.ModTime())
 		}
 	}
@@ -121,7 +137,7 @@ func addAccount(root *os.Root, name string, uid int) error {
 	if _, err := root.Stat("etc/sudoers.d"); err != nil {
 		return nil // no sudo: nothing to allow
 	}
-	return root.WriteFile("etc/sudoers.d/90-lsub-"+name, []byte(name+" ALL=(ALL:ALL) NOPASSWD: ALL\n"), 0o440)
+	return writeNew(root, "etc/sudoers.d/90-lsub-"+name, name+" ALL=(ALL:ALL) NOPASSWD: ALL\n", 0o440)
 }
 
 // validAccount holds names to what useradd of the big distros accepts.
@@ -168,7 +184,7 @@ func makeHome(root *os.Root, home string, uid, gid int) error {
 			err = root.Mkdir(dst, info.Mode().Perm())
 		case info.Mode().IsRegular():
 			var b []byte
-			if b, err = root.ReadFile(p); err == nil {
+			if b, err = readSmallIn(root, p); err == nil {
 				err = root.WriteFile(dst, b, info.Mode().Perm())
 			}
 		default:
@@ -224,7 +240,7 @@ func addSubordinate(root *os.Root, name string) error {
 
 // appendLine adds a line to a file that exists; one that does not is left so.
 func appendLine(root *os.Root, file, line string) error {
-	b, err := root.ReadFile(file)
+	b, err := readSmallIn(root, file)
 	if err != nil {
 		return nil
 	}
@@ -236,7 +252,7 @@ func appendLine(root *os.Root, file, line string) error {
 
 // replaceFile replaces a file's content, keeping its mode and owner.
 func replaceFile(root *os.Root, file string, content []byte) error {
-	f, err := root.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	f, err := root.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NONBLOCK|unix.O_NOCTTY, 0o644)
 	if err != nil {
 		return err
 	}
@@ -255,7 +271,7 @@ type table struct {
 
 // readTable reads a file; one that does not exist is an empty table.
 func readTable(root *os.Root, file string) (*table, error) {
-	b, err := root.ReadFile(file)
+	b, err := readSmallIn(root, file)
 	if err != nil && !os.IsNotExist(err) {
 		return nil, err
 	}

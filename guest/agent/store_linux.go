@@ -52,9 +52,9 @@ func openStore(dir string, log *slog.Logger) (*store, error) {
 		return nil, err
 	}
 	for _, name := range left {
-		log.Warn("remove what an interrupted import left", "name", name)
+		log.Warn("remove what was left half-made", "name", name)
 		if err := deleteSubvolume(filepath.Join(dir, "staging", name)); err != nil {
-			return nil, err
+			log.Error("what was left half-made stays", "name", name, "err", err) // no reason to keep the distros from starting
 		}
 	}
 	return s, nil
@@ -86,8 +86,12 @@ func (s *store) distroPath(id string) string { return filepath.Join(s.dir, "dist
 func (s *store) staging() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.serial++
-	return filepath.Join(s.dir, "staging", fmt.Sprint(s.serial))
+	for {
+		s.serial++
+		if p := filepath.Join(s.dir, "staging", fmt.Sprint(s.serial)); !exists(p) {
+			return p
+		}
+	}
 }
 
 func (s *store) images() ([]string, error) {

@@ -15,6 +15,15 @@ import (
 // makes them, and systemd-tmpfiles (/var/lib/machines). A snapshot ends at
 // those, so that trees of subvolumes have to be handled as such.
 
+//
+// Paths go through the descriptor of each subvolume on the way (below), because they may
+// be longer together than the kernel takes: a distro nests as deep as it likes.
+
+// below is a path beneath an open folder, in a form of the same length at any depth.
+func below(dir *os.File, path string) string {
+	return filepath.Join(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()), path)
+}
+
 // snapshotTree makes dst a snapshot of the subvolume src and of those below it.
 // It takes as long as there are subvolumes, whatever their size. What is left of
 // a failure is the caller's to delete.
@@ -22,17 +31,35 @@ func snapshotTree(src, dst string) error {
 	if err := snapshot(src, dst, false); err != nil {
 		return err
 	}
-	below, err := nested(src)
+	return eachNested(src, func(from *os.File, path string) error {
+		to, err := os.Open(dst)
+		if err != nil {
+			return err
+		}
+		defer to.Close()
+		// Where a subvolume was, its parent's snapshot has an empty folder.
+		at := below(to, path)
+		if err := unix.Rmdir(at); err != nil {
+			return fmt.Errorf("snapshot of %s: %w", path, err)
+		}
+		return snapshotTree(below(from, path), at)
+	})
+}
+
+// eachNested calls f with a subvolume and the path in it of each one that is
+// directly below it.
+func eachNested(path string, f func(dir *os.File, path string) error) error {
+	dir, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	for _, path := range below {
-		// Where a subvolume was, its parent's snapshot has an empty folder.
-		at := filepath.Join(dst, path)
-		if err := unix.Rmdir(at); err != nil {
-			return fmt.Errorf("snapshot of %s in %s: %w", path, src, err)
-		}
-		if err := snapshotTree(filepath.Join(src, path), at); err != nil {
+	defer dir.Close()
+	paths, err := nested(dir)
+	if err != nil {
+		return err
+	}
+	for _, p := range paths {
+		if err := f(dir, p); err != nil {
 			return err
 		}
 	}
@@ -56,31 +83,17 @@ func deleteSubvolume(path string) error {
 }
 
 func deleteNested(path string) error {
-	below, err := nested(path)
-	if err != nil {
-		return err
-	}
 	if err := setReadOnly(path, false); err != nil {
 		return err
 	}
-	for _, p := range below {
-		if err := deleteSubvolume(filepath.Join(path, p)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return eachNested(path, func(dir *os.File, p string) error { return deleteSubvolume(below(dir, p)) })
 }
 
 // setReadOnlyTree makes a subvolume and those below it read-only.
 func setReadOnlyTree(path string) error {
-	below, err := nested(path)
+	err := eachNested(path, func(dir *os.File, p string) error { return setReadOnlyTree(below(dir, p)) })
 	if err != nil {
 		return err
-	}
-	for _, p := range below {
-		if err := setReadOnlyTree(filepath.Join(path, p)); err != nil {
-			return err
-		}
 	}
 	return setReadOnly(path, true)
 }
@@ -101,12 +114,7 @@ type inoLookupArgs struct {
 
 // nested returns the paths of the subvolumes that are directly below one,
 // relative to it. It asks the kernel for them, and does not walk the tree.
-func nested(path string) ([]string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
+func nested(f *os.File) ([]string, error) {
 	var paths []string
 	seen := map[uint64]bool{} // folders
 	var args rootrefArgs
@@ -114,7 +122,7 @@ func nested(path string) ([]string, error) {
 		err := ioctl(f, btrfsSubvolRootref, unsafe.Pointer(&args))
 		more := errors.Is(err, unix.EOVERFLOW)
 		if err != nil && !more {
-			return nil, fmt.Errorf("subvolumes below %s: %w", path, err)
+			return nil, fmt.Errorf("subvolumes below %s: %w", f.Name(), err)
 		}
 		for _, ref := range args.refs[:args.items] {
 			if seen[ref.dirID] {
@@ -141,7 +149,7 @@ func nestedIn(subvolume *os.File, dirID uint64) ([]string, error) {
 		return nil, fmt.Errorf("folder %d of %s: %w", dirID, subvolume.Name(), err)
 	}
 	dir, _, _ := bytes.Cut(lookup.name[:], []byte{0}) // "" for the top, else it ends with a slash
-	list, err := names(filepath.Join(subvolume.Name(), string(dir)))
+	list, err := names(below(subvolume, string(dir)))
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +157,7 @@ func nestedIn(subvolume *os.File, dirID uint64) ([]string, error) {
 	for _, name := range list {
 		p := filepath.Join(string(dir), name)
 		var st unix.Stat_t
-		if err := unix.Lstat(filepath.Join(subvolume.Name(), p), &st); err != nil {
+		if err := unix.Lstat(below(subvolume, p), &st); err != nil {
 			return nil, err
 		}
 		if st.Ino == btrfsSubvolInode && st.Mode&unix.S_IFMT == unix.S_IFDIR {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/hypervisor"
 )
 
 // prefix is what QEMU writes before its messages: its program's name, and the
@@ -44,7 +45,7 @@ func explain(stderr string) error {
 	case has("Cannot allocate memory"):
 		err = hint.New(fmt.Errorf("not enough memory: %w", err), "give the VM less memory (LSUB_MEMORY, in MiB), or close other programs")
 	case has("Failed to get", "lock"):
-		err = hint.New(fmt.Errorf("a disk is in use: %w", err), "another VM or program has the disk open; stop it first")
+		err = hint.New(fmt.Errorf("%w: %w", hypervisor.ErrDiskInUse, err), "another VM or program has the disk open; stop it first")
 	case has("KVM", "Permission denied"):
 		err = hint.New(err, "join the group that may use /dev/kvm ('sudo usermod -aG kvm $USER', then log in again)")
 	case has("seccomp"):
