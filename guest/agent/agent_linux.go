@@ -61,7 +61,7 @@ func Open(cfg Config) (*Agent, error) {
 	a := &Agent{cfg: cfg, log: cfg.Logger, store: st, distros: map[string]*distro{},
 		held: map[string]chan struct{}{}, changed: make(chan struct{})}
 	mux := http.NewServeMux()
-	mux.Handle(guestv1connect.NewGuestHandler(control{a: a}, guest.ServerOptions()))
+	mux.Handle(guestv1connect.NewGuestHandler(control{a}, guest.ServerOptions()))
 	a.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	return a, nil
 }

@@ -15,10 +15,9 @@ import (
 )
 
 // control serves the Guest service.
-type control struct {
-	guestv1connect.UnimplementedGuestHandler
-	a *Agent
-}
+type control struct{ a *Agent }
+
+var _ guestv1connect.GuestHandler = control{}
 
 var validID = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,79}$`)

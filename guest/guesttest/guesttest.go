@@ -49,7 +49,6 @@ type Options struct {
 
 // Guest is a guest that runs.
 type Guest struct {
-	guestv1connect.UnimplementedGuestHandler
 	Options
 	disk    *disk
 	ports   ports
