@@ -64,6 +64,10 @@ type VM interface {
 // disk open: one that was killed may take some seconds to write what it holds.
 var ErrDiskInUse = errors.New("a disk is in use")
 
+// ErrGuestCrashed is what Wait returns (wrapped) where the guest's kernel has
+// crashed, or restarted the machine.
+var ErrGuestCrashed = errors.New("the guest has crashed or restarted itself")
+
 // Paused is implemented by a VM that its hypervisor may halt by itself, for
 // instance because the host's disk is full.
 type Paused interface {

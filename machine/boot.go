@@ -50,20 +50,29 @@ func (s *supervisor) start(ctx context.Context) (hypervisor.VM, error) {
 	}
 	s.trace.step("prepare")
 
+	ctx, cancel := context.WithTimeout(ctx, s.BootTimeout)
+	defer cancel()
+	vm, err := s.boot(ctx, cfg, reg, found)
+	if errors.Is(err, hypervisor.ErrGuestCrashed) && ctx.Err() == nil {
+		// Nothing was asked of it yet, so nothing is lost by another try, and
+		// kernels under software emulation are known to crash now and then.
+		s.log.Warn("the VM's kernel has crashed while it booted; boot it once more", "err", err)
+		s.Reporter.Warn("the VM's kernel crashed while it booted; it is booted once more")
+		vm, err = s.boot(ctx, cfg, reg, found)
+	}
+	return vm, err
+}
+
+// boot starts the VM and waits for its guest. When it fails, nothing is left running.
+func (s *supervisor) boot(ctx context.Context, cfg hypervisor.Config, reg *Registry, found bool) (hypervisor.VM, error) {
 	s.Reporter.stage("booting the VM")
 	if err := os.Rename(cfg.Console, cfg.Console+".old"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.BootTimeout)
-	defer cancel()
 	vm, err := s.startDriver(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
-	go func() {
-		s.vmErr = vm.Wait()
-		close(s.vmGone)
-	}()
 	s.trace.step("start the hypervisor")
 	err = s.awaitGuest(ctx, vm)
 	if err == nil && found {
@@ -71,9 +80,12 @@ func (s *supervisor) start(ctx context.Context) (hypervisor.VM, error) {
 	}
 	if err != nil {
 		vm.Close()
-		<-s.vmGone
 		return nil, err
 	}
+	go func() {
+		s.vmErr = vm.Wait()
+		close(s.vmGone)
+	}()
 	return vm, nil
 }
 
@@ -165,8 +177,7 @@ func (s *supervisor) vmConfig(files GuestFiles) (hypervisor.Config, error) {
 func (s *supervisor) awaitGuest(ctx context.Context, vm hypervisor.VM) error {
 	hello, err := s.hear(ctx, vm)
 	if errors.Is(err, net.ErrClosed) && ctx.Err() == nil { // by the end of the VM
-		<-s.vmGone
-		err = fmt.Errorf("the VM ended while it booted: %w", orPoweroff(s.vmErr))
+		err = fmt.Errorf("the VM ended while it booted: %w", orPoweroff(vm.Wait()))
 	}
 	if err != nil {
 		return s.bootError(ctx, err)
@@ -190,6 +201,11 @@ func (s *supervisor) hear(ctx context.Context, vm hypervisor.VM) (*guestv1.Hello
 		return nil, fmt.Errorf("listen for the guest: %w", err)
 	}
 	defer ln.Close()
+	gone := make(chan struct{})
+	go func() {
+		vm.Wait()
+		close(gone)
+	}()
 	var hello *guestv1.Hello
 	heard := make(chan error, 1)
 	ctx, cancel := context.WithCancel(ctx)
@@ -202,7 +218,7 @@ func (s *supervisor) hear(ctx context.Context, vm hypervisor.VM) (*guestv1.Hello
 	select {
 	case err := <-heard:
 		return hello, err
-	case <-s.vmGone:
+	case <-gone:
 		err = net.ErrClosed
 	case <-ctx.Done():
 		err = ctx.Err()

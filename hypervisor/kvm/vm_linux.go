@@ -139,7 +139,7 @@ func (v *vm) verdict() error {
 	}
 	switch reason {
 	case "guest-reset", "guest-panic":
-		return fmt.Errorf("VM %s: the guest has crashed or restarted itself (%s); its console is in %s", v.cfg.Name, reason, v.cfg.Console)
+		return fmt.Errorf("VM %s: %w (%s); its console is in %s", v.cfg.Name, hypervisor.ErrGuestCrashed, reason, v.cfg.Console)
 	case "", "guest-shutdown":
 		return nil
 	}
