@@ -117,6 +117,7 @@ type Distro struct {
 	DefaultUser   string                 `protobuf:"bytes,5,opt,name=default_user,json=defaultUser,proto3" json:"default_user,omitempty"` // USER or USER:GROUP, each a name or number, where its own files name none; "" is root
 	Timezone      string                 `protobuf:"bytes,6,opt,name=timezone,proto3" json:"timezone,omitempty"`                          // of the host, as in "Europe/Berlin"; "" where unknown
 	Title         string                 `protobuf:"bytes,7,opt,name=title,proto3" json:"title,omitempty"`                                // its name as the user spells it; "" is name
+	Isolated      bool                   `protobuf:"varint,8,opt,name=isolated,proto3" json:"isolated,omitempty"`                         // it has a network of its own, not the VM's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -198,6 +199,13 @@ func (x *Distro) GetTitle() string {
 		return x.Title
 	}
 	return ""
+}
+
+func (x *Distro) GetIsolated() bool {
+	if x != nil {
+		return x.Isolated
+	}
+	return false
 }
 
 // Limits hold for all processes of a distro together. 0 is no limit.
@@ -424,6 +432,7 @@ type DistroState struct {
 	IdleSinceNs   int64                  `protobuf:"varint,7,opt,name=idle_since_ns,json=idleSinceNs,proto3" json:"idle_since_ns,omitempty"` // Unix time in the guest since which it is idle, 0 where it is not
 	Snapshots     []string               `protobuf:"bytes,8,rep,name=snapshots,proto3" json:"snapshots,omitempty"`                           // ids
 	Stopping      bool                   `protobuf:"varint,9,opt,name=stopping,proto3" json:"stopping,omitempty"`                            // it runs, but not for long
+	Address       string                 `protobuf:"bytes,10,opt,name=address,proto3" json:"address,omitempty"`                              // of its own network, while it runs; "" where it has the VM's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -519,6 +528,13 @@ func (x *DistroState) GetStopping() bool {
 		return x.Stopping
 	}
 	return false
+}
+
+func (x *DistroState) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
 }
 
 // BootStep is one step of the way from the kernel to the agent.
@@ -1479,6 +1495,7 @@ func (*WatchListenersRequest) Descriptor() ([]byte, []int) {
 type WatchListenersResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Listeners     []*Listener            `protobuf:"bytes,1,rep,name=listeners,proto3" json:"listeners,omitempty"` // all there are
+	Networks      []*OwnNetwork          `protobuf:"bytes,2,rep,name=networks,proto3" json:"networks,omitempty"`   // of the distros that run
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1520,6 +1537,67 @@ func (x *WatchListenersResponse) GetListeners() []*Listener {
 	return nil
 }
 
+func (x *WatchListenersResponse) GetNetworks() []*OwnNetwork {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+// OwnNetwork is the network of an isolated distro: an address of the VM's subnet, and
+// ports of its own.
+type OwnNetwork struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Distro        string                 `protobuf:"bytes,1,opt,name=distro,proto3" json:"distro,omitempty"`   // id
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"` // "" in a VM without a network
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OwnNetwork) Reset() {
+	*x = OwnNetwork{}
+	mi := &file_guest_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OwnNetwork) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OwnNetwork) ProtoMessage() {}
+
+func (x *OwnNetwork) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OwnNetwork.ProtoReflect.Descriptor instead.
+func (*OwnNetwork) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *OwnNetwork) GetDistro() string {
+	if x != nil {
+		return x.Distro
+	}
+	return ""
+}
+
+func (x *OwnNetwork) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
 // Listener is a socket that waits for somebody, or several that share an address.
 type Listener struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1535,7 +1613,7 @@ type Listener struct {
 
 func (x *Listener) Reset() {
 	*x = Listener{}
-	mi := &file_guest_proto_msgTypes[26]
+	mi := &file_guest_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1547,7 +1625,7 @@ func (x *Listener) String() string {
 func (*Listener) ProtoMessage() {}
 
 func (x *Listener) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[26]
+	mi := &file_guest_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1560,7 +1638,7 @@ func (x *Listener) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listener.ProtoReflect.Descriptor instead.
 func (*Listener) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{26}
+	return file_guest_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Listener) GetDistro() string {
@@ -1614,7 +1692,7 @@ type DeleteDistroRequest struct {
 
 func (x *DeleteDistroRequest) Reset() {
 	*x = DeleteDistroRequest{}
-	mi := &file_guest_proto_msgTypes[27]
+	mi := &file_guest_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1626,7 +1704,7 @@ func (x *DeleteDistroRequest) String() string {
 func (*DeleteDistroRequest) ProtoMessage() {}
 
 func (x *DeleteDistroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[27]
+	mi := &file_guest_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1639,7 +1717,7 @@ func (x *DeleteDistroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDistroRequest.ProtoReflect.Descriptor instead.
 func (*DeleteDistroRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{27}
+	return file_guest_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DeleteDistroRequest) GetId() string {
@@ -1657,7 +1735,7 @@ type DeleteDistroResponse struct {
 
 func (x *DeleteDistroResponse) Reset() {
 	*x = DeleteDistroResponse{}
-	mi := &file_guest_proto_msgTypes[28]
+	mi := &file_guest_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1669,7 +1747,7 @@ func (x *DeleteDistroResponse) String() string {
 func (*DeleteDistroResponse) ProtoMessage() {}
 
 func (x *DeleteDistroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[28]
+	mi := &file_guest_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1682,7 +1760,7 @@ func (x *DeleteDistroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDistroResponse.ProtoReflect.Descriptor instead.
 func (*DeleteDistroResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{28}
+	return file_guest_proto_rawDescGZIP(), []int{29}
 }
 
 type StartDistroRequest struct {
@@ -1694,7 +1772,7 @@ type StartDistroRequest struct {
 
 func (x *StartDistroRequest) Reset() {
 	*x = StartDistroRequest{}
-	mi := &file_guest_proto_msgTypes[29]
+	mi := &file_guest_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1706,7 +1784,7 @@ func (x *StartDistroRequest) String() string {
 func (*StartDistroRequest) ProtoMessage() {}
 
 func (x *StartDistroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[29]
+	mi := &file_guest_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1719,7 +1797,7 @@ func (x *StartDistroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartDistroRequest.ProtoReflect.Descriptor instead.
 func (*StartDistroRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{29}
+	return file_guest_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StartDistroRequest) GetDistro() *Distro {
@@ -1739,7 +1817,7 @@ type StartDistroResponse struct {
 
 func (x *StartDistroResponse) Reset() {
 	*x = StartDistroResponse{}
-	mi := &file_guest_proto_msgTypes[30]
+	mi := &file_guest_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1751,7 +1829,7 @@ func (x *StartDistroResponse) String() string {
 func (*StartDistroResponse) ProtoMessage() {}
 
 func (x *StartDistroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[30]
+	mi := &file_guest_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1764,7 +1842,7 @@ func (x *StartDistroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartDistroResponse.ProtoReflect.Descriptor instead.
 func (*StartDistroResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{30}
+	return file_guest_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StartDistroResponse) GetState() *DistroState {
@@ -1791,7 +1869,7 @@ type StopDistroRequest struct {
 
 func (x *StopDistroRequest) Reset() {
 	*x = StopDistroRequest{}
-	mi := &file_guest_proto_msgTypes[31]
+	mi := &file_guest_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1803,7 +1881,7 @@ func (x *StopDistroRequest) String() string {
 func (*StopDistroRequest) ProtoMessage() {}
 
 func (x *StopDistroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[31]
+	mi := &file_guest_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1816,7 +1894,7 @@ func (x *StopDistroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopDistroRequest.ProtoReflect.Descriptor instead.
 func (*StopDistroRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{31}
+	return file_guest_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StopDistroRequest) GetId() string {
@@ -1842,7 +1920,7 @@ type StopDistroResponse struct {
 
 func (x *StopDistroResponse) Reset() {
 	*x = StopDistroResponse{}
-	mi := &file_guest_proto_msgTypes[32]
+	mi := &file_guest_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1854,7 +1932,7 @@ func (x *StopDistroResponse) String() string {
 func (*StopDistroResponse) ProtoMessage() {}
 
 func (x *StopDistroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[32]
+	mi := &file_guest_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1867,7 +1945,7 @@ func (x *StopDistroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopDistroResponse.ProtoReflect.Descriptor instead.
 func (*StopDistroResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{32}
+	return file_guest_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *StopDistroResponse) GetKilled() bool {
@@ -1885,7 +1963,7 @@ type PoweroffRequest struct {
 
 func (x *PoweroffRequest) Reset() {
 	*x = PoweroffRequest{}
-	mi := &file_guest_proto_msgTypes[33]
+	mi := &file_guest_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1897,7 +1975,7 @@ func (x *PoweroffRequest) String() string {
 func (*PoweroffRequest) ProtoMessage() {}
 
 func (x *PoweroffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[33]
+	mi := &file_guest_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1910,7 +1988,7 @@ func (x *PoweroffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoweroffRequest.ProtoReflect.Descriptor instead.
 func (*PoweroffRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{33}
+	return file_guest_proto_rawDescGZIP(), []int{34}
 }
 
 type PoweroffResponse struct {
@@ -1921,7 +1999,7 @@ type PoweroffResponse struct {
 
 func (x *PoweroffResponse) Reset() {
 	*x = PoweroffResponse{}
-	mi := &file_guest_proto_msgTypes[34]
+	mi := &file_guest_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1933,7 +2011,7 @@ func (x *PoweroffResponse) String() string {
 func (*PoweroffResponse) ProtoMessage() {}
 
 func (x *PoweroffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[34]
+	mi := &file_guest_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1946,7 +2024,7 @@ func (x *PoweroffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoweroffResponse.ProtoReflect.Descriptor instead.
 func (*PoweroffResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{34}
+	return file_guest_proto_rawDescGZIP(), []int{35}
 }
 
 type StatusRequest struct {
@@ -1957,7 +2035,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_guest_proto_msgTypes[35]
+	mi := &file_guest_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1969,7 +2047,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[35]
+	mi := &file_guest_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1982,7 +2060,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{35}
+	return file_guest_proto_rawDescGZIP(), []int{36}
 }
 
 type StatusResponse struct {
@@ -2000,7 +2078,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_guest_proto_msgTypes[36]
+	mi := &file_guest_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2090,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[36]
+	mi := &file_guest_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2103,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{36}
+	return file_guest_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -2086,7 +2164,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_guest_proto_msgTypes[37]
+	mi := &file_guest_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2098,7 +2176,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[37]
+	mi := &file_guest_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2111,7 +2189,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{37}
+	return file_guest_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ShutdownRequest) GetForce() bool {
@@ -2129,7 +2207,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_guest_proto_msgTypes[38]
+	mi := &file_guest_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2141,7 +2219,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[38]
+	mi := &file_guest_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2154,7 +2232,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{38}
+	return file_guest_proto_rawDescGZIP(), []int{39}
 }
 
 type PortsRequest struct {
@@ -2166,7 +2244,7 @@ type PortsRequest struct {
 
 func (x *PortsRequest) Reset() {
 	*x = PortsRequest{}
-	mi := &file_guest_proto_msgTypes[39]
+	mi := &file_guest_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2178,7 +2256,7 @@ func (x *PortsRequest) String() string {
 func (*PortsRequest) ProtoMessage() {}
 
 func (x *PortsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[39]
+	mi := &file_guest_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2191,7 +2269,7 @@ func (x *PortsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortsRequest.ProtoReflect.Descriptor instead.
 func (*PortsRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{39}
+	return file_guest_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *PortsRequest) GetWatch() bool {
@@ -2210,7 +2288,7 @@ type PortsResponse struct {
 
 func (x *PortsResponse) Reset() {
 	*x = PortsResponse{}
-	mi := &file_guest_proto_msgTypes[40]
+	mi := &file_guest_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2222,7 +2300,7 @@ func (x *PortsResponse) String() string {
 func (*PortsResponse) ProtoMessage() {}
 
 func (x *PortsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[40]
+	mi := &file_guest_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2235,7 +2313,7 @@ func (x *PortsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortsResponse.ProtoReflect.Descriptor instead.
 func (*PortsResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{40}
+	return file_guest_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *PortsResponse) GetPorts() []*Port {
@@ -2270,7 +2348,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_guest_proto_msgTypes[41]
+	mi := &file_guest_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2282,7 +2360,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[41]
+	mi := &file_guest_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2295,7 +2373,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{41}
+	return file_guest_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Port) GetKind() string {
@@ -2420,7 +2498,7 @@ type ForwardRequest struct {
 
 func (x *ForwardRequest) Reset() {
 	*x = ForwardRequest{}
-	mi := &file_guest_proto_msgTypes[42]
+	mi := &file_guest_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2432,7 +2510,7 @@ func (x *ForwardRequest) String() string {
 func (*ForwardRequest) ProtoMessage() {}
 
 func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[42]
+	mi := &file_guest_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2445,7 +2523,7 @@ func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
 func (*ForwardRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{42}
+	return file_guest_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ForwardRequest) GetVersion() string {
@@ -2523,7 +2601,7 @@ type Connect struct {
 
 func (x *Connect) Reset() {
 	*x = Connect{}
-	mi := &file_guest_proto_msgTypes[43]
+	mi := &file_guest_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2535,7 +2613,7 @@ func (x *Connect) String() string {
 func (*Connect) ProtoMessage() {}
 
 func (x *Connect) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[43]
+	mi := &file_guest_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2548,7 +2626,7 @@ func (x *Connect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connect.ProtoReflect.Descriptor instead.
 func (*Connect) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{43}
+	return file_guest_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Connect) GetDistro() string {
@@ -2585,7 +2663,7 @@ type Listen struct {
 
 func (x *Listen) Reset() {
 	*x = Listen{}
-	mi := &file_guest_proto_msgTypes[44]
+	mi := &file_guest_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2597,7 +2675,7 @@ func (x *Listen) String() string {
 func (*Listen) ProtoMessage() {}
 
 func (x *Listen) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[44]
+	mi := &file_guest_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2610,7 +2688,7 @@ func (x *Listen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listen.ProtoReflect.Descriptor instead.
 func (*Listen) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{44}
+	return file_guest_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Listen) GetDistro() string {
@@ -2650,7 +2728,7 @@ type StreamRequest struct {
 
 func (x *StreamRequest) Reset() {
 	*x = StreamRequest{}
-	mi := &file_guest_proto_msgTypes[45]
+	mi := &file_guest_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2662,7 +2740,7 @@ func (x *StreamRequest) String() string {
 func (*StreamRequest) ProtoMessage() {}
 
 func (x *StreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[45]
+	mi := &file_guest_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2675,7 +2753,7 @@ func (x *StreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamRequest.ProtoReflect.Descriptor instead.
 func (*StreamRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{45}
+	return file_guest_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *StreamRequest) GetVersion() string {
@@ -2759,7 +2837,7 @@ type Exec struct {
 
 func (x *Exec) Reset() {
 	*x = Exec{}
-	mi := &file_guest_proto_msgTypes[46]
+	mi := &file_guest_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2771,7 +2849,7 @@ func (x *Exec) String() string {
 func (*Exec) ProtoMessage() {}
 
 func (x *Exec) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[46]
+	mi := &file_guest_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2784,7 +2862,7 @@ func (x *Exec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exec.ProtoReflect.Descriptor instead.
 func (*Exec) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{46}
+	return file_guest_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Exec) GetDistro() *Distro {
@@ -2863,7 +2941,7 @@ type ImportImage struct {
 
 func (x *ImportImage) Reset() {
 	*x = ImportImage{}
-	mi := &file_guest_proto_msgTypes[47]
+	mi := &file_guest_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2875,7 +2953,7 @@ func (x *ImportImage) String() string {
 func (*ImportImage) ProtoMessage() {}
 
 func (x *ImportImage) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[47]
+	mi := &file_guest_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2888,7 +2966,7 @@ func (x *ImportImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImage.ProtoReflect.Descriptor instead.
 func (*ImportImage) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{47}
+	return file_guest_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ImportImage) GetId() string {
@@ -2921,7 +2999,7 @@ type Export struct {
 
 func (x *Export) Reset() {
 	*x = Export{}
-	mi := &file_guest_proto_msgTypes[48]
+	mi := &file_guest_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2933,7 +3011,7 @@ func (x *Export) String() string {
 func (*Export) ProtoMessage() {}
 
 func (x *Export) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[48]
+	mi := &file_guest_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2946,7 +3024,7 @@ func (x *Export) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Export.ProtoReflect.Descriptor instead.
 func (*Export) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{48}
+	return file_guest_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Export) GetFrom() isExport_From {
@@ -3001,7 +3079,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_guest_proto_msgTypes[49]
+	mi := &file_guest_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3013,7 +3091,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[49]
+	mi := &file_guest_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3026,7 +3104,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{49}
+	return file_guest_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Started) GetWarnings() []string {
@@ -3055,7 +3133,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_guest_proto_msgTypes[50]
+	mi := &file_guest_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3067,7 +3145,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[50]
+	mi := &file_guest_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3080,7 +3158,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{50}
+	return file_guest_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -3116,7 +3194,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_guest_proto_msgTypes[51]
+	mi := &file_guest_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3128,7 +3206,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[51]
+	mi := &file_guest_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3141,7 +3219,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{51}
+	return file_guest_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Error) GetCode() ErrorCode {
@@ -3179,7 +3257,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_guest_proto_msgTypes[52]
+	mi := &file_guest_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3191,7 +3269,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[52]
+	mi := &file_guest_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3204,7 +3282,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{52}
+	return file_guest_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Hello) GetVersion() string {
@@ -3239,7 +3317,7 @@ var File_guest_proto protoreflect.FileDescriptor
 
 const file_guest_proto_rawDesc = "" +
 	"\n" +
-	"\vguest.proto\x12\rlsub.guest.v1\"\xc9\x01\n" +
+	"\vguest.proto\x12\rlsub.guest.v1\"\xe5\x01\n" +
 	"\x06Distro\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12-\n" +
@@ -3247,7 +3325,8 @@ const file_guest_proto_rawDesc = "" +
 	"\aidle_ns\x18\x04 \x01(\x03R\x06idleNs\x12!\n" +
 	"\fdefault_user\x18\x05 \x01(\tR\vdefaultUser\x12\x1a\n" +
 	"\btimezone\x18\x06 \x01(\tR\btimezone\x12\x14\n" +
-	"\x05title\x18\a \x01(\tR\x05title\"[\n" +
+	"\x05title\x18\a \x01(\tR\x05title\x12\x1a\n" +
+	"\bisolated\x18\b \x01(\bR\bisolated\"[\n" +
 	"\x06Limits\x12\x1d\n" +
 	"\n" +
 	"memory_max\x18\x01 \x01(\x03R\tmemoryMax\x12\x17\n" +
@@ -3265,7 +3344,7 @@ const file_guest_proto_rawDesc = "" +
 	"\n" +
 	"disk_total\x18\a \x01(\x04R\tdiskTotal\x12\x1b\n" +
 	"\tdisk_used\x18\b \x01(\x04R\bdiskUsed\x12+\n" +
-	"\x04boot\x18\t \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot\"\x83\x02\n" +
+	"\x04boot\x18\t \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot\"\x9d\x02\n" +
 	"\vDistroState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\arunning\x18\x02 \x01(\bR\arunning\x12\x12\n" +
@@ -3275,7 +3354,9 @@ const file_guest_proto_rawDesc = "" +
 	"\areasons\x18\x06 \x03(\tR\areasons\x12\"\n" +
 	"\ridle_since_ns\x18\a \x01(\x03R\vidleSinceNs\x12\x1c\n" +
 	"\tsnapshots\x18\b \x03(\tR\tsnapshots\x12\x1a\n" +
-	"\bstopping\x18\t \x01(\bR\bstopping\"Z\n" +
+	"\bstopping\x18\t \x01(\bR\bstopping\x12\x18\n" +
+	"\aaddress\x18\n" +
+	" \x01(\tR\aaddress\"Z\n" +
 	"\bBootStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bstart_ns\x18\x02 \x01(\x03R\astartNs\x12\x1f\n" +
@@ -3321,9 +3402,14 @@ const file_guest_proto_rawDesc = "" +
 	"\fWatchRequest\"E\n" +
 	"\rWatchResponse\x124\n" +
 	"\adistros\x18\x01 \x03(\v2\x1a.lsub.guest.v1.DistroStateR\adistros\"\x17\n" +
-	"\x15WatchListenersRequest\"O\n" +
+	"\x15WatchListenersRequest\"\x86\x01\n" +
 	"\x16WatchListenersResponse\x125\n" +
-	"\tlisteners\x18\x01 \x03(\v2\x17.lsub.guest.v1.ListenerR\tlisteners\"\x9b\x01\n" +
+	"\tlisteners\x18\x01 \x03(\v2\x17.lsub.guest.v1.ListenerR\tlisteners\x125\n" +
+	"\bnetworks\x18\x02 \x03(\v2\x19.lsub.guest.v1.OwnNetworkR\bnetworks\">\n" +
+	"\n" +
+	"OwnNetwork\x12\x16\n" +
+	"\x06distro\x18\x01 \x01(\tR\x06distro\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x9b\x01\n" +
 	"\bListener\x12\x16\n" +
 	"\x06distro\x18\x01 \x01(\tR\x06distro\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x18\n" +
@@ -3484,7 +3570,7 @@ func file_guest_proto_rawDescGZIP() []byte {
 }
 
 var file_guest_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
+var file_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_guest_proto_goTypes = []any{
 	(ErrorCode)(0),                  // 0: lsub.guest.v1.ErrorCode
 	(*Distro)(nil),                  // 1: lsub.guest.v1.Distro
@@ -3513,33 +3599,34 @@ var file_guest_proto_goTypes = []any{
 	(*WatchResponse)(nil),           // 24: lsub.guest.v1.WatchResponse
 	(*WatchListenersRequest)(nil),   // 25: lsub.guest.v1.WatchListenersRequest
 	(*WatchListenersResponse)(nil),  // 26: lsub.guest.v1.WatchListenersResponse
-	(*Listener)(nil),                // 27: lsub.guest.v1.Listener
-	(*DeleteDistroRequest)(nil),     // 28: lsub.guest.v1.DeleteDistroRequest
-	(*DeleteDistroResponse)(nil),    // 29: lsub.guest.v1.DeleteDistroResponse
-	(*StartDistroRequest)(nil),      // 30: lsub.guest.v1.StartDistroRequest
-	(*StartDistroResponse)(nil),     // 31: lsub.guest.v1.StartDistroResponse
-	(*StopDistroRequest)(nil),       // 32: lsub.guest.v1.StopDistroRequest
-	(*StopDistroResponse)(nil),      // 33: lsub.guest.v1.StopDistroResponse
-	(*PoweroffRequest)(nil),         // 34: lsub.guest.v1.PoweroffRequest
-	(*PoweroffResponse)(nil),        // 35: lsub.guest.v1.PoweroffResponse
-	(*StatusRequest)(nil),           // 36: lsub.guest.v1.StatusRequest
-	(*StatusResponse)(nil),          // 37: lsub.guest.v1.StatusResponse
-	(*ShutdownRequest)(nil),         // 38: lsub.guest.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),        // 39: lsub.guest.v1.ShutdownResponse
-	(*PortsRequest)(nil),            // 40: lsub.guest.v1.PortsRequest
-	(*PortsResponse)(nil),           // 41: lsub.guest.v1.PortsResponse
-	(*Port)(nil),                    // 42: lsub.guest.v1.Port
-	(*ForwardRequest)(nil),          // 43: lsub.guest.v1.ForwardRequest
-	(*Connect)(nil),                 // 44: lsub.guest.v1.Connect
-	(*Listen)(nil),                  // 45: lsub.guest.v1.Listen
-	(*StreamRequest)(nil),           // 46: lsub.guest.v1.StreamRequest
-	(*Exec)(nil),                    // 47: lsub.guest.v1.Exec
-	(*ImportImage)(nil),             // 48: lsub.guest.v1.ImportImage
-	(*Export)(nil),                  // 49: lsub.guest.v1.Export
-	(*Started)(nil),                 // 50: lsub.guest.v1.Started
-	(*Exit)(nil),                    // 51: lsub.guest.v1.Exit
-	(*Error)(nil),                   // 52: lsub.guest.v1.Error
-	(*Hello)(nil),                   // 53: lsub.guest.v1.Hello
+	(*OwnNetwork)(nil),              // 27: lsub.guest.v1.OwnNetwork
+	(*Listener)(nil),                // 28: lsub.guest.v1.Listener
+	(*DeleteDistroRequest)(nil),     // 29: lsub.guest.v1.DeleteDistroRequest
+	(*DeleteDistroResponse)(nil),    // 30: lsub.guest.v1.DeleteDistroResponse
+	(*StartDistroRequest)(nil),      // 31: lsub.guest.v1.StartDistroRequest
+	(*StartDistroResponse)(nil),     // 32: lsub.guest.v1.StartDistroResponse
+	(*StopDistroRequest)(nil),       // 33: lsub.guest.v1.StopDistroRequest
+	(*StopDistroResponse)(nil),      // 34: lsub.guest.v1.StopDistroResponse
+	(*PoweroffRequest)(nil),         // 35: lsub.guest.v1.PoweroffRequest
+	(*PoweroffResponse)(nil),        // 36: lsub.guest.v1.PoweroffResponse
+	(*StatusRequest)(nil),           // 37: lsub.guest.v1.StatusRequest
+	(*StatusResponse)(nil),          // 38: lsub.guest.v1.StatusResponse
+	(*ShutdownRequest)(nil),         // 39: lsub.guest.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),        // 40: lsub.guest.v1.ShutdownResponse
+	(*PortsRequest)(nil),            // 41: lsub.guest.v1.PortsRequest
+	(*PortsResponse)(nil),           // 42: lsub.guest.v1.PortsResponse
+	(*Port)(nil),                    // 43: lsub.guest.v1.Port
+	(*ForwardRequest)(nil),          // 44: lsub.guest.v1.ForwardRequest
+	(*Connect)(nil),                 // 45: lsub.guest.v1.Connect
+	(*Listen)(nil),                  // 46: lsub.guest.v1.Listen
+	(*StreamRequest)(nil),           // 47: lsub.guest.v1.StreamRequest
+	(*Exec)(nil),                    // 48: lsub.guest.v1.Exec
+	(*ImportImage)(nil),             // 49: lsub.guest.v1.ImportImage
+	(*Export)(nil),                  // 50: lsub.guest.v1.Export
+	(*Started)(nil),                 // 51: lsub.guest.v1.Started
+	(*Exit)(nil),                    // 52: lsub.guest.v1.Exit
+	(*Error)(nil),                   // 53: lsub.guest.v1.Error
+	(*Hello)(nil),                   // 54: lsub.guest.v1.Hello
 }
 var file_guest_proto_depIdxs = []int32{
 	2,  // 0: lsub.guest.v1.Distro.limits:type_name -> lsub.guest.v1.Limits
@@ -3553,59 +3640,60 @@ var file_guest_proto_depIdxs = []int32{
 	10, // 8: lsub.guest.v1.RestoreSnapshotRequest.snapshot:type_name -> lsub.guest.v1.Snapshot
 	10, // 9: lsub.guest.v1.DeleteSnapshotRequest.snapshot:type_name -> lsub.guest.v1.Snapshot
 	5,  // 10: lsub.guest.v1.WatchResponse.distros:type_name -> lsub.guest.v1.DistroState
-	27, // 11: lsub.guest.v1.WatchListenersResponse.listeners:type_name -> lsub.guest.v1.Listener
-	1,  // 12: lsub.guest.v1.StartDistroRequest.distro:type_name -> lsub.guest.v1.Distro
-	5,  // 13: lsub.guest.v1.StartDistroResponse.state:type_name -> lsub.guest.v1.DistroState
-	6,  // 14: lsub.guest.v1.StatusResponse.boot:type_name -> lsub.guest.v1.BootStep
-	42, // 15: lsub.guest.v1.PortsResponse.ports:type_name -> lsub.guest.v1.Port
-	44, // 16: lsub.guest.v1.ForwardRequest.connect:type_name -> lsub.guest.v1.Connect
-	45, // 17: lsub.guest.v1.ForwardRequest.listen:type_name -> lsub.guest.v1.Listen
-	47, // 18: lsub.guest.v1.StreamRequest.exec:type_name -> lsub.guest.v1.Exec
-	48, // 19: lsub.guest.v1.StreamRequest.import_image:type_name -> lsub.guest.v1.ImportImage
-	49, // 20: lsub.guest.v1.StreamRequest.export:type_name -> lsub.guest.v1.Export
-	1,  // 21: lsub.guest.v1.Exec.distro:type_name -> lsub.guest.v1.Distro
-	10, // 22: lsub.guest.v1.Export.snapshot:type_name -> lsub.guest.v1.Snapshot
-	0,  // 23: lsub.guest.v1.Error.code:type_name -> lsub.guest.v1.ErrorCode
-	6,  // 24: lsub.guest.v1.Hello.boot:type_name -> lsub.guest.v1.BootStep
-	3,  // 25: lsub.guest.v1.Guest.Info:input_type -> lsub.guest.v1.InfoRequest
-	7,  // 26: lsub.guest.v1.Guest.CreateDistro:input_type -> lsub.guest.v1.CreateDistroRequest
-	28, // 27: lsub.guest.v1.Guest.DeleteDistro:input_type -> lsub.guest.v1.DeleteDistroRequest
-	11, // 28: lsub.guest.v1.Guest.DeleteImage:input_type -> lsub.guest.v1.DeleteImageRequest
-	13, // 29: lsub.guest.v1.Guest.ConfigureDistro:input_type -> lsub.guest.v1.ConfigureDistroRequest
-	15, // 30: lsub.guest.v1.Guest.SetDefaultUser:input_type -> lsub.guest.v1.SetDefaultUserRequest
-	17, // 31: lsub.guest.v1.Guest.CreateSnapshot:input_type -> lsub.guest.v1.CreateSnapshotRequest
-	19, // 32: lsub.guest.v1.Guest.RestoreSnapshot:input_type -> lsub.guest.v1.RestoreSnapshotRequest
-	21, // 33: lsub.guest.v1.Guest.DeleteSnapshot:input_type -> lsub.guest.v1.DeleteSnapshotRequest
-	30, // 34: lsub.guest.v1.Guest.StartDistro:input_type -> lsub.guest.v1.StartDistroRequest
-	32, // 35: lsub.guest.v1.Guest.StopDistro:input_type -> lsub.guest.v1.StopDistroRequest
-	23, // 36: lsub.guest.v1.Guest.Watch:input_type -> lsub.guest.v1.WatchRequest
-	25, // 37: lsub.guest.v1.Guest.WatchListeners:input_type -> lsub.guest.v1.WatchListenersRequest
-	34, // 38: lsub.guest.v1.Guest.Poweroff:input_type -> lsub.guest.v1.PoweroffRequest
-	36, // 39: lsub.guest.v1.Supervisor.Status:input_type -> lsub.guest.v1.StatusRequest
-	38, // 40: lsub.guest.v1.Supervisor.Shutdown:input_type -> lsub.guest.v1.ShutdownRequest
-	40, // 41: lsub.guest.v1.Supervisor.Ports:input_type -> lsub.guest.v1.PortsRequest
-	4,  // 42: lsub.guest.v1.Guest.Info:output_type -> lsub.guest.v1.InfoResponse
-	8,  // 43: lsub.guest.v1.Guest.CreateDistro:output_type -> lsub.guest.v1.CreateDistroResponse
-	29, // 44: lsub.guest.v1.Guest.DeleteDistro:output_type -> lsub.guest.v1.DeleteDistroResponse
-	12, // 45: lsub.guest.v1.Guest.DeleteImage:output_type -> lsub.guest.v1.DeleteImageResponse
-	14, // 46: lsub.guest.v1.Guest.ConfigureDistro:output_type -> lsub.guest.v1.ConfigureDistroResponse
-	16, // 47: lsub.guest.v1.Guest.SetDefaultUser:output_type -> lsub.guest.v1.SetDefaultUserResponse
-	18, // 48: lsub.guest.v1.Guest.CreateSnapshot:output_type -> lsub.guest.v1.CreateSnapshotResponse
-	20, // 49: lsub.guest.v1.Guest.RestoreSnapshot:output_type -> lsub.guest.v1.RestoreSnapshotResponse
-	22, // 50: lsub.guest.v1.Guest.DeleteSnapshot:output_type -> lsub.guest.v1.DeleteSnapshotResponse
-	31, // 51: lsub.guest.v1.Guest.StartDistro:output_type -> lsub.guest.v1.StartDistroResponse
-	33, // 52: lsub.guest.v1.Guest.StopDistro:output_type -> lsub.guest.v1.StopDistroResponse
-	24, // 53: lsub.guest.v1.Guest.Watch:output_type -> lsub.guest.v1.WatchResponse
-	26, // 54: lsub.guest.v1.Guest.WatchListeners:output_type -> lsub.guest.v1.WatchListenersResponse
-	35, // 55: lsub.guest.v1.Guest.Poweroff:output_type -> lsub.guest.v1.PoweroffResponse
-	37, // 56: lsub.guest.v1.Supervisor.Status:output_type -> lsub.guest.v1.StatusResponse
-	39, // 57: lsub.guest.v1.Supervisor.Shutdown:output_type -> lsub.guest.v1.ShutdownResponse
-	41, // 58: lsub.guest.v1.Supervisor.Ports:output_type -> lsub.guest.v1.PortsResponse
-	42, // [42:59] is the sub-list for method output_type
-	25, // [25:42] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	28, // 11: lsub.guest.v1.WatchListenersResponse.listeners:type_name -> lsub.guest.v1.Listener
+	27, // 12: lsub.guest.v1.WatchListenersResponse.networks:type_name -> lsub.guest.v1.OwnNetwork
+	1,  // 13: lsub.guest.v1.StartDistroRequest.distro:type_name -> lsub.guest.v1.Distro
+	5,  // 14: lsub.guest.v1.StartDistroResponse.state:type_name -> lsub.guest.v1.DistroState
+	6,  // 15: lsub.guest.v1.StatusResponse.boot:type_name -> lsub.guest.v1.BootStep
+	43, // 16: lsub.guest.v1.PortsResponse.ports:type_name -> lsub.guest.v1.Port
+	45, // 17: lsub.guest.v1.ForwardRequest.connect:type_name -> lsub.guest.v1.Connect
+	46, // 18: lsub.guest.v1.ForwardRequest.listen:type_name -> lsub.guest.v1.Listen
+	48, // 19: lsub.guest.v1.StreamRequest.exec:type_name -> lsub.guest.v1.Exec
+	49, // 20: lsub.guest.v1.StreamRequest.import_image:type_name -> lsub.guest.v1.ImportImage
+	50, // 21: lsub.guest.v1.StreamRequest.export:type_name -> lsub.guest.v1.Export
+	1,  // 22: lsub.guest.v1.Exec.distro:type_name -> lsub.guest.v1.Distro
+	10, // 23: lsub.guest.v1.Export.snapshot:type_name -> lsub.guest.v1.Snapshot
+	0,  // 24: lsub.guest.v1.Error.code:type_name -> lsub.guest.v1.ErrorCode
+	6,  // 25: lsub.guest.v1.Hello.boot:type_name -> lsub.guest.v1.BootStep
+	3,  // 26: lsub.guest.v1.Guest.Info:input_type -> lsub.guest.v1.InfoRequest
+	7,  // 27: lsub.guest.v1.Guest.CreateDistro:input_type -> lsub.guest.v1.CreateDistroRequest
+	29, // 28: lsub.guest.v1.Guest.DeleteDistro:input_type -> lsub.guest.v1.DeleteDistroRequest
+	11, // 29: lsub.guest.v1.Guest.DeleteImage:input_type -> lsub.guest.v1.DeleteImageRequest
+	13, // 30: lsub.guest.v1.Guest.ConfigureDistro:input_type -> lsub.guest.v1.ConfigureDistroRequest
+	15, // 31: lsub.guest.v1.Guest.SetDefaultUser:input_type -> lsub.guest.v1.SetDefaultUserRequest
+	17, // 32: lsub.guest.v1.Guest.CreateSnapshot:input_type -> lsub.guest.v1.CreateSnapshotRequest
+	19, // 33: lsub.guest.v1.Guest.RestoreSnapshot:input_type -> lsub.guest.v1.RestoreSnapshotRequest
+	21, // 34: lsub.guest.v1.Guest.DeleteSnapshot:input_type -> lsub.guest.v1.DeleteSnapshotRequest
+	31, // 35: lsub.guest.v1.Guest.StartDistro:input_type -> lsub.guest.v1.StartDistroRequest
+	33, // 36: lsub.guest.v1.Guest.StopDistro:input_type -> lsub.guest.v1.StopDistroRequest
+	23, // 37: lsub.guest.v1.Guest.Watch:input_type -> lsub.guest.v1.WatchRequest
+	25, // 38: lsub.guest.v1.Guest.WatchListeners:input_type -> lsub.guest.v1.WatchListenersRequest
+	35, // 39: lsub.guest.v1.Guest.Poweroff:input_type -> lsub.guest.v1.PoweroffRequest
+	37, // 40: lsub.guest.v1.Supervisor.Status:input_type -> lsub.guest.v1.StatusRequest
+	39, // 41: lsub.guest.v1.Supervisor.Shutdown:input_type -> lsub.guest.v1.ShutdownRequest
+	41, // 42: lsub.guest.v1.Supervisor.Ports:input_type -> lsub.guest.v1.PortsRequest
+	4,  // 43: lsub.guest.v1.Guest.Info:output_type -> lsub.guest.v1.InfoResponse
+	8,  // 44: lsub.guest.v1.Guest.CreateDistro:output_type -> lsub.guest.v1.CreateDistroResponse
+	30, // 45: lsub.guest.v1.Guest.DeleteDistro:output_type -> lsub.guest.v1.DeleteDistroResponse
+	12, // 46: lsub.guest.v1.Guest.DeleteImage:output_type -> lsub.guest.v1.DeleteImageResponse
+	14, // 47: lsub.guest.v1.Guest.ConfigureDistro:output_type -> lsub.guest.v1.ConfigureDistroResponse
+	16, // 48: lsub.guest.v1.Guest.SetDefaultUser:output_type -> lsub.guest.v1.SetDefaultUserResponse
+	18, // 49: lsub.guest.v1.Guest.CreateSnapshot:output_type -> lsub.guest.v1.CreateSnapshotResponse
+	20, // 50: lsub.guest.v1.Guest.RestoreSnapshot:output_type -> lsub.guest.v1.RestoreSnapshotResponse
+	22, // 51: lsub.guest.v1.Guest.DeleteSnapshot:output_type -> lsub.guest.v1.DeleteSnapshotResponse
+	32, // 52: lsub.guest.v1.Guest.StartDistro:output_type -> lsub.guest.v1.StartDistroResponse
+	34, // 53: lsub.guest.v1.Guest.StopDistro:output_type -> lsub.guest.v1.StopDistroResponse
+	24, // 54: lsub.guest.v1.Guest.Watch:output_type -> lsub.guest.v1.WatchResponse
+	26, // 55: lsub.guest.v1.Guest.WatchListeners:output_type -> lsub.guest.v1.WatchListenersResponse
+	36, // 56: lsub.guest.v1.Guest.Poweroff:output_type -> lsub.guest.v1.PoweroffResponse
+	38, // 57: lsub.guest.v1.Supervisor.Status:output_type -> lsub.guest.v1.StatusResponse
+	40, // 58: lsub.guest.v1.Supervisor.Shutdown:output_type -> lsub.guest.v1.ShutdownResponse
+	42, // 59: lsub.guest.v1.Supervisor.Ports:output_type -> lsub.guest.v1.PortsResponse
+	43, // [43:60] is the sub-list for method output_type
+	26, // [26:43] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_guest_proto_init() }
@@ -3618,17 +3706,17 @@ func file_guest_proto_init() {
 		(*CreateDistroRequest_Clone)(nil),
 		(*CreateDistroRequest_Snapshot)(nil),
 	}
-	file_guest_proto_msgTypes[42].OneofWrappers = []any{
+	file_guest_proto_msgTypes[43].OneofWrappers = []any{
 		(*ForwardRequest_Connect)(nil),
 		(*ForwardRequest_Listen)(nil),
 		(*ForwardRequest_Accept)(nil),
 	}
-	file_guest_proto_msgTypes[45].OneofWrappers = []any{
+	file_guest_proto_msgTypes[46].OneofWrappers = []any{
 		(*StreamRequest_Exec)(nil),
 		(*StreamRequest_ImportImage)(nil),
 		(*StreamRequest_Export)(nil),
 	}
-	file_guest_proto_msgTypes[48].OneofWrappers = []any{
+	file_guest_proto_msgTypes[49].OneofWrappers = []any{
 		(*Export_Distro)(nil),
 		(*Export_Snapshot)(nil),
 	}
@@ -3638,7 +3726,7 @@ func file_guest_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_guest_proto_rawDesc), len(file_guest_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   53,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -113,8 +113,8 @@ type GuestClient interface {
 	StopDistro(context.Context, *connect.Request[guestv1.StopDistroRequest]) (*connect.Response[guestv1.StopDistroResponse], error)
 	// Watch tells which distros run, at once and at every change.
 	Watch(context.Context, *connect.Request[guestv1.WatchRequest]) (*connect.ServerStreamForClient[guestv1.WatchResponse], error)
-	// WatchListeners tells what the processes of distros listen on, at once and
-	// at every change.
+	// WatchListeners tells what the processes of distros listen on and which
+	// distros have networks of their own, at once and at every change.
 	WatchListeners(context.Context, *connect.Request[guestv1.WatchListenersRequest]) (*connect.ServerStreamForClient[guestv1.WatchListenersResponse], error)
 	// Poweroff stops every distro, flushes the data disk and ends the VM. The
 	// answer comes before the power goes.
@@ -342,8 +342,8 @@ type GuestHandler interface {
 	StopDistro(context.Context, *connect.Request[guestv1.StopDistroRequest]) (*connect.Response[guestv1.StopDistroResponse], error)
 	// Watch tells which distros run, at once and at every change.
 	Watch(context.Context, *connect.Request[guestv1.WatchRequest], *connect.ServerStream[guestv1.WatchResponse]) error
-	// WatchListeners tells what the processes of distros listen on, at once and
-	// at every change.
+	// WatchListeners tells what the processes of distros listen on and which
+	// distros have networks of their own, at once and at every change.
 	WatchListeners(context.Context, *connect.Request[guestv1.WatchListenersRequest], *connect.ServerStream[guestv1.WatchListenersResponse]) error
 	// Poweroff stops every distro, flushes the data disk and ends the VM. The
 	// answer comes before the power goes.
