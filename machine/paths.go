@@ -99,3 +99,24 @@ func makePrivate(dir string) error {
 	}
 	return checkPrivate(dir)
 }
+
+// Others are the machines of the other profiles that this home has, in the order of
+// their names. What one is asked starts nothing.
+func (m *Machine) Others() ([]*Machine, error) {
+	entries, err := os.ReadDir(filepath.Dir(m.dir))
+	if err != nil {
+		return nil, fmt.Errorf("list the profiles: %w", err)
+	}
+	var others []*Machine
+	for _, e := range entries {
+		if !e.IsDir() || e.Name() == m.cfg.Profile || CheckName("profile", e.Name()) != nil {
+			continue
+		}
+		other, err := Open(Config{Profile: e.Name(), Paths: m.cfg.Paths, Version: m.cfg.Version, Patience: m.cfg.Patience})
+		if err != nil {
+			return nil, err
+		}
+		others = append(others, other)
+	}
+	return others, nil
+}

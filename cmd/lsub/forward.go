@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
@@ -31,15 +32,19 @@ type forwarder struct {
 	guest *forwardGuest
 }
 
-func newForwarder(p *profile.Profile, distros func() map[string]string, log *slog.Logger) (*forwarder, error) {
-	w := &forwarder{profile: p, read: distros, log: log, guest: &forwardGuest{}}
+func newForwarder(p *profile.Profile, m *machine.Machine, log *slog.Logger) (*forwarder, error) {
+	w := &forwarder{profile: p, read: distroNames(m), log: log, guest: &forwardGuest{}}
 	w.readNames()
 	rules, err := forwardRules(p, os.Getenv)
 	if err != nil {
 		return nil, err
 	}
 	w.f = forward.New(forward.Config{
-		Guest: w.guest, Rules: rules, Auto: w.auto, DistroID: w.distroID, NextFree: p.Ports.NextFree, Logger: log,
+		Guest: w.guest, Rules: rules, Auto: w.auto, DistroID: w.distroID, NextFree: p.Ports.NextFree,
+		Holder: func(ctx context.Context, network string, at netip.AddrPort) string {
+			return cmp.Or(profileWith(ctx, m, network, at), forward.Program(network, at))
+		},
+		Logger: log,
 	})
 	return w, nil
 }

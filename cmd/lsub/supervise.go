@@ -69,7 +69,7 @@ func (a *app) equip(cfg *machine.Supervision, log *slog.Logger) error {
 	}
 	cfg.CPUs = vmCPUs(p, log)
 	cfg.Idle, cfg.DistroIdle = p.Idle.VM, p.Idle.Distro
-	if cfg.Forwarder, err = newForwarder(p, distroNames(m), log); err != nil {
+	if cfg.Forwarder, err = newForwarder(p, m, log); err != nil {
 		return err
 	}
 	warn := slog.New(warnings{log.Handler(), cfg.Reporter})

@@ -96,8 +96,11 @@ type Config struct {
 	DistroID func(name string) string
 	// NextFree has a port that is taken on the host become the next free one.
 	NextFree bool
-	Limits   Limits
-	Logger   *slog.Logger // nil discards
+	// Holder says who has an address of the host that is taken, for people; "" where
+	// that is not known. It may take its time. nil: nobody knows.
+	Holder func(ctx context.Context, network string, at netip.AddrPort) string
+	Limits Limits
+	Logger *slog.Logger // nil discards
 }
 
 // Kinds of a [Port]: what it comes from.
@@ -137,9 +140,10 @@ type Forwarder struct {
 	cfg Config
 	log *slog.Logger
 
-	conns limiter
-	flows limiter
-	wg    sync.WaitGroup // of connections, flows and listeners
+	conns  limiter
+	flows  limiter
+	wg     sync.WaitGroup // of connections, flows and listeners
+	asking sync.Mutex     // held while Config.Holder is asked
 
 	mu        sync.Mutex
 	ctx       context.Context // nil until Run

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -277,11 +278,26 @@ func TestSockets(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 	talk(t, Unix, path)
+	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o600 {
+		t.Errorf("the socket: %v, %v", fi.Mode(), err)
+	}
 	second := run(t, Config{Guest: g, Rules: []Rule{rule}})
 	if p := awaitStates(t, second, StateFailed)[0]; !strings.Contains(p.Reason, "served by another program") {
 		t.Errorf("%+v", p)
 	}
 	talk(t, Unix, path)
+	// What is no socket is left alone.
+	rule.Path = filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(rule.Path, []byte("kept"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	third := run(t, Config{Guest: g, Rules: []Rule{rule}})
+	if p := awaitStates(t, third, StateFailed)[0]; p.Reason != rule.Path+" is there already, and is no socket" {
+		t.Errorf("%+v", p)
+	}
+	if b, err := os.ReadFile(rule.Path); string(b) != "kept" {
+		t.Errorf("the file in the way has %q, %v", b, err)
+	}
 }
 
 func TestReverse(t *testing.T) {

@@ -24,6 +24,8 @@ type port struct {
 	state   string
 	reason  string
 	since   time.Time
+	holder  string // who has the address that is taken, as far as known
+	asked   time.Time
 
 	target4, target6 atomic.Pointer[Target] // for what the port takes
 	stats            stats
@@ -128,7 +130,7 @@ func (p *port) openAddrs(ctx context.Context) {
 	if p.wanted, p.reason = left, ""; failure == nil {
 		return
 	}
-	p.reason = p.f.inWords(left[0], failure)
+	p.reason = p.inWords(left[0], failure)
 	if !p.f.cfg.NextFree || p.plan.key.kind != KindAuto || p.settled {
 		return
 	}
@@ -180,17 +182,18 @@ func (p *port) listenAll(ctx context.Context, n uint16) []opened {
 }
 
 // inWords says why an address could not be opened. f.mu is held.
-func (f *Forwarder) inWords(at netip.AddrPort, err error) string {
+func (p *port) inWords(at netip.AddrPort, err error) string {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		for _, p := range f.ports {
-			for _, o := range p.open {
+		for _, other := range p.f.ports {
+			for _, o := range other.open {
 				if o.addr == at.String() {
-					return at.String() + " is forwarded to " + p.plan.guest + " of another distro or by another rule"
+					return at.String() + " is forwarded to " + other.plan.guest + " of another distro or by another rule"
 				}
 			}
 		}
-		return at.String() + " is taken by another program of the host"
+		p.identify(at)
+		return takenBy(at, p.holder)
 	case errors.Is(err, fs.ErrPermission):
 		return at.String() + " is not for this user to open (on Linux, the setting net.ipv4.ip_unprivileged_port_start says which ports are)"
 	}

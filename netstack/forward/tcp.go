@@ -50,7 +50,11 @@ func (p *port) openSocket(ctx context.Context) {
 // listenUnix listens on a path, for this user alone. A socket that nobody
 // serves any more is replaced.
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {
-	if fi, err := os.Lstat(path); err == nil && fi.Mode()&os.ModeSocket != 0 {
+	switch fi, err := os.Lstat(path); {
+	case err != nil: // most likely it is not there
+	case fi.Mode()&os.ModeSocket == 0:
+		return nil, errors.New(path + " is there already, and is no socket")
+	default:
 		c, err := new(net.Dialer).DialContext(ctx, Unix, path)
 		if err == nil {
 			c.Close()
