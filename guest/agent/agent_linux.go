@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/listeners"
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/guest/guestv1/guestv1connect"
 )
@@ -44,6 +45,8 @@ type Agent struct {
 	stopping bool                     // no distro starts any more
 
 	arrivals arrivals
+	// listening is listeners.List, but for tests.
+	listening func() ([]listeners.Listener, error)
 
 	server *http.Server // of the control port
 }
@@ -59,7 +62,7 @@ func Open(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{cfg: cfg, log: cfg.Logger, store: st, distros: map[string]*distro{},
-		held: map[string]chan struct{}{}, changed: make(chan struct{})}
+		held: map[string]chan struct{}{}, changed: make(chan struct{}), listening: listeners.List}
 	mux := http.NewServeMux()
 	mux.Handle(guestv1connect.NewGuestHandler(control{a}, guest.ServerOptions()))
 	a.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}

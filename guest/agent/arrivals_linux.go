@@ -188,9 +188,8 @@ func (d *distro) listenUnix(ctx context.Context, name string) (net.Listener, err
 		if err != nil {
 			return nil, err
 		}
-		var st unix.Stat_t
-		if unix.Lstat(name, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFSOCK {
-			unix.Unlink(name)
+		if err := removeStale(name); err != nil {
+			return nil, err
 		}
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		if err != nil {
@@ -212,6 +211,29 @@ func (d *distro) listenUnix(ctx context.Context, name string) (net.Listener, err
 		}
 		return net.FileListener(f)
 	}, func(l net.Listener) { l.Close() })
+}
+
+// removeStale removes a unix socket that nobody serves, as the end of a distro
+// leaves it. It returns an error where somebody does; any other file stays, for bind
+// to say so.
+func removeStale(name string) error {
+	var st unix.Stat_t
+	if unix.Lstat(name, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return nil
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: name}); err {
+	case unix.ECONNREFUSED: // also of one that is being made, between its bind and its listen
+		return unix.Unlink(name)
+	case nil, unix.EAGAIN, unix.EPROTOTYPE:
+		return fmt.Errorf("listen on %s: another program of the distro does", name)
+	default:
+		return fmt.Errorf("look at %s: %w", name, err)
+	}
 }
 
 // fileConn makes a connection of a descriptor, which it takes over.

@@ -18,6 +18,9 @@ func fakeCgroup(t *testing.T, files map[string]string) *cgroup {
 		t.Fatal(err)
 	}
 	for name, content := range files {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(c.path, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
 		if err := os.WriteFile(filepath.Join(c.path, name), []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}

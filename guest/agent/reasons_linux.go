@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/lsub/lsub/guest/agent/listeners"
 )
 
 // baseUnits are services that are there for others: an installed distro runs
@@ -92,7 +90,7 @@ func (c *cgroup) onlyOurs(group string) bool {
 // listens says which ports the distro's processes listen on, but for those of
 // its base services.
 func (d *distro) listens() []string {
-	all, err := listeners.List()
+	all, err := d.a.listening()
 	if err != nil {
 		d.a.log.Warn("listening ports are not known", "err", err)
 		return []string{"its ports are not known"}
