@@ -83,6 +83,8 @@ func TestProblems(t *testing.T) {
 		{"ports:\n  forwards:\n  - 80 -> 80\n  - '[::1]:80 -> 81'\n", "4:5: port 80 is listened on already, by the rule in line 3"},
 		{"ports:\n  reverse:\n  - debian:80 -> 80\n  - debian:80 -> 81\n", "4:5: port 80 is listened on already, by the rule in line 3"},
 		{"ports: {reverse: ['80 -> a b:80']}", `1:19: ports.reverse: "a b" is no domain name`},
+		{"ports: {reverse: [53/udp -> 53]}", "1:19: ports.reverse: UDP cannot be forwarded from a distro to the host; programs in it reach the host's at host.lsub.internal"},
+		{"ports: {reverse: [{from: 53, to: 53, proto: both}]}", "1:19: ports.reverse: UDP cannot be forwarded from a distro to the host; programs in it reach the host's at host.lsub.internal"},
 		{"ports: {sockets: [/a -> /b]}", "1:19: ports.sockets: one side has to be in a distro, as debian:/run/x.sock is"},
 		{"ports: {sockets: ['debian:/a -> ubuntu:/b']}", "1:19: ports.sockets: both debian:/a and ubuntu:/b are in distros; one side has to be the host's"},
 		{"ports: {sockets: ['a.sock -> debian:/b']}", `1:19: ports.sockets: "a.sock" is no path from the root, from ~/ or from a $VARIABLE`},

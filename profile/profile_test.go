@@ -86,13 +86,13 @@ ports:
   reverse:
   - debian:5432 -> 5432
   - 6379 -> localhost:6380
-  - debian:0.0.0.0:53/udp -> dns.example:53
+  - debian:0.0.0.0:53/tcp -> dns.example:53
   - "[::1]:25 -> [2001:db8::1]:2525"
 `, func(p *Profile) {
 			p.Ports.Reverse = []Reverse{
 				{TCP, "debian", port("127.0.0.1:5432"), "127.0.0.1", 5432, 1, "t.yaml:4:5"},
 				{TCP, "", port("127.0.0.1:6379"), "localhost", 6380, 1, "t.yaml:5:5"},
-				{UDP, "debian", port("0.0.0.0:53"), "dns.example", 53, 1, "t.yaml:6:5"},
+				{TCP, "debian", port("0.0.0.0:53"), "dns.example", 53, 1, "t.yaml:6:5"},
 				{TCP, "", port("[::1]:25"), "2001:db8::1", 2525, 1, "t.yaml:7:5"},
 			}
 		}},

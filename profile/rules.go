@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -129,10 +130,13 @@ func (d *decoder) reverse(path string, n *yaml.Node) {
 	d.p.Ports.Reverse = append(d.p.Ports.Reverse, rev)
 }
 
-// parseReverse reads "[DISTRO:][ADDRESS:]PORTS[/PROTO] -> [HOST:]PORTS".
+// parseReverse reads "[DISTRO:][ADDRESS:]PORTS[/tcp] -> [HOST:]PORTS".
 func parseReverse(r rule) (rev Reverse, err error) {
-	if rev.Proto, err = r.takeProto(); err != nil {
+	switch rev.Proto, err = r.takeProto(); {
+	case err != nil:
 		return rev, err
+	case rev.Proto.Has(UDP):
+		return rev, errors.New("UDP cannot be forwarded from a distro to the host; programs in it reach the host's at host.lsub.internal")
 	}
 	listen := r.from
 	if before, after, ok := strings.Cut(r.from, ":"); ok && isDistro.MatchString(before) {
