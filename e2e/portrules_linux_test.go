@@ -1,0 +1,111 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestPortRules has a profile with all kinds of rules.
+func TestPortRules(t *testing.T) {
+	h := fresh(t)
+	dir := h.dir + "/home/profiles/default"
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	unix, err := net.Listen("unix", h.dir+"/agent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close()
+	for _, l := range []net.Listener{l, unix} {
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go func() { io.WriteString(c, "host\n"); c.Close() }()
+			}
+		}()
+	}
+	_, number, _ := net.SplitHostPort(l.Addr().String())
+	profile := fmt.Sprintf(`
+ports:
+  ignore: [18201]
+  next_free: true
+  forwards:
+  - 18280 -> debian:18200
+  reverse:
+  - 127.0.0.1:15432 -> %s
+  sockets:
+  - %s/docker.sock -> debian:/run/echo.sock
+  - debian:/run/agent.sock -> %[2]s/agent
+`, number, h.dir)
+	if err := os.WriteFile(dir+"/profile.yaml", []byte(profile), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	taken, err := net.Listen("tcp", "127.0.0.1:18202")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	h.ok(t, "install", "debian")
+	h.sh(t, "debian", needPython)
+	s := h.python(t, "debian", `
+import socket as S, sys, threading
+def serve(l):
+	while True:
+		c, _ = l.accept(); c.sendall(b"guest\n"); c.close()
+for n in 18200, 18201, 18202:
+	l = S.socket(); l.setsockopt(S.SOL_SOCKET, S.SO_REUSEADDR, 1); l.bind(("127.0.0.1", n)); l.listen(); threading.Thread(target=serve, args=(l,), daemon=True).start()
+l = S.socket(S.AF_UNIX); l.bind("/run/echo.sock"); l.listen(); threading.Thread(target=serve, args=(l,), daemon=True).start()
+print("ready"); sys.stdin.readline()
+for family, at in (S.AF_INET, ("127.0.0.1", 15432)), (S.AF_UNIX, "/run/agent.sock"):
+	c = S.socket(family); c.connect(at); print(c.makefile().read().strip())
+sys.stdin.read()
+`)
+	s.line()
+	read := func(network, at string) string {
+		c, err := net.DialTimeout(network, at, 5*time.Second)
+		if err != nil {
+			return err.Error()
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		b, err := io.ReadAll(c)
+		if err != nil {
+			return err.Error()
+		}
+		return string(b)
+	}
+	within(t, quick, "the rule's port", func() bool { return read("tcp", "127.0.0.1:18280") == "guest\n" })
+	if answers("127.0.0.1:18200") || answers("127.0.0.1:18201") {
+		t.Error("a port is forwarded that a rule has, or that is to be ignored")
+	}
+	within(t, quick, "the next free port", func() bool { return read("tcp", "127.0.0.1:18203") == "guest\n" })
+	if p := h.portOf(t, "tcp", 18202); p == nil || p.State != "open" || !strings.Contains(p.Reason, "127.0.0.1:18202 is taken") {
+		t.Errorf("%+v", p)
+	}
+	if got := read("unix", h.dir+"/docker.sock"); got != "guest\n" {
+		t.Errorf("the distro's socket on the host: %q", got)
+	}
+	if got := s.next(); got != "host" {
+		t.Errorf("the host's port in the distro: %q", got)
+	}
+	if got := s.line(); got != "host" {
+		t.Errorf("the host's socket in the distro: %q", got)
+	}
+	if n := h.sh(t, "debian", "stat -c '%a %U' /run/agent.sock"); n != "600 root" && !strings.HasPrefix(n, "600 ") {
+		t.Errorf("the socket in the distro is %s", n)
+	}
+}
