@@ -33,7 +33,7 @@ import (
 // It is for one goroutine.
 type Outgoing struct {
 	about  About
-	z      io.WriteCloser
+	z      compressor
 	plain  *digester
 	packed *digester
 	image  v1.Image
@@ -60,7 +60,7 @@ func NewOutgoing(layer *os.File, about About) (*Outgoing, error) {
 		return nil, err
 	}
 	o.layer = &fileLayer{file: layer, at: at}
-	o.z, err = Compress(io.MultiWriter(layer, o.packed), FormatTarGzip) // the form that every engine takes
+	o.z, err = newCompressor(io.MultiWriter(layer, o.packed), FormatTarGzip) // the form that every engine takes
 	return o, err
 }
 
@@ -211,11 +211,10 @@ func fill(layer *os.File, about About, write func(io.Writer) error) (*Outgoing, 
 	if err != nil {
 		return nil, err
 	}
-	werr := write(o)
-	if err := o.Finish(); werr == nil { // which also ends the compressor
-		werr = err
+	if err := write(o); err != nil {
+		return nil, finish(o.z, err)
 	}
-	return o, werr
+	return o, o.Finish()
 }
 
 // LayoutArchive makes an image as an OCI layout in one tar archive, in the empty

@@ -19,6 +19,8 @@ import (
 	ocilayout "github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
+	"github.com/ulikunitz/xz"
+
 	"github.com/lsub/lsub/hint"
 )
 
@@ -31,18 +33,15 @@ func TestCompress(t *testing.T) {
 	for _, f := range []Format{FormatTar, FormatTarGzip, FormatTarXz, FormatTarZstd} {
 		for _, plain := range [][]byte{nil, []byte("x"), noise, big} {
 			var packed bytes.Buffer
-			w, err := Compress(&packed, f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for rest := plain; len(rest) > 0; {
-				n := min(len(rest), 300_001)
-				if _, err := w.Write(rest[:n]); err != nil {
-					t.Fatal(err)
+			err := Compress(t.Context(), &packed, f, func(w io.Writer) error {
+				for piece := range slices.Chunk(plain, 300_001) {
+					if _, err := w.Write(piece); err != nil {
+						return err
+					}
 				}
-				rest = rest[n:]
-			}
-			if err := w.Close(); err != nil {
+				return nil
+			})
+			if err != nil {
 				t.Fatal(err)
 			}
 			if f != FormatTar && len(plain) == len(big) && packed.Len() > len(big)/2 {
@@ -69,18 +68,80 @@ func (d failingWriter) Write([]byte) (int, error) { return 0, d.error }
 func TestCompressFails(t *testing.T) {
 	full := errors.New("no space left")
 	for _, f := range []Format{FormatTarGzip, FormatTarXz, FormatTarZstd} {
-		w, err := Compress(failingWriter{full}, f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = io.CopyN(w, rand.NewChaCha8([32]byte{}), 9<<20)
-		if err := errors.Join(err, w.Close()); !errors.Is(err, full) {
+		err := Compress(t.Context(), failingWriter{full}, f, func(w io.Writer) error {
+			_, err := io.CopyN(w, rand.NewChaCha8([32]byte{}), 9<<20)
+			return err
+		})
+		if !errors.Is(err, full) {
 			t.Errorf("%s: %v", f, err)
 		}
 	}
-	if _, err := Compress(io.Discard, "zip"); err == nil {
+	if err := Compress(t.Context(), io.Discard, "zip", func(io.Writer) error { return nil }); err == nil {
 		t.Error("zip is taken")
 	}
+}
+
+// What nobody wants any more is not compressed, whether the archive breaks off
+// or the user does.
+func TestCompressStops(t *testing.T) {
+	broken := errors.New("the VM is gone")
+	for _, f := range []Format{FormatTar, FormatTarGzip, FormatTarXz, FormatTarZstd} {
+		var packed countedWriter
+		err := Compress(t.Context(), &packed, f, func(w io.Writer) error {
+			w.Write(make([]byte, 100<<10))
+			return broken
+		})
+		if err != broken {
+			t.Errorf("%s: %v", f, err)
+		}
+		if f != FormatTar && packed.n > 0 {
+			t.Errorf("%s: %d bytes were compressed for nobody", f, packed.n)
+		}
+
+		ctx, cancel := context.WithCancel(t.Context())
+		noise := rand.NewChaCha8([32]byte{})
+		err = Compress(ctx, &packed, f, func(w io.Writer) error {
+			for {
+				if _, err := io.CopyN(w, noise, 1<<20); err != nil {
+					return err
+				}
+				cancel() // what is under way, waits for no block
+			}
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", f, err)
+		}
+
+		// While the last block is compressed.
+		ctx, cancel = context.WithCancel(t.Context())
+		err = Compress(ctx, &packed, f, func(w io.Writer) error {
+			_, err := io.CopyN(w, noise, 1<<19)
+			cancel()
+			return err
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", f, err)
+		}
+	}
+}
+
+// The blocks that are under way are given up, too.
+func TestCompressGivesBlocksUp(t *testing.T) {
+	b := newBlockWriter(io.Discard, 1<<20, func(w io.Writer) (io.WriteCloser, error) { return xz.NewWriter(w) })
+	b.fail(errAborted)
+	if err := b.pack(io.Discard, make([]byte, 1<<20)); err != errAborted {
+		t.Errorf("a block was compressed: %v", err)
+	}
+	if err := b.Close(); err != errAborted {
+		t.Error(err)
+	}
+}
+
+type countedWriter struct{ n int }
+
+func (c *countedWriter) Write(p []byte) (int, error) {
+	c.n += len(p)
+	return len(p), nil
 }
 
 func TestFormatOf(t *testing.T) {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -25,7 +27,19 @@ func PushRef(text string) (Ref, error) {
 	if _, err := name.NewTag(text); err != nil {
 		return Ref{}, hint.New(fmt.Errorf("%q has a digest, which nobody knows before", text), "write oci:REGISTRY/REPOSITORY:TAG")
 	}
+	if !namesRegistry(text) {
+		return Ref{}, hint.New(fmt.Errorf("%q names no registry to push to", text),
+			"write oci:REGISTRY/REPOSITORY:TAG; for Docker Hub, oci:docker.io/USER/"+path.Base(text))
+	}
 	return ref, nil
+}
+
+// namesRegistry tells whether a name begins with a registry. One that does not
+// is of Docker Hub's, as docker has it: well for what comes from there, but no place
+// to put a distro by mistake.
+func namesRegistry(text string) bool {
+	host, _, more := strings.Cut(text, "/")
+	return more && (strings.ContainsAny(host, ".:") || host == "localhost")
 }
 
 // withContext ends requests with ctx that have a context of their own.

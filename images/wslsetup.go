@@ -22,6 +22,8 @@ type Setup struct {
 	Command  string   `json:"command,omitempty"`  // for /bin/sh -c, as root at a terminal, before the first shell
 	UID      uint32   `json:"uid,omitempty"`      // of the default user once Command has succeeded; 0: root
 	Warnings []string `json:"warnings,omitempty"` // about the file, for the user
+
+	NameWarning string `json:"name_warning,omitempty"` // why Name is empty, where the file has one: for who wanted it
 }
 
 const (
@@ -137,7 +139,7 @@ func parseSetup(data []byte) Setup {
 			s.UID = uint32(uid)
 		case "oobe.defaultname":
 			if !validName.MatchString(e.Value) {
-				s.warn(e.Line, "oobe.defaultName %.50q cannot be the name of a distro", e.Value)
+				s.NameWarning = inSetup(e.Line, "oobe.defaultName %.50q cannot be the name of a distro", e.Value)
 				continue
 			}
 			s.Name = e.Value
@@ -153,5 +155,9 @@ func parseSetup(data []byte) Setup {
 }
 
 func (s *Setup) warn(line int, format string, args ...any) {
-	s.Warnings = append(s.Warnings, fmt.Sprintf("/%s, line %d: ", setupPath, line)+fmt.Sprintf(format, args...))
+	s.Warnings = append(s.Warnings, inSetup(line, format, args...))
+}
+
+func inSetup(line int, format string, args ...any) string {
+	return fmt.Sprintf("/%s, line %d: ", setupPath, line) + fmt.Sprintf(format, args...)
 }

@@ -22,8 +22,8 @@ func TestParseSetup(t *testing.T) {
 		{"hexadecimal", "[oobe]\ndefaultUid = 0x3e8", Setup{UID: 1000}},
 		{"bad values", "[oobe]\ndefaultUid = -1\ndefaultName = ../x\ncommand = a\x00b\n", Setup{Warnings: []string{
 			`/etc/wsl-distribution.conf, line 2: oobe.defaultUid "-1" is no number of a user`,
-			`/etc/wsl-distribution.conf, line 3: oobe.defaultName "../x" cannot be the name of a distro`,
-			`/etc/wsl-distribution.conf, line 4: oobe.command has a zero byte`}}},
+			`/etc/wsl-distribution.conf, line 4: oobe.command has a zero byte`},
+			NameWarning: `/etc/wsl-distribution.conf, line 3: oobe.defaultName "../x" cannot be the name of a distro`}},
 		{"the uid of nobody at all", "[oobe]\ndefaultUid = 4294967295", Setup{Warnings: []string{
 			`/etc/wsl-distribution.conf, line 2: oobe.defaultUid "4294967295" is no number of a user`}}},
 		{"unknown", "[oobe]\ncomand = x\n[user]\ndefault = ada\nbroken\n", Setup{Warnings: []string{

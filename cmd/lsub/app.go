@@ -67,7 +67,7 @@ func run(args []string, b backend) int {
 		signals: sig, level: new(slog.LevelVar),
 	}
 	a.level.Set(slog.LevelWarn)
-	a.log = slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: a.level}))
+	a.log = slog.New(slog.NewTextHandler(logWriter{a}, &slog.HandlerOptions{Level: a.level}))
 	a.status = newStatusLine(os.Stderr)
 	root := a.root()
 	a.args = args
@@ -226,8 +226,25 @@ func (a *app) printError(err error) {
 
 // note prints a line that is no error.
 func (a *app) note(kind, text string) {
+	a.aside(func() { fmt.Fprintf(a.stderr, "lsub: %s: %s%s", kind, printable(text), a.status.newline()) })
+}
+
+// aside calls print while nothing else is on the last line of the terminal.
+func (a *app) aside(print func()) {
+	if p := a.progress.Load(); p != nil {
+		p.aside(print)
+		return
+	}
 	a.status.clear()
-	fmt.Fprintf(a.stderr, "lsub: %s: %s%s", kind, printable(text), a.status.newline())
+	print()
+}
+
+// logWriter is stderr for the log, whose lines come at any time.
+type logWriter struct{ a *app }
+
+func (w logWriter) Write(p []byte) (n int, err error) {
+	w.a.aside(func() { n, err = w.a.stderr.Write(p) })
+	return n, err
 }
 
 // warn tells a user at a terminal what they would hear at each start of the

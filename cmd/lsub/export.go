@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -84,7 +85,7 @@ func (a *app) destination(to string, format images.Format) (destination, error) 
 	bad := func(text, advice string, args ...any) (destination, error) {
 		return destination{}, hint.New(fmt.Errorf(text, args...), advice)
 	}
-	if format != "" && !knownFormat(format) {
+	if format != "" && !slices.Contains(images.Formats, format) {
 		return bad("unknown format %q", "it is "+formatNames(), string(format))
 	}
 	if text, ok := strings.CutPrefix(to, "oci:"); ok {
@@ -126,24 +127,19 @@ func (a *app) destination(to string, format images.Format) (destination, error) 
 		return bad("%s is there already", "choose the name of a new folder, or of a file that ends with .tar", to)
 	case err == nil && info.IsDir():
 		return bad("%s is a folder", "give the name of a file in it", to)
+	case err == nil && info.Mode()&fs.ModeType == fs.ModeDevice:
+		return bad("%s is a disk, which an archive would overwrite", "give the name of a file", to)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return destination{}, err
 	}
-	if info, err := os.Stat(filepath.Dir(path)); err != nil {
+	if info, err := os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
+		return bad("there is no folder %s", "make it, or check the path", filepath.Dir(to))
+	} else if err != nil {
 		return destination{}, err
 	} else if !info.IsDir() {
 		return bad("%s is no folder", "check the path", filepath.Dir(to))
 	}
 	return d, nil
-}
-
-func knownFormat(f images.Format) bool {
-	for _, known := range images.Formats {
-		if f == known {
-			return true
-		}
-	}
-	return false
 }
 
 // exportRequest asks the guest for a distro's files, or for those of a snapshot.
@@ -174,7 +170,7 @@ func (a *app) export(ctx context.Context, d *machine.Distro, req *guestv1.Export
 	case to.ref.Source != "":
 		err = images.Push(ctx, to.ref, a.paths.Cache, about, p.step, read)
 	case to.path == "":
-		err = compressed(a.stdout, to.format, read)
+		err = images.Compress(ctx, a.stdout, to.format, read)
 	case to.folder:
 		err = replace(to.path, func(tmp string) error {
 			if err := os.Remove(tmp); err != nil {
@@ -185,7 +181,7 @@ func (a *app) export(ctx context.Context, d *machine.Distro, req *guestv1.Export
 	case to.format == images.FormatOCI:
 		err = replaceFile(to.path, func(f *os.File) error { return images.LayoutArchive(f, about, read) })
 	default:
-		err = replaceFile(to.path, func(f *os.File) error { return compressed(f, to.format, read) })
+		err = replaceFile(to.path, func(f *os.File) error { return images.Compress(ctx, f, to.format, read) })
 	}
 	p.end()
 	if err != nil {
@@ -211,41 +207,12 @@ func exportFailed(ctx context.Context, name string, to destination, err error) e
 
 // readExport reads the plain archive from the guest.
 func (a *app) readExport(ctx context.Context, name string, req *guestv1.Export, p *progress, w, warnings io.Writer) error {
-	out := &countingWriter{w: w, step: images.Step{Text: "exporting " + name, Bytes: true}, report: p.step}
-	p.step(out.step)
+	count := &counter{step: images.Step{Text: "exporting " + name, Bytes: true}, report: p.step}
+	p.step(count.step)
 	return a.client().Export(ctx, req, guest.Stdio{
-		Stdout: out, Stderr: warnings,
-		Started: func(m *guestv1.Started) { out.step.Total = int64(m.Bytes) },
+		Stdout: io.MultiWriter(w, count), Stderr: warnings,
+		Started: func(m *guestv1.Started) { count.step.Total = int64(m.Bytes) },
 	})
-}
-
-// countingWriter reports how much was written.
-type countingWriter struct {
-	w      io.Writer
-	step   images.Step
-	report images.Progress
-}
-
-func (c *countingWriter) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.step.Done += int64(n)
-	if c.step.Total > 0 && c.step.Done > c.step.Total {
-		c.step.Total = c.step.Done // it was an estimate
-	}
-	c.report(c.step)
-	return n, err
-}
-
-func compressed(w io.Writer, f images.Format, read func(io.Writer) error) error {
-	z, err := images.Compress(w, f)
-	if err != nil {
-		return err
-	}
-	err = read(z)
-	if cerr := z.Close(); err == nil {
-		err = cerr
-	}
-	return err
 }
 
 // replaceFile writes a file that is there, in the place of one before it, only

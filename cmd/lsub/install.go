@@ -189,6 +189,9 @@ func (a *app) install(ctx context.Context, ref images.Ref, o installOptions) (*m
 		ID: machine.NewID(name), Name: name, Image: img.ID, ImageName: img.Name, Created: time.Now().UTC().Truncate(time.Second),
 		User: account.GetName(), UID: account.GetUid(),
 	}
+	if o.name == "" && ref.Distro == "" && img.Setup.NameWarning != "" {
+		a.distroWarnings(name, []string{img.Setup.NameWarning})
+	}
 	if o.user == "" {
 		a.imageWishes(img, &d)
 	}
@@ -258,22 +261,8 @@ func (a *app) importImage(ctx context.Context, img *images.Image, p *progress) e
 		return err
 	}
 	defer r.Close()
-	counted := &countingReader{r: r, step: images.Step{Text: "unpacking", Total: img.Size, Bytes: true}, report: p.step}
-	return a.client().ImportImage(ctx, img.ID, img.Size, counted)
-}
-
-// countingReader reports how much was read.
-type countingReader struct {
-	r      io.Reader
-	step   images.Step
-	report images.Progress
-}
-
-func (c *countingReader) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.step.Done += int64(n)
-	c.report(c.step)
-	return n, err
+	count := &counter{step: images.Step{Text: "unpacking", Total: img.Size, Bytes: true}, report: p.step}
+	return a.client().ImportImage(ctx, img.ID, img.Size, io.TeeReader(r, count))
 }
 
 // interrupted says that nothing was installed where that is why err came.

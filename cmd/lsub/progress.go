@@ -92,6 +92,16 @@ func (p *progress) finish() {
 	}
 }
 
+// aside calls f while the terminal shows nothing of it. The next step brings it
+// back.
+func (p *progress) aside(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.finish()
+	p.status.clear()
+	f()
+}
+
 // end takes it off the terminal.
 func (p *progress) end() {
 	p.mu.Lock()
@@ -99,4 +109,20 @@ func (p *progress) end() {
 	p.finish()
 	p.status.clear()
 	p.app.progress.CompareAndSwap(p, nil)
+}
+
+// counter reports how many bytes were written to it: to know what goes through a
+// reader or writer, it stands beside it (io.TeeReader, io.MultiWriter).
+type counter struct {
+	step   images.Step
+	report images.Progress
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	c.step.Done += int64(len(p))
+	if c.step.Total > 0 && c.step.Done > c.step.Total {
+		c.step.Total = c.step.Done // it was an estimate
+	}
+	c.report(c.step)
+	return len(p), nil
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,8 @@ import (
 
 	"github.com/creack/pty"
 	"golang.org/x/term"
+
+	"github.com/lsub/lsub/images"
 )
 
 // terminal is an lsub that a user runs in a terminal.
@@ -206,4 +209,66 @@ func TestTerminalProgress(t *testing.T) {
 	x.expect("downloading packages")
 	x.expect("two is installed")
 	x.exits(0)
+}
+
+// A warning does not stand behind the bar, nor the bar behind the warning: each
+// has its line.
+func TestTerminalWarning(t *testing.T) {
+	user, tty, err := pty.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer user.Close()
+	if err := pty.Setsize(user, &pty.Winsize{Rows: 40, Cols: 100}); err != nil {
+		t.Fatal(err)
+	}
+	a := &app{stderr: tty, status: newStatusLine(tty)}
+	log := slog.New(slog.NewTextHandler(logWriter{a}, nil))
+	p := a.newProgress()
+	step := images.Step{Text: "unpacking", Done: 30, Total: 100}
+	p.step(step)
+	a.note("warning", "one")
+	p.step(step)
+	log.Warn("two")
+	step.Done = 60
+	p.step(step)
+	p.end()
+	a.note("warning", "three")
+	tty.Close()
+	seen, _ := io.ReadAll(user) // ends with an error when the other side has gone
+	screen := onScreen(string(seen))
+	for i, want := range []string{"lsub: warning: one", "msg=two", "lsub: warning: three"} {
+		if i >= len(screen) || !strings.HasSuffix(screen[i], want) || strings.Contains(screen[i], "unpacking") {
+			t.Errorf("line %d is not %q: %q; seen: %q", i, want, screen, seen)
+		}
+	}
+	if got := strings.Count(string(seen), "unpacking"); got < 3 {
+		t.Errorf("the bar was shown %d times: %q", got, seen)
+	}
+}
+
+// onScreen returns the lines that a terminal shows after text.
+func onScreen(text string) (lines []string) {
+	var line []rune
+	at := 0
+	for text != "" {
+		r := []rune(text)[0]
+		rest := text[len(string(r)):]
+		switch {
+		case strings.HasPrefix(text, "\x1b[K"):
+			line, rest = line[:at], text[3:]
+		case r == '\r':
+			at = 0
+		case r == '\n':
+			lines, line, at = append(lines, strings.TrimRight(string(line), " ")), nil, 0
+		case at < len(line):
+			line[at] = r
+			at++
+		default:
+			line = append(line, r)
+			at++
+		}
+		text = rest
+	}
+	return lines
 }
