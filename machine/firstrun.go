@@ -23,9 +23,12 @@ func (m *Machine) BeginFirstRun(ctx context.Context, d *Distro, waiting func()) 
 	if err != nil {
 		return nil, nil, err
 	}
+	id := d.ID // its name may be another by now, and be another's
 	r, err := m.Registry()
 	if err == nil {
-		now, err = r.Find(d.Name)
+		if now = r.byID(id); now == nil {
+			err = errRemoved
+		}
 	}
 	if err != nil {
 		l.unlock()
@@ -35,7 +38,7 @@ func (m *Machine) BeginFirstRun(ctx context.Context, d *Distro, waiting func()) 
 		// Who waits for a file that is gone gets its turn all the same, and
 		// finds that there is nothing left to do.
 		if r, err := m.Registry(); err == nil {
-			if d, err := r.Find(now.Name); err != nil || d.FirstRun == nil {
+			if d := r.byID(id); d == nil || d.FirstRun == nil {
 				os.Remove(path)
 			}
 		}
@@ -48,17 +51,14 @@ func (m *Machine) BeginFirstRun(ctx context.Context, d *Distro, waiting func()) 
 func (m *Machine) EndFirstRun(ctx context.Context, id, user string, uid uint32) (*Distro, error) {
 	var now Distro
 	err := m.Update(ctx, func(r *Registry) error {
-		for i := range r.Distros {
-			if d := &r.Distros[i]; d.ID == id {
-				d.FirstRun = nil
-				if user != "" {
-					d.User, d.UID = user, uid
-				}
-				now = *d
-				return nil
+		return r.Change(id, func(d *Distro) error {
+			d.FirstRun = nil
+			if user != "" {
+				d.User, d.UID = user, uid
 			}
-		}
-		return errors.New("the distro was removed meanwhile")
+			now = *d
+			return nil
+		})
 	})
 	return &now, err
 }

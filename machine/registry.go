@@ -232,11 +232,13 @@ func (r *Registry) index(name string) int {
 	return slices.IndexFunc(r.Distros, func(d Distro) bool { return strings.EqualFold(d.Name, name) })
 }
 
+var errRemoved = errors.New("the distro was removed meanwhile")
+
 // Rename gives a distro another name; one that differs in case only is its own.
 func (r *Registry) Rename(id, name string) error {
 	d := r.byID(id)
 	if d == nil {
-		return errors.New("the distro was removed meanwhile")
+		return errRemoved
 	}
 	if !strings.EqualFold(d.Name, name) {
 		if err := r.Available(name); err != nil {
@@ -253,7 +255,7 @@ func (r *Registry) Rename(id, name string) error {
 func (r *Registry) Change(id string, change func(*Distro) error) error {
 	d := r.byID(id)
 	if d == nil {
-		return errors.New("the distro was removed meanwhile")
+		return errRemoved
 	}
 	return change(d)
 }

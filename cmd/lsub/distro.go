@@ -90,12 +90,9 @@ func (a *app) setDefaultCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
+			id := d.ID
 			return a.machine.Update(c.Context, func(r *machine.Registry) error {
-				d, err := r.Find(d.Name)
-				if err == nil {
-					r.Default = d.ID
-				}
-				return err
+				return r.Change(id, func(*machine.Distro) error { r.Default = id; return nil })
 			})
 		},
 	}
@@ -125,9 +122,20 @@ func (a *app) unregisterCommand() *cli.Command {
 			// What the registry does not list does not exist: should we be cut
 			// off now, the next start of the VM deletes the files.
 			id := d.ID
-			err = a.machine.Update(c.Context, func(r *machine.Registry) error { r.Remove(id); return nil })
+			var heir string // the new default distro
+			err = a.machine.Update(c.Context, func(r *machine.Registry) error {
+				wasDefault := r.Default == id
+				r.Remove(id)
+				if d, err := r.DefaultDistro(); err == nil && wasDefault {
+					heir = d.Name
+				}
+				return nil
+			})
 			if err != nil {
 				return err
+			}
+			if heir != "" {
+				a.note("note", heir+" is the default distro now; 'lsub set-default DISTRO' chooses another")
 			}
 			if err := a.removeLogin(d); err != nil {
 				a.note("warning", err.Error())
