@@ -41,6 +41,25 @@ func TestHostileFiles(t *testing.T) {
 		h.run("unregister", "--yes", "fifo")
 	}
 
+	// What lsub reads in a distro is no file: root gets in all the same.
+	h.installTiny(t)
+	h.sh(t, "tiny", "cd /etc; busybox rm passwd; busybox mkfifo passwd wsl.conf; busybox ln -s /proc/kmsg lsub.conf; busybox ln -s /dev/watchdog group")
+	h.ok(t, "stop", "tiny")
+	for i, want := range [][]string{{"tiny: /etc/wsl.conf: not read", "tiny: /etc/lsub.conf: not read", "tiny: /etc/passwd: not read"}, {"tiny: /etc/passwd: not read"}} {
+		r := h.run("exec", "-u", "root", "tiny", "--", "sh", "-c", "grep ^Uid: /proc/self/status")
+		if r.code != 0 || !strings.HasPrefix(r.out, "Uid:\t0\t") || strings.Contains(r.err, "wsl.conf") != (i == 0) {
+			t.Error(r)
+		}
+		for _, w := range want {
+			if !strings.Contains(r.err, w) {
+				t.Errorf("not told: %q: %s", w, r)
+			}
+		}
+	}
+	h.ok(t, "exec", "tiny", "--", "true")
+	h.fails(t, 125, []string{`no user "joe" in the distro (/etc/passwd: not read: it is no plain file on a disk`, "-u root"}, "exec", "-u", "joe", "tiny", "--", "true")
+	h.ok(t, "unregister", "--yes", "tiny")
+
 	// A supervisor that is killed while its QEMU has much to write.
 	pid, _ := h.supervisor(t)
 	cut := make(chan result)

@@ -83,8 +83,12 @@ echo "nameserver 192.0.2.1" >/etc/resolv.conf`)
 		}
 		h.sh(t, d, "printf '[user]\ndefault=gone\n' >/etc/lsub.conf")
 		r := h.run("exec", d, "--", "id", "-un")
-		if w := r.warnings(); r.out != "ann\n" || len(w) != 1 || !strings.Contains(w[0], `the default user "gone" does not exist, so commands run as ann`) {
+		if w := r.warnings(); r.out != "nobody\n" || len(w) != 1 ||
+			!strings.Contains(w[0], `Conf: /etc/lsub.conf:2: the default user "gone" does not exist, so commands run as nobody; 'lsub manage Conf --set-default-user NAME' sets another`) {
 			t.Error(r)
+		}
+		if out := h.ok(t, "manage", "--json", d); !strings.Contains(out, `"user": "nobody",`) || !strings.Contains(out, `"user_from": "/etc/wsl.conf:13"`) {
+			t.Errorf("manage: %s", out)
 		}
 		if out := h.ok(t, "exec", "-u", "root", d, "--", "id", "-un"); out != "root" {
 			t.Errorf("-u root runs as %s", out)

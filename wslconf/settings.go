@@ -18,6 +18,7 @@ type Settings struct {
 	ProtectBinfmt  bool          // the distro cannot remove the binary formats of all distros at once
 	MountFSTab     bool          // what /etc/fstab lists is mounted at the start
 	User           string        // default user, name or uid; "" where not set
+	UserAt         string        // "FILE:LINE" of User
 	Hostname       string        // "" where not set
 	WriteHosts     bool          // /etc/hosts is kept by lsub
 	WriteResolv    bool          // /etc/resolv.conf is kept by lsub
@@ -78,6 +79,8 @@ func (s *Settings) Apply(file string, data []byte) (warnings []string) {
 			problems = append(problems, Problem{e.Line, unknownKey(e.Name)})
 		} else if err := set(s, e.Value); err != nil {
 			problems = append(problems, Problem{e.Line, fmt.Sprintf("%s = %s: %v", e.Name, shown(e.Value), err)})
+		} else if e.Name == "user.default" {
+			s.UserAt = fmt.Sprintf("%s:%d", file, e.Line)
 		}
 	}
 	slices.SortStableFunc(problems, func(a, b Problem) int { return a.Line - b.Line })

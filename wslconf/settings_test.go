@@ -23,7 +23,7 @@ func TestApply(t *testing.T) {
 		{"all that count",
 			"[boot]\nsystemd=false\ncommand = \"echo '#' >/x\"\ninitTimeout=0x3e8\nprotectBinfmt=0\n[user]\ndefault=ada\n[AUTOMOUNT]\nMountFsTab = FALSE\n" +
 				"[network]\nhostname = Box-1\ngenerateHosts=false\ngenerateResolvConf=False\n[time]\nuseWindowsTimezone=false\n[filesystem]\numask=0077\n",
-			Settings{Command: "echo '#' >/x", InitTimeout: time.Second, User: "ada", Hostname: "Box-1", Umask: 0o77}, nil},
+			Settings{Command: "echo '#' >/x", InitTimeout: time.Second, User: "ada", UserAt: "f:7", Hostname: "Box-1", Umask: 0o77}, nil},
 		{"without effect", "[automount]\nenabled=false\nroot=/host\noptions=\"metadata,uid=1000\"\nldconfig=true\ncgroups=v2\n[interop]\nenabled=false\nappendWindowsPath=false\n" +
 			"[gpu]\nenabled=true\nappendLibPath=true\n[fileServer]\nenabled=true\nlogFile=/x\nlogLevel=2\nlogTruncate=true\n[general]\nguiApplications=true\nhostname=x\n", Defaults(), nil},
 		{"bad values", "[boot]\nsystemd=yes\ninitTimeout=soon\n[filesystem]\numask=999\n[network]\nhostname=a b\n[automount]\ncgroups=v1\nroot=mnt\n[user]\ndefault=\n", Defaults(), []string{
@@ -42,10 +42,10 @@ func TestApply(t *testing.T) {
 			"f:6: unknown key wsl2.memory",
 			"f:7: a setting is written as key = value",
 		}},
-		{"the first counts", "[user]\ndefault=ada\ndefault=bob\n", with(func(s *Settings) { s.User = "ada" }), []string{"f:3: user.default is set in line 2 already"}},
-		{"a bad value leaves the others", "[user]\ndefault=ada\n[boot]\nsystemd=maybe\ncommand=true\n", with(func(s *Settings) { s.User, s.Command = "ada", "true" }),
+		{"the first counts", "[user]\ndefault=ada\ndefault=bob\n", with(func(s *Settings) { s.User, s.UserAt = "ada", "f:2" }), []string{"f:3: user.default is set in line 2 already"}},
+		{"a bad value leaves the others", "[user]\ndefault=ada\n[boot]\nsystemd=maybe\ncommand=true\n", with(func(s *Settings) { s.User, s.UserAt, s.Command = "ada", "f:2", "true" }),
 			[]string{"f:4: boot.systemd = maybe: must be true or false"}},
-		{"windows", "\ufeff[user]\r\ndefault=ada\r\n[boot]\r\nsystemd=false", with(func(s *Settings) { s.User, s.Systemd = "ada", false }), nil},
+		{"windows", "\ufeff[user]\r\ndefault=ada\r\n[boot]\r\nsystemd=false", with(func(s *Settings) { s.User, s.UserAt, s.Systemd = "ada", "f:2", false }), nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -65,7 +65,7 @@ func TestApplyOver(t *testing.T) {
 	s := Defaults()
 	s.Apply("wsl.conf", []byte("[user]\ndefault=ada\n[network]\nhostname=one\n[boot]\nsystemd=false\n"))
 	s.Apply("lsub.conf", []byte("[user]\ndefault=bob\n[boot]\nsystemd=true\n"))
-	if s.User != "bob" || s.Hostname != "one" || !s.Systemd {
+	if s.User != "bob" || s.UserAt != "lsub.conf:2" || s.Hostname != "one" || !s.Systemd {
 		t.Errorf("got %+v", s)
 	}
 }

@@ -111,8 +111,14 @@ func (a *app) stopDistro(ctx context.Context, d *machine.Distro, grace time.Dura
 		return nil // and so the distro does not either
 	case err != nil:
 		return err
-	case res.Msg.Killed:
-		a.note("warning", fmt.Sprintf("%s did not shut down within %v and was killed", d.Name, grace))
 	}
+	a.warnKilled(d.Name, grace, res.Msg.Killed)
 	return nil
+}
+
+// warnKilled says that a distro had to be killed, where it had.
+func (a *app) warnKilled(name string, grace time.Duration, killed bool) {
+	if killed {
+		a.note("warning", fmt.Sprintf("%s did not shut down within %v and was killed", name, grace))
+	}
 }

@@ -67,7 +67,8 @@ func (a *app) listCommand() *cli.Command {
 			}
 			states := map[string]*guestv1.DistroState{}
 			if len(reg.Distros) > 0 {
-				if states, err = a.distroStates(c.Context, c.Bool("verbose") || c.Bool("json")); err != nil {
+				more := c.Bool("verbose") || c.Bool("json")
+				if states, err = a.distroStates(c.Context, &guestv1.InfoRequest{Reasons: more, Users: more}); err != nil {
 					return err
 				}
 			}
@@ -90,11 +91,15 @@ func (a *app) listCommand() *cli.Command {
 	}
 }
 
-// distroStates asks a VM that runs for its distros, and where wanted for what
-// keeps each up; of one that does not run, no distro does.
-func (a *app) distroStates(ctx context.Context, reasons bool) (map[string]*guestv1.DistroState, error) {
+// distroStates asks a VM that runs for its distros. Of one that does not run, or
+// not yet, no distro does: nobody waits for it here.
+func (a *app) distroStates(ctx context.Context, req *guestv1.InfoRequest) (map[string]*guestv1.DistroState, error) {
 	states := map[string]*guestv1.DistroState{}
-	info, err := a.info(ctx, reasons)
+	if st, err := a.machine.Status(ctx); err == nil && isStarting(st) {
+		a.note("note", "the VM is starting, and no distro runs yet")
+		return states, nil
+	}
+	info, err := a.info(ctx, req)
 	if errors.Is(err, machine.ErrNotRunning) {
 		return states, nil
 	}
@@ -107,10 +112,10 @@ func (a *app) distroStates(ctx context.Context, reasons bool) (map[string]*guest
 	return states, nil
 }
 
-func (a *app) info(ctx context.Context, reasons bool) (*guestv1.InfoResponse, error) {
+func (a *app) info(ctx context.Context, req *guestv1.InfoRequest) (*guestv1.InfoResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, infoTimeout)
 	defer cancel()
-	res, err := a.running().Info(ctx, connect.NewRequest(&guestv1.InfoRequest{Reasons: reasons}))
+	res, err := a.running().Info(ctx, connect.NewRequest(req))
 	if err == nil {
 		return res.Msg, nil
 	}
@@ -127,12 +132,10 @@ func listed(reg *machine.Registry, states map[string]*guestv1.DistroState, runni
 	for _, d := range reg.Distros {
 		l := listedDistro{
 			Name: d.Name, ID: d.ID, Default: d.ID == reg.Default, State: "stopped",
-			Image: d.ImageName, ImageID: d.Image, User: d.User, Created: d.Created,
+			Image: d.ImageName, ImageID: d.Image, Created: d.Created,
 			settings: settingsOf(&d), Snapshots: listSnapshots(&d), KeptUpBy: []string{},
 		}
-		if l.User == "" {
-			l.User = "root"
-		}
+		l.User, _ = userInForce(&d, states[d.ID])
 		if st := states[d.ID]; st.GetRunning() {
 			l.State, l.Init, l.Sessions = "running", st.Init, st.Sessions
 			l.KeptUpBy = append(l.KeptUpBy, st.Reasons...)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,7 +44,7 @@ func (a *app) manageCommand() *cli.Command {
 				return err
 			}
 			if len(changes) == 0 {
-				return a.printManaged(d, c.Bool("json"))
+				return a.printManaged(c.Context, d, c.Bool("json"))
 			}
 			if user := c.String("set-default-user"); c.IsSet("set-default-user") {
 				set, err := a.setDefaultUser(c.Context, d, user)
@@ -104,7 +105,7 @@ func readUser(text string) (change, error) {
 func readMemory(text string) (change, error) {
 	n, err := limit(text, parseSize)
 	if err == nil && n > 0 && n < minMemoryMax {
-		err = fmt.Errorf("is too little: %s is the least", size(minMemoryMax))
+		err = hint.New(fmt.Errorf("is too little: %s is the least", size(minMemoryMax)), "give a size with its unit, such as 512M or 2G")
 	}
 	return func(d *machine.Distro) { d.MemoryMax = n }, err
 }
@@ -227,16 +228,23 @@ func unlessOff(err error) error {
 }
 
 // printManaged prints how a distro is set.
-func (a *app) printManaged(d *machine.Distro, asJSON bool) error {
+func (a *app) printManaged(ctx context.Context, d *machine.Distro, asJSON bool) error {
 	login, err := a.hasLogin(d)
 	if err != nil {
 		return err
 	}
+	states, err := a.distroStates(ctx, &guestv1.InfoRequest{Users: true})
+	if err != nil {
+		return err
+	}
+	user, from := userInForce(d, states[d.ID])
 	if asJSON {
 		return printJSON(a.stdout, struct {
+			User string `json:"user"`
+			From string `json:"user_from,omitempty"`
 			settings
 			Login bool `json:"autostart_login"`
-		}{settingsOf(d), login})
+		}{user, from, settingsOf(d), login})
 	}
 	none := func(set bool, text string) string {
 		if !set {
@@ -244,9 +252,8 @@ func (a *app) printManaged(d *machine.Distro, asJSON bool) error {
 		}
 		return text
 	}
-	user := d.User
-	if user == "" {
-		user = "root"
+	if from != "" && user != cmp.Or(d.User, "root") {
+		user += ", by " + from
 	}
 	return table(a.stdout, [][]string{
 		{"default user", user},
@@ -256,6 +263,12 @@ func (a *app) printManaged(d *machine.Distro, asJSON bool) error {
 		{"idle", idleWords(d.Idle)},
 		{"autostart", autostartWords(d, login)},
 	})
+}
+
+// userInForce returns who commands run as where nobody says it, and which line of
+// the distro's own files says so: "" for none, or where the VM does not run.
+func userInForce(d *machine.Distro, st *guestv1.DistroState) (user, from string) {
+	return cmp.Or(st.GetDefaultUser(), d.User, "root"), st.GetDefaultUserFrom()
 }
 
 func autostartWords(d *machine.Distro, login bool) string {

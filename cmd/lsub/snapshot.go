@@ -134,20 +134,24 @@ func (a *app) restoreSnapshot(c *cli.Context, d *machine.Distro, name string) er
 	if err := a.machine.Start(c.Context); err != nil {
 		return err
 	}
-	if err := a.stopDistro(c.Context, d, stopTimeout); err != nil {
-		return err
-	}
-	// The certificates of the profile may not have been there yet.
-	if err := a.changeDistro(c.Context, d.ID, func(d *machine.Distro) error { d.CA = ""; return nil }); err != nil {
+	// The certificates of the profile may not have been there yet: noted before,
+	// should we be cut off, and after, since who starts the distro meanwhile adds
+	// them to what goes.
+	noCertificates := func(d *machine.Distro) error { d.CA = ""; return nil }
+	if err := a.changeDistro(c.Context, d.ID, noCertificates); err != nil {
 		return err
 	}
 	a.status.set("restoring " + d.Name)
-	ctx, cancel := context.WithTimeout(c.Context, distroTimeout)
+	ctx, cancel := context.WithTimeout(c.Context, distroTimeout+stopTimeout)
 	defer cancel()
-	_, err = a.client().RestoreSnapshot(ctx, connect.NewRequest(&guestv1.RestoreSnapshotRequest{
-		Snapshot: &guestv1.Snapshot{Distro: d.ID, Id: snap.ID},
+	res, err := a.client().RestoreSnapshot(ctx, connect.NewRequest(&guestv1.RestoreSnapshotRequest{
+		Snapshot: &guestv1.Snapshot{Distro: d.ID, Id: snap.ID}, TimeoutNs: int64(stopTimeout),
 	}))
-	return err
+	if err != nil {
+		return err
+	}
+	a.warnKilled(d.Name, stopTimeout, res.Msg.Killed)
+	return a.changeDistro(c.Context, d.ID, noCertificates)
 }
 
 func (a *app) deleteSnapshot(c *cli.Context, d *machine.Distro, name string) error {

@@ -92,7 +92,7 @@ func (a *app) vmStatus(ctx context.Context) (*vmStatus, error) {
 	switch {
 	case res.Stopping:
 		st.State = "stopping"
-	case len(res.Boot) == 0:
+	case isStarting(res):
 		st.State = "starting"
 	case res.Paused != "":
 		st.State = "paused"
@@ -100,7 +100,7 @@ func (a *app) vmStatus(ctx context.Context) (*vmStatus, error) {
 		st.State = "running"
 	}
 	if st.State == "running" && res.Version == a.version {
-		info, err := a.info(ctx, false)
+		info, err := a.info(ctx, &guestv1.InfoRequest{})
 		if errors.Is(err, machine.ErrNotRunning) { // it went off meanwhile
 			return off, nil
 		}
@@ -111,6 +111,9 @@ func (a *app) vmStatus(ctx context.Context) (*vmStatus, error) {
 	}
 	return st, nil
 }
+
+// isStarting tells whether the VM's guest does not serve yet.
+func isStarting(st *guestv1.StatusResponse) bool { return !st.Stopping && len(st.Boot) == 0 }
 
 func (st *vmStatus) addInfo(info *guestv1.InfoResponse) {
 	st.Kernel = info.Kernel

@@ -40,7 +40,7 @@ type Agent struct {
 
 	mu       sync.Mutex
 	distros  map[string]*distro       // that run, start or stop, by id
-	held     map[string]chan struct{} // ids whose files are being changed; closed when that is done
+	held     map[string]chan struct{} // ids whose files are being changed or copied; closed when that is done
 	changed  chan struct{}            // closed and replaced when distros come or go
 	stopping bool                     // no distro starts any more
 

@@ -28,23 +28,28 @@ func (a *Agent) tellChange() {
 	a.changed = make(chan struct{})
 }
 
-// whileStopped runs change while the distro does not run and cannot start.
-func (a *Agent) whileStopped(ctx context.Context, id string, change func() error) error {
+// lockUnheld locks a.mu at a moment when nobody changes the files of the distro.
+func (a *Agent) lockUnheld(ctx context.Context, id string) error {
 	for {
 		a.mu.Lock()
 		held := a.held[id]
 		if held == nil {
-			break
+			return nil
 		}
 		a.mu.Unlock()
 		if err := await(ctx, held); err != nil {
 			return err
 		}
 	}
-	if d := a.distros[id]; d != nil {
-		a.mu.Unlock()
-		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_RUNNING, "stop it first with 'lsub stop "+d.spec.Name+"'", "distro %s runs", d.spec.Name)
+}
+
+// whileHeld runs f, which changes or copies the files of a distro, with the distro
+// if it runs. Meanwhile nobody else does either, and the distro does not start.
+func (a *Agent) whileHeld(ctx context.Context, id string, f func(d *distro) error) error {
+	if err := a.lockUnheld(ctx, id); err != nil {
+		return err
 	}
+	d := a.distros[id]
 	done := make(chan struct{})
 	a.held[id] = done
 	a.mu.Unlock()
@@ -54,36 +59,47 @@ func (a *Agent) whileStopped(ctx context.Context, id string, change func() error
 		a.mu.Unlock()
 		close(done)
 	}()
-	return change()
+	return f(d)
+}
+
+// whileStopped stops the distro where it runs, as stop does, and runs change
+// before it can start again.
+func (a *Agent) whileStopped(ctx context.Context, id string, grace time.Duration, change func() error) (killed bool, err error) {
+	err = a.whileHeld(ctx, id, func(d *distro) error {
+		if d != nil {
+			killed = d.stop(grace)
+		}
+		return change()
+	})
+	return killed, err
 }
 
 // whileStill runs f while no process of the distro does: one that runs is
 // frozen meanwhile.
-func (a *Agent) whileStill(id string, f func() error) error {
-	d := a.lookup(id)
-	if d == nil {
-		return f()
-	}
-	select {
-	case <-d.ready:
-	default:
-		return f() // it is starting: nobody works in it yet
-	}
-	if d.err != nil {
-		return f()
-	}
-	d.still.Lock() // the first to be done must not thaw it under the others
-	defer d.still.Unlock()
-	if err := d.cgroup.freeze(freezeTimeout); err != nil {
-		// btrfs takes all of a subvolume at one moment anyway.
-		a.log.Warn("a distro does not stand still for its snapshot", "distro", d.spec.Name, "err", err)
-	}
-	defer func() {
-		if err := d.cgroup.thaw(); err != nil {
-			a.log.Error("thaw a distro", "distro", d.spec.Name, "err", err)
+func (a *Agent) whileStill(ctx context.Context, id string, f func() error) error {
+	return a.whileHeld(ctx, id, func(d *distro) error {
+		if d == nil {
+			return f()
 		}
-	}()
-	return f()
+		select {
+		case <-d.ready:
+		default:
+			return f() // it is starting: nobody works in it yet
+		}
+		if d.err != nil {
+			return f()
+		}
+		if err := d.cgroup.freeze(freezeTimeout); err != nil {
+			// btrfs takes all of a subvolume at one moment anyway.
+			a.log.Warn("a distro does not stand still for its snapshot", "distro", d.spec.Name, "err", err)
+		}
+		defer func() {
+			if err := d.cgroup.thaw(); err != nil {
+				a.log.Error("thaw a distro", "distro", d.spec.Name, "err", err)
+			}
+		}()
+		return f()
+	})
 }
 
 // create makes a distro.
@@ -95,7 +111,9 @@ func (a *Agent) create(ctx context.Context, req *guestv1.CreateDistroRequest) er
 	}
 	still := atOnce
 	if id := req.GetClone(); id != "" {
-		still = func(f func() error) error { return a.whileStill(id, f) }
+		still = func(f func() error) error { return a.whileStill(ctx, id, f) }
+	} else if id := req.GetSnapshot().GetDistro(); id != "" {
+		still = func(f func() error) error { return a.whileHeld(ctx, id, func(*distro) error { return f() }) }
 	}
 	return a.store.createDistro(req, still)
 }
@@ -103,15 +121,8 @@ func (a *Agent) create(ctx context.Context, req *guestv1.CreateDistroRequest) er
 // deleteDistro deletes a distro, ending it where it runs: its files go, so
 // nothing in it is worth waiting for.
 func (a *Agent) deleteDistro(ctx context.Context, id string) error {
-	for {
-		if d := a.lookup(id); d != nil {
-			d.stop(0)
-		}
-		err := a.whileStopped(ctx, id, func() error { return a.store.deleteDistro(id) })
-		if guest.ErrorCode(err) != guestv1.ErrorCode_ERROR_CODE_RUNNING {
-			return err // else somebody has just started it again
-		}
-	}
+	_, err := a.whileStopped(ctx, id, 0, func() error { return a.store.deleteDistro(id) })
+	return err
 }
 
 // checkSnapshot refuses what must not become part of a path, and a distro that
@@ -129,17 +140,30 @@ func (a *Agent) checkSnapshot(snap *guestv1.Snapshot) error {
 }
 
 // createSnapshot keeps a distro's files as they are.
-func (a *Agent) createSnapshot(snap *guestv1.Snapshot) error {
+func (a *Agent) createSnapshot(ctx context.Context, snap *guestv1.Snapshot) error {
 	if err := a.checkSnapshot(snap); err != nil {
 		return err
 	}
-	return a.store.createSnapshot(snap, func(f func() error) error { return a.whileStill(snap.Distro, f) })
+	return a.store.createSnapshot(snap, func(f func() error) error { return a.whileStill(ctx, snap.Distro, f) })
+}
+
+// deleteSnapshot deletes a snapshot, when nobody copies it.
+func (a *Agent) deleteSnapshot(ctx context.Context, snap *guestv1.Snapshot) error {
+	if err := a.checkSnapshot(snap); err != nil {
+		return err
+	}
+	return a.whileHeld(ctx, snap.Distro, func(*distro) error { return a.store.delete(a.store.snapshotPath(snap.Distro, snap.Id)) })
 }
 
 // restoreSnapshot puts a snapshot in the place of a distro's files.
-func (a *Agent) restoreSnapshot(ctx context.Context, snap *guestv1.Snapshot) error {
+func (a *Agent) restoreSnapshot(ctx context.Context, snap *guestv1.Snapshot, grace time.Duration) (killed bool, err error) {
 	if err := a.checkSnapshot(snap); err != nil {
-		return err
+		return false, err
 	}
-	return a.whileStopped(ctx, snap.Distro, func() error { return a.store.restoreSnapshot(snap) })
+	return a.whileStopped(ctx, snap.Distro, grace, func() error {
+		if err := a.checkSnapshot(snap); err != nil { // it may have gone meanwhile
+			return err
+		}
+		return a.store.restoreSnapshot(snap)
+	})
 }

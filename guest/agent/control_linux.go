@@ -53,6 +53,10 @@ func (c control) Info(ctx context.Context, req *connect.Request[guestv1.InfoRequ
 		if st.Snapshots, err = a.store.snapshots(id); err != nil {
 			return nil, err
 		}
+		if req.Msg.Users {
+			own := a.store.ownUser(id)
+			st.DefaultUser, st.DefaultUserFrom = own.name, own.from
+		}
 		res.Distros = append(res.Distros, st)
 	}
 	res.MemoryTotal, res.MemoryAvailable = memory()
@@ -115,24 +119,22 @@ func (c control) ConfigureDistro(ctx context.Context, req *connect.Request[guest
 }
 
 func (c control) CreateSnapshot(ctx context.Context, req *connect.Request[guestv1.CreateSnapshotRequest]) (*connect.Response[guestv1.CreateSnapshotResponse], error) {
-	if err := c.a.createSnapshot(req.Msg.Snapshot); err != nil {
+	if err := c.a.createSnapshot(ctx, req.Msg.Snapshot); err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&guestv1.CreateSnapshotResponse{}), nil
 }
 
 func (c control) RestoreSnapshot(ctx context.Context, req *connect.Request[guestv1.RestoreSnapshotRequest]) (*connect.Response[guestv1.RestoreSnapshotResponse], error) {
-	if err := c.a.restoreSnapshot(ctx, req.Msg.Snapshot); err != nil {
+	killed, err := c.a.restoreSnapshot(ctx, req.Msg.Snapshot, grace(req.Msg.TimeoutNs))
+	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&guestv1.RestoreSnapshotResponse{}), nil
+	return connect.NewResponse(&guestv1.RestoreSnapshotResponse{Killed: killed}), nil
 }
 
 func (c control) DeleteSnapshot(ctx context.Context, req *connect.Request[guestv1.DeleteSnapshotRequest]) (*connect.Response[guestv1.DeleteSnapshotResponse], error) {
-	if err := c.a.checkSnapshot(req.Msg.Snapshot); err != nil {
-		return nil, err
-	}
-	if err := c.a.store.delete(c.a.store.snapshotPath(req.Msg.Snapshot.Distro, req.Msg.Snapshot.Id)); err != nil {
+	if err := c.a.deleteSnapshot(ctx, req.Msg.Snapshot); err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&guestv1.DeleteSnapshotResponse{}), nil
@@ -171,15 +173,19 @@ func (c control) StopDistro(ctx context.Context, req *connect.Request[guestv1.St
 	if err := checkDistro(&guestv1.Distro{Id: req.Msg.Id}); err != nil {
 		return nil, err
 	}
-	grace := time.Duration(req.Msg.TimeoutNs)
-	if grace <= 0 {
-		grace = stopGrace
-	}
 	res := &guestv1.StopDistroResponse{}
 	if d := c.a.lookup(req.Msg.Id); d != nil {
-		res.Killed = d.stop(grace)
+		res.Killed = d.stop(grace(req.Msg.TimeoutNs))
 	}
 	return connect.NewResponse(res), nil
+}
+
+// grace is how long a distro that stops has until it is killed.
+func grace(timeoutNs int64) time.Duration {
+	if timeoutNs <= 0 {
+		return stopGrace
+	}
+	return time.Duration(timeoutNs)
 }
 
 func (c control) Poweroff(ctx context.Context, _ *connect.Request[guestv1.PoweroffRequest]) (*connect.Response[guestv1.PoweroffResponse], error) {

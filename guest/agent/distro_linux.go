@@ -54,14 +54,12 @@ type distro struct {
 	readyDir  *os.File // of an init that was ready, else nil
 	unwatch   func()   // ends the watch of its limits; nil where there is none
 
-	still sync.Mutex // held while it is frozen
-
 	mu        sync.Mutex
 	limits    *guestv1.Limits
 	entrance  *entrance // another one where the first hangs
 	stopping  bool
 	idle      time.Duration // as Distro.idle_ns says it
-	idleSince time.Time     // zero while it is busy
+	idleSince time.Time     // zero while it is busy, or in use
 	warnings  []string      // about the distro's own files, until somebody has been told
 	sessions  int
 	forwards  int                      // connections that are forwarded to it
@@ -82,13 +80,8 @@ func (a *Agent) start(ctx context.Context, spec *guestv1.Distro) (*distro, error
 		return nil, err
 	}
 	for {
-		a.mu.Lock()
-		if held := a.held[spec.Id]; held != nil {
-			a.mu.Unlock()
-			if err := await(ctx, held); err != nil {
-				return nil, err
-			}
-			continue
+		if err := a.lockUnheld(ctx, spec.Id); err != nil {
+			return nil, err
 		}
 		d := a.distros[spec.Id]
 		if d == nil {
@@ -166,7 +159,7 @@ func (d *distro) state() *guestv1.DistroState {
 	defer d.mu.Unlock()
 	s.Running, s.Init, s.Sessions, s.Stopping = true, d.init, int32(d.sessions), d.stopping
 	s.StartedAtNs = d.startedAt.UnixNano()
-	if d.sessions == 0 && !d.idleSince.IsZero() {
+	if !d.idleSince.IsZero() {
 		s.IdleSinceNs = d.idleSince.UnixNano()
 	}
 	return s
@@ -199,7 +192,11 @@ func (d *distro) run() {
 		d.mu.Unlock()
 	}
 	if cmd != nil && err == nil {
-		d.idleSince = time.Now()
+		d.mu.Lock()
+		if !d.busy() {
+			d.idleSince = time.Now()
+		}
+		d.mu.Unlock()
 		close(d.ready)
 		go d.watchIdle()
 		cmd.Wait()
@@ -367,6 +364,10 @@ func (d *distro) stop(grace time.Duration) (killed bool) {
 	select {
 	case <-d.ready:
 	case <-d.gone:
+	}
+	if d.err != nil { // it did not start: it ends by itself
+		<-d.gone
+		return false
 	}
 	d.mu.Lock()
 	first := !d.stopping

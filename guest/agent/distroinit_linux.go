@@ -80,20 +80,20 @@ func becomeInit(status *os.File) error {
 	if err := enterRoot(cfg); err != nil {
 		return err
 	}
-	settings, warnings := readSettings()
+	settings := readSettings()
 	hostname := cmp.Or(settings.Hostname, cfg.Hostname)
 	if err := unix.Sethostname([]byte(hostname)); err != nil {
 		return fmt.Errorf("host name: %w", err)
 	}
-	writeHostFiles(cfg, settings, hostname)
+	writeHostFiles(cfg, settings.Settings, hostname)
 	shareBinaryFormats(settings.ProtectBinfmt)
 	if err := openStdio(); err != nil {
 		return err
 	}
-	report := setUp{Init: initTiny, Warnings: warnings, Timeout: settings.InitTimeout}
+	report := setUp{Init: initTiny, Warnings: settings.warnings, Timeout: settings.InitTimeout}
 	if settings.Systemd && hasSystemd() {
 		report.Init = initSystemd
-		if err := writeUnits(settings); err != nil {
+		if err := writeUnits(settings.Settings); err != nil {
 			return err
 		}
 		mountTmp()

@@ -3,11 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 // fakeEntrance is an entrance whose thread has entered nothing.
@@ -48,24 +44,5 @@ func TestCallHangs(t *testing.T) {
 	close(hang)
 	if v := <-dropped; v != 7 {
 		t.Errorf("dropped %d, want 7", v)
-	}
-}
-
-func TestReadSmall(t *testing.T) {
-	dir := t.TempDir()
-	fifo, big, good := filepath.Join(dir, "fifo"), filepath.Join(dir, "big"), filepath.Join(dir, "good")
-	if err := unix.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	os.WriteFile(big, nil, 0o600)
-	os.Truncate(big, 1<<30)
-	os.WriteFile(good, []byte("A=b\n"), 0o600)
-	for _, name := range []string{fifo, big, "/dev/zero", dir} {
-		if _, err := readSmall(name); err == nil {
-			t.Errorf("%s was read", name)
-		}
-	}
-	if b, err := readSmall(good); err != nil || string(b) != "A=b\n" {
-		t.Errorf("%q, %v", b, err)
 	}
 }

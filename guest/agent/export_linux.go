@@ -15,7 +15,7 @@ import (
 // snapshot taken for it, so that a distro that runs, or is deleted, changes
 // nothing; it is gone when export returns. When ctx is done, the host is gone.
 func (a *Agent) export(ctx context.Context, req *guestv1.Export, w *guest.Writer) (*guestv1.Exit, error) {
-	tmp, err := a.snapshotOf(req)
+	tmp, err := a.snapshotOf(ctx, req)
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +38,7 @@ func (a *Agent) export(ctx context.Context, req *guestv1.Export, w *guest.Writer
 }
 
 // snapshotOf makes a snapshot of what req names, which is the caller's to delete.
-func (a *Agent) snapshotOf(req *guestv1.Export) (tmp string, err error) {
+func (a *Agent) snapshotOf(ctx context.Context, req *guestv1.Export) (tmp string, err error) {
 	from, still := "", atOnce
 	switch k := req.From.(type) {
 	case *guestv1.Export_Distro:
@@ -46,12 +46,15 @@ func (a *Agent) snapshotOf(req *guestv1.Export) (tmp string, err error) {
 			return "", err
 		}
 		from = a.store.distroPath(k.Distro)
-		still = func(f func() error) error { return a.whileStill(k.Distro, f) }
+		still = func(f func() error) error { return a.whileStill(ctx, k.Distro, f) }
 	case *guestv1.Export_Snapshot:
 		if err := a.checkSnapshot(k.Snapshot); err != nil {
 			return "", err
 		}
 		from = a.store.snapshotPath(k.Snapshot.Distro, k.Snapshot.Id)
+		still = func(f func() error) error {
+			return a.whileHeld(ctx, k.Snapshot.Distro, func(*distro) error { return f() })
+		}
 	default:
 		return "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "the export is of nothing")
 	}

@@ -110,8 +110,10 @@ func (a *Agent) connect(to *guestv1.Connect) (conn io.Closer, release func(), er
 		if d, err = a.running(to.Distro); err != nil {
 			return nil, nil, err
 		}
-		d.countForward(1)
-		release = func() { d.countForward(-1) }
+		if !d.use(&d.forwards) {
+			return nil, nil, errDistroOff()
+		}
+		release = func() { d.leave(&d.forwards) }
 		defer func() {
 			if err != nil {
 				release()
@@ -156,16 +158,11 @@ func (a *Agent) running(id string) (*distro, error) {
 			}
 		}
 	}
-	return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the distro does not run")
+	return nil, errDistroOff()
 }
 
-// countForward adds to the number of connections that are forwarded to or from
-// the distro.
-func (d *distro) countForward(n int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.forwards += n
-	d.idleSince = time.Now()
+func errDistroOff() error {
+	return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the distro does not run")
 }
 
 // connectUnix connects to a unix socket in the distro.

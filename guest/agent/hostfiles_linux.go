@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 
 	"github.com/lsub/lsub/wslconf"
@@ -47,14 +48,15 @@ func resolvConf(server string, search []string) string {
 	return text + "nameserver " + server + "\n"
 }
 
-// replaceRootFile puts a file in the place of whatever was there.
+// replaceRootFile puts a file in the place of whatever was there, where the
+// distro is the root.
 func replaceRootFile(name, text string) error {
-	tmp := name + ".lsub-new"
-	os.Remove(tmp)
-	if err := os.WriteFile(tmp, []byte(text), 0o644); err != nil {
+	root, err := os.OpenRoot(filepath.Dir(name))
+	if err != nil {
 		return err
 	}
-	return os.Rename(tmp, name)
+	defer root.Close()
+	return putFile(root, filepath.Base(name), text)
 }
 
 // hostsMark ends the line of a hosts file that lsub writes.

@@ -45,14 +45,21 @@ func (d *distro) watchIdle() {
 	}
 }
 
-// idleFor looks at the distro, and returns for how long it has been idle.
+// idleFor looks at the distro, and returns for how long it has been idle. One
+// that is in use is not looked at.
 func (d *distro) idleFor() time.Duration {
-	busy := len(d.reasons()) > 0
+	if !d.inUse() {
+		for range d.occupants() {
+			d.mu.Lock()
+			d.idleSince = time.Time{}
+			d.mu.Unlock()
+			return 0
+		}
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
-	case busy || d.sessions > 0:
-		d.idleSince = time.Time{}
+	case d.busy():
 		return 0
 	case d.idleSince.IsZero():
 		d.idleSince = time.Now()
@@ -63,7 +70,7 @@ func (d *distro) idleFor() time.Duration {
 // stopIdle stops the distro, unless somebody has come in meanwhile.
 func (d *distro) stopIdle(limit time.Duration) bool {
 	d.mu.Lock()
-	if d.sessions > 0 || d.stopping || d.idleSince.IsZero() || time.Since(d.idleSince) < limit {
+	if d.busy() || d.stopping || d.idleSince.IsZero() || time.Since(d.idleSince) < limit {
 		d.mu.Unlock()
 		return false
 	}
@@ -74,24 +81,44 @@ func (d *distro) stopIdle(limit time.Duration) bool {
 	return true
 }
 
-// hold keeps the distro from being stopped as idle until release. It is false
-// where the distro stops already.
-func (d *distro) hold() bool {
+// busy tells whether commands or connections from the host use the distro. d.mu
+// is held.
+func (d *distro) busy() bool { return d.sessions > 0 || d.forwards > 0 }
+
+func (d *distro) inUse() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.busy()
+}
+
+// hold keeps the distro from being stopped as idle until release: for a
+// command. It is false where the distro stops already.
+func (d *distro) hold() bool { return d.use(&d.sessions) }
+
+// release ends what hold began.
+func (d *distro) release() { d.leave(&d.sessions) }
+
+// use counts one more in users: d.sessions or d.forwards. It is false where the
+// distro stops already.
+func (d *distro) use(users *int) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.stopping {
 		return false
 	}
-	d.sessions++
+	*users++
+	d.idleSince = time.Time{}
 	return true
 }
 
-// release ends what hold began.
-func (d *distro) release() {
+// leave ends what use began.
+func (d *distro) leave(users *int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.sessions--
-	d.idleSince = time.Now()
+	*users--
+	if !d.busy() {
+		d.idleSince = time.Now()
+	}
 }
 
 // configure gives the distro that runs the limits and the idle time of spec.

@@ -40,7 +40,7 @@ func TestIdleHour(t *testing.T) {
 			return d
 		}
 		apache, listens, quiet, used := start("apache", "apache2"), start("listens"), start("quiet"), start("used")
-		used.countForward(1)
+		used.use(&used.forwards)
 		all := []*distro{apache, listens, quiet, used}
 		stopped := func() (ids []string) {
 			for _, d := range all {
@@ -61,7 +61,7 @@ func TestIdleHour(t *testing.T) {
 			t.Errorf("after an hour these are stopped: %v, reasons of the others: %q %q %q", got, apache.reasons(), listens.reasons(), used.reasons())
 		}
 		// The client goes, and so does the distro, five minutes later.
-		used.countForward(-1)
+		used.leave(&used.forwards)
 		time.Sleep(idleDefault - time.Second)
 		synctest.Wait()
 		if used.isStopping() {

@@ -75,6 +75,16 @@ func writeNew(root *os.Root, name, text string, mode os.FileMode) error {
 	return errors.Join(err, f.Close())
 }
 
+// putFile is writeNew for a file that somebody may read meanwhile: they find the
+// one before or this one, whole.
+func putFile(root *os.Root, name, text string) error {
+	tmp := name + ".lsub-new"
+	if err := writeNew(root, tmp, text, 0o644); err != nil {
+		return err
+	}
+	return root.Rename(tmp, name)
+}
+
 // markUpdated tells systemd that /etc and /var are as new as /usr, so that it
 // does not build caches anew on the first start: the image's packages did.
 func markUpdated(root *os.Root) {

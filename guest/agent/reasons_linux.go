@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"io/fs"
+	"iter"
 	"os"
 	"path"
 	"path/filepath"
@@ -51,25 +52,49 @@ func (d *distro) reasons() []string {
 	if forwards > 0 {
 		why = append(why, fmt.Sprintf("connections from the host: %d", forwards))
 	}
-	for _, group := range d.cgroup.occupied() {
-		switch unit := unitOf(group); {
-		case group == sessionsGroup && sessions > 0: // said already
-		case group == sessionsGroup, group == ".":
-			for _, pid := range d.cgroup.processes(group) {
-				if pid != d.pid {
-					why = append(why, "process "+processName(pid))
-				}
-			}
-		case unit == "":
-			why = append(why, "processes in "+group)
-		case strings.HasPrefix(unit, "session-") && d.cgroup.onlyOurs(group):
-		case !isBase(unit):
-			why = append(why, unitWords(unit))
+	for group, what := range d.occupants() {
+		if group != sessionsGroup || sessions == 0 { // said already
+			why = append(why, what)
 		}
 	}
-	why = append(why, d.listens()...)
 	slices.Sort(why)
 	return slices.Compact(why)
+}
+
+// occupants says what in the distro keeps it up, and in which group; "" where
+// no group is known. Each further one takes a further look.
+func (d *distro) occupants() iter.Seq2[string, string] {
+	return func(yield func(group, what string) bool) {
+		for _, group := range d.cgroup.occupied() {
+			for _, what := range d.occupantsOf(group) {
+				if !yield(group, what) {
+					return
+				}
+			}
+		}
+		for _, what := range d.listens() {
+			if !yield("", what) {
+				return
+			}
+		}
+	}
+}
+
+func (d *distro) occupantsOf(group string) (what []string) {
+	switch unit := unitOf(group); {
+	case group == sessionsGroup, group == ".":
+		for _, pid := range d.cgroup.processes(group) {
+			if pid != d.pid {
+				what = append(what, "process "+processName(pid))
+			}
+		}
+	case unit == "":
+		what = append(what, "processes in "+group)
+	case strings.HasPrefix(unit, "session-") && d.cgroup.onlyOurs(group):
+	case !isBase(unit):
+		what = append(what, unitWords(unit))
+	}
+	return what
 }
 
 // onlyOurs tells whether a session has no process but the one that stands for

@@ -14,10 +14,10 @@ import (
 // A distro is a subvolume, and may hold further ones: docker's btrfs driver
 // makes them, and systemd-tmpfiles (/var/lib/machines). A snapshot ends at
 // those, so that trees of subvolumes have to be handled as such.
-
 //
-// Paths go through the descriptor of each subvolume on the way (below), because they may
-// be longer together than the kernel takes: a distro nests as deep as it likes.
+// Paths go through the descriptor of each subvolume on the way (below), because
+// they may be longer together than the kernel takes: a distro nests as deep as it
+// likes.
 
 // below is a path beneath an open folder, in a form of the same length at any depth.
 func below(dir *os.File, path string) string {

@@ -32,6 +32,9 @@ func (g *Guest) Info(_ context.Context, req *connect.Request[guestv1.InfoRequest
 			}
 		}
 		state.Snapshots = slices.Clone(d.data.Snapshots[id])
+		if user := d.data.DefaultUsers[id]; user != "" && req.Msg.Users {
+			state.DefaultUser, state.DefaultUserFrom = user, "/etc/lsub.conf:2"
+		}
 		res.Distros = append(res.Distros, state)
 	}
 	return connect.NewResponse(res), nil

@@ -58,17 +58,16 @@ func (g *Guest) CreateSnapshot(_ context.Context, req *connect.Request[guestv1.C
 	return connect.NewResponse(&guestv1.CreateSnapshotResponse{}), d.save()
 }
 
-// RestoreSnapshot checks what a real guest would.
+// RestoreSnapshot checks what a real guest would, and stops the distro.
 func (g *Guest) RestoreSnapshot(_ context.Context, req *connect.Request[guestv1.RestoreSnapshotRequest]) (*connect.Response[guestv1.RestoreSnapshotResponse], error) {
 	d, s := g.disk, req.Msg.Snapshot
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, running := d.run[s.Distro]; running {
-		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_RUNNING, "", "distro %s runs", s.Distro)
-	}
 	if err := d.checkSnapshot(s); err != nil {
 		return nil, err
 	}
+	delete(d.run, s.Distro)
+	d.tell.Broadcast()
 	return connect.NewResponse(&guestv1.RestoreSnapshotResponse{}), nil
 }
 

@@ -43,7 +43,6 @@ const (
 	ErrorCode_ERROR_CODE_START_FAILED      ErrorCode = 9  // the distro does not come up
 	ErrorCode_ERROR_CODE_VERSION           ErrorCode = 10 // host and guest are of different versions
 	ErrorCode_ERROR_CODE_ALREADY_EXISTS    ErrorCode = 11
-	ErrorCode_ERROR_CODE_RUNNING           ErrorCode = 12 // the distro runs, and must not
 )
 
 // Enum value maps for ErrorCode.
@@ -61,7 +60,6 @@ var (
 		9:  "ERROR_CODE_START_FAILED",
 		10: "ERROR_CODE_VERSION",
 		11: "ERROR_CODE_ALREADY_EXISTS",
-		12: "ERROR_CODE_RUNNING",
 	}
 	ErrorCode_value = map[string]int32{
 		"ERROR_CODE_UNSPECIFIED":       0,
@@ -76,7 +74,6 @@ var (
 		"ERROR_CODE_START_FAILED":      9,
 		"ERROR_CODE_VERSION":           10,
 		"ERROR_CODE_ALREADY_EXISTS":    11,
-		"ERROR_CODE_RUNNING":           12,
 	}
 )
 
@@ -272,6 +269,7 @@ func (x *Limits) GetPidsMax() int64 {
 type InfoRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reasons       bool                   `protobuf:"varint,1,opt,name=reasons,proto3" json:"reasons,omitempty"` // also say what keeps each distro up, which takes a look at its processes
+	Users         bool                   `protobuf:"varint,2,opt,name=users,proto3" json:"users,omitempty"`     // also say which default user each distro's own files name
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -309,6 +307,13 @@ func (*InfoRequest) Descriptor() ([]byte, []int) {
 func (x *InfoRequest) GetReasons() bool {
 	if x != nil {
 		return x.Reasons
+	}
+	return false
+}
+
+func (x *InfoRequest) GetUsers() bool {
+	if x != nil {
+		return x.Users
 	}
 	return false
 }
@@ -422,19 +427,21 @@ func (x *InfoResponse) GetBoot() []*BootStep {
 }
 
 type DistroState struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Running       bool                   `protobuf:"varint,2,opt,name=running,proto3" json:"running,omitempty"`
-	Init          string                 `protobuf:"bytes,3,opt,name=init,proto3" json:"init,omitempty"`                                     // "systemd" or "tiny", while it runs
-	StartedAtNs   int64                  `protobuf:"varint,4,opt,name=started_at_ns,json=startedAtNs,proto3" json:"started_at_ns,omitempty"` // Unix time in the guest, while it runs
-	Sessions      int32                  `protobuf:"varint,5,opt,name=sessions,proto3" json:"sessions,omitempty"`                            // commands running in it
-	Reasons       []string               `protobuf:"bytes,6,rep,name=reasons,proto3" json:"reasons,omitempty"`                               // what keeps it up, as words for people; none: it is idle
-	IdleSinceNs   int64                  `protobuf:"varint,7,opt,name=idle_since_ns,json=idleSinceNs,proto3" json:"idle_since_ns,omitempty"` // Unix time in the guest since which it is idle, 0 where it is not
-	Snapshots     []string               `protobuf:"bytes,8,rep,name=snapshots,proto3" json:"snapshots,omitempty"`                           // ids
-	Stopping      bool                   `protobuf:"varint,9,opt,name=stopping,proto3" json:"stopping,omitempty"`                            // it runs, but not for long
-	Address       string                 `protobuf:"bytes,10,opt,name=address,proto3" json:"address,omitempty"`                              // of its own network, while it runs; "" where it has the VM's
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Id              string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Running         bool                   `protobuf:"varint,2,opt,name=running,proto3" json:"running,omitempty"`
+	Init            string                 `protobuf:"bytes,3,opt,name=init,proto3" json:"init,omitempty"`                                                 // "systemd" or "tiny", while it runs
+	StartedAtNs     int64                  `protobuf:"varint,4,opt,name=started_at_ns,json=startedAtNs,proto3" json:"started_at_ns,omitempty"`             // Unix time in the guest, while it runs
+	Sessions        int32                  `protobuf:"varint,5,opt,name=sessions,proto3" json:"sessions,omitempty"`                                        // commands running in it
+	Reasons         []string               `protobuf:"bytes,6,rep,name=reasons,proto3" json:"reasons,omitempty"`                                           // what keeps it up, as words for people; none: it is idle
+	IdleSinceNs     int64                  `protobuf:"varint,7,opt,name=idle_since_ns,json=idleSinceNs,proto3" json:"idle_since_ns,omitempty"`             // Unix time in the guest since which it is idle, 0 where it is not
+	Snapshots       []string               `protobuf:"bytes,8,rep,name=snapshots,proto3" json:"snapshots,omitempty"`                                       // ids
+	Stopping        bool                   `protobuf:"varint,9,opt,name=stopping,proto3" json:"stopping,omitempty"`                                        // it runs, but not for long
+	Address         string                 `protobuf:"bytes,10,opt,name=address,proto3" json:"address,omitempty"`                                          // of its own network, while it runs; "" where it has the VM's
+	DefaultUser     string                 `protobuf:"bytes,11,opt,name=default_user,json=defaultUser,proto3" json:"default_user,omitempty"`               // an account that its own files name; "" where they name none that is there
+	DefaultUserFrom string                 `protobuf:"bytes,12,opt,name=default_user_from,json=defaultUserFrom,proto3" json:"default_user_from,omitempty"` // where they do, as in "/etc/lsub.conf:2"
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *DistroState) Reset() {
@@ -533,6 +540,20 @@ func (x *DistroState) GetStopping() bool {
 func (x *DistroState) GetAddress() string {
 	if x != nil {
 		return x.Address
+	}
+	return ""
+}
+
+func (x *DistroState) GetDefaultUser() string {
+	if x != nil {
+		return x.DefaultUser
+	}
+	return ""
+}
+
+func (x *DistroState) GetDefaultUserFrom() string {
+	if x != nil {
+		return x.DefaultUserFrom
 	}
 	return ""
 }
@@ -1219,6 +1240,7 @@ func (*CreateSnapshotResponse) Descriptor() ([]byte, []int) {
 type RestoreSnapshotRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Snapshot      *Snapshot              `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	TimeoutNs     int64                  `protobuf:"varint,2,opt,name=timeout_ns,json=timeoutNs,proto3" json:"timeout_ns,omitempty"` // as in StopDistroRequest
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1260,8 +1282,16 @@ func (x *RestoreSnapshotRequest) GetSnapshot() *Snapshot {
 	return nil
 }
 
+func (x *RestoreSnapshotRequest) GetTimeoutNs() int64 {
+	if x != nil {
+		return x.TimeoutNs
+	}
+	return 0
+}
+
 type RestoreSnapshotResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Killed        bool                   `protobuf:"varint,1,opt,name=killed,proto3" json:"killed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1294,6 +1324,13 @@ func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use RestoreSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotResponse) Descriptor() ([]byte, []int) {
 	return file_guest_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *RestoreSnapshotResponse) GetKilled() bool {
+	if x != nil {
+		return x.Killed
+	}
+	return false
 }
 
 type DeleteSnapshotRequest struct {
@@ -3331,9 +3368,10 @@ const file_guest_proto_rawDesc = "" +
 	"\n" +
 	"memory_max\x18\x01 \x01(\x03R\tmemoryMax\x12\x17\n" +
 	"\acpu_max\x18\x02 \x01(\x03R\x06cpuMax\x12\x19\n" +
-	"\bpids_max\x18\x03 \x01(\x03R\apidsMax\"'\n" +
+	"\bpids_max\x18\x03 \x01(\x03R\apidsMax\"=\n" +
 	"\vInfoRequest\x12\x18\n" +
-	"\areasons\x18\x01 \x01(\bR\areasons\"\xc5\x02\n" +
+	"\areasons\x18\x01 \x01(\bR\areasons\x12\x14\n" +
+	"\x05users\x18\x02 \x01(\bR\x05users\"\xc5\x02\n" +
 	"\fInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06kernel\x18\x02 \x01(\tR\x06kernel\x124\n" +
@@ -3344,7 +3382,7 @@ const file_guest_proto_rawDesc = "" +
 	"\n" +
 	"disk_total\x18\a \x01(\x04R\tdiskTotal\x12\x1b\n" +
 	"\tdisk_used\x18\b \x01(\x04R\bdiskUsed\x12+\n" +
-	"\x04boot\x18\t \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot\"\x9d\x02\n" +
+	"\x04boot\x18\t \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot\"\xec\x02\n" +
 	"\vDistroState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\arunning\x18\x02 \x01(\bR\arunning\x12\x12\n" +
@@ -3356,7 +3394,9 @@ const file_guest_proto_rawDesc = "" +
 	"\tsnapshots\x18\b \x03(\tR\tsnapshots\x12\x1a\n" +
 	"\bstopping\x18\t \x01(\bR\bstopping\x12\x18\n" +
 	"\aaddress\x18\n" +
-	" \x01(\tR\aaddress\"Z\n" +
+	" \x01(\tR\aaddress\x12!\n" +
+	"\fdefault_user\x18\v \x01(\tR\vdefaultUser\x12*\n" +
+	"\x11default_user_from\x18\f \x01(\tR\x0fdefaultUserFrom\"Z\n" +
 	"\bBootStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bstart_ns\x18\x02 \x01(\x03R\astartNs\x12\x1f\n" +
@@ -3392,10 +3432,13 @@ const file_guest_proto_rawDesc = "" +
 	"\x03uid\x18\x02 \x01(\rR\x03uid\"L\n" +
 	"\x15CreateSnapshotRequest\x123\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x17.lsub.guest.v1.SnapshotR\bsnapshot\"\x18\n" +
-	"\x16CreateSnapshotResponse\"M\n" +
+	"\x16CreateSnapshotResponse\"l\n" +
 	"\x16RestoreSnapshotRequest\x123\n" +
-	"\bsnapshot\x18\x01 \x01(\v2\x17.lsub.guest.v1.SnapshotR\bsnapshot\"\x19\n" +
-	"\x17RestoreSnapshotResponse\"L\n" +
+	"\bsnapshot\x18\x01 \x01(\v2\x17.lsub.guest.v1.SnapshotR\bsnapshot\x12\x1d\n" +
+	"\n" +
+	"timeout_ns\x18\x02 \x01(\x03R\ttimeoutNs\"1\n" +
+	"\x17RestoreSnapshotResponse\x12\x16\n" +
+	"\x06killed\x18\x01 \x01(\bR\x06killed\"L\n" +
 	"\x15DeleteSnapshotRequest\x123\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x17.lsub.guest.v1.SnapshotR\bsnapshot\"\x18\n" +
 	"\x16DeleteSnapshotResponse\"\x0e\n" +
@@ -3519,7 +3562,7 @@ const file_guest_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06kernel\x18\x02 \x01(\tR\x06kernel\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x12+\n" +
-	"\x04boot\x18\x04 \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot*\xf5\x02\n" +
+	"\x04boot\x18\x04 \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot*\xe3\x02\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12ERROR_CODE_INVALID\x10\x01\x12\x18\n" +
@@ -3533,8 +3576,7 @@ const file_guest_proto_rawDesc = "" +
 	"\x17ERROR_CODE_START_FAILED\x10\t\x12\x16\n" +
 	"\x12ERROR_CODE_VERSION\x10\n" +
 	"\x12\x1d\n" +
-	"\x19ERROR_CODE_ALREADY_EXISTS\x10\v\x12\x16\n" +
-	"\x12ERROR_CODE_RUNNING\x10\f2\xce\t\n" +
+	"\x19ERROR_CODE_ALREADY_EXISTS\x10\v\"\x04\b\f\x10\f2\xce\t\n" +
 	"\x05Guest\x12?\n" +
 	"\x04Info\x12\x1a.lsub.guest.v1.InfoRequest\x1a\x1b.lsub.guest.v1.InfoResponse\x12W\n" +
 	"\fCreateDistro\x12\".lsub.guest.v1.CreateDistroRequest\x1a#.lsub.guest.v1.CreateDistroResponse\x12W\n" +

@@ -100,8 +100,9 @@ type GuestClient interface {
 	// CreateSnapshot keeps the files of a distro as they are. One that runs
 	// stands still meanwhile.
 	CreateSnapshot(context.Context, *connect.Request[guestv1.CreateSnapshotRequest]) (*connect.Response[guestv1.CreateSnapshotResponse], error)
-	// RestoreSnapshot replaces the files of a distro that does not run by those
-	// of a snapshot, all or none.
+	// RestoreSnapshot replaces the files of a distro by those of a snapshot, all
+	// or none. One that runs is shut down first, as StopDistro does it, and does not
+	// start before it is done. Of several at once, one follows the other.
 	RestoreSnapshot(context.Context, *connect.Request[guestv1.RestoreSnapshotRequest]) (*connect.Response[guestv1.RestoreSnapshotResponse], error)
 	// DeleteSnapshot deletes a snapshot. One that does not exist is deleted already.
 	DeleteSnapshot(context.Context, *connect.Request[guestv1.DeleteSnapshotRequest]) (*connect.Response[guestv1.DeleteSnapshotResponse], error)
@@ -329,8 +330,9 @@ type GuestHandler interface {
 	// CreateSnapshot keeps the files of a distro as they are. One that runs
 	// stands still meanwhile.
 	CreateSnapshot(context.Context, *connect.Request[guestv1.CreateSnapshotRequest]) (*connect.Response[guestv1.CreateSnapshotResponse], error)
-	// RestoreSnapshot replaces the files of a distro that does not run by those
-	// of a snapshot, all or none.
+	// RestoreSnapshot replaces the files of a distro by those of a snapshot, all
+	// or none. One that runs is shut down first, as StopDistro does it, and does not
+	// start before it is done. Of several at once, one follows the other.
 	RestoreSnapshot(context.Context, *connect.Request[guestv1.RestoreSnapshotRequest]) (*connect.Response[guestv1.RestoreSnapshotResponse], error)
 	// DeleteSnapshot deletes a snapshot. One that does not exist is deleted already.
 	DeleteSnapshot(context.Context, *connect.Request[guestv1.DeleteSnapshotRequest]) (*connect.Response[guestv1.DeleteSnapshotResponse], error)

@@ -1,0 +1,72 @@
+package agent
+
+import (
+	"testing"
+	"time"
+
+	"github.com/lsub/lsub/guest/agent/listeners"
+	"github.com/lsub/lsub/guest/guestv1"
+)
+
+// A distro that commands or connections from the host use is not idle, and not
+// worth a look: this one has nothing to look at.
+func TestIdleInUse(t *testing.T) {
+	d := &distro{}
+	if !d.hold() || !d.use(&d.forwards) {
+		t.Fatal("a distro that runs cannot be used")
+	}
+	long := time.Now().Add(-time.Hour)
+	for _, leave := range []func(){d.release, func() { d.leave(&d.forwards) }} {
+		if got := d.idleFor(); got != 0 {
+			t.Errorf("idle for %v while it is in use", got)
+		}
+		d.idleSince = long // whatever it was before
+		if d.stopIdle(time.Minute) {
+			t.Error("stopped while it is in use")
+		}
+		d.idleSince = time.Time{}
+		leave()
+		if inUse := d.sessions+d.forwards > 0; inUse != d.idleSince.IsZero() {
+			t.Errorf("%d commands, %d connections: idle since %v", d.sessions, d.forwards, d.idleSince)
+		}
+	}
+	if since := time.Since(d.idleSince); since > time.Minute {
+		t.Errorf("idle for %v when the last has just left", since)
+	}
+	if d.hold(); !d.idleSince.IsZero() {
+		t.Error("idle while a command runs")
+	}
+	d.release()
+	d.stopping = true
+	if d.hold() || d.use(&d.forwards) || d.sessions != 0 || d.forwards != 0 {
+		t.Error("one that stops can be used")
+	}
+}
+
+// A process that was left behind keeps the distro up, and one look finds it.
+func TestIdleOccupied(t *testing.T) {
+	d := &distro{
+		a: &Agent{listening: func() ([]listeners.Listener, error) { return nil, nil }}, spec: &guestv1.Distro{Id: "none"}, pid: 1,
+		cgroup: fakeCgroup(t, map[string]string{
+			insideGroup + "/cgroup.events":                                     "populated 1\n",
+			insideGroup + "/cgroup.procs":                                      "",
+			insideGroup + "/system.slice/cgroup.events":                        "populated 1\n",
+			insideGroup + "/system.slice/cgroup.procs":                         "",
+			insideGroup + "/system.slice/a.service/cgroup.events":              "populated 1\n",
+			insideGroup + "/system.slice/a.service/cgroup.procs":               "77\n",
+			insideGroup + "/system.slice/systemd-logind.service/cgroup.events": "populated 1\n",
+			insideGroup + "/system.slice/systemd-logind.service/cgroup.procs":  "78\n",
+		}),
+	}
+	d.idleSince = time.Now().Add(-time.Hour)
+	if got := d.idleFor(); got != 0 || !d.idleSince.IsZero() {
+		t.Errorf("idle for %v with a service", got)
+	}
+	if got := d.reasons(); len(got) != 1 || got[0] != "service a" {
+		t.Errorf("reasons %q", got)
+	}
+	d.cgroup = fakeCgroup(t, map[string]string{insideGroup + "/cgroup.events": "populated 1\n", insideGroup + "/cgroup.procs": "1\n"})
+	if d.idleFor(); d.idleSince.IsZero() {
+		t.Error("not idle with nothing but its init")
+	}
+}
