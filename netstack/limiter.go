@@ -43,6 +43,13 @@ func (l *limiter) enter() bool {
 	return false
 }
 
+// count returns how many places are taken.
+func (l *limiter) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.n
+}
+
 func (l *limiter) leave() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -83,6 +83,7 @@ type Network struct {
 	tcp    *limiter
 	dials  *limiter // connections of tcp that are in the making
 	udp    *limiter
+	out    *outgoing
 }
 
 // gatewayMAC and guestMAC are locally administered addresses.
@@ -109,7 +110,7 @@ func New(cfg Config) (*Network, error) {
 	case cfg.MTU < 1280 || cfg.MTU > DefaultMTU:
 		return nil, fmt.Errorf("mtu %d is outside 1280 to %d", cfg.MTU, DefaultMTU)
 	}
-	n := &Network{cfg: cfg, subnet: cfg.Subnet.Masked(), mtu: cfg.MTU, log: cfg.Logger}
+	n := &Network{cfg: cfg, subnet: cfg.Subnet.Masked(), mtu: cfg.MTU, log: cfg.Logger, out: newOutgoing()}
 	n.tcp, n.dials = newLimiter("TCP connections", maxTCP, n.log), newLimiter("TCP connections in the making", maxDials, n.log)
 	n.udp = newLimiter("UDP flows", maxUDP, n.log)
 	bridgeLogs(cfg.Logger)

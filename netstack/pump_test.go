@@ -33,7 +33,7 @@ func TestPump(t *testing.T) {
 	const much = 1 << 20
 	r := &reads{data: data, sizes: []int{10, much, much, much, 60000, much, 10, 10}}
 	var out bytes.Buffer
-	if err := pump(&out, r); err != nil {
+	if err := pump(&out, r, largeBuffer); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(out.Bytes(), data[:out.Len()]) || out.Len() != len(data)-len(r.data) {
@@ -46,10 +46,10 @@ func TestPump(t *testing.T) {
 			t.Fatalf("the reads had room for %v, want %v", r.asked, want)
 		}
 	}
-	if err := pump(io.Discard, io.MultiReader(bytes.NewReader(data), failing{})); err != io.ErrUnexpectedEOF {
+	if err := pump(io.Discard, io.MultiReader(bytes.NewReader(data), failing{}), largeBuffer); err != io.ErrUnexpectedEOF {
 		t.Errorf("a reader that fails: %v", err)
 	}
-	if err := pump(failing{}, bytes.NewReader(data)); err != io.ErrUnexpectedEOF {
+	if err := pump(failing{}, bytes.NewReader(data), largeBuffer); err != io.ErrUnexpectedEOF {
 		t.Errorf("a writer that fails: %v", err)
 	}
 }

@@ -21,7 +21,8 @@ const (
 	// maxDials is how many of them may be in the making: those to an address
 	// that does not answer take long, and must not keep others waiting.
 	maxDials = 1024
-	// tcpBuffer is how much a connection may hold in either direction, in bytes.
+	// tcpBuffer is how much a connection may hold in either direction, in bytes,
+	// while there are few of them.
 	tcpBuffer = 1 << 20
 	// dialTimeout is about how long Linux tries.
 	dialTimeout = 2 * time.Minute
@@ -75,8 +76,49 @@ func (n *Network) acceptTCP(r *tcp.ForwarderRequest) {
 		n.log.Debug("netstack: a connection of the guest fails", "err", tcpErr)
 		return
 	}
-	ep.SocketOptions().SetKeepAlive(true) // the guest may be gone without a word
-	join(gonet.NewTCPConn(&wq, ep), out)
+	options := ep.SocketOptions()
+	options.SetKeepAlive(true) // the guest may be gone without a word
+	socket, buffer := room(n.tcp.count())
+	if socket < tcpBuffer {
+		options.SetSendBufferSize(int64(socket), true)
+		options.SetReceiveBufferSize(int64(socket), true)
+	}
+	host := hostConn{out}
+	defer n.out.add(out.LocalAddr(), host.reset)()
+	join(guestConn{gonet.NewTCPConn(&wq, ep), ep}, host, buffer)
+}
+
+// room is what a connection may hold in bytes, where it is one of so many: in its
+// socket, and in a buffer between two sockets, each way. A guest that opens all the
+// connections it may, and neither reads nor sends to who does, has the host hold
+// some 700 MB.
+func room(conns int) (socket, buffer int) {
+	switch {
+	case conns <= 64:
+		return tcpBuffer, largeBuffer
+	case conns <= 512:
+		return tcpBuffer / 4, largeBuffer / 4
+	}
+	return tcpBuffer / 32, smallBuffer
+}
+
+// guestConn is the guest's end of a connection.
+type guestConn struct {
+	*gonet.TCPConn
+	ep tcpip.Endpoint
+}
+
+func (c guestConn) reset() {
+	c.ep.Abort()
+	c.Close() // wakes those who wait
+}
+
+// hostConn is the other end.
+type hostConn struct{ *net.TCPConn }
+
+func (c hostConn) reset() {
+	c.SetLinger(0)
+	c.Close()
 }
 
 // dialTCP connects to the first address that takes it.
@@ -94,24 +136,27 @@ func dialTCP(to []netip.Addr, port uint16) (*net.TCPConn, error) {
 	return nil, errs
 }
 
-// halfCloser is a connection of which one direction can be closed.
-type halfCloser interface {
+// end is an end of a connection, of which one direction can be closed.
+type end interface {
 	net.Conn
 	CloseWrite() error
+	reset() // closes it so that the other side takes it for a failure
 }
 
 // join copies between two connections until both directions have ended, and
-// closes both. The end of one direction is passed on as such; a failure ends all.
-func join(a, b halfCloser) {
+// closes both. The end of one direction is passed on as such, and so is a failure,
+// which ends all.
+// buffer is the most bytes that it reads at once.
+func join(a, b end, buffer int) {
 	var wg sync.WaitGroup
-	pipe := func(to, from halfCloser) {
-		err := pump(to, from)
+	pipe := func(to, from end) {
+		err := pump(to, from, buffer)
 		if err == nil {
 			err = to.CloseWrite()
 		}
 		if err != nil {
-			a.Close()
-			b.Close()
+			a.reset()
+			b.reset()
 		}
 	}
 	wg.Go(func() { pipe(a, b) })
@@ -126,10 +171,10 @@ const (
 	largeBuffer = 128 << 10
 )
 
-// pump copies until the end of from. Its buffer grows with what comes at a time
-// and shrinks again: thousands of connections may stand open, and the guest's
-// frames are large.
-func pump(to io.Writer, from io.Reader) error {
+// pump copies until the end of from. Its buffer grows with what comes at a time, to
+// the most that it may have, and shrinks again: thousands of connections may stand
+// open, and the guest's frames are large.
+func pump(to io.Writer, from io.Reader, most int) error {
 	buf := make([]byte, smallBuffer)
 	for {
 		n, err := from.Read(buf)
@@ -143,7 +188,7 @@ func pump(to io.Writer, from io.Reader) error {
 			return nil
 		case err != nil:
 			return err
-		case n == len(buf) && n < largeBuffer:
+		case n == len(buf) && n < most:
 			buf = make([]byte, 4*n)
 		case n < smallBuffer && len(buf) > smallBuffer:
 			buf = make([]byte, smallBuffer)

@@ -59,6 +59,7 @@ func (n *Network) acceptUDP(r *udp.ForwarderRequest) {
 			return
 		}
 		defer out.Close()
+		defer n.out.add(out.LocalAddr(), func() { out.Close() })() // the next datagram begins another flow
 		joinUDP(in, out)
 	}()
 }
