@@ -201,6 +201,7 @@ func (s *supervisor) run(ctx context.Context) error {
 		tending, untend := context.WithCancel(ctx)
 		var tended sync.WaitGroup
 		tended.Go(func() { s.tend(tending) })
+		tended.Go(func() { s.keepClock(tending) })
 		if s.Forwarder != nil {
 			tended.Go(func() {
 				dialer := guest.NewWarm(s.vm)

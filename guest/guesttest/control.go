@@ -3,6 +3,7 @@ package guesttest
 import (
 	"context"
 	"slices"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -38,6 +39,15 @@ func (g *Guest) Info(_ context.Context, req *connect.Request[guestv1.InfoRequest
 		res.Distros = append(res.Distros, state)
 	}
 	return connect.NewResponse(res), nil
+}
+
+// AdjustClock tells the time of a clock that is late until it is moved.
+func (g *Guest) AdjustClock(_ context.Context, req *connect.Request[guestv1.AdjustClockRequest]) (*connect.Response[guestv1.AdjustClockResponse], error) {
+	late := g.late.Add(-req.Msg.ByNs)
+	if req.Msg.ByNs != 0 && g.Moved != nil {
+		g.Moved(time.Duration(late))
+	}
+	return connect.NewResponse(&guestv1.AdjustClockResponse{UnixNs: time.Now().UnixNano() - late}), nil
 }
 
 // CreateDistro makes a distro of an image that was imported.

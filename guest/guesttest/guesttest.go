@@ -20,6 +20,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lsub/lsub/guest"
@@ -45,6 +46,9 @@ type Options struct {
 	MaxImage   int64       // an image of more bytes finds no space; 0 for no limit
 	Stubborn   bool        // refuse to power off
 	Pause      func(error) // halts the VM for a reason, and lets it go on with nil
+
+	Late  time.Duration            // how late its clock is
+	Moved func(late time.Duration) // is told how late its clock is once that was moved; nil: nobody
 }
 
 // Guest is a guest that runs.
@@ -52,7 +56,8 @@ type Guest struct {
 	Options
 	disk    *disk
 	ports   ports
-	off     chan error // gets why the VM ends: nil for a power-off
+	late    atomic.Int64 // how late its clock is, ns
+	off     chan error   // gets why the VM ends: nil for a power-off
 	streams sync.WaitGroup
 }
 
@@ -63,6 +68,7 @@ func Run(h Host, o Options) error {
 		o.Console = io.Discard
 	}
 	g := &Guest{Options: o, off: make(chan error, 8)}
+	g.late.Store(int64(o.Late))
 	fmt.Fprintln(o.Console, "[    0.000000] Linux version 0.0-fake")
 	if err := g.hello(h); err != nil || o.HelloError != "" {
 		fmt.Fprintln(o.Console, "[    0.100000] lsubinit:", o.HelloError)

@@ -1992,6 +1992,94 @@ func (x *StopDistroResponse) GetKilled() bool {
 	return false
 }
 
+type AdjustClockRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ByNs          int64                  `protobuf:"varint,1,opt,name=by_ns,json=byNs,proto3" json:"by_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdjustClockRequest) Reset() {
+	*x = AdjustClockRequest{}
+	mi := &file_guest_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdjustClockRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdjustClockRequest) ProtoMessage() {}
+
+func (x *AdjustClockRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdjustClockRequest.ProtoReflect.Descriptor instead.
+func (*AdjustClockRequest) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *AdjustClockRequest) GetByNs() int64 {
+	if x != nil {
+		return x.ByNs
+	}
+	return 0
+}
+
+type AdjustClockResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	UnixNs        int64                  `protobuf:"varint,1,opt,name=unix_ns,json=unixNs,proto3" json:"unix_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdjustClockResponse) Reset() {
+	*x = AdjustClockResponse{}
+	mi := &file_guest_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdjustClockResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdjustClockResponse) ProtoMessage() {}
+
+func (x *AdjustClockResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdjustClockResponse.ProtoReflect.Descriptor instead.
+func (*AdjustClockResponse) Descriptor() ([]byte, []int) {
+	return file_guest_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *AdjustClockResponse) GetUnixNs() int64 {
+	if x != nil {
+		return x.UnixNs
+	}
+	return 0
+}
+
 type PoweroffRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2000,7 +2088,7 @@ type PoweroffRequest struct {
 
 func (x *PoweroffRequest) Reset() {
 	*x = PoweroffRequest{}
-	mi := &file_guest_proto_msgTypes[34]
+	mi := &file_guest_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2100,7 @@ func (x *PoweroffRequest) String() string {
 func (*PoweroffRequest) ProtoMessage() {}
 
 func (x *PoweroffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[34]
+	mi := &file_guest_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2113,7 @@ func (x *PoweroffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoweroffRequest.ProtoReflect.Descriptor instead.
 func (*PoweroffRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{34}
+	return file_guest_proto_rawDescGZIP(), []int{36}
 }
 
 type PoweroffResponse struct {
@@ -2036,7 +2124,7 @@ type PoweroffResponse struct {
 
 func (x *PoweroffResponse) Reset() {
 	*x = PoweroffResponse{}
-	mi := &file_guest_proto_msgTypes[35]
+	mi := &file_guest_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2048,7 +2136,7 @@ func (x *PoweroffResponse) String() string {
 func (*PoweroffResponse) ProtoMessage() {}
 
 func (x *PoweroffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[35]
+	mi := &file_guest_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2061,7 +2149,7 @@ func (x *PoweroffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoweroffResponse.ProtoReflect.Descriptor instead.
 func (*PoweroffResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{35}
+	return file_guest_proto_rawDescGZIP(), []int{37}
 }
 
 type StatusRequest struct {
@@ -2072,7 +2160,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_guest_proto_msgTypes[36]
+	mi := &file_guest_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2084,7 +2172,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[36]
+	mi := &file_guest_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2097,7 +2185,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{36}
+	return file_guest_proto_rawDescGZIP(), []int{38}
 }
 
 type StatusResponse struct {
@@ -2115,7 +2203,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_guest_proto_msgTypes[37]
+	mi := &file_guest_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2127,7 +2215,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[37]
+	mi := &file_guest_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2140,7 +2228,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{37}
+	return file_guest_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -2201,7 +2289,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_guest_proto_msgTypes[38]
+	mi := &file_guest_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2213,7 +2301,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[38]
+	mi := &file_guest_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2226,7 +2314,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{38}
+	return file_guest_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ShutdownRequest) GetForce() bool {
@@ -2244,7 +2332,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_guest_proto_msgTypes[39]
+	mi := &file_guest_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2256,7 +2344,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[39]
+	mi := &file_guest_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2269,7 +2357,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{39}
+	return file_guest_proto_rawDescGZIP(), []int{41}
 }
 
 type PortsRequest struct {
@@ -2281,7 +2369,7 @@ type PortsRequest struct {
 
 func (x *PortsRequest) Reset() {
 	*x = PortsRequest{}
-	mi := &file_guest_proto_msgTypes[40]
+	mi := &file_guest_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2293,7 +2381,7 @@ func (x *PortsRequest) String() string {
 func (*PortsRequest) ProtoMessage() {}
 
 func (x *PortsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[40]
+	mi := &file_guest_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2306,7 +2394,7 @@ func (x *PortsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortsRequest.ProtoReflect.Descriptor instead.
 func (*PortsRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{40}
+	return file_guest_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PortsRequest) GetWatch() bool {
@@ -2325,7 +2413,7 @@ type PortsResponse struct {
 
 func (x *PortsResponse) Reset() {
 	*x = PortsResponse{}
-	mi := &file_guest_proto_msgTypes[41]
+	mi := &file_guest_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2337,7 +2425,7 @@ func (x *PortsResponse) String() string {
 func (*PortsResponse) ProtoMessage() {}
 
 func (x *PortsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[41]
+	mi := &file_guest_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2350,7 +2438,7 @@ func (x *PortsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortsResponse.ProtoReflect.Descriptor instead.
 func (*PortsResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{41}
+	return file_guest_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *PortsResponse) GetPorts() []*Port {
@@ -2385,7 +2473,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_guest_proto_msgTypes[42]
+	mi := &file_guest_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2397,7 +2485,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[42]
+	mi := &file_guest_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2410,7 +2498,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{42}
+	return file_guest_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Port) GetKind() string {
@@ -2535,7 +2623,7 @@ type ForwardRequest struct {
 
 func (x *ForwardRequest) Reset() {
 	*x = ForwardRequest{}
-	mi := &file_guest_proto_msgTypes[43]
+	mi := &file_guest_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2547,7 +2635,7 @@ func (x *ForwardRequest) String() string {
 func (*ForwardRequest) ProtoMessage() {}
 
 func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[43]
+	mi := &file_guest_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2560,7 +2648,7 @@ func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
 func (*ForwardRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{43}
+	return file_guest_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ForwardRequest) GetVersion() string {
@@ -2638,7 +2726,7 @@ type Connect struct {
 
 func (x *Connect) Reset() {
 	*x = Connect{}
-	mi := &file_guest_proto_msgTypes[44]
+	mi := &file_guest_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2650,7 +2738,7 @@ func (x *Connect) String() string {
 func (*Connect) ProtoMessage() {}
 
 func (x *Connect) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[44]
+	mi := &file_guest_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2663,7 +2751,7 @@ func (x *Connect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connect.ProtoReflect.Descriptor instead.
 func (*Connect) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{44}
+	return file_guest_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Connect) GetDistro() string {
@@ -2700,7 +2788,7 @@ type Listen struct {
 
 func (x *Listen) Reset() {
 	*x = Listen{}
-	mi := &file_guest_proto_msgTypes[45]
+	mi := &file_guest_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2712,7 +2800,7 @@ func (x *Listen) String() string {
 func (*Listen) ProtoMessage() {}
 
 func (x *Listen) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[45]
+	mi := &file_guest_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2725,7 +2813,7 @@ func (x *Listen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listen.ProtoReflect.Descriptor instead.
 func (*Listen) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{45}
+	return file_guest_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Listen) GetDistro() string {
@@ -2765,7 +2853,7 @@ type StreamRequest struct {
 
 func (x *StreamRequest) Reset() {
 	*x = StreamRequest{}
-	mi := &file_guest_proto_msgTypes[46]
+	mi := &file_guest_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2777,7 +2865,7 @@ func (x *StreamRequest) String() string {
 func (*StreamRequest) ProtoMessage() {}
 
 func (x *StreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[46]
+	mi := &file_guest_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2790,7 +2878,7 @@ func (x *StreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamRequest.ProtoReflect.Descriptor instead.
 func (*StreamRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{46}
+	return file_guest_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *StreamRequest) GetVersion() string {
@@ -2874,7 +2962,7 @@ type Exec struct {
 
 func (x *Exec) Reset() {
 	*x = Exec{}
-	mi := &file_guest_proto_msgTypes[47]
+	mi := &file_guest_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2886,7 +2974,7 @@ func (x *Exec) String() string {
 func (*Exec) ProtoMessage() {}
 
 func (x *Exec) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[47]
+	mi := &file_guest_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2899,7 +2987,7 @@ func (x *Exec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exec.ProtoReflect.Descriptor instead.
 func (*Exec) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{47}
+	return file_guest_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Exec) GetDistro() *Distro {
@@ -2978,7 +3066,7 @@ type ImportImage struct {
 
 func (x *ImportImage) Reset() {
 	*x = ImportImage{}
-	mi := &file_guest_proto_msgTypes[48]
+	mi := &file_guest_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2990,7 +3078,7 @@ func (x *ImportImage) String() string {
 func (*ImportImage) ProtoMessage() {}
 
 func (x *ImportImage) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[48]
+	mi := &file_guest_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3003,7 +3091,7 @@ func (x *ImportImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImage.ProtoReflect.Descriptor instead.
 func (*ImportImage) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{48}
+	return file_guest_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ImportImage) GetId() string {
@@ -3036,7 +3124,7 @@ type Export struct {
 
 func (x *Export) Reset() {
 	*x = Export{}
-	mi := &file_guest_proto_msgTypes[49]
+	mi := &file_guest_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3048,7 +3136,7 @@ func (x *Export) String() string {
 func (*Export) ProtoMessage() {}
 
 func (x *Export) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[49]
+	mi := &file_guest_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3061,7 +3149,7 @@ func (x *Export) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Export.ProtoReflect.Descriptor instead.
 func (*Export) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{49}
+	return file_guest_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Export) GetFrom() isExport_From {
@@ -3116,7 +3204,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_guest_proto_msgTypes[50]
+	mi := &file_guest_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3128,7 +3216,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[50]
+	mi := &file_guest_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3141,7 +3229,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{50}
+	return file_guest_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Started) GetWarnings() []string {
@@ -3170,7 +3258,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_guest_proto_msgTypes[51]
+	mi := &file_guest_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3182,7 +3270,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[51]
+	mi := &file_guest_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3195,7 +3283,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{51}
+	return file_guest_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -3231,7 +3319,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_guest_proto_msgTypes[52]
+	mi := &file_guest_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3243,7 +3331,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[52]
+	mi := &file_guest_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3256,7 +3344,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{52}
+	return file_guest_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Error) GetCode() ErrorCode {
@@ -3294,7 +3382,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_guest_proto_msgTypes[53]
+	mi := &file_guest_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3306,7 +3394,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[53]
+	mi := &file_guest_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3319,7 +3407,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{53}
+	return file_guest_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Hello) GetVersion() string {
@@ -3473,7 +3561,11 @@ const file_guest_proto_rawDesc = "" +
 	"\n" +
 	"timeout_ns\x18\x02 \x01(\x03R\ttimeoutNs\",\n" +
 	"\x12StopDistroResponse\x12\x16\n" +
-	"\x06killed\x18\x01 \x01(\bR\x06killed\"\x11\n" +
+	"\x06killed\x18\x01 \x01(\bR\x06killed\")\n" +
+	"\x12AdjustClockRequest\x12\x13\n" +
+	"\x05by_ns\x18\x01 \x01(\x03R\x04byNs\".\n" +
+	"\x13AdjustClockResponse\x12\x17\n" +
+	"\aunix_ns\x18\x01 \x01(\x03R\x06unixNs\"\x11\n" +
 	"\x0fPoweroffRequest\"\x12\n" +
 	"\x10PoweroffResponse\"\x0f\n" +
 	"\rStatusRequest\"\xd9\x01\n" +
@@ -3576,7 +3668,8 @@ const file_guest_proto_rawDesc = "" +
 	"\x17ERROR_CODE_START_FAILED\x10\t\x12\x16\n" +
 	"\x12ERROR_CODE_VERSION\x10\n" +
 	"\x12\x1d\n" +
-	"\x19ERROR_CODE_ALREADY_EXISTS\x10\v\"\x04\b\f\x10\f2\xce\t\n" +
+	"\x19ERROR_CODE_ALREADY_EXISTS\x10\v\"\x04\b\f\x10\f2\xa4\n" +
+	"\n" +
 	"\x05Guest\x12?\n" +
 	"\x04Info\x12\x1a.lsub.guest.v1.InfoRequest\x1a\x1b.lsub.guest.v1.InfoResponse\x12W\n" +
 	"\fCreateDistro\x12\".lsub.guest.v1.CreateDistroRequest\x1a#.lsub.guest.v1.CreateDistroResponse\x12W\n" +
@@ -3591,7 +3684,8 @@ const file_guest_proto_rawDesc = "" +
 	"\n" +
 	"StopDistro\x12 .lsub.guest.v1.StopDistroRequest\x1a!.lsub.guest.v1.StopDistroResponse\x12D\n" +
 	"\x05Watch\x12\x1b.lsub.guest.v1.WatchRequest\x1a\x1c.lsub.guest.v1.WatchResponse0\x01\x12_\n" +
-	"\x0eWatchListeners\x12$.lsub.guest.v1.WatchListenersRequest\x1a%.lsub.guest.v1.WatchListenersResponse0\x01\x12K\n" +
+	"\x0eWatchListeners\x12$.lsub.guest.v1.WatchListenersRequest\x1a%.lsub.guest.v1.WatchListenersResponse0\x01\x12T\n" +
+	"\vAdjustClock\x12!.lsub.guest.v1.AdjustClockRequest\x1a\".lsub.guest.v1.AdjustClockResponse\x12K\n" +
 	"\bPoweroff\x12\x1e.lsub.guest.v1.PoweroffRequest\x1a\x1f.lsub.guest.v1.PoweroffResponse2\xe6\x01\n" +
 	"\n" +
 	"Supervisor\x12E\n" +
@@ -3612,7 +3706,7 @@ func file_guest_proto_rawDescGZIP() []byte {
 }
 
 var file_guest_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
+var file_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
 var file_guest_proto_goTypes = []any{
 	(ErrorCode)(0),                  // 0: lsub.guest.v1.ErrorCode
 	(*Distro)(nil),                  // 1: lsub.guest.v1.Distro
@@ -3649,26 +3743,28 @@ var file_guest_proto_goTypes = []any{
 	(*StartDistroResponse)(nil),     // 32: lsub.guest.v1.StartDistroResponse
 	(*StopDistroRequest)(nil),       // 33: lsub.guest.v1.StopDistroRequest
 	(*StopDistroResponse)(nil),      // 34: lsub.guest.v1.StopDistroResponse
-	(*PoweroffRequest)(nil),         // 35: lsub.guest.v1.PoweroffRequest
-	(*PoweroffResponse)(nil),        // 36: lsub.guest.v1.PoweroffResponse
-	(*StatusRequest)(nil),           // 37: lsub.guest.v1.StatusRequest
-	(*StatusResponse)(nil),          // 38: lsub.guest.v1.StatusResponse
-	(*ShutdownRequest)(nil),         // 39: lsub.guest.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),        // 40: lsub.guest.v1.ShutdownResponse
-	(*PortsRequest)(nil),            // 41: lsub.guest.v1.PortsRequest
-	(*PortsResponse)(nil),           // 42: lsub.guest.v1.PortsResponse
-	(*Port)(nil),                    // 43: lsub.guest.v1.Port
-	(*ForwardRequest)(nil),          // 44: lsub.guest.v1.ForwardRequest
-	(*Connect)(nil),                 // 45: lsub.guest.v1.Connect
-	(*Listen)(nil),                  // 46: lsub.guest.v1.Listen
-	(*StreamRequest)(nil),           // 47: lsub.guest.v1.StreamRequest
-	(*Exec)(nil),                    // 48: lsub.guest.v1.Exec
-	(*ImportImage)(nil),             // 49: lsub.guest.v1.ImportImage
-	(*Export)(nil),                  // 50: lsub.guest.v1.Export
-	(*Started)(nil),                 // 51: lsub.guest.v1.Started
-	(*Exit)(nil),                    // 52: lsub.guest.v1.Exit
-	(*Error)(nil),                   // 53: lsub.guest.v1.Error
-	(*Hello)(nil),                   // 54: lsub.guest.v1.Hello
+	(*AdjustClockRequest)(nil),      // 35: lsub.guest.v1.AdjustClockRequest
+	(*AdjustClockResponse)(nil),     // 36: lsub.guest.v1.AdjustClockResponse
+	(*PoweroffRequest)(nil),         // 37: lsub.guest.v1.PoweroffRequest
+	(*PoweroffResponse)(nil),        // 38: lsub.guest.v1.PoweroffResponse
+	(*StatusRequest)(nil),           // 39: lsub.guest.v1.StatusRequest
+	(*StatusResponse)(nil),          // 40: lsub.guest.v1.StatusResponse
+	(*ShutdownRequest)(nil),         // 41: lsub.guest.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),        // 42: lsub.guest.v1.ShutdownResponse
+	(*PortsRequest)(nil),            // 43: lsub.guest.v1.PortsRequest
+	(*PortsResponse)(nil),           // 44: lsub.guest.v1.PortsResponse
+	(*Port)(nil),                    // 45: lsub.guest.v1.Port
+	(*ForwardRequest)(nil),          // 46: lsub.guest.v1.ForwardRequest
+	(*Connect)(nil),                 // 47: lsub.guest.v1.Connect
+	(*Listen)(nil),                  // 48: lsub.guest.v1.Listen
+	(*StreamRequest)(nil),           // 49: lsub.guest.v1.StreamRequest
+	(*Exec)(nil),                    // 50: lsub.guest.v1.Exec
+	(*ImportImage)(nil),             // 51: lsub.guest.v1.ImportImage
+	(*Export)(nil),                  // 52: lsub.guest.v1.Export
+	(*Started)(nil),                 // 53: lsub.guest.v1.Started
+	(*Exit)(nil),                    // 54: lsub.guest.v1.Exit
+	(*Error)(nil),                   // 55: lsub.guest.v1.Error
+	(*Hello)(nil),                   // 56: lsub.guest.v1.Hello
 }
 var file_guest_proto_depIdxs = []int32{
 	2,  // 0: lsub.guest.v1.Distro.limits:type_name -> lsub.guest.v1.Limits
@@ -3687,12 +3783,12 @@ var file_guest_proto_depIdxs = []int32{
 	1,  // 13: lsub.guest.v1.StartDistroRequest.distro:type_name -> lsub.guest.v1.Distro
 	5,  // 14: lsub.guest.v1.StartDistroResponse.state:type_name -> lsub.guest.v1.DistroState
 	6,  // 15: lsub.guest.v1.StatusResponse.boot:type_name -> lsub.guest.v1.BootStep
-	43, // 16: lsub.guest.v1.PortsResponse.ports:type_name -> lsub.guest.v1.Port
-	45, // 17: lsub.guest.v1.ForwardRequest.connect:type_name -> lsub.guest.v1.Connect
-	46, // 18: lsub.guest.v1.ForwardRequest.listen:type_name -> lsub.guest.v1.Listen
-	48, // 19: lsub.guest.v1.StreamRequest.exec:type_name -> lsub.guest.v1.Exec
-	49, // 20: lsub.guest.v1.StreamRequest.import_image:type_name -> lsub.guest.v1.ImportImage
-	50, // 21: lsub.guest.v1.StreamRequest.export:type_name -> lsub.guest.v1.Export
+	45, // 16: lsub.guest.v1.PortsResponse.ports:type_name -> lsub.guest.v1.Port
+	47, // 17: lsub.guest.v1.ForwardRequest.connect:type_name -> lsub.guest.v1.Connect
+	48, // 18: lsub.guest.v1.ForwardRequest.listen:type_name -> lsub.guest.v1.Listen
+	50, // 19: lsub.guest.v1.StreamRequest.exec:type_name -> lsub.guest.v1.Exec
+	51, // 20: lsub.guest.v1.StreamRequest.import_image:type_name -> lsub.guest.v1.ImportImage
+	52, // 21: lsub.guest.v1.StreamRequest.export:type_name -> lsub.guest.v1.Export
 	1,  // 22: lsub.guest.v1.Exec.distro:type_name -> lsub.guest.v1.Distro
 	10, // 23: lsub.guest.v1.Export.snapshot:type_name -> lsub.guest.v1.Snapshot
 	0,  // 24: lsub.guest.v1.Error.code:type_name -> lsub.guest.v1.ErrorCode
@@ -3710,29 +3806,31 @@ var file_guest_proto_depIdxs = []int32{
 	33, // 36: lsub.guest.v1.Guest.StopDistro:input_type -> lsub.guest.v1.StopDistroRequest
 	23, // 37: lsub.guest.v1.Guest.Watch:input_type -> lsub.guest.v1.WatchRequest
 	25, // 38: lsub.guest.v1.Guest.WatchListeners:input_type -> lsub.guest.v1.WatchListenersRequest
-	35, // 39: lsub.guest.v1.Guest.Poweroff:input_type -> lsub.guest.v1.PoweroffRequest
-	37, // 40: lsub.guest.v1.Supervisor.Status:input_type -> lsub.guest.v1.StatusRequest
-	39, // 41: lsub.guest.v1.Supervisor.Shutdown:input_type -> lsub.guest.v1.ShutdownRequest
-	41, // 42: lsub.guest.v1.Supervisor.Ports:input_type -> lsub.guest.v1.PortsRequest
-	4,  // 43: lsub.guest.v1.Guest.Info:output_type -> lsub.guest.v1.InfoResponse
-	8,  // 44: lsub.guest.v1.Guest.CreateDistro:output_type -> lsub.guest.v1.CreateDistroResponse
-	30, // 45: lsub.guest.v1.Guest.DeleteDistro:output_type -> lsub.guest.v1.DeleteDistroResponse
-	12, // 46: lsub.guest.v1.Guest.DeleteImage:output_type -> lsub.guest.v1.DeleteImageResponse
-	14, // 47: lsub.guest.v1.Guest.ConfigureDistro:output_type -> lsub.guest.v1.ConfigureDistroResponse
-	16, // 48: lsub.guest.v1.Guest.SetDefaultUser:output_type -> lsub.guest.v1.SetDefaultUserResponse
-	18, // 49: lsub.guest.v1.Guest.CreateSnapshot:output_type -> lsub.guest.v1.CreateSnapshotResponse
-	20, // 50: lsub.guest.v1.Guest.RestoreSnapshot:output_type -> lsub.guest.v1.RestoreSnapshotResponse
-	22, // 51: lsub.guest.v1.Guest.DeleteSnapshot:output_type -> lsub.guest.v1.DeleteSnapshotResponse
-	32, // 52: lsub.guest.v1.Guest.StartDistro:output_type -> lsub.guest.v1.StartDistroResponse
-	34, // 53: lsub.guest.v1.Guest.StopDistro:output_type -> lsub.guest.v1.StopDistroResponse
-	24, // 54: lsub.guest.v1.Guest.Watch:output_type -> lsub.guest.v1.WatchResponse
-	26, // 55: lsub.guest.v1.Guest.WatchListeners:output_type -> lsub.guest.v1.WatchListenersResponse
-	36, // 56: lsub.guest.v1.Guest.Poweroff:output_type -> lsub.guest.v1.PoweroffResponse
-	38, // 57: lsub.guest.v1.Supervisor.Status:output_type -> lsub.guest.v1.StatusResponse
-	40, // 58: lsub.guest.v1.Supervisor.Shutdown:output_type -> lsub.guest.v1.ShutdownResponse
-	42, // 59: lsub.guest.v1.Supervisor.Ports:output_type -> lsub.guest.v1.PortsResponse
-	43, // [43:60] is the sub-list for method output_type
-	26, // [26:43] is the sub-list for method input_type
+	35, // 39: lsub.guest.v1.Guest.AdjustClock:input_type -> lsub.guest.v1.AdjustClockRequest
+	37, // 40: lsub.guest.v1.Guest.Poweroff:input_type -> lsub.guest.v1.PoweroffRequest
+	39, // 41: lsub.guest.v1.Supervisor.Status:input_type -> lsub.guest.v1.StatusRequest
+	41, // 42: lsub.guest.v1.Supervisor.Shutdown:input_type -> lsub.guest.v1.ShutdownRequest
+	43, // 43: lsub.guest.v1.Supervisor.Ports:input_type -> lsub.guest.v1.PortsRequest
+	4,  // 44: lsub.guest.v1.Guest.Info:output_type -> lsub.guest.v1.InfoResponse
+	8,  // 45: lsub.guest.v1.Guest.CreateDistro:output_type -> lsub.guest.v1.CreateDistroResponse
+	30, // 46: lsub.guest.v1.Guest.DeleteDistro:output_type -> lsub.guest.v1.DeleteDistroResponse
+	12, // 47: lsub.guest.v1.Guest.DeleteImage:output_type -> lsub.guest.v1.DeleteImageResponse
+	14, // 48: lsub.guest.v1.Guest.ConfigureDistro:output_type -> lsub.guest.v1.ConfigureDistroResponse
+	16, // 49: lsub.guest.v1.Guest.SetDefaultUser:output_type -> lsub.guest.v1.SetDefaultUserResponse
+	18, // 50: lsub.guest.v1.Guest.CreateSnapshot:output_type -> lsub.guest.v1.CreateSnapshotResponse
+	20, // 51: lsub.guest.v1.Guest.RestoreSnapshot:output_type -> lsub.guest.v1.RestoreSnapshotResponse
+	22, // 52: lsub.guest.v1.Guest.DeleteSnapshot:output_type -> lsub.guest.v1.DeleteSnapshotResponse
+	32, // 53: lsub.guest.v1.Guest.StartDistro:output_type -> lsub.guest.v1.StartDistroResponse
+	34, // 54: lsub.guest.v1.Guest.StopDistro:output_type -> lsub.guest.v1.StopDistroResponse
+	24, // 55: lsub.guest.v1.Guest.Watch:output_type -> lsub.guest.v1.WatchResponse
+	26, // 56: lsub.guest.v1.Guest.WatchListeners:output_type -> lsub.guest.v1.WatchListenersResponse
+	36, // 57: lsub.guest.v1.Guest.AdjustClock:output_type -> lsub.guest.v1.AdjustClockResponse
+	38, // 58: lsub.guest.v1.Guest.Poweroff:output_type -> lsub.guest.v1.PoweroffResponse
+	40, // 59: lsub.guest.v1.Supervisor.Status:output_type -> lsub.guest.v1.StatusResponse
+	42, // 60: lsub.guest.v1.Supervisor.Shutdown:output_type -> lsub.guest.v1.ShutdownResponse
+	44, // 61: lsub.guest.v1.Supervisor.Ports:output_type -> lsub.guest.v1.PortsResponse
+	44, // [44:62] is the sub-list for method output_type
+	26, // [26:44] is the sub-list for method input_type
 	26, // [26:26] is the sub-list for extension type_name
 	26, // [26:26] is the sub-list for extension extendee
 	0,  // [0:26] is the sub-list for field type_name
@@ -3748,17 +3846,17 @@ func file_guest_proto_init() {
 		(*CreateDistroRequest_Clone)(nil),
 		(*CreateDistroRequest_Snapshot)(nil),
 	}
-	file_guest_proto_msgTypes[43].OneofWrappers = []any{
+	file_guest_proto_msgTypes[45].OneofWrappers = []any{
 		(*ForwardRequest_Connect)(nil),
 		(*ForwardRequest_Listen)(nil),
 		(*ForwardRequest_Accept)(nil),
 	}
-	file_guest_proto_msgTypes[46].OneofWrappers = []any{
+	file_guest_proto_msgTypes[48].OneofWrappers = []any{
 		(*StreamRequest_Exec)(nil),
 		(*StreamRequest_ImportImage)(nil),
 		(*StreamRequest_Export)(nil),
 	}
-	file_guest_proto_msgTypes[49].OneofWrappers = []any{
+	file_guest_proto_msgTypes[51].OneofWrappers = []any{
 		(*Export_Distro)(nil),
 		(*Export_Snapshot)(nil),
 	}
@@ -3768,7 +3866,7 @@ func file_guest_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_guest_proto_rawDesc), len(file_guest_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   54,
+			NumMessages:   56,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -68,6 +68,8 @@ const (
 	GuestWatchProcedure = "/lsub.guest.v1.Guest/Watch"
 	// GuestWatchListenersProcedure is the fully-qualified name of the Guest's WatchListeners RPC.
 	GuestWatchListenersProcedure = "/lsub.guest.v1.Guest/WatchListeners"
+	// GuestAdjustClockProcedure is the fully-qualified name of the Guest's AdjustClock RPC.
+	GuestAdjustClockProcedure = "/lsub.guest.v1.Guest/AdjustClock"
 	// GuestPoweroffProcedure is the fully-qualified name of the Guest's Poweroff RPC.
 	GuestPoweroffProcedure = "/lsub.guest.v1.Guest/Poweroff"
 	// SupervisorStatusProcedure is the fully-qualified name of the Supervisor's Status RPC.
@@ -117,6 +119,8 @@ type GuestClient interface {
 	// WatchListeners tells what the processes of distros listen on and which
 	// distros have networks of their own, at once and at every change.
 	WatchListeners(context.Context, *connect.Request[guestv1.WatchListenersRequest]) (*connect.ServerStreamForClient[guestv1.WatchListenersResponse], error)
+	// AdjustClock moves the VM's clock, and tells what it shows then.
+	AdjustClock(context.Context, *connect.Request[guestv1.AdjustClockRequest]) (*connect.Response[guestv1.AdjustClockResponse], error)
 	// Poweroff stops every distro, flushes the data disk and ends the VM. The
 	// answer comes before the power goes.
 	Poweroff(context.Context, *connect.Request[guestv1.PoweroffRequest]) (*connect.Response[guestv1.PoweroffResponse], error)
@@ -211,6 +215,12 @@ func NewGuestClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(guestMethods.ByName("WatchListeners")),
 			connect.WithClientOptions(opts...),
 		),
+		adjustClock: connect.NewClient[guestv1.AdjustClockRequest, guestv1.AdjustClockResponse](
+			httpClient,
+			baseURL+GuestAdjustClockProcedure,
+			connect.WithSchema(guestMethods.ByName("AdjustClock")),
+			connect.WithClientOptions(opts...),
+		),
 		poweroff: connect.NewClient[guestv1.PoweroffRequest, guestv1.PoweroffResponse](
 			httpClient,
 			baseURL+GuestPoweroffProcedure,
@@ -235,6 +245,7 @@ type guestClient struct {
 	stopDistro      *connect.Client[guestv1.StopDistroRequest, guestv1.StopDistroResponse]
 	watch           *connect.Client[guestv1.WatchRequest, guestv1.WatchResponse]
 	watchListeners  *connect.Client[guestv1.WatchListenersRequest, guestv1.WatchListenersResponse]
+	adjustClock     *connect.Client[guestv1.AdjustClockRequest, guestv1.AdjustClockResponse]
 	poweroff        *connect.Client[guestv1.PoweroffRequest, guestv1.PoweroffResponse]
 }
 
@@ -303,6 +314,11 @@ func (c *guestClient) WatchListeners(ctx context.Context, req *connect.Request[g
 	return c.watchListeners.CallServerStream(ctx, req)
 }
 
+// AdjustClock calls lsub.guest.v1.Guest.AdjustClock.
+func (c *guestClient) AdjustClock(ctx context.Context, req *connect.Request[guestv1.AdjustClockRequest]) (*connect.Response[guestv1.AdjustClockResponse], error) {
+	return c.adjustClock.CallUnary(ctx, req)
+}
+
 // Poweroff calls lsub.guest.v1.Guest.Poweroff.
 func (c *guestClient) Poweroff(ctx context.Context, req *connect.Request[guestv1.PoweroffRequest]) (*connect.Response[guestv1.PoweroffResponse], error) {
 	return c.poweroff.CallUnary(ctx, req)
@@ -347,6 +363,8 @@ type GuestHandler interface {
 	// WatchListeners tells what the processes of distros listen on and which
 	// distros have networks of their own, at once and at every change.
 	WatchListeners(context.Context, *connect.Request[guestv1.WatchListenersRequest], *connect.ServerStream[guestv1.WatchListenersResponse]) error
+	// AdjustClock moves the VM's clock, and tells what it shows then.
+	AdjustClock(context.Context, *connect.Request[guestv1.AdjustClockRequest]) (*connect.Response[guestv1.AdjustClockResponse], error)
 	// Poweroff stops every distro, flushes the data disk and ends the VM. The
 	// answer comes before the power goes.
 	Poweroff(context.Context, *connect.Request[guestv1.PoweroffRequest]) (*connect.Response[guestv1.PoweroffResponse], error)
@@ -437,6 +455,12 @@ func NewGuestHandler(svc GuestHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(guestMethods.ByName("WatchListeners")),
 		connect.WithHandlerOptions(opts...),
 	)
+	guestAdjustClockHandler := connect.NewUnaryHandler(
+		GuestAdjustClockProcedure,
+		svc.AdjustClock,
+		connect.WithSchema(guestMethods.ByName("AdjustClock")),
+		connect.WithHandlerOptions(opts...),
+	)
 	guestPoweroffHandler := connect.NewUnaryHandler(
 		GuestPoweroffProcedure,
 		svc.Poweroff,
@@ -471,6 +495,8 @@ func NewGuestHandler(svc GuestHandler, opts ...connect.HandlerOption) (string, h
 			guestWatchHandler.ServeHTTP(w, r)
 		case GuestWatchListenersProcedure:
 			guestWatchListenersHandler.ServeHTTP(w, r)
+		case GuestAdjustClockProcedure:
+			guestAdjustClockHandler.ServeHTTP(w, r)
 		case GuestPoweroffProcedure:
 			guestPoweroffHandler.ServeHTTP(w, r)
 		default:
@@ -532,6 +558,10 @@ func (UnimplementedGuestHandler) Watch(context.Context, *connect.Request[guestv1
 
 func (UnimplementedGuestHandler) WatchListeners(context.Context, *connect.Request[guestv1.WatchListenersRequest], *connect.ServerStream[guestv1.WatchListenersResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("lsub.guest.v1.Guest.WatchListeners is not implemented"))
+}
+
+func (UnimplementedGuestHandler) AdjustClock(context.Context, *connect.Request[guestv1.AdjustClockRequest]) (*connect.Response[guestv1.AdjustClockResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("lsub.guest.v1.Guest.AdjustClock is not implemented"))
 }
 
 func (UnimplementedGuestHandler) Poweroff(context.Context, *connect.Request[guestv1.PoweroffRequest]) (*connect.Response[guestv1.PoweroffResponse], error) {
