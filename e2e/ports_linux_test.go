@@ -72,8 +72,8 @@ func both(n int) []string {
 	return []string{fmt.Sprintf("127.0.0.1:%d", n), fmt.Sprintf("[::1]:%d", n)}
 }
 
-// server runs a Python script in the distro, which prints a line whenever it has
-// done something and goes on when it reads one.
+// server runs a program in the distro, which prints a line whenever it has done
+// something and goes on when it reads one.
 type server struct {
 	t  *testing.T
 	in io.WriteCloser
@@ -87,8 +87,14 @@ const needPython = `command -v python3 >/dev/null || {
 // python starts a script; it ends with the test.
 func (h *host) python(t *testing.T, distro, script string) *server {
 	t.Helper()
+	return h.serve(t, distro, "python3", "-u", "-c", script)
+}
+
+// serve starts a program, which ends with its stdin; that ends with the test.
+func (h *host) serve(t *testing.T, distro string, argv ...string) *server {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	cmd := h.command(ctx, "exec", "-u", "root", distro, "--", "python3", "-u", "-c", script)
+	cmd := h.command(ctx, append([]string{"exec", "-u", "root", distro, "--"}, argv...)...)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +108,7 @@ func (h *host) python(t *testing.T, distro, script string) *server {
 	ended := make(chan struct{})
 	go func() {
 		cmd.Wait()
-		w.CloseWithError(fmt.Errorf("the script ended: %s", said.String()))
+		w.CloseWithError(fmt.Errorf("the program ended: %s", said.String()))
 		close(ended)
 	}()
 	t.Cleanup(func() {

@@ -1,29 +1,41 @@
 package e2e
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"io"
+	"math/rand/v2"
+	"net"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
+
+// httpGet gets a page over a connection of its own.
+func httpGet(url string) (string, error) {
+	c := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := c.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	return string(b), err
+}
 
 // TestApache is how people meet this: install a server, and look at it with the
 // host's browser.
 func TestApache(t *testing.T) {
 	h := debian(t)
 	h.sh(t, "debian", "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends apache2 </dev/null; echo hello >/var/www/html/hello; systemctl restart apache2")
-	get := func(url string) (string, error) {
-		c := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-		res, err := c.Get(url)
-		if err != nil {
-			return "", err
-		}
-		defer res.Body.Close()
-		b, err := io.ReadAll(res.Body)
-		return string(b), err
-	}
 	for _, url := range []string{"http://localhost/hello", "http://127.0.0.1/hello", "http://[::1]/hello"} {
-		within(t, quick, url, func() bool { s, err := get(url); return s == "hello\n" && err == nil })
+		within(t, quick, url, func() bool { s, err := httpGet(url); return s == "hello\n" && err == nil })
 	}
 	within(t, quick, "lsub ports knows it", func() bool {
 		p := h.portOf(t, "tcp", 80)
@@ -32,7 +44,139 @@ func TestApache(t *testing.T) {
 	h.sh(t, "debian", "systemctl stop apache2")
 	within(t, quick, "the port closes", func() bool { return !answers("127.0.0.1:80") })
 	h.sh(t, "debian", "systemctl start apache2")
-	within(t, quick, "it is back", func() bool { s, _ := get("http://localhost/hello"); return s == "hello\n" })
+	within(t, quick, "it is back", func() bool { s, _ := httpGet("http://localhost/hello"); return s == "hello\n" })
 	h.ok(t, "stop", "debian")
 	within(t, quick, "the port closes with the distro", func() bool { return !answers("127.0.0.1:80") })
+}
+
+// servicesImage has what people run in a distro to use it from the host.
+const servicesImage = "debian?include=nginx-light,postgresql,redis-server,openssh-server,openssh-client"
+
+// setUpServices has them listen on ports that nothing else here uses. Each has what its
+// test asks for; the last lines are the checksum of /big and the key for ssh.
+const setUpServices = `
+echo 'server { listen 18380; listen [::]:18380; root /srv/www; }' >/etc/nginx/sites-enabled/default
+mkdir -p /srv/www; head -c 33554432 /dev/urandom >/srv/www/big
+systemctl restart nginx
+sed -i 's/^port = .*/port = 18432/' /etc/postgresql/*/main/postgresql.conf
+systemctl restart postgresql
+su postgres -c "psql -q -p 18432 -c \"create role joe login password 'secret'\" -c 'create database joe owner joe'"
+sed -i 's/^port .*/port 18379/' /etc/redis/redis.conf
+systemctl restart redis-server
+printf 'Port 18322\nPermitRootLogin prohibit-password\n' >/etc/ssh/sshd_config.d/e2e.conf
+systemctl restart ssh
+mkdir -p -m 700 ~/.ssh; ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519; cp ~/.ssh/id_ed25519.pub ~/.ssh/authorized_keys
+sha256sum </srv/www/big | cut -d' ' -f1
+cat ~/.ssh/id_ed25519
+`
+
+// TestServices has the host use what is installed in a distro, with the clients
+// that people use.
+func TestServices(t *testing.T) {
+	h := debian(t)
+	h.ok(t, "install", servicesImage, "--name", "services")
+	defer h.run("unregister", "--yes", "services")
+	sum, key, _ := strings.Cut(h.sh(t, "services", setUpServices), "\n")
+	for _, n := range []int{18380, 18432, 18379, 18322} {
+		for _, at := range both(n) {
+			within(t, quick, at+" opens", func() bool { return answers(at) })
+		}
+	}
+	t.Run("nginx", func(t *testing.T) {
+		b, err := httpGet("http://localhost:18380/big")
+		if got := sha256.Sum256([]byte(b)); err != nil || hex.EncodeToString(got[:]) != sum {
+			t.Errorf("%d bytes with sum %x, %v; want %s", len(b), got, err, sum)
+		}
+		// Many requests over one connection.
+		var c http.Client
+		for range 50 {
+			res, err := c.Get("http://localhost:18380/none")
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.Copy(io.Discard, res.Body)
+			res.Body.Close()
+			if res.StatusCode != http.StatusNotFound || !strings.HasPrefix(res.Header.Get("Server"), "nginx") {
+				t.Fatalf("%s by %q", res.Status, res.Header.Get("Server"))
+			}
+		}
+		c.CloseIdleConnections()
+	})
+	t.Run("PostgreSQL", testPostgres)
+	t.Run("Redis", testRedis)
+	t.Run("ssh", func(t *testing.T) { testSSH(t, h, key) })
+}
+
+// tool runs a program of the host's, which must succeed, and returns its output.
+func tool(t *testing.T, stdin io.Reader, name string, args ...string) string {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		t.Fatalf("%v: './task setup' installs it", err)
+	}
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	var out, errOut bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &errOut
+	cmd.Env = append(os.Environ(), "PGPASSWORD=secret", "PGCONNECT_TIMEOUT=30")
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s: %v\n%s\n%s", name, err, out.String(), errOut.String())
+	}
+	return out.String()
+}
+
+// testPostgres takes a table there and back.
+func testPostgres(t *testing.T) {
+	var table strings.Builder
+	for i := range 50_000 {
+		fmt.Fprintf(&table, "%d\trow %d\n", i, i*i)
+	}
+	psql := func(stdin, host, command string) string {
+		return tool(t, strings.NewReader(stdin), "psql", "-X", "-q", "-At", "-h", host, "-p", "18432", "-U", "joe", "-v", "ON_ERROR_STOP=1", "-c", command)
+	}
+	psql("", "localhost", "create table t (n int primary key, words text)")
+	psql(table.String(), "127.0.0.1", "copy t from stdin")
+	if got := psql("", "::1", "copy (select * from t order by n) to stdout"); got != table.String() {
+		t.Errorf("%d bytes came back of %d", len(got), table.Len())
+	}
+}
+
+// testRedis sends many commands before it reads the first answer.
+func testRedis(t *testing.T) {
+	c, err := net.Dial("tcp", "localhost:18379")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(time.Minute))
+	const n = 5000
+	var ask, want bytes.Buffer
+	for i := range n {
+		fmt.Fprintf(&ask, "*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n")
+		fmt.Fprintf(&want, ":%d\r\n", i+1)
+	}
+	go c.Write(ask.Bytes())
+	got := make([]byte, want.Len())
+	if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, want.Bytes()) {
+		t.Errorf("%v after %q…", err, got[:min(len(got), 40)])
+	}
+}
+
+// testSSH goes from the host to the distro's sshd, and from the distro to the
+// host's loopback, where the same sshd answers.
+func testSSH(t *testing.T, h *host, key string) {
+	file := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(file, []byte(key+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const options = "-o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o ConnectTimeout=60 -p 18322"
+	data := make([]byte, 8<<20)
+	rand.NewChaCha8([32]byte{}).Read(data)
+	want := fmt.Sprintf("%x  -", sha256.Sum256(data))
+	args := append(strings.Fields(options), "-F", "none", "-i", file, "root@localhost", "sha256sum; hostname")
+	if got := tool(t, bytes.NewReader(data), "ssh", args...); got != want+"\nservices\n" {
+		t.Errorf("from the host: %s", got)
+	}
+	got := h.sh(t, "services", "head -c 8388608 /dev/zero | ssh "+options+" root@host.lsub.internal 'wc -c; echo ${SSH_CLIENT%% *}'")
+	if got != "8388608\n127.0.0.1" {
+		t.Errorf("from the distro: %s", got)
+	}
 }
