@@ -31,9 +31,10 @@ var mayImport = map[string][]string{
 	"guest":                     {"guest/guestv1"},
 	"guest/guestv1":             {},
 	"guest/agent":               {"guest", "guest/agent/listeners", "guest/agent/relay", "rootfs", "rootfs/pax", "wslconf"},
+	"guest/agent/devices":       {},
 	"guest/agent/listeners":     {},
 	"guest/agent/relay":         {},
-	"guest/lsubinit":            {"guest", "guest/agent"},
+	"guest/lsubinit":            {"guest", "guest/agent", "guest/agent/devices"},
 	"guest/guesttest":           {"guest"},
 	"netstack":                  {"netstack/names"},
 	"netstack/names":            {},
@@ -46,7 +47,7 @@ var mayImport = map[string][]string{
 
 // onlyIn keeps each heavy library in one folder.
 var onlyIn = map[string]string{
-	"github.com/cilium/ebpf":                 "guest/agent/listeners",
+	"github.com/cilium/ebpf":                 "guest/agent", // listeners and devices
 	"github.com/containers/gvisor-tap-vsock": "netstack",
 	"github.com/digitalocean/go-qemu":        "hypervisor/kvm",
 	"github.com/vishvananda/netlink":         "guest/lsubinit",

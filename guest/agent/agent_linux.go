@@ -20,7 +20,6 @@ type Config struct {
 	Version string        // of lsub
 	Kernel  string        // release
 	Data    string        // where the data disk (btrfs) is mounted
-	Device  string        // the data disk's block device
 	Modules string        // folder with the kernel's modules; "" for none
 	DNS     netip.Addr    // name server of the distros; invalid for none
 	Search  []string      // as guest.BootArgs.Search

@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -298,7 +297,7 @@ func (d *distro) startInit() (*exec.Cmd, *os.File, error) {
 	ours, theirs := os.NewFile(uintptr(fds[0]), "status"), os.NewFile(uintptr(fds[1]), "status")
 	defer theirs.Close()
 	cfg := initConfig{
-		Device: d.a.cfg.Device, Subvolume: filepath.Join("distros", d.spec.Id), Hostname: d.spec.Name,
+		Root: d.a.store.distroPath(d.spec.Id), Hostname: d.spec.Name,
 		Modules: d.a.cfg.Modules, Console: d.console.path, Timezone: d.spec.Timezone, Shared: d.a.cfg.Shared,
 	}
 	if d.a.cfg.DNS.IsValid() {

@@ -23,15 +23,14 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 // initConfig is what a distro's PID 1 is told, as JSON on descriptor 3.
 type initConfig struct {
-	Device    string // block device of the data disk
-	Subvolume string // the distro's, from the top of the disk
-	Hostname  string
-	Modules   string // folder to show as /lib/modules; "" for none
-	Console   string // path of the terminal to show as /dev/console
-	DNS       string // name server; "" for none
-	Search    []string
-	Timezone  string // of the host; "" where unknown
-	Shared    string // folder to show as /mnt/lsub, in all distros the same; "" for none
+	Root     string // the distro's subvolume
+	Hostname string
+	Modules  string // folder to show as /lib/modules; "" for none
+	Console  string // path of the terminal to show as /dev/console
+	DNS      string // name server; "" for none
+	Search   []string
+	Timezone string // of the host; "" where unknown
+	Shared   string // folder to show as /mnt/lsub, in all distros the same; "" for none
 }
 
 // setUp is what a distro's PID 1 reports, as a line of JSON, when all is set
@@ -183,8 +182,8 @@ func enterRoot(cfg initConfig) error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Mount(cfg.Device, at, "btrfs", unix.MS_NOATIME, "subvol="+cfg.Subvolume); err != nil {
-		return fmt.Errorf("mount %s: %w", cfg.Subvolume, err)
+	if err := mountRoot(cfg.Root, at); err != nil {
+		return err
 	}
 	if err := unix.Chdir(at); err != nil {
 		return err
@@ -232,6 +231,22 @@ func enterRoot(cfg initConfig) error {
 		}
 	}
 	return moveTree(console, "/dev/console")
+}
+
+// mountRoot mounts a distro's subvolume. It is a further mount of the file system
+// that the VM has mounted already, because the distro may not open the disk.
+func mountRoot(subvolume, at string) error {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, subvolume, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("take %s along: %w", subvolume, err)
+	}
+	// The VM itself has nothing to run on that disk, a distro has.
+	attr := unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		unix.Close(fd)
+		return fmt.Errorf("mount %s: %w", subvolume, err)
+	}
+	return moveTree(fd, at)
 }
 
 // openTree returns a detached copy of the mounts at path, -1 for "".

@@ -42,12 +42,11 @@ func boot(log *slog.Logger) error {
 		return err
 	}
 	var disk sync.WaitGroup
-	var device string
 	var diskErr error
 	disk.Go(func() {
 		diskErr = t.step("disk modules", func() error { return order.load("disk") })
 		if diskErr == nil {
-			device, diskErr = mountDisks(t, log)
+			diskErr = mountDisks(t, log)
 		}
 	})
 	vsockErr := t.step("vsock modules", func() error { return order.load("vsock") })
@@ -60,7 +59,7 @@ func boot(log *slog.Logger) error {
 		return vsockErr
 	}
 
-	a, err := openAgent(args, device, t, log, errors.Join(argErr, diskErr, netErr))
+	a, err := openAgent(args, t, log, errors.Join(argErr, diskErr, netErr))
 	if err != nil {
 		sayHello(t, err)
 		return err
@@ -69,14 +68,14 @@ func boot(log *slog.Logger) error {
 }
 
 // openAgent opens the agent, unless an earlier step failed.
-func openAgent(args guest.BootArgs, device string, t *trace, log *slog.Logger, before error) (*agent.Agent, error) {
+func openAgent(args guest.BootArgs, t *trace, log *slog.Logger, before error) (*agent.Agent, error) {
 	if before != nil {
 		return nil, before
 	}
 	var a *agent.Agent
 	err := t.step("agent", func() (err error) {
 		a, err = agent.Open(agent.Config{
-			Version: guest.Version, Kernel: kernelRelease(), Data: dataDir, Device: device,
+			Version: guest.Version, Kernel: kernelRelease(), Data: dataDir,
 			Modules: modulesDir, DNS: args.Gateway, Search: args.Search, Shared: sharedDir, Idle: args.Idle, Boot: t.steps(),
 			PowerOff: func() { unmountData(log); powerOff() }, Logger: log,
 		})

@@ -9,11 +9,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/agent"
+	"github.com/lsub/lsub/guest/agent/devices"
 )
 
 const (
@@ -21,34 +23,42 @@ const (
 	modulesDir = "/system/usr/lib/modules"
 )
 
-// mountDisks mounts the system image and the data disk, and returns the data
-// disk's device. What the system image knows of devices is made too.
-func mountDisks(t *trace, log *slog.Logger) (device string, err error) {
+// mountDisks mounts the system image and the data disk, which distros get to see only
+// in this way. What the system image knows of devices is made too.
+func mountDisks(t *trace, log *slog.Logger) error {
 	system, err := findDisk(guest.SystemDisk)
 	if err != nil {
-		return "", err
+		return err
 	}
-	if device, err = findDisk(guest.DataDisk); err != nil {
-		return "", err
+	device, err := findDisk(guest.DataDisk)
+	if err != nil {
+		return err
 	}
+	var filter sync.WaitGroup
+	defer filter.Wait()
+	filter.Go(func() {
+		if err := t.step("device filter", func() error { return devices.CloseDisks(distrosGroup) }); err != nil {
+			log.Warn("root in a distro can open the VM's disks", "err", err)
+		}
+	})
 	if err := t.step("system image", func() error {
 		return mount(system, "/system", "erofs", unix.MS_RDONLY|unix.MS_NODEV|unix.MS_NOSUID, "")
 	}); err != nil {
-		return "", err
+		return err
 	}
 	if err := makeDevices(modulesDir); err != nil {
-		return "", fmt.Errorf("devices: %w", err)
+		return fmt.Errorf("devices: %w", err)
 	}
 	empty, err := isEmpty(device)
 	if err != nil {
-		return "", err
+		return err
 	}
 	if empty {
 		if err := t.step("make the data disk", func() error { return makeData(device) }); err != nil {
-			return "", err
+			return err
 		}
 	}
-	return device, t.step("data disk", func() error {
+	return t.step("data disk", func() error {
 		if err := mount(device, dataDir, "btrfs", unix.MS_NOATIME|unix.MS_NODEV|unix.MS_NOSUID, "discard=async"); err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -103,23 +104,25 @@ func finishDev() error {
 	return nil
 }
 
+// distrosGroup is the control group that holds those of all distros.
+const distrosGroup = "/sys/fs/cgroup/distros"
+
 // delegateControllers makes the groups of distros able to have limits, and
 // leaves the VM what it needs itself.
 func delegateControllers() error {
-	const root, distros = "/sys/fs/cgroup", "/sys/fs/cgroup/distros"
-	if err := os.MkdirAll(distros, 0o755); err != nil {
+	if err := os.MkdirAll(distrosGroup, 0o755); err != nil {
 		return err
 	}
-	if err := agent.DelegateControllers(root); err != nil {
+	if err := agent.DelegateControllers(filepath.Dir(distrosGroup)); err != nil {
 		return err
 	}
-	if err := agent.DelegateControllers(distros); err != nil {
+	if err := agent.DelegateControllers(distrosGroup); err != nil {
 		return err
 	}
-	if err := agent.ReserveMemory(distros); err != nil {
+	if err := agent.ReserveMemory(distrosGroup); err != nil {
 		return err
 	}
-	return reserveThreads(distros)
+	return reserveThreads(distrosGroup)
 }
 
 // reserveThreads keeps some of the threads that the kernel has room for from
