@@ -6,7 +6,7 @@ import (
 )
 
 // expired is what apt says of a mirror that is out of date. It refuses such
-// package lists, and so does lsub: nothing here switches that off.
+// package lists, and so does lsub unless it is told otherwise.
 const expired = "is expired (invalid since"
 
 // All Debian suites with systemd boot whole, and all of systemd works in them.
@@ -19,7 +19,8 @@ func TestSuites(t *testing.T) {
 		t.Run(suite, func(t *testing.T) {
 			r := h.run("install", "debian:"+suite, "--name", suite)
 			if suite == "sid" && r.code != 0 && strings.Contains(r.err, expired) {
-				t.Skipf("NOT TESTED: sid cannot be built here, because its mirror is out of date: %s", r.err)
+				t.Logf("the mirror is out of date, which lsub says, and how to take it as it is: %s", r.err)
+				r = h.run("install", "debian:sid?check-valid-until=no", "--name", suite)
 			}
 			if r.code != 0 {
 				t.Fatal(r)

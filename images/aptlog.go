@@ -119,7 +119,7 @@ func (a *aptLog) failure(err error) error {
 			"check the network, and http_proxy where you need a proxy; what is in the cache already works without")
 	case strings.Contains(all, "is expired"), strings.Contains(all, "is not valid yet"):
 		return hint.New(fmt.Errorf("the package lists are not valid today: %s", a.errors[0]),
-			"check this machine's clock; if it is right, the mirror is out of date: try again later or take a stable suite")
+			"check this machine's clock; if it is right, the mirror is out of date: try again later, or take it as it is with '?check-valid-until=no' behind the image's name")
 	case strings.Contains(all, "NO_PUBKEY"), strings.Contains(all, "not signed"):
 		return hint.New(fmt.Errorf("the packages cannot be verified: %s", a.errors[0]),
 			"install newer keys with 'apt install debian-archive-keyring'")

@@ -185,13 +185,16 @@ func workParent() string {
 }
 
 func (b *bootstrap) args(mode string) []string {
-	return []string{
+	args := []string{
 		"--mode=" + mode, "--variant=" + cmp.Or(b.options.variant, debianVariants[0]), "--format=tar", "--verbose",
 		"--include=" + strings.Join(slices.Concat(debianPackages, b.options.include), ","),
 		`--aptopt=Acquire::Retries "3"`,
 		"--customize-hook=" + customizeHook,
-		b.suite, "-",
 	}
+	if b.options.stale {
+		args = append(args, `--aptopt=Acquire::Check-Valid-Until "false"`) // the distro's apt keeps it
+	}
+	return append(args, b.suite, "-")
 }
 
 // chooseMode returns how mmdebstrap gets the rights to make files of any

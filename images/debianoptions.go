@@ -15,6 +15,7 @@ import (
 type debianOptions struct {
 	include []string // packages, sorted
 	variant string   // "" is minbase
+	stale   bool     // the mirror's lists may be past their date; their signatures are checked all the same
 }
 
 // debianVariants are what mmdebstrap can start from, the smallest first.
@@ -40,9 +41,11 @@ func parseDebianOptions(text string) (o debianOptions, err error) {
 			o.include, err = parsePackages(value)
 		case "variant":
 			o.variant, err = parseVariant(value)
+		case "check-valid-until":
+			o.stale, err = parseValidUntil(value)
 		default:
 			return o, hint.New(fmt.Errorf("a Debian image has no option %q", key),
-				"there are include and variant, as in 'debian:trixie?include=git,curl&variant=standard'")
+				"there are include, variant and check-valid-until, as in 'debian:trixie?include=git,curl&variant=standard'")
 		}
 		if err != nil {
 			return o, err
@@ -75,6 +78,17 @@ func parseVariant(name string) (string, error) {
 	return "", hint.New(fmt.Errorf("no variant %q of Debian is known", name), "known are "+strings.Join(debianVariants, ", "))
 }
 
+// parseValidUntil reads the option of that name in apt's sources.list.
+func parseValidUntil(value string) (stale bool, err error) {
+	switch value {
+	case "yes":
+		return false, nil
+	case "no":
+		return true, nil
+	}
+	return false, fmt.Errorf("check-valid-until is yes or no, not %q", value)
+}
+
 // String returns the options as they follow the suite: the same for all ways to
 // write them.
 func (o debianOptions) String() string {
@@ -84,6 +98,9 @@ func (o debianOptions) String() string {
 	}
 	if o.variant != "" {
 		text = append(text, "variant="+o.variant)
+	}
+	if o.stale {
+		text = append(text, "check-valid-until=no")
 	}
 	if len(text) == 0 {
 		return ""

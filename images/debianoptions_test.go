@@ -18,6 +18,8 @@ func TestDebianRef(t *testing.T) {
 		"debian:13?variant=minbase":                    "debian:trixie",
 		"debian?variant=buildd&include=bb,aa,bb":       "debian:trixie?include=aa,bb&variant=buildd",
 		"debian?include=g++,libstdc++6,python3.13,0ad": "debian:trixie?include=0ad,g++,libstdc++6,python3.13",
+		"debian:sid?check-valid-until=no&include=git":  "debian:sid?include=git&check-valid-until=no",
+		"debian:sid?check-valid-until=yes":             "debian:sid",
 		"debian?include=GIT":                           "debian:trixie?include=git",
 	} {
 		ref, err := ParseRef(name)
@@ -31,8 +33,8 @@ func TestDebianRef(t *testing.T) {
 	}
 	for _, tt := range []struct{ name, err, hint string }{
 		{"debian:potato?include=git", `no Debian suite "potato" is known`, "known are debian:trixie"},
-		{"debian?", `a Debian image has no option ""`, "there are include and variant"},
-		{"debian?packages=git", `a Debian image has no option "packages"`, "there are include and variant"},
+		{"debian?", `a Debian image has no option ""`, "there are include, variant and check-valid-until"},
+		{"debian?packages=git", `a Debian image has no option "packages"`, "there are include, variant and check-valid-until"},
 		{"debian?variant=tiny", `no variant "tiny" of Debian is known`, "known are minbase, buildd, important, standard"},
 		{"debian?variant", `no variant "" of Debian is known`, "known are"},
 		{"debian?include=", `"" cannot be the name of a package`, "name packages as in include=git,curl"},
@@ -41,6 +43,7 @@ func TestDebianRef(t *testing.T) {
 		{"debian?include=--help", `"--help" cannot be the name of a package`, ""},
 		{"debian?include=systemd-", `"systemd-" cannot be the name of a package`, ""}, // apt would remove it
 		{"debian?include=git/sid", `"git/sid" cannot be the name of a package`, ""},
+		{"debian?check-valid-until=never", `check-valid-until is yes or no, not "never"`, ""},
 		{"debian?include=*", `"*" cannot be the name of a package`, ""},
 		{"debian?include=a1&include=b1", `option "include" of the image is given twice`, ""},
 		{"debian?include=" + strings.Repeat("aa,", 500) + "aa", "501 packages are more than an image can include by name, which is 500", ""},
@@ -97,9 +100,11 @@ func TestDebianOptions(t *testing.T) {
 	if runs() != 3 {
 		t.Errorf("%d builds, want 3", runs())
 	}
+	pull("debian?check-valid-until=no")
+	wantArgs(`--aptopt=Acquire::Check-Valid-Until "false"`)
 	// What a maker of one left is no other one's to remove.
 	records, _ := filepath.Glob(filepath.Join(cache, "images", "*.json"))
-	if len(records) != 3 {
+	if len(records) != 4 {
 		t.Fatalf("records: %v", records)
 	}
 	for _, a := range records {
@@ -132,6 +137,7 @@ func TestDebianUnknownPackage(t *testing.T) {
 func FuzzDebianRef(f *testing.F) {
 	f.Add("debian:12?include=git,curl&variant=standard")
 	f.Add("debian?variant=&include=a-")
+	f.Add("debian:sid?check-valid-until=no")
 	f.Fuzz(func(t *testing.T, name string) {
 		ref, err := ParseRef(name)
 		if err != nil || ref.Source != "debian" {
