@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -107,12 +109,17 @@ func TestSystemd(t *testing.T) {
 			if suite != "trixie" {
 				name = suite
 				h.ok(t, "install", "debian:"+suite, "--name", name, "--user", "ann")
+				t.Cleanup(func() { h.ok(t, "unregister", "--yes", name) })
 			}
 			if out := h.sh(t, name, "systemctl is-system-running --wait || { systemctl --failed; false; }"); out != "running" {
 				t.Errorf("is-system-running: %s", out)
 			}
 			if out := h.sh(t, name, "cat /proc/1/comm; cat /proc/self/cgroup; stat -fc %T /sys/fs/cgroup"); out != "systemd\n0::/.lsub\ncgroup2fs" {
 				t.Errorf("init and groups: %s", out)
+			}
+			// Emulated, the VM boots on one processor and starts the others later.
+			if out := h.sh(t, name, "nproc"); out != fmt.Sprint(runtime.NumCPU()) {
+				t.Errorf("nproc: %s; this machine has %d", out, runtime.NumCPU())
 			}
 			if suite == "bookworm" { // installed with a user
 				if out := h.ok(t, "exec", name, "--", "sh", "-c", "id -un; systemctl --user is-system-running --wait; sudo id -un"); out != "ann\nrunning\nroot" {

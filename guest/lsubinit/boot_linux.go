@@ -32,6 +32,9 @@ func boot(log *slog.Logger) error {
 	if err := t.step("mounts", mountBase); err != nil {
 		return err
 	}
+	if err := t.step("processors", onlineProcessors); err != nil {
+		log.Warn("a processor stays off", "err", err)
+	}
 	cmdline, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
 		return err
