@@ -78,17 +78,21 @@ docker run --rm --memory 64m base sh -c 'echo limit $(cat /sys/fs/cgroup/memory.
 printf 'FROM base\nRUN echo built >/built\nCMD ["cat", "/built"]\n' >Dockerfile
 DOCKER_BUILDKIT=0 docker build -q -t built . >/dev/null 2>&1
 docker run --rm built
-docker run -d --name web --restart always -p 8080:80 base `+serve+` >/dev/null
-curl -s --retry 20 --retry-connrefused --retry-delay 1 http://127.0.0.1:8080/
+docker run -d --name web --restart always -p 18480:80 base `+serve+` >/dev/null
+curl -s --retry 20 --retry-connrefused --retry-delay 1 http://127.0.0.1:18480/
 docker run --rm base ip -4 -o addr show eth0 | grep -o 'inet 172.17'`)
 	for _, want := range []string{"Storage Driver", "Cgroup Version", "limit 67108864\nbuilt\nfrom a container\ninet 172.17"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("docker does not say %q:\n%s", want, out)
 		}
 	}
+	within(t, quick, "the host reaches the container", func() bool { s, _ := httpGet("http://localhost:18480/"); return s == "from a container\n" })
+	if p := h.portOf(t, "tcp", 18480); p == nil || p.Distro != name {
+		t.Errorf("lsub ports says %+v", p)
+	}
 	// The daemon and what it keeps up come back with the distro.
 	h.ok(t, "stop", name)
-	if out := h.sh(t, name, "systemctl is-system-running --wait; curl -s --retry 20 --retry-connrefused --retry-delay 1 http://127.0.0.1:8080/; docker rm -f web"); out != "running\nfrom a container\nweb" {
+	if out := h.sh(t, name, "systemctl is-system-running --wait; curl -s --retry 20 --retry-connrefused --retry-delay 1 http://127.0.0.1:18480/; docker rm -f web"); out != "running\nfrom a container\nweb" {
 		t.Errorf("after a stop: %s", out)
 	}
 }
@@ -96,10 +100,11 @@ docker run --rm base ip -4 -o addr show eth0 | grep -o 'inet 172.17'`)
 func testPodman(t *testing.T, h *host, name string) {
 	out := h.ok(t, "exec", "-u", "joe", name, "--", "sh", "-ec", `cd; podman import -q base.tar base >/dev/null
 podman run --rm --memory 64m base sh -c 'echo root is $(id -u), limit $(cat /sys/fs/cgroup/memory.max)'
-podman run -d -q --name web -p 8081:80 base `+serve+` >/dev/null
-curl -s --retry 20 --retry-connrefused --retry-delay 1 http://127.0.0.1:8081/
-podman rm -f -t 0 web >/dev/null`)
+podman run -d -q --name web -p 18481:80 base `+serve+` >/dev/null
+curl -s --retry 20 --retry-connrefused --retry-delay 1 http://127.0.0.1:18481/`)
 	if want := "root is 0, limit 67108864\nfrom a container"; out != want {
 		t.Errorf("podman: %s\nwant %s", out, want)
 	}
+	within(t, quick, "the host reaches the container", func() bool { s, _ := httpGet("http://localhost:18481/"); return s == "from a container\n" })
+	h.ok(t, "exec", "-u", "joe", name, "--", "podman", "rm", "-f", "-t", "0", "web")
 }
