@@ -1,0 +1,174 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// maxHeld is what the supervisor may hold in memory of its own, in bytes, however
+// much a guest has it hold: connections in the user-mode network have some 700 MB
+// together, streams 256 MB.
+const maxHeld = 1200 << 20
+
+// flood, in the distro, does what no program should; at each line it goes on. Its
+// words are port numbers of the host's: of a server that sends without an end, and
+// of one that nobody serves.
+const flood = `
+import socket as S, struct, sys, threading, time
+endless, nobody = int(sys.argv[1]), int(sys.argv[2])
+host = S.gethostbyname("host.lsub.internal")
+def go(what): print(what); sys.stdin.readline()
+def streams(first, count, out):
+	n = 0
+	for i in range(count): # to ports that the host has, and that it has not
+		s = S.socket(S.AF_VSOCK, S.SOCK_STREAM); s.setblocking(False)
+		try: s.connect((2, first + i % 3000))
+		except OSError: pass
+		s.close(); n += 1
+	out.append(n)
+def syns(port, count):
+	raw = S.socket(S.AF_INET, S.SOCK_RAW, S.IPPROTO_TCP); raw.setsockopt(S.SOL_SOCKET, S.SO_SNDBUF, 1<<20)
+	me = S.socket(S.AF_INET, S.SOCK_DGRAM); me.connect((host, 9)); me = me.getsockname()[0]
+	pseudo = S.inet_aton(me) + S.inet_aton(host) + struct.pack("!HH", 6, 20)
+	for i in range(count):
+		h = struct.pack("!HHIIBBHHH", 1024 + i % 60000, port, i, 0, 5 << 4, 2, 65535, 0, 0)
+		t = sum(struct.unpack("!16H", pseudo + h)); t = (t >> 16) + (t & 0xffff); t = ~(t + (t >> 16)) & 0xffff
+		while True:
+			try: raw.sendto(h[:16] + struct.pack("!H", t) + h[18:], (host, 0)); break
+			except OSError: time.sleep(0.001) # the card's queue is full
+go("ready")
+out = []
+all = [threading.Thread(target=streams, args=(900 + 1500 * i, 50000, out)) for i in range(2)]
+for t in all: t.start()
+for t in all: t.join()
+go("streams %d" % sum(out))
+syns(nobody, 10000); syns(endless, 10000)
+go("syns")
+held = []
+for i in range(5000):
+	try:
+		s = S.socket(); s.settimeout(20); s.connect((host, endless)); held.append(s)
+	except OSError: break
+go("unread %d" % len(held))
+del held
+mute = S.socket(); mute.setsockopt(S.SOL_SOCKET, S.SO_REUSEADDR, 1); mute.bind(("127.0.0.1", 18700)); mute.listen(4096)
+go("mute")
+`
+
+// TestFlood has a distro do all that it can to exhaust the host: the host holds no
+// more than it may, says so, and serves others.
+func TestFlood(t *testing.T) {
+	h := fresh(t)
+	h.ok(t, "install", "debian?include=iperf3,python3-minimal,libpython3-stdlib", "--name", "debian")
+	fine := h.python(t, "debian", fmt.Sprintf(echoServer, 18701))
+	fine.line()
+	within(t, quick, "the other's port opens", func() bool { return answers(both(18701)[0]) })
+	pid, _ := h.supervisor(t)
+	check := func(when string) {
+		t.Helper()
+		c, err := net.DialTimeout("tcp", both(18701)[0], time.Minute)
+		if err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		defer c.Close()
+		start := time.Now()
+		if err := echoes(c); err != nil {
+			t.Errorf("%s: another's connection: %v", when, err)
+		}
+		held := memoryHeld(t, pid)
+		t.Logf("%s: the supervisor holds %d MiB; an answer took %v", when, held>>20, time.Since(start))
+		if held > maxHeld {
+			t.Errorf("%s: the supervisor holds %d MiB", when, held>>20)
+		}
+	}
+	endless, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer endless.Close()
+	go func() {
+		for {
+			c, err := endless.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				io.Copy(c, neverEnding{})
+			}()
+		}
+	}()
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody.Close()
+	number := func(l net.Listener) string { return strconv.Itoa(l.Addr().(*net.TCPAddr).Port) }
+	s := h.serve(t, "debian", "python3", "-u", "-c", flood, number(endless), number(nobody))
+	s.line()
+	check("at first")
+	if got := s.next(); got != "streams 100000" {
+		t.Fatal(got)
+	}
+	check("after 100,000 streams")
+	s.next()
+	check("after 20,000 SYNs")
+	word, n, _ := strings.Cut(s.next(), " ")
+	if many, err := strconv.Atoi(n); word != "unread" || err != nil || many < 500 {
+		t.Errorf("connections that nobody reads: %s %s", word, n)
+	}
+	check("with " + n + " connections that nobody reads")
+	s.next()
+	// A server in the distro that never accepts, so never reads.
+	within(t, quick, "the mute one's port opens", func() bool { return answers(both(18700)[0]) })
+	block := bytes.Repeat([]byte{1}, 1<<20)
+	for range 300 {
+		c, err := net.DialTimeout("tcp", both(18700)[0], time.Minute)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
+		for err == nil {
+			_, err = c.Write(block)
+		}
+	}
+	check("with 300 connections to one that does not read")
+	if log := h.ok(t, "logs"); !strings.Contains(log, "the guest has all the") {
+		t.Error("the log does not say that a limit was reached")
+	} else if n := strings.Count(log, "\n"); n > 1000 {
+		t.Errorf("the log has %d lines", n)
+	}
+}
+
+// neverEnding is read without an end.
+type neverEnding struct{}
+
+func (neverEnding) Read(p []byte) (int, error) { return len(p), nil }
+
+// memoryHeld returns what a process holds in memory that is its alone, in bytes.
+func memoryHeld(t *testing.T, pid int) (bytes int64) {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "RssAnon:" {
+			kib, err := strconv.ParseInt(f[1], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return kib << 10
+		}
+	}
+	t.Fatalf("no RssAnon of %d", pid)
+	return 0
+}
