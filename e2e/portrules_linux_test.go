@@ -1,10 +1,12 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,6 +47,7 @@ ports:
   next_free: true
   forwards:
   - 18280 -> debian:18200
+  - 18520/both -> debian:18520
   reverse:
   - 127.0.0.1:15432 -> %s
   sockets:
@@ -59,8 +62,7 @@ ports:
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	h.ok(t, "install", "debian")
-	h.sh(t, "debian", needPython)
+	h.ok(t, "install", "debian?include=iperf3,python3-minimal,libpython3-stdlib", "--name", "debian")
 	s := h.python(t, "debian", `
 import socket as S, sys, threading
 def serve(l):
@@ -105,7 +107,72 @@ sys.stdin.read()
 	if got := s.line(); got != "host" {
 		t.Errorf("the host's socket in the distro: %q", got)
 	}
+	t.Run("iperf3", func(t *testing.T) { testIperf(t, h) })
+	t.Run("nothing else is open", func(t *testing.T) {
+		open := func(network string, n int) []string {
+			return []string{fmt.Sprintf("%s 127.0.0.1:%d", network, n), fmt.Sprintf("%s [::1]:%d", network, n)}
+		}
+		want := slices.Concat(open("tcp", 18203), open("tcp", 18280), open("tcp", 18520), open("udp", 18520))
+		slices.Sort(want)
+		if got := h.listening(t); !slices.Equal(got, want) {
+			t.Errorf("the VM's processes listen on %q, want %q", got, want)
+		}
+	})
 	if n := h.sh(t, "debian", "stat -c '%a %U' /run/agent.sock"); n != "600 root" && !strings.HasPrefix(n, "600 ") {
 		t.Errorf("the socket in the distro is %s", n)
+	}
+}
+
+// listening returns where the supervisor and its QEMU listen, as the host's kernel
+// has it.
+func (h *host) listening(t *testing.T) (all []string) {
+	t.Helper()
+	pid, qemu := h.supervisor(t)
+	for line := range strings.Lines(tool(t, nil, "ss", "-H", "-l", "-n", "-p", "-t", "-u")) {
+		if strings.Contains(line, fmt.Sprintf("pid=%d,", pid)) || strings.Contains(line, fmt.Sprintf("pid=%d,", qemu)) {
+			f := strings.Fields(line)
+			all = append(all, f[0]+" "+f[4])
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+// testIperf measures both directions, TCP and UDP. Its client sends packets as soon
+// as it hears that the server is ready, so their port is one of a rule, which is open
+// already.
+func testIperf(t *testing.T, h *host) {
+	state := func(want string) func() bool {
+		return func() bool { p := h.portOf(t, "tcp", 18520); return p != nil && p.State == want }
+	}
+	for i, args := range []string{"", "--reverse", "--udp --bitrate 20M --length 1400", "--udp --bitrate 20M --length 1400 --reverse"} {
+		type sum struct {
+			Bits    float64 `json:"bits_per_second"`
+			Lost    float64 `json:"lost_percent"`
+			Packets int
+		}
+		var res struct {
+			Error string
+			End   struct {
+				Sum      sum
+				Received sum `json:"sum_received"`
+			}
+		}
+		h.sh(t, "debian", "iperf3 --server --one-off --daemon --port 18520")
+		within(t, quick, "the server listens", state("open"))
+		at := []string{"127.0.0.1", "::1"}[i%2]
+		out := tool(t, nil, "iperf3", append([]string{"--client", at, "--port", "18520", "--time", "2", "--json"}, strings.Fields(args)...)...)
+		if err := json.Unmarshal([]byte(out), &res); err != nil {
+			t.Fatal(err)
+		}
+		got := res.End.Received
+		if strings.Contains(args, "udp") {
+			got = res.End.Sum
+		}
+		t.Logf("iperf3 %s: %.0f Mbit/s, of %d packets %.1f %% lost", args, got.Bits/1e6, got.Packets, got.Lost)
+		if res.Error != "" || got.Bits < 1e6 || got.Lost > 20 {
+			t.Errorf("iperf3 %s: %+v", args, res)
+		}
+		within(t, quick, "the server ends", state("waiting"))
 	}
 }
