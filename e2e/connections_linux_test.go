@@ -104,21 +104,6 @@ func TestConnections(t *testing.T) {
 	})
 	t.Run("1 GiB each way at once", func(t *testing.T) { muchBothWays(t, dial("tcp", both(18100)[0]).(*net.TCPConn)) })
 	t.Run("1000 at once", func(t *testing.T) { manyConnections(t, both(18100)) })
-	t.Run("the supervisor stands still", func(t *testing.T) {
-		c := dial("tcp", both(18100)[0])
-		defer c.Close()
-		pid, _ := h.supervisor(t)
-		syscall.Kill(pid, syscall.SIGSTOP)
-		io.WriteString(c, "hello")
-		time.Sleep(10 * time.Second)
-		syscall.Kill(pid, syscall.SIGCONT)
-		if _, err := io.ReadFull(c, make([]byte, 5)); err != nil {
-			t.Errorf("the connection is broken: %v", err)
-		}
-		if !answers(both(18100)[1]) {
-			t.Error("no further connection")
-		}
-	})
 }
 
 // muchBothWays sends to an echo server and reads at the same time.

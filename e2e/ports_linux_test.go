@@ -67,6 +67,16 @@ func answers(addr string) bool {
 	return err == nil
 }
 
+// echoes wants a word to come back.
+func echoes(c net.Conn) error {
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.WriteString(c, "hello"); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(c, make([]byte, 5))
+	return err
+}
+
 // both are a port on the host's two loopbacks.
 func both(n int) []string {
 	return []string{fmt.Sprintf("127.0.0.1:%d", n), fmt.Sprintf("[::1]:%d", n)}
