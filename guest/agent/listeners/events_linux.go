@@ -20,7 +20,7 @@ import (
 // kernel's tables have changed already, so that no look comes too early:
 //
 //   - the return of inet_csk_listen_start: a TCP socket listens
-//   - inet_sock_set_state, from LISTEN to anything: it does no more
+//   - inet_sock_set_state, from LISTEN to CLOSE: it does no more
 //   - post_bind4 and post_bind6 of control groups: a UDP socket is bound
 //
 // That a UDP socket is gone, sock_diag tells by itself (SKNLGRP_INET_UDP_DESTROY).
@@ -97,9 +97,11 @@ func (ev *events) attach(ring int) error {
 		return err
 	}
 	closed, err := ev.load(ebpf.RawTracepoint, 0, append(asm.Instructions{
-		asm.LoadMem(asm.R1, asm.R1, 8, asm.DWord), // the old state
+		asm.LoadMem(asm.R2, asm.R1, 8, asm.DWord),  // the old state
+		asm.LoadMem(asm.R3, asm.R1, 16, asm.DWord), // the new one
 		asm.Mov.Imm(asm.R0, 0),
-		asm.JNE.Imm(asm.R1, stateListen, "exit"),
+		asm.JNE.Imm(asm.R2, stateListen, "exit"),
+		asm.JNE.Imm(asm.R3, stateClose, "exit"), // a connection that comes begins as a copy of its listener
 	}, send(ring, 0)...))
 	if err != nil {
 		return err
