@@ -31,7 +31,7 @@ func pack(ctx context.Context, dir string, out *packet, note func(string)) error
 	if err != nil {
 		return fmt.Errorf("open %s: %w", dir, err)
 	}
-	p := &packer{ctx: ctx, out: out, note: note, links: map[inode]linked{}, xattrs: make([]byte, 64<<10)}
+	p := &packer{ctx: ctx, out: out, note: note, links: map[inode]linked{}, xattrs: make([]byte, 64<<10), btrfs: onBtrfs(root)}
 	// Openat closes it.
 	if err := p.folder(root, "./"); err != nil {
 		return err
@@ -46,6 +46,18 @@ type packer struct {
 	links  map[inode]linked
 	ahead  int    // files that are open before their turn
 	xattrs []byte // scratch
+	btrfs  bool   // there may be subvolumes
+}
+
+// subvolumeMark marks the folders of an archive that are subvolumes, in the form
+// of an extended attribute that no folder has: docker's btrfs driver cannot use
+// its data where they come back as mere folders. Other tools than ours take it
+// for an attribute, or for nothing.
+const subvolumeMark = "user.lsub.subvolume"
+
+func onBtrfs(fd int) bool {
+	var st unix.Statfs_t
+	return unix.Fstatfs(fd, &st) == nil && st.Type == unix.BTRFS_SUPER_MAGIC
 }
 
 // inode tells files apart; a subvolume inside the distro counts for itself.
@@ -69,6 +81,12 @@ func (p *packer) folder(fd int, name string) error {
 	if err := p.attributes(h, func(b []byte) (int, error) { return unix.Flistxattr(fd, b) },
 		func(key string, b []byte) (int, error) { return unix.Fgetxattr(fd, key, b) }); err != nil {
 		return err
+	}
+	if p.btrfs && st.Ino == btrfsSubvolInode && name != "./" {
+		if h.PAXRecords == nil {
+			h.PAXRecords = map[string]string{}
+		}
+		h.PAXRecords[pax.XattrRecord(subvolumeMark)] = "1"
 	}
 	if err := p.header(h, nil); err != nil {
 		return err

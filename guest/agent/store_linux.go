@@ -147,7 +147,7 @@ func (s *store) importImage(id string, in io.Reader) (err error) {
 		return storeError(err)
 	}
 	// Last, because what is read-only cannot be renamed.
-	if err := setReadOnly(s.imagePath(id), true); err != nil {
+	if err := setReadOnlyTree(s.imagePath(id)); err != nil {
 		s.log.Warn("the image stays writable", "image", id, "err", err)
 	}
 	return nil

@@ -42,8 +42,23 @@ func snapshotTree(src, dst string) error {
 		if err := unix.Rmdir(at); err != nil {
 			return fmt.Errorf("snapshot of %s: %w", path, err)
 		}
-		return snapshotTree(below(from, path), at)
+		if err := snapshotTree(below(from, path), at); err != nil {
+			return err
+		}
+		return copyTimes(below(from, filepath.Dir(path)), below(to, filepath.Dir(path)))
 	})
+}
+
+// copyTimes gives a folder the times of another one.
+func copyTimes(from, to string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(from, &st); err != nil {
+		return fmt.Errorf("times of %s: %w", from, err)
+	}
+	if err := unix.UtimesNanoAt(unix.AT_FDCWD, to, []unix.Timespec{st.Atim, st.Mtim}, 0); err != nil {
+		return fmt.Errorf("times of %s: %w", to, err)
+	}
+	return nil
 }
 
 // eachNested calls f with a subvolume and the path in it of each one that is

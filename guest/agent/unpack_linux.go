@@ -102,8 +102,9 @@ type unpacker struct {
 	path   string // relative to root
 	asRoot bool
 
-	inherit bool // some folder has the bit that gives its group to new files
-	dirs    []lateDir
+	inherit    bool // some folder has the bit that gives its group to new files
+	dirs       []lateDir
+	subvolumes int // made so far
 }
 
 // lateDir is what a folder gets when everything is unpacked: its time, which
@@ -257,7 +258,7 @@ func (u *unpacker) remove(base string) error {
 }
 
 func (u *unpacker) dir(name, base string, h *tar.Header) error {
-	err := unix.Mkdirat(u.parent, base, 0o700)
+	err := u.mkdir(base, h)
 	if err == unix.EEXIST {
 		var st unix.Stat_t
 		if err := unix.Fstatat(u.parent, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -267,7 +268,7 @@ func (u *unpacker) dir(name, base string, h *tar.Header) error {
 			if err := u.remove(base); err != nil {
 				return err
 			}
-			err = unix.Mkdirat(u.parent, base, 0o700)
+			err = u.mkdir(base, h)
 		} else {
 			err = nil
 		}
@@ -276,6 +277,26 @@ func (u *unpacker) dir(name, base string, h *tar.Header) error {
 		return err
 	}
 	return u.finishDir(u.parent, base, name, h)
+}
+
+// maxSubvolumes is how many subvolumes an archive makes: a snapshot takes time for
+// each. Further ones are folders.
+const maxSubvolumes = 4096
+
+// mkdir makes a folder, which is a subvolume again where the archive says so and
+// the file system has them.
+func (u *unpacker) mkdir(base string, h *tar.Header) error {
+	if _, marked := h.PAXRecords[pax.XattrRecord(subvolumeMark)]; marked && u.asRoot && u.subvolumes < maxSubvolumes {
+		err := createSubvolume(fmt.Sprintf("/proc/self/fd/%d/%s", u.parent, base))
+		switch {
+		case err == nil:
+			u.subvolumes++
+			return nil
+		case errors.Is(err, unix.EEXIST):
+			return unix.EEXIST
+		}
+	}
+	return unix.Mkdirat(u.parent, base, 0o700)
 }
 
 // fill gives a new file its content and the rest.
@@ -351,6 +372,9 @@ func (u *unpacker) hardLink(base string, h *tar.Header) error {
 func (u *unpacker) finishDir(dirfd int, base, name string, h *tar.Header) error {
 	now, late := map[string]string{}, map[string]string{}
 	for key, value := range pax.Xattrs(h) {
+		if key == subvolumeMark {
+			continue
+		}
 		if key == "system.posix_acl_default" || strings.HasPrefix(key, "btrfs.") {
 			late[key] = value
 		} else {

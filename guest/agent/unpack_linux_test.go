@@ -213,3 +213,21 @@ func makeRemovable(root string) {
 		return nil
 	})
 }
+
+// Where the file system has no subvolumes, one of an archive is a folder, and
+// what marks it does not stay.
+func TestUnpackSubvolume(t *testing.T) {
+	root := t.TempDir()
+	marked := dir("sub")
+	marked.PAXRecords = map[string]string{"SCHILY.xattr." + subvolumeMark: "1"}
+	twice := append(append([]entry{}, system...), marked, file("sub/file", "x"), marked)
+	if err := unpack(root, bytes.NewReader(archive(t, twice...)), &rootfs.State{}); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(root, "sub/file")); err != nil || string(b) != "x" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if n, err := unix.Getxattr(filepath.Join(root, "sub"), subvolumeMark, nil); err == nil {
+		t.Errorf("the mark stays, with %d bytes", n)
+	}
+}

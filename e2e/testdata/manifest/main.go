@@ -15,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,14 +36,17 @@ func main() {
 }
 
 // list prints a line for each file. Files of several names have a number in
-// common, in the order of their first names. It stays on dir's file system.
+// common, in the order of their first names. It stays on dir's file system, with
+// the subvolumes in it.
 func list(dir string) error {
 	out := bufio.NewWriter(os.Stdout)
-	links := map[uint64]int{}
+	type inode struct{ dev, ino uint64 }
+	links := map[inode]int{}
 	var top unix.Stat_t
 	if err := unix.Lstat(dir, &top); err != nil {
 		return err
 	}
+	here := map[uint64]bool{top.Dev: true} // each subvolume has a number of its own
 	err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -51,17 +55,22 @@ func list(dir string) error {
 		if err := unix.Lstat(path, &st); err != nil {
 			return err
 		}
-		if st.Dev != top.Dev {
+		subvolume := !here[st.Dev] && st.Ino == subvolumeInode
+		if here[st.Dev] = here[st.Dev] || subvolume; !here[st.Dev] {
 			return filepath.SkipDir
 		}
 		fmt.Fprintf(out, "%q mode=%o owner=%d:%d mtime=%d.%09d", path, st.Mode, st.Uid, st.Gid, st.Mtim.Sec, st.Mtim.Nsec)
+		if subvolume {
+			fmt.Fprint(out, " subvolume")
+		}
 		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			if links[st.Ino] == 0 {
-				links[st.Ino] = len(links) + 1
+			id := inode{st.Dev, st.Ino}
+			if links[id] == 0 {
+				links[id] = len(links) + 1
 			}
 			fmt.Fprintf(out, " links=%d", st.Nlink)
 			if st.Nlink > 1 {
-				fmt.Fprintf(out, " file=%d", links[st.Ino])
+				fmt.Fprintf(out, " file=%d", links[id])
 			}
 		}
 		switch st.Mode & unix.S_IFMT {
@@ -146,6 +155,7 @@ func build(dir string) error {
 	b.names()
 	b.sparse()
 	b.special()
+	b.subvolumes()
 	b.attributes()
 	b.times()
 	return b.err
@@ -236,6 +246,31 @@ func (b *builder) special() {
 	b.do(unix.Mknod(b.at("null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
 	b.do(unix.Mknod(b.at("whiteout"), unix.S_IFCHR, 0))
 	b.do(os.Link(b.at("null"), b.at("null too")))
+}
+
+// subvolumeInode is the root of every subvolume of btrfs.
+const subvolumeInode = 256
+
+func (b *builder) subvolumes() {
+	for _, name := range []string{"subvolume", "subvolume/below"} {
+		args := make([]byte, 4096) // struct btrfs_ioctl_vol_args: 8 bytes of no use here, and the name
+		copy(args[8:], filepath.Base(name))
+		dir, err := os.Open(filepath.Dir(b.at(name)))
+		if err != nil {
+			b.do(err)
+			return
+		}
+		// Sound: args is as long as the request says, and lives until the call returns.
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, dir.Fd(), 0x5000940e, uintptr(unsafe.Pointer(&args[0]))) // BTRFS_IOC_SUBVOL_CREATE
+		dir.Close()
+		if errno != 0 {
+			b.do(fmt.Errorf("subvolume %s: %w", name, errno))
+			return
+		}
+		b.file(name+"/file", name, 0o640)
+		b.do(os.Link(b.at(name+"/file"), b.at(name+"/again")))
+		b.do(unix.Chmod(b.at(name), 0o2711))
+	}
 }
 
 func (b *builder) attributes() {
