@@ -234,8 +234,8 @@ func (a *app) printManaged(ctx context.Context, d *machine.Distro, asJSON bool) 
 		return err
 	}
 	states, err := a.distroStates(ctx, &guestv1.InfoRequest{Users: true})
-	if err != nil {
-		return err
+	if err != nil { // the rest is known without the VM
+		a.note("warning", "whether the distro's own files name another default user is not known: "+err.Error())
 	}
 	user, from := userInForce(d, states[d.ID])
 	if asJSON {
