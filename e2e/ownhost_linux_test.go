@@ -5,10 +5,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // ownHost moves a host into namespaces of its own: a network with nothing but
@@ -17,6 +20,7 @@ import (
 type ownHost struct {
 	*host
 	resolv, hosts string // paths of its /etc/resolv.conf and /etc/hosts
+	keeper        int    // process that keeps the namespaces
 }
 
 func newOwnHost(t *testing.T, h *host) *ownHost {
@@ -26,15 +30,28 @@ func newOwnHost(t *testing.T, h *host) *ownHost {
 	}
 	h.ok(t, "shutdown")
 	dir := t.TempDir()
-	o := &ownHost{h, filepath.Join(dir, "resolv.conf"), filepath.Join(dir, "hosts")}
+	o := &ownHost{host: h, resolv: filepath.Join(dir, "resolv.conf"), hosts: filepath.Join(dir, "hosts")}
 	o.write(t, o.resolv, "nameserver 127.0.0.1\n")
 	o.write(t, o.hosts, "127.0.0.1 localhost\n")
-	keeper := exec.Command("unshare", "-n", "-m", "sh", "-ec", `
+	o.keeper = keep(t, "-n", "-m", "sh", "-ec", `
 ip link set lo up
 mount --bind "$1" /etc/resolv.conf
 mount --bind "$2" /etc/hosts
 echo ready
-exec cat`, "sh", o.resolv, o.hosts) // cat ends with its stdin, so with the test
+exec cat`, "sh", o.resolv, o.hosts)
+	t.Cleanup(func() {
+		h.run("shutdown", "--force")
+		h.in = nil
+	})
+	h.in = []string{"nsenter", "-t", strconv.Itoa(o.keeper), "-n", "-m", "--"}
+	return o
+}
+
+// keep runs unshare with arguments whose program says that it is ready and ends with
+// its stdin, so with the test. It keeps namespaces.
+func keep(t *testing.T, args ...string) (pid int) {
+	t.Helper()
+	keeper := exec.Command("unshare", args...)
 	stdin, err := keeper.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -48,16 +65,35 @@ exec cat`, "sh", o.resolv, o.hosts) // cat ends with its stdin, so with the test
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		h.run("shutdown", "--force")
-		h.in = nil
 		stdin.Close()
 		keeper.Wait()
 	})
 	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "ready\n" {
-		t.Fatalf("the host's namespaces: %q, %v", line, err)
+		t.Fatalf("new namespaces: %q, %v", line, err)
 	}
-	h.in = []string{"nsenter", "-t", strconv.Itoa(keeper.Process.Pid), "-n", "-m", "--"}
-	return o
+	return keeper.Process.Pid
+}
+
+// inNetwork calls f with a thread in the network of a process: sockets that f makes
+// are of that network for as long as they last.
+func inNetwork(t *testing.T, pid int, f func()) {
+	t.Helper()
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never back: the thread ends with the goroutine
+		fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Setns(fd, unix.CLONE_NEWNET)
+			unix.Close(fd)
+		}
+		if err == nil {
+			f()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
 }
 
 // write replaces what is in a file, which may be mounted elsewhere too.
