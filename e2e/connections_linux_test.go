@@ -45,9 +45,8 @@ print("ready"); sys.stdin.read()
 
 // TestConnections sends through forwarded ports what a network does.
 func TestConnections(t *testing.T) {
-	h := debian(t)
-	h.sh(t, "debian", needPython)
-	s := h.python(t, "debian", fmt.Sprintf(echoServer, 18100))
+	h, distro := withPython(t)
+	s := h.python(t, distro, fmt.Sprintf(echoServer, 18100))
 	s.line()
 	for _, at := range both(18100) {
 		within(t, quick, at+" opens", func() bool { return answers(at) })

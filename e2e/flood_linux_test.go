@@ -65,7 +65,7 @@ go("mute")
 // more than it may, says so, and serves others.
 func TestFlood(t *testing.T) {
 	h := fresh(t)
-	h.ok(t, "install", "debian?include=iperf3,python3-minimal,libpython3-stdlib", "--name", "debian")
+	h.ok(t, "install", pythonImage, "--name", "debian")
 	fine := h.python(t, "debian", fmt.Sprintf(echoServer, 18701))
 	fine.line()
 	within(t, quick, "the other's port opens", func() bool { return answers(both(18701)[0]) })

@@ -62,7 +62,7 @@ ports:
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	h.ok(t, "install", "debian?include=iperf3,python3-minimal,libpython3-stdlib", "--name", "debian")
+	h.ok(t, "install", pythonImage, "--name", "debian")
 	s := h.python(t, "debian", `
 import socket as S, sys, threading
 def serve(l):

@@ -90,9 +90,18 @@ type server struct {
 	r  *io.PipeReader
 }
 
-const needPython = `command -v python3 >/dev/null || {
-	apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends python3-minimal libpython3-stdlib
-} </dev/null`
+// pythonImage has what the programs of tests run with.
+const pythonImage = "debian?include=iperf3,python3-minimal,libpython3-stdlib"
+
+// withPython returns the shared host, and the name of a distro with Python.
+func withPython(t *testing.T) (h *host, distro string) {
+	t.Helper()
+	h, distro = debian(t), "python"
+	if _, there := h.list(t)[distro]; !there {
+		h.ok(t, "install", pythonImage, "--name", distro)
+	}
+	return h, distro
+}
 
 // python starts a script; it ends with the test.
 func (h *host) python(t *testing.T, distro, script string) *server {
@@ -154,9 +163,8 @@ func (s *server) next() string {
 
 // TestPorts has processes listen in all the ways there are.
 func TestPorts(t *testing.T) {
-	h := debian(t)
-	h.sh(t, "debian", needPython)
-	s := h.python(t, "debian", `
+	h, distro := withPython(t)
+	s := h.python(t, distro, `
 import socket as S, sys
 def go(what=""): print(what); sys.stdin.readline()
 def tcp(family, at, *opts):
@@ -190,7 +198,7 @@ go("gone")
 		for _, at := range both(n) {
 			t.Logf("%s open after %v", at, within(t, quick, at+" opens", func() bool { return answers(at) }))
 		}
-		if p := h.portOf(t, "tcp", n); p == nil || p.State != "open" || p.Distro != "debian" || p.Kind != "auto" {
+		if p := h.portOf(t, "tcp", n); p == nil || p.State != "open" || p.Distro != distro || p.Kind != "auto" {
 			t.Errorf("lsub ports: %+v", p)
 		}
 		within(t, quick, "the process is known", func() bool { p := h.portOf(t, "tcp", n); return p != nil && p.Process == "python3" && p.PID > 1 })
