@@ -1,6 +1,7 @@
 // Package e2e tests bin/lsub as a user runs it: real distros in the real VM.
 // It runs where LSUB_TEST_VM=1 is set ('./task test:vm' sets it), because it
-// takes minutes and builds Debian root file systems over the network.
+// takes minutes and builds Debian root file systems over the network. With
+// LSUB_TEST_TIMES=1, it logs how long each command takes.
 //
 // One lsub home serves most tests, so that the VM boots once; a test that does
 // something to its VM has a home of its own.
@@ -166,7 +167,11 @@ func (h *host) runWith(stdin io.Reader, args ...string) result {
 // white space around it.
 func (h *host) ok(t *testing.T, args ...string) string {
 	t.Helper()
+	begin := time.Now()
 	r := h.run(args...)
+	if os.Getenv("LSUB_TEST_TIMES") != "" {
+		t.Logf("%.1f s: lsub %.200s", time.Since(begin).Seconds(), strings.Join(args, " "))
+	}
 	if r.code != 0 {
 		t.Fatal(r)
 	}

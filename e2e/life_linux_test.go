@@ -17,6 +17,7 @@ type listed struct {
 	State     string
 	KeptUpBy  []string `json:"kept_up_by"`
 	Snapshots []struct{ Name string }
+	PIDsMax   int `json:"pids_max"`
 }
 
 func (h *host) list(t *testing.T) map[string]listed {

@@ -1,10 +1,16 @@
 package e2e
 
 import (
+	"archive/tar"
+	"cmp"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"os"
+	"path"
+	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,22 +21,26 @@ import (
 )
 
 // modelled is what a distro is believed to hold: a word in a file, and words
-// that were kept.
+// that were kept; and how it is set. A word that may be one or another has a bar
+// between them.
 type modelled struct {
 	word      string
 	snapshots map[string]string
+	pids      int // limit
 }
 
 // model is what the host is believed to have.
 type model struct {
-	distros map[string]modelled
-	def     string // the default distro
+	distros  map[string]modelled
+	def      string            // the default distro
+	archives map[string]string // the word that an exported file holds
 }
 
 func (m model) clone() model {
-	c := model{distros: map[string]modelled{}, def: m.def}
+	c := model{distros: map[string]modelled{}, def: m.def, archives: maps.Clone(m.archives)}
 	for name, d := range m.distros {
-		c.distros[name] = modelled{d.word, maps.Clone(d.snapshots)}
+		d.snapshots = maps.Clone(d.snapshots)
+		c.distros[name] = d
 	}
 	return c
 }
@@ -39,13 +49,56 @@ func (m *model) add(name string, d modelled) {
 	if len(m.distros) == 0 {
 		m.def = name
 	}
+	d.snapshots = map[string]string{}
 	m.distros[name] = d
 }
+
+func (m *model) change(name string, f func(*modelled)) {
+	d := m.distros[name]
+	f(&d)
+	m.distros[name] = d
+}
+
+// after is the model once operations were done, one after the other.
+func (m model) after(ops ...operation) model {
+	c := m.clone()
+	for _, op := range ops {
+		op.do(&c)
+	}
+	return c
+}
+
+// kind says what an operation may have beside it.
+type kind int
+
+const (
+	alone     kind = iota // nothing: it ends the VM
+	exclusive             // nothing on the same distro
+	stopping              // nothing that runs in the same distro
+	running               // nothing that stops the same distro
+	peaceful              // anything that is not exclusive
+)
 
 // operation is a command, and what it makes of the model.
 type operation struct {
 	args []string
+	kind kind
+	on   string // distro, "" for none
 	do   func(*model)
+}
+
+// beside tells whether two operations may be done at once, and succeed both.
+func (op operation) beside(other operation) bool {
+	reads, writes := op.args[0] == "import" || other.args[0] == "import", op.args[0] == "export" || other.args[0] == "export"
+	switch {
+	case op.kind == alone || other.kind == alone, reads && writes: // of what may be the same file
+		return false
+	case op.on != other.on || op.on == "":
+		return true
+	case op.kind == exclusive || other.kind == exclusive:
+		return false
+	}
+	return !(op.kind == stopping && other.kind == running || op.kind == running && other.kind == stopping)
 }
 
 // walker does random operations.
@@ -55,13 +108,15 @@ type walker struct {
 	rng     *rand.Rand
 	m       model
 	archive string
+	dir     string // of exported files
 	serial  int
+	took    map[string]time.Duration // by what was done
 }
 
-// TestRandomLife does 200 random operations in a row, and kills the supervisor
-// before or in the middle of some of them. After each kill, and at the end,
-// everything is as the model has it: what was said to be done is done, and what
-// was cut off is done or not, but never half.
+// TestRandomLife does 200 random operations, some two at once, and kills the
+// supervisor before or in the middle of some of them. After each kill, and at the
+// end, everything is as the model has it: what was said to be done is done, and
+// what was cut off is done or not, but never half.
 func TestRandomLife(t *testing.T) {
 	h := fresh(t)
 	seed := uint64(time.Now().UnixNano())
@@ -70,18 +125,36 @@ func TestRandomLife(t *testing.T) {
 	}
 	t.Logf("LSUB_TEST_SEED=%d does the same again", seed)
 	w := &walker{
-		host: h, t: t, rng: rand.New(rand.NewPCG(seed, 1)), m: model{distros: map[string]modelled{}},
-		archive: tarball(t, "tar", archive(t, tinySystem(t))),
+		host: h, t: t, rng: rand.New(rand.NewPCG(seed, 1)), m: model{distros: map[string]modelled{}, archives: map[string]string{}},
+		archive: tarball(t, "tar", archive(t, tinySystem(t))), dir: t.TempDir(), took: map[string]time.Duration{},
 	}
-	for i := range 200 {
+	defer func() { t.Logf("it took, by what was done: %v", w.took) }()
+	for i := 0; i < 200; i++ {
 		op := w.next()
-		t.Logf("%d: lsub %s", i, strings.Join(op.args, " "))
-		if w.rng.IntN(15) == 0 {
+		begin, what := time.Now(), op.args[0]
+		switch n := w.rng.IntN(25); {
+		case n == 0:
+			t.Logf("%d: %s, killed", i, op)
 			w.cutOff(op)
-		} else {
+			what = "killed"
+		case n <= 5 && len(w.m.distros) > 0:
+			other := w.next()
+			for !other.beside(op) && op.kind != alone {
+				other = w.next()
+			}
+			if op.kind == alone {
+				op = w.write(w.pick())
+			}
+			t.Logf("%d: %s, and %s", i, op, other)
+			w.bothAtOnce(op, other)
+			what = "two at once"
+			i++
+		default:
+			t.Logf("%d: %s", i, op)
 			h.ok(t, op.args...)
 			op.do(&w.m)
 		}
+		w.took[what] += time.Since(begin)
 		if t.Failed() {
 			return
 		}
@@ -103,6 +176,8 @@ func TestRandomLife(t *testing.T) {
 	}
 }
 
+func (op operation) String() string { return "lsub " + strings.Join(op.args, " ") }
+
 // pick returns a distro that there is.
 func (w *walker) pick() string {
 	return slices.Sorted(maps.Keys(w.m.distros))[w.rng.IntN(len(w.m.distros))]
@@ -118,12 +193,9 @@ func (w *walker) write(name string) operation {
 	w.serial++
 	word := fmt.Sprintf("w%d", w.serial)
 	return operation{
-		args: []string{"exec", name, "--", "sh", "-ec", "echo " + word + " >/root/new; sync; mv /root/new /root/word; sync"},
-		do: func(m *model) {
-			d := m.distros[name]
-			d.word = word
-			m.distros[name] = d
-		},
+		args: []string{"exec", name, "--", "sh", "-ec", "echo " + word + " >/root/" + word + "; sync; mv /root/" + word + " /root/word; sync"},
+		kind: running, on: name,
+		do: func(m *model) { m.change(name, func(d *modelled) { d.word = word }) },
 	}
 }
 
@@ -133,52 +205,78 @@ func (w *walker) next() operation {
 		return w.install()
 	}
 	name := w.pick()
-	d := w.m.distros[name]
-	snaps := slices.Sorted(maps.Keys(d.snapshots))
-	switch n := w.rng.IntN(20); {
-	case n == 0 && len(w.m.distros) < 6:
+	snaps := slices.Sorted(maps.Keys(w.m.distros[name].snapshots))
+	files := slices.Sorted(maps.Keys(w.m.archives))
+	room := len(w.m.distros) < 6
+	snap := ""
+	if len(snaps) > 0 {
+		snap = snaps[w.rng.IntN(len(snaps))]
+	}
+	nothing := func(*model) {}
+	switch n := w.rng.IntN(24); {
+	case n == 0 && room:
 		return w.install()
-	case n <= 2 && len(w.m.distros) < 6:
+	case n <= 2 && room:
 		to := w.newName()
-		return operation{args: []string{"clone", name, to}, do: func(m *model) { m.add(to, modelled{d.word, map[string]string{}}) }}
-	case n == 3 && len(snaps) > 0 && len(w.m.distros) < 6:
-		to, snap := w.newName(), snaps[w.rng.IntN(len(snaps))]
-		return operation{args: []string{"clone", "--snapshot", snap, name, to}, do: func(m *model) { m.add(to, modelled{d.snapshots[snap], map[string]string{}}) }}
+		return operation{[]string{"clone", name, to}, peaceful, name, func(m *model) { m.add(to, m.distros[name]) }}
+	case n == 3 && snap != "" && room:
+		to := w.newName()
+		return operation{[]string{"clone", "--snapshot", snap, name, to}, peaceful, name, func(m *model) {
+			m.add(to, modelled{word: m.distros[name].snapshots[snap], pids: m.distros[name].pids})
+		}}
 	case n == 4:
 		return w.rename(name)
 	case n <= 7:
 		snap := w.newName()
-		return operation{args: []string{"snapshot", "create", name, snap}, do: func(m *model) { m.distros[name].snapshots[snap] = d.word }}
-	case n <= 9 && len(snaps) > 0:
-		snap := snaps[w.rng.IntN(len(snaps))]
-		return operation{args: []string{"snapshot", "restore", "--yes", name, snap}, do: func(m *model) {
-			m.distros[name] = modelled{d.snapshots[snap], m.distros[name].snapshots}
+		return operation{[]string{"snapshot", "create", name, snap}, peaceful, name, func(m *model) { m.distros[name].snapshots[snap] = m.distros[name].word }}
+	case n <= 10 && snap != "":
+		return operation{[]string{"snapshot", "restore", "--yes", name, snap}, stopping, name, func(m *model) {
+			m.change(name, func(d *modelled) { d.word = d.snapshots[snap] })
 		}}
-	case n == 10 && len(snaps) > 0:
-		snap := snaps[w.rng.IntN(len(snaps))]
-		return operation{args: []string{"snapshot", "delete", name, snap}, do: func(m *model) { delete(m.distros[name].snapshots, snap) }}
-	case n == 11:
-		return w.unregister(name)
+	case n == 11 && snap != "":
+		return operation{[]string{"snapshot", "delete", name, snap}, exclusive, name, func(m *model) { delete(m.distros[name].snapshots, snap) }}
 	case n == 12:
-		return operation{args: []string{"set-default", name}, do: func(m *model) { m.def = name }}
+		return w.unregister(name)
 	case n == 13:
-		return operation{args: []string{"stop", name}, do: func(*model) {}}
+		return operation{[]string{"set-default", name}, peaceful, name, func(m *model) { m.def = name }}
 	case n == 14:
-		return operation{args: []string{"start", name}, do: func(*model) {}}
-	case n == 15 && w.rng.IntN(3) == 0:
-		return operation{args: []string{"shutdown"}, do: func(*model) {}}
+		return operation{[]string{"stop", name}, stopping, name, nothing}
+	case n == 15:
+		return operation{[]string{"start", name}, peaceful, name, nothing}
+	case n == 16 && w.rng.IntN(3) == 0:
+		return operation{[]string{"shutdown"}, alone, "", nothing}
+	case n == 17:
+		return w.export(name, files)
+	case n == 18 && len(files) > 0 && room:
+		file, to := files[w.rng.IntN(len(files))], w.newName()
+		return operation{[]string{"import", to, file}, peaceful, "", func(m *model) { m.add(to, modelled{word: m.archives[file]}) }}
+	case n == 19:
+		w.serial++
+		pids := 100 + w.serial
+		return operation{[]string{"manage", "--pids-max", strconv.Itoa(pids), name}, peaceful, name, func(m *model) {
+			m.change(name, func(d *modelled) { d.pids = pids })
+		}}
 	}
 	return w.write(name)
 }
 
 func (w *walker) install() operation {
 	name := w.newName()
-	return operation{args: []string{"install", "--name", name, "--from-file", w.archive}, do: func(m *model) { m.add(name, modelled{"", map[string]string{}}) }}
+	return operation{args: []string{"install", "--name", name, "--from-file", w.archive}, kind: peaceful, do: func(m *model) { m.add(name, modelled{}) }}
+}
+
+// export writes to a new file, or over one that is there.
+func (w *walker) export(name string, files []string) operation {
+	file := filepath.Join(w.dir, w.newName()+".tar")
+	if len(files) > 2 {
+		file = files[w.rng.IntN(len(files))]
+	}
+	return operation{[]string{"export", name, file}, peaceful, name, func(m *model) { m.archives[file] = m.distros[name].word }}
 }
 
 func (w *walker) rename(name string) operation {
 	to := w.newName()
-	return operation{args: []string{"rename", name, to}, do: func(m *model) {
+	return operation{[]string{"rename", name, to}, exclusive, name, func(m *model) {
 		m.distros[to] = m.distros[name]
 		delete(m.distros, name)
 		if m.def == name {
@@ -193,7 +291,41 @@ func (w *walker) unregister(name string) operation {
 	if name == w.m.def && len(w.m.distros) > 1 {
 		return w.write(name)
 	}
-	return operation{args: []string{"unregister", "--yes", name}, do: func(m *model) { delete(m.distros, name) }}
+	return operation{[]string{"unregister", "--yes", name}, exclusive, name, func(m *model) { delete(m.distros, name) }}
+}
+
+// bothAtOnce does two operations at once. It comes to the same as one after the
+// other.
+func (w *walker) bothAtOnce(op, other operation) {
+	var both sync.WaitGroup
+	for _, op := range []operation{op, other} {
+		both.Go(func() {
+			if r := w.run(op.args...); r.code != 0 {
+				w.t.Error(r)
+			}
+		})
+	}
+	both.Wait()
+	one, two := w.m.after(op, other), w.m.after(other, op)
+	w.m = one
+	if reflect.DeepEqual(one, two) || w.t.Failed() {
+		return
+	}
+	// What a snapshot holds shows only later.
+	for name, d := range one.distros {
+		for snap, word := range d.snapshots {
+			if other := two.distros[name].snapshots[snap]; other != word {
+				either := word + "|" + other
+				d.snapshots[snap], two.distros[name].snapshots[snap] = either, either
+			}
+		}
+	}
+	if bad := w.differs(one); bad != "" {
+		if worse := w.differs(two); worse != "" {
+			w.t.Errorf("of two at once, neither is done before the other: %s; %s", bad, worse)
+		}
+		w.m = two
+	}
 }
 
 // cutOff kills the supervisor while an operation is under way.
@@ -214,17 +346,18 @@ func (w *walker) cutOff(op operation) {
 	}
 	done.Wait()
 	w.t.Logf("    killed after %v: exit %d %s", after, r.code, strings.TrimSpace(r.err))
-	before := w.m.clone()
-	op.do(&w.m)
-	if r.code == 0 {
-		w.check(w.m)
+	before := w.m
+	w.m = before.after(op)
+	bad := w.differs(w.m)
+	if bad == "" {
 		return
 	}
-	if bad := w.differs(before); bad != "" {
-		if worse := w.differs(w.m); worse != "" {
-			w.t.Errorf("an operation that was cut off is neither done nor not done: %s; %s", bad, worse)
-		}
+	if r.code == 0 {
+		w.t.Error(bad)
 		return
+	}
+	if worse := w.differs(before); worse != "" {
+		w.t.Errorf("an operation that was cut off is neither done nor not done: %s; %s", bad, worse)
 	}
 	w.m = before
 }
@@ -253,10 +386,58 @@ func (w *walker) differs(m model) string {
 		if want := slices.Sorted(maps.Keys(d.snapshots)); !slices.Equal(slices.Sorted(slices.Values(snaps)), want) {
 			return fmt.Sprintf("%s has the snapshots %v, want %v", name, snaps, want)
 		}
-		r := w.run("exec", name, "--", "sh", "-c", "cat /root/word 2>/dev/null || test ! -e /root/word")
-		if got := strings.TrimSpace(r.out); r.code != 0 || got != d.word {
-			return fmt.Sprintf("%s holds %q, want %q (%s)", name, got, d.word, r)
+		if list[name].PIDsMax != d.pids {
+			return fmt.Sprintf("%s may have %d processes, want %d", name, list[name].PIDsMax, d.pids)
 		}
 	}
-	return ""
+	for file, want := range m.archives {
+		if got, err := wordIn(file); !isWord(got, want) || err != nil {
+			return fmt.Sprintf("%s holds %q (%v), want %q", file, got, err, want)
+		}
+	}
+	if left, err := filepath.Glob(filepath.Join(w.dir, "*")); err != nil || len(left) != len(m.archives) {
+		return fmt.Sprintf("there are the files %v (%v), want %v", left, err, m.archives)
+	}
+	// Each in the VM, side by side.
+	results := make(chan string)
+	for name, d := range m.distros {
+		go func() {
+			r := w.run("exec", name, "--", "sh", "-c", "cat /root/word 2>/dev/null || test ! -e /root/word")
+			bad := ""
+			if got := strings.TrimSpace(r.out); r.code != 0 || !isWord(got, d.word) {
+				bad = fmt.Sprintf("%s holds %q, want %q (%s)", name, got, d.word, r)
+			}
+			results <- bad
+		}()
+	}
+	bad := ""
+	for range m.distros {
+		bad = cmp.Or(bad, <-results)
+	}
+	return bad
+}
+
+// isWord tells whether a word is one of those that a model has.
+func isWord(word, model string) bool { return slices.Contains(strings.Split(model, "|"), word) }
+
+// wordIn reads the word in an exported archive.
+func wordIn(file string) (string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	for r := tar.NewReader(f); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			return "", nil
+		}
+		if err != nil {
+			return "", err
+		}
+		if path.Clean(h.Name) == "root/word" {
+			b, err := io.ReadAll(r)
+			return strings.TrimSpace(string(b)), err
+		}
+	}
 }
