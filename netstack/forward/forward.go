@@ -81,6 +81,7 @@ type Rule struct {
 type Limits struct {
 	Ports       int // that are open by themselves: 2048
 	Connections int // that are open at once: 8192
+	Reverse     int // of connections, those that begin in the guest: 1024
 	Flows       int // of UDP that are open at once: 1024
 }
 
@@ -141,6 +142,7 @@ type Forwarder struct {
 	log *slog.Logger
 
 	conns  limiter
+	back   limiter // of conns, those that begin in the guest
 	flows  limiter
 	wg     sync.WaitGroup // of connections, flows and listeners
 	asking sync.Mutex     // held while Config.Holder is asked
@@ -160,10 +162,11 @@ func New(cfg Config) *Forwarder {
 	}
 	setDefault(&cfg.Limits.Ports, 2048)
 	setDefault(&cfg.Limits.Connections, 8192)
+	setDefault(&cfg.Limits.Reverse, 1024)
 	setDefault(&cfg.Limits.Flows, 1024)
 	return &Forwarder{
 		cfg: cfg, log: cfg.Logger,
-		conns: limiter{max: int64(cfg.Limits.Connections)}, flows: limiter{max: int64(cfg.Limits.Flows)},
+		conns: limiter{max: int64(cfg.Limits.Connections)}, back: limiter{max: int64(cfg.Limits.Reverse)}, flows: limiter{max: int64(cfg.Limits.Flows)},
 		ports: map[portKey]*port{}, changed: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 }

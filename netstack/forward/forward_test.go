@@ -338,6 +338,27 @@ func TestReverse(t *testing.T) {
 	await(t, f, "one failed", func(p []Port) bool { return p[0].Connections == 2 && p[0].Failed == 1 && p[0].Active == 0 })
 }
 
+// TestReverseLimit has a guest begin more connections than it may.
+func TestReverseLimit(t *testing.T) {
+	g := newFakeGuest(t)
+	l, err := net.Listen(TCP, "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() // it takes connections, and says nothing
+	var log lockedBuffer
+	f := run(t, Config{Guest: g, Limits: Limits{Reverse: 3}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		Rules: []Rule{{Network: TCP, Reverse: true, Dial: l.Addr().String(), Guest: Target{"", TCP, "127.0.0.1:80"}}}})
+	awaitStates(t, f, StateOpen)
+	for range 5 {
+		defer g.arrive(TCP, "127.0.0.1:80").Close()
+	}
+	await(t, f, "two refused", func(p []Port) bool { return p[0].Active == 3 && p[0].Failed == 2 })
+	if n := strings.Count(log.String(), "a connection of the guest is refused"); n != 1 {
+		t.Errorf("it is logged %d times", n)
+	}
+}
+
 func TestReverseFails(t *testing.T) {
 	g := newFakeGuest(t)
 	g.refuse = errors.New("address already in use")
