@@ -5,12 +5,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/agent/listeners"
+	"github.com/lsub/lsub/guest/agent/network"
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/guest/guestv1/guestv1connect"
 )
@@ -21,7 +21,7 @@ type Config struct {
 	Kernel  string        // release
 	Data    string        // where the data disk (btrfs) is mounted
 	Modules string        // folder with the kernel's modules; "" for none
-	DNS     netip.Addr    // name server of the distros; invalid for none
+	Network network.VM    // whose gateway is the name server of the distros
 	Search  []string      // as guest.BootArgs.Search
 	Idle    time.Duration // as guest.BootArgs.Idle
 	Shared  string        // mount that all distros have in common, as /mnt/lsub; "" for none
@@ -45,7 +45,7 @@ type Agent struct {
 
 	arrivals arrivals
 	// listening is listeners.List, but for tests.
-	listening func() ([]listeners.Listener, error)
+	listening func([]*listeners.Space) ([]listeners.Listener, error)
 
 	server *http.Server // of the control port
 }

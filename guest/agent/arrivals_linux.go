@@ -94,25 +94,56 @@ func (a *Agent) takeForHost(ctx context.Context, w *guest.Writer, req *guestv1.L
 	if err != nil || req.Network != "tcp" {
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no address of network %q that can be listened on", req.Address, req.Network)
 	}
-	lc := net.ListenConfig{KeepAlive: -1}
-	l, err := lc.Listen(ctx, "tcp", addr.String())
-	if err != nil {
-		return err
+	listen := func(s *space) (net.Listener, error) {
+		lc := net.ListenConfig{KeepAlive: -1}
+		return inSpace(s, func() (net.Listener, error) { return lc.Listen(ctx, "tcp", addr.String()) })
 	}
-	return a.announce(ctx, w, l)
+	if req.Distro == "" {
+		l, err := listen(nil)
+		if err != nil {
+			return err
+		}
+		return a.announce(ctx, w, l)
+	}
+	// As soon as the network stands: the distro's services may want it at their start.
+	return a.takeFromDistro(ctx, w, req.Distro, func(d *distro) (net.Listener, error) {
+		if err := await(ctx, d.networked); err != nil {
+			return nil, err
+		}
+		s, err := d.network()
+		if err != nil {
+			return nil, nil
+		}
+		l, err := listen(s)
+		if errors.Is(err, errLeft) {
+			return nil, nil
+		}
+		return l, err
+	})
 }
 
-// takeUnix listens on a unix socket in a distro, whenever the distro runs.
+// takeUnix listens on a unix socket in a distro.
 func (a *Agent) takeUnix(ctx context.Context, w *guest.Writer, req *guestv1.Listen) error {
 	if err := checkSocketPath(req.Address); err != nil {
 		return err
 	}
-	if err := checkDistro(&guestv1.Distro{Id: req.Distro}); err != nil {
+	return a.takeFromDistro(ctx, w, req.Distro, func(d *distro) (net.Listener, error) {
+		if err := await(ctx, d.ready); err != nil || d.err != nil {
+			return nil, err
+		}
+		return d.listenUnix(ctx, req.Address)
+	})
+}
+
+// takeFromDistro listens in a distro whenever it runs. Where it does not come up,
+// listen returns nil.
+func (a *Agent) takeFromDistro(ctx context.Context, w *guest.Writer, id string, listen func(*distro) (net.Listener, error)) error {
+	if err := checkDistro(&guestv1.Distro{Id: id}); err != nil {
 		return err
 	}
 	for {
 		a.mu.Lock()
-		changed, d := a.changed, a.distros[req.Distro]
+		changed, d := a.changed, a.distros[id]
 		a.mu.Unlock()
 		if d == nil {
 			if err := await(ctx, changed); err != nil {
@@ -120,14 +151,11 @@ func (a *Agent) takeUnix(ctx context.Context, w *guest.Writer, req *guestv1.List
 			}
 			continue
 		}
-		if err := await(ctx, d.ready); err != nil {
+		l, err := listen(d)
+		if err != nil {
 			return err
 		}
-		if d.err == nil {
-			l, err := d.listenUnix(ctx, req.Address)
-			if err != nil {
-				return err
-			}
+		if l != nil {
 			here, gone := context.WithCancel(ctx)
 			go func() {
 				await(here, d.gone)

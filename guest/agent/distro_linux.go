@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -38,8 +39,10 @@ type distro struct {
 	a    *Agent
 	spec *guestv1.Distro
 
-	ready chan struct{} // closed when commands may enter, or err says why not
-	gone  chan struct{} // closed when nothing of it is left
+	// networked is closed when its network stands, or err says why not.
+	networked chan struct{}
+	ready     chan struct{} // closed when commands may enter, or err says why not
+	gone      chan struct{} // closed when nothing of it is left
 	// reconfigured is sent to when the idle time has changed.
 	reconfigured chan struct{}
 	err          error // of the start
@@ -48,6 +51,7 @@ type distro struct {
 	pid       int
 	init      string
 	startedAt time.Time
+	address   netip.Addr // of an isolated one; guarded by Agent.mu
 	cgroup    *cgroup
 	console   *console
 	readyDir  *os.File // of an init that was ready, else nil
@@ -56,6 +60,7 @@ type distro struct {
 	mu        sync.Mutex
 	limits    *guestv1.Limits
 	entrance  *entrance // another one where the first hangs
+	space     *space    // nil where it has the VM's network
 	stopping  bool
 	idle      time.Duration // as Distro.idle_ns says it
 	idleSince time.Time     // zero while it is busy, or in use
@@ -93,7 +98,7 @@ func (a *Agent) start(ctx context.Context, spec *guestv1.Distro) (*distro, error
 				return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no files of distro %s", spec.Name)
 			}
 			d = &distro{
-				a: a, spec: spec, ready: make(chan struct{}), gone: make(chan struct{}), reconfigured: make(chan struct{}, 1),
+				a: a, spec: spec, networked: make(chan struct{}), ready: make(chan struct{}), gone: make(chan struct{}), reconfigured: make(chan struct{}, 1),
 				users: map[uint32]chan struct{}{}, idle: time.Duration(spec.IdleNs), limits: spec.Limits,
 			}
 			a.distros[spec.Id] = d
@@ -157,7 +162,7 @@ func (d *distro) state() *guestv1.DistroState {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s.Running, s.Init, s.Sessions, s.Stopping = true, d.init, int32(d.sessions), d.stopping
-	s.StartedAtNs = d.startedAt.UnixNano()
+	s.StartedAtNs, s.Address = d.startedAt.UnixNano(), d.space.address()
 	if !d.idleSince.IsZero() {
 		s.IdleSinceNs = d.idleSince.UnixNano()
 	}
@@ -177,7 +182,11 @@ func (d *distro) takeWarnings() []string {
 func (d *distro) run() {
 	log := d.a.log.With("distro", d.spec.Name)
 	d.startedAt = time.Now()
-	cmd, err := d.boot()
+	var cmd *exec.Cmd
+	err := d.openNetwork()
+	if err == nil {
+		cmd, err = d.boot()
+	}
 	if err == nil {
 		log.Info("distro started", "init", d.init, "pid", d.pid, "took", time.Since(d.startedAt))
 	} else {
@@ -237,11 +246,22 @@ func (d *distro) tidy(cmd *exec.Cmd) {
 	if d.unwatch != nil {
 		d.unwatch()
 	}
+	d.closeSpace()
 	if d.cgroup != nil {
 		if err := d.cgroup.remove(); err != nil {
 			d.a.log.Warn("remove a distro's cgroup", "distro", d.spec.Name, "err", err)
 		}
 	}
+}
+
+// openNetwork gives the distro its network, which the VM's is where it is not
+// isolated.
+func (d *distro) openNetwork() error {
+	defer close(d.networked)
+	if !d.spec.Isolated {
+		return nil
+	}
+	return d.openSpace()
 }
 
 // boot starts the distro's init in namespaces of its own, and returns when
@@ -300,8 +320,8 @@ func (d *distro) startInit() (*exec.Cmd, *os.File, error) {
 		Root: d.a.store.distroPath(d.spec.Id), Hostname: d.spec.Name,
 		Modules: d.a.cfg.Modules, Console: d.console.path, Timezone: d.spec.Timezone, Shared: d.a.cfg.Shared,
 	}
-	if d.a.cfg.DNS.IsValid() {
-		cfg.DNS, cfg.Search = d.a.cfg.DNS.String(), d.a.cfg.Search
+	if dns := d.a.cfg.Network.Gateway; dns.IsValid() {
+		cfg.DNS, cfg.Search = dns.String(), d.a.cfg.Search
 	}
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{"lsub-init", distroInitArg}
@@ -312,7 +332,8 @@ func (d *distro) startInit() (*exec.Cmd, *os.File, error) {
 		Cloneflags:  unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
 		UseCgroupFD: true, CgroupFD: int(d.cgroup.dir.Fd()),
 	}
-	if err := cmd.Start(); err != nil {
+	// A process is in the network namespace of the thread that starts it.
+	if err := d.ownSpace().do(cmd.Start); err != nil {
 		ours.Close()
 		return nil, nil, fmt.Errorf("start its init: %w", err)
 	}

@@ -23,23 +23,34 @@ func enter(pid int) (*entrance, error) {
 		return nil, fmt.Errorf("enter the distro: %w", err)
 	}
 	defer unix.Close(pidfd)
-	e := &entrance{calls: make(chan func()), quit: make(chan struct{})}
-	entered := make(chan error)
-	go e.serve(pidfd, entered)
-	if err := <-entered; err != nil {
+	e, err := newEntrance(func() error {
+		if err := unix.Unshare(unix.CLONE_FS); err != nil { // a mount namespace wants a root of its own
+			return err
+		}
+		return unix.Setns(pidfd, unix.CLONE_NEWNS|unix.CLONE_NEWPID|unix.CLONE_NEWUTS|unix.CLONE_NEWIPC|unix.CLONE_NEWCGROUP|unix.CLONE_NEWNET)
+	})
+	if err != nil {
 		return nil, fmt.Errorf("enter the distro: %w", err)
 	}
 	return e, nil
 }
 
-func (e *entrance) serve(pidfd int, entered chan<- error) {
+// newEntrance puts a new thread where join takes it.
+func newEntrance(join func() error) (*entrance, error) {
+	e := &entrance{calls: make(chan func()), quit: make(chan struct{})}
+	entered := make(chan error)
+	go e.serve(join, entered)
+	if err := <-entered; err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+func (e *entrance) serve(join func() error, entered chan<- error) {
 	// Never unlocked: the thread, which belongs to the distro now, ends with
 	// this goroutine. New threads of the runtime do not come from locked ones.
 	runtime.LockOSThread()
-	err := unix.Unshare(unix.CLONE_FS) // a mount namespace wants a root of its own
-	if err == nil {
-		err = unix.Setns(pidfd, unix.CLONE_NEWNS|unix.CLONE_NEWPID|unix.CLONE_NEWUTS|unix.CLONE_NEWIPC|unix.CLONE_NEWCGROUP)
-	}
+	err := join()
 	entered <- err
 	if err != nil {
 		return

@@ -126,13 +126,17 @@ func (a *Agent) connect(to *guestv1.Connect) (conn io.Closer, release func(), er
 		if err != nil {
 			return nil, nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no address with a port", to.Address)
 		}
+		s, err := d.network()
+		if err != nil {
+			return nil, nil, err
+		}
 		if to.Network == "udp" {
-			conn, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(addr))
+			conn, err = inSpace(s, func() (*net.UDPConn, error) { return net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(addr)) })
 			return conn, release, err
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 		defer cancel()
-		conn, err = relay.DialTCP(ctx, addr)
+		conn, err = relay.DialTCP(ctx, s.socket, addr)
 		return conn, release, err
 	case "unix":
 		if d == nil {

@@ -15,7 +15,7 @@ func (c control) WatchListeners(ctx context.Context, _ *connect.Request[guestv1.
 	defer cancel()
 	// Before a distro is up there is nothing to tell, and better use for the
 	// processor than what a watch takes to begin.
-	if err := out.Send(listenersMessage(nil)); err != nil {
+	if err := out.Send(&guestv1.WatchListenersResponse{}); err != nil {
 		return err
 	}
 	if err := c.a.awaitDistro(ctx); err != nil {
@@ -24,7 +24,7 @@ func (c control) WatchListeners(ctx context.Context, _ *connect.Request[guestv1.
 	latest := make(chan []listeners.Listener, 1)
 	watched := make(chan error, 1)
 	go func() {
-		watched <- listeners.Watch(ctx, c.a.log, func(all []listeners.Listener) {
+		watched <- listeners.Watch(ctx, c.a.log, c.a.spaces, func(all []listeners.Listener) {
 			select { // only the newest counts where the host is slow
 			case <-latest:
 			default:
@@ -37,7 +37,7 @@ func (c control) WatchListeners(ctx context.Context, _ *connect.Request[guestv1.
 		case err := <-watched:
 			return err
 		case all := <-latest:
-			if err := out.Send(listenersMessage(all)); err != nil {
+			if err := out.Send(c.a.listenersMessage(all)); err != nil {
 				cancel()
 				<-watched
 				return err
@@ -71,12 +71,12 @@ func (a *Agent) awaitDistro(ctx context.Context) error {
 	}
 }
 
-func listenersMessage(all []listeners.Listener) *guestv1.WatchListenersResponse {
-	m := &guestv1.WatchListenersResponse{}
+func (a *Agent) listenersMessage(all []listeners.Listener) *guestv1.WatchListenersResponse {
+	m := &guestv1.WatchListenersResponse{Networks: a.networks()}
 	for _, l := range all {
 		m.Listeners = append(m.Listeners, &guestv1.Listener{
 			Distro: l.Distro, Network: l.Network, Address: l.Addr.String(), V6Only: l.V6Only,
-			Pid: int32(l.PID), Process: l.Process,
+			Pid: int32(l.PID), Process: l.Process, Isolated: l.Isolated,
 		})
 	}
 	return m

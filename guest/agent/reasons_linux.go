@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/lsub/lsub/guest/agent/listeners"
 )
 
 // baseUnits are services that are there for others: an installed distro runs
@@ -115,7 +117,11 @@ func (c *cgroup) onlyOurs(group string) bool {
 // listens says which ports the distro's processes listen on, but for those of
 // its base services.
 func (d *distro) listens() []string {
-	all, err := d.a.listening()
+	var spaces []*listeners.Space
+	if s := d.ownSpace(); s != nil {
+		spaces = append(spaces, s.seen)
+	}
+	all, err := d.a.listening(spaces)
 	if err != nil {
 		d.a.log.Warn("listening ports are not known", "err", err)
 		return []string{"its ports are not known"}

@@ -1644,6 +1644,7 @@ type Listener struct {
 	V6Only        bool                   `protobuf:"varint,4,opt,name=v6_only,json=v6Only,proto3" json:"v6_only,omitempty"` // [::] without IPv4
 	Pid           int32                  `protobuf:"varint,5,opt,name=pid,proto3" json:"pid,omitempty"`                     // of a process that holds it, as its distro counts; 0 where unknown (yet)
 	Process       string                 `protobuf:"bytes,6,opt,name=process,proto3" json:"process,omitempty"`              // its name
+	Isolated      bool                   `protobuf:"varint,7,opt,name=isolated,proto3" json:"isolated,omitempty"`           // it is in its distro's own network
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1718,6 +1719,13 @@ func (x *Listener) GetProcess() string {
 		return x.Process
 	}
 	return ""
+}
+
+func (x *Listener) GetIsolated() bool {
+	if x != nil {
+		return x.Isolated
+	}
+	return false
 }
 
 type DeleteDistroRequest struct {
@@ -3540,14 +3548,15 @@ const file_guest_proto_rawDesc = "" +
 	"\n" +
 	"OwnNetwork\x12\x16\n" +
 	"\x06distro\x18\x01 \x01(\tR\x06distro\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x9b\x01\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xb7\x01\n" +
 	"\bListener\x12\x16\n" +
 	"\x06distro\x18\x01 \x01(\tR\x06distro\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x17\n" +
 	"\av6_only\x18\x04 \x01(\bR\x06v6Only\x12\x10\n" +
 	"\x03pid\x18\x05 \x01(\x05R\x03pid\x12\x18\n" +
-	"\aprocess\x18\x06 \x01(\tR\aprocess\"%\n" +
+	"\aprocess\x18\x06 \x01(\tR\aprocess\x12\x1a\n" +
+	"\bisolated\x18\a \x01(\bR\bisolated\"%\n" +
 	"\x13DeleteDistroRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x16\n" +
 	"\x14DeleteDistroResponse\"C\n" +

@@ -79,7 +79,7 @@ func openAgent(args guest.BootArgs, t *trace, log *slog.Logger, before error) (*
 	err := t.step("agent", func() (err error) {
 		a, err = agent.Open(agent.Config{
 			Version: guest.Version, Kernel: kernelRelease(), Data: dataDir,
-			Modules: modulesDir, DNS: args.Gateway, Search: args.Search, Shared: sharedDir, Idle: args.Idle, Boot: t.steps(),
+			Modules: modulesDir, Network: vmNetwork(args), Search: args.Search, Shared: sharedDir, Idle: args.Idle, Boot: t.steps(),
 			PowerOff: func() { unmountData(log); powerOff() }, Logger: log,
 		})
 		return err

@@ -23,7 +23,8 @@ import (
 //   - inet_sock_set_state, from LISTEN to CLOSE: it does no more
 //   - post_bind4 and post_bind6 of control groups: a UDP socket is bound
 //
-// That a UDP socket is gone, sock_diag tells by itself (SKNLGRP_INET_UDP_DESTROY).
+// They see all network namespaces. That a UDP socket is gone, sock_diag tells by itself
+// (SKNLGRP_INET_UDP_DESTROY), in each namespace for itself: see view.
 type events struct {
 	c       chan struct{}
 	closers []func() error
@@ -45,18 +46,12 @@ func openEvents(log *slog.Logger) (_ *events, err error) {
 	if err := ev.attach(ring.FD()); err != nil {
 		return nil, err
 	}
-	gone, err := openDestroyed()
-	if err != nil {
-		return nil, err
-	}
-	ev.closers = append(ev.closers, gone.Close)
 	reader, err := ringbuf.NewReader(ring)
 	if err != nil {
 		return nil, fmt.Errorf("ring buffer: %w", err)
 	}
 	ev.closers = append(ev.closers, reader.Close)
 	go ev.readRing(reader, log)
-	go ev.readDestroyed(gone)
 	return ev, nil
 }
 
@@ -171,7 +166,8 @@ const (
 	groupUDP6Destroyed = 4 // SKNLGRP_INET6_UDP_DESTROY
 )
 
-// openDestroyed hears of the UDP sockets that are gone.
+// openDestroyed hears of the UDP sockets that are gone in the calling thread's
+// network namespace.
 func openDestroyed() (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_SOCK_DIAG)
 	if err != nil {

@@ -1,20 +1,21 @@
 package listeners
 
-// List returns the listeners of the distros that share the VM's network, each
-// with its process, sorted by distro and port. It takes a look at open files, which is
-// some milliseconds of work.
-func List() ([]Listener, error) {
-	d, err := openDiag()
-	if err != nil {
-		return nil, err
-	}
-	defer d.close()
+// List returns the listeners of the distros that share the VM's network, and of
+// those whose spaces are given, each with its process, sorted by distro and port. It
+// takes a look at open files, which is some milliseconds of work.
+func List(spaces []*Space) ([]Listener, error) {
 	o, err := openOwners()
 	if err != nil {
 		return nil, err
 	}
 	defer o.close()
-	all, err := list(d, o, nil)
+	v, err := openViews(nil)
+	if err != nil {
+		return nil, err
+	}
+	defer v.close()
+	v.adjust(spaces, nil)
+	all, err := list(v, o, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -24,31 +25,36 @@ func List() ([]Listener, error) {
 
 // list returns the listeners of distros, without processes; before is what there
 // was the last time.
-func list(d *diag, o *owners, before []Listener) ([]Listener, error) {
-	tcp, udp, err := d.dump()
-	if err != nil {
-		return nil, err
-	}
-	all := make([]Listener, 0, len(tcp)+len(udp))
-	add := func(network string, s socket) {
-		id := o.distro(s)
-		if id == "" || s.addr.Port() == 0 {
-			return
-		}
-		all = append(all, Listener{Network: network, Addr: s.addr, V6Only: s.v6only, Distro: id, Group: groupInside(o.path(s.group)), inode: s.inode, group: s.group})
-	}
-	for _, s := range tcp {
-		add(TCP, s)
-	}
+func list(v views, o *owners, before []Listener) ([]Listener, error) {
 	was := map[uint32]bool{}
 	for _, l := range before {
 		was[l.inode] = l.Network == UDP
 	}
-	for _, s := range udp {
-		// A server may connect the socket that it listened with to its first
-		// client (iperf3 does), and open another one to go on.
-		if s.state == stateClose || was[s.inode] {
-			add(UDP, s)
+	all := make([]Listener, 0, len(before)+8)
+	for space, view := range v {
+		tcp, udp, err := view.diag.dump()
+		if err != nil {
+			return nil, err
+		}
+		add := func(network string, s socket) {
+			id := o.distro(s)
+			if id == "" || s.addr.Port() == 0 {
+				return
+			}
+			all = append(all, Listener{
+				Network: network, Addr: s.addr, V6Only: s.v6only, Distro: id, Group: groupInside(o.path(s.group)),
+				Isolated: space != nil, inode: s.inode, group: s.group,
+			})
+		}
+		for _, s := range tcp {
+			add(TCP, s)
+		}
+		for _, s := range udp {
+			// A server may connect the socket that it listened with to its first
+			// client (iperf3 does), and open another one to go on.
+			if s.state == stateClose || was[s.inode] {
+				add(UDP, s)
+			}
 		}
 	}
 	return merge(all), nil

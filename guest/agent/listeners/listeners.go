@@ -4,7 +4,7 @@
 // whatever calls. Each socket carries the control group of its maker, and so
 // its distro:
 //
-//	all, err := listeners.List()
+//	all, err := listeners.List(nil)
 //	for _, l := range all {
 //		fmt.Println(l.Distro, "listens on", l) // tcp 80 (apache2)
 //	}
@@ -12,9 +12,10 @@
 // A TCP socket listens after listen(2). A UDP socket listens where it is bound
 // and not connected: also that of a program which only waits for an answer.
 //
-// Sockets of network namespaces within a distro, as containers have them, are
-// not the distro's: what a container engine publishes is. The package is Linux
-// only.
+// Sockets are looked for in the VM's network namespace and in those of isolated
+// distros, each a [Space]. Those of network namespaces within a distro, as
+// containers have them, are not the distro's: what a container engine publishes is.
+// The package is Linux only.
 package listeners
 
 import (
@@ -40,9 +41,19 @@ type Listener struct {
 	PID     int            // of a process that holds the socket, as its distro counts; 0 where unknown
 	Process string         // its name; "" where unknown
 	Group   string         // control group of its maker, as its distro sees it: "system.slice/nginx.service"
+	// Isolated: it is in a network of its distro's own, and not in the VM's.
+	Isolated bool
 
 	inode uint32 // of one of its sockets; it changes with the socket
 	group uint64 // control group of the socket's maker
+}
+
+// Space is the network namespace of an isolated distro.
+type Space struct {
+	Distro string // id
+	// Do runs f on a thread in the namespace, or returns an error where that is
+	// no more.
+	Do func(f func() error) error
 }
 
 // String is the listener for people: "tcp 80 (apache2)", and with its address
@@ -73,6 +84,6 @@ func compare(a, b Listener) int {
 func merge(all []Listener) []Listener {
 	slices.SortFunc(all, compare)
 	return slices.CompactFunc(all, func(a, b Listener) bool {
-		return a.Distro == b.Distro && a.Network == b.Network && a.Addr == b.Addr && a.V6Only == b.V6Only
+		return a.Distro == b.Distro && a.Network == b.Network && a.Addr == b.Addr && a.V6Only == b.V6Only && a.Isolated == b.Isolated
 	})
 }

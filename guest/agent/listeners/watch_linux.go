@@ -18,20 +18,16 @@ const (
 )
 
 // Watch calls changed with the listeners that [List] returns, at once and at
-// every change, until ctx is done. It tells of a listener before its process is
+// every change, until ctx is done. spaces returns those of isolated distros, and what is
+// closed when they may have changed, which changed is told of too. It tells of a listener before its process is
 // known, and then once more. changed must not keep Watch waiting, nor change the slice.
-func Watch(ctx context.Context, log *slog.Logger, changed func([]Listener)) error {
-	d, err := openDiag()
-	if err != nil {
-		return err
-	}
-	defer d.close()
+func Watch(ctx context.Context, log *slog.Logger, spaces func() ([]*Space, <-chan struct{}), changed func([]Listener)) error {
 	o, err := openOwners()
 	if err != nil {
 		return err
 	}
 	defer o.close()
-	w := &watcher{diag: d, owners: o, log: log, changed: changed, named: make(chan []Listener, 1)}
+	w := &watcher{spaces: spaces, owners: o, log: log, changed: changed, named: make(chan []Listener, 1)}
 	start := time.Now()
 	ev, err := openEvents(log)
 	if err != nil {
@@ -42,11 +38,13 @@ func Watch(ctx context.Context, log *slog.Logger, changed func([]Listener)) erro
 	}
 	defer ev.close()
 	log.Info("listeners are watched", "took", time.Since(start))
-	return w.run(ctx, ev.c, nil)
+	return w.run(ctx, ev, nil)
 }
 
 type watcher struct {
-	diag    *diag
+	spaces  func() ([]*Space, <-chan struct{})
+	views   views
+	events  *events // nil for none
 	owners  *owners
 	log     *slog.Logger
 	changed func([]Listener)
@@ -57,7 +55,15 @@ type watcher struct {
 	busy  bool // the search for processes is under way
 }
 
-func (w *watcher) run(ctx context.Context, event <-chan struct{}, tick <-chan time.Time) error {
+func (w *watcher) run(ctx context.Context, ev *events, tick <-chan time.Time) (err error) {
+	var event <-chan struct{}
+	if w.events = ev; ev != nil {
+		event = ev.c
+	}
+	if w.views, err = openViews(ev); err != nil {
+		return err
+	}
+	defer w.views.close()
 	defer func() {
 		if w.busy {
 			<-w.named
@@ -65,7 +71,8 @@ func (w *watcher) run(ctx context.Context, event <-chan struct{}, tick <-chan ti
 	}()
 	for {
 		start := time.Now()
-		if err := w.update(); err != nil {
+		spaces, moved := w.spaces()
+		if err := w.update(spaces); err != nil {
 			return err
 		}
 		pause := time.NewTimer(max(rest, restShare*time.Since(start)))
@@ -81,6 +88,8 @@ func (w *watcher) run(ctx context.Context, event <-chan struct{}, tick <-chan ti
 				again = true
 			case <-event:
 				again = true
+			case <-moved:
+				again = true
 			}
 		}
 		select {
@@ -92,8 +101,9 @@ func (w *watcher) run(ctx context.Context, event <-chan struct{}, tick <-chan ti
 }
 
 // update takes a look at the sockets, and tells of what is new.
-func (w *watcher) update() error {
-	all, err := list(w.diag, w.owners, w.all)
+func (w *watcher) update(spaces []*Space) error {
+	moved := w.views.adjust(spaces, w.events)
+	all, err := list(w.views, w.owners, w.all)
 	if err != nil {
 		return err
 	}
@@ -107,7 +117,7 @@ func (w *watcher) update() error {
 		}
 	}
 	w.look++
-	if w.look > 1 && slices.Equal(all, w.all) {
+	if w.look > 1 && !moved && slices.Equal(all, w.all) {
 		return nil
 	}
 	w.all = all

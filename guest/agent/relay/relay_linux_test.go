@@ -131,7 +131,7 @@ func TestDialTCP(t *testing.T) {
 		}
 		defer l.Close()
 		addr := netip.MustParseAddrPort(l.Addr().String())
-		c, err := DialTCP(t.Context(), addr)
+		c, err := DialTCP(t.Context(), unix.Socket, addr)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -155,7 +155,7 @@ func TestDialTCP(t *testing.T) {
 		}
 		await(t, done)
 		l.Close()
-		if c, err := DialTCP(t.Context(), addr); !errors.Is(err, syscall.ECONNREFUSED) {
+		if c, err := DialTCP(t.Context(), unix.Socket, addr); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("nobody listens: %v, %v", c, err)
 		}
 	}
@@ -173,7 +173,7 @@ func TestDialTCP(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	for {
-		c, err := DialTCP(ctx, addr)
+		c, err := DialTCP(ctx, unix.Socket, addr)
 		if err != nil {
 			if !errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Error(err)

@@ -15,14 +15,18 @@ import (
 // connection costs.
 type TCPConn struct{ *os.File }
 
-// DialTCP connects to an address of the VM. ctx bounds the connecting.
-func DialTCP(ctx context.Context, addr netip.AddrPort) (*TCPConn, error) {
+// Socket makes a socket as unix.Socket does, in a network namespace.
+type Socket func(domain, kind, proto int) (fd int, err error)
+
+// DialTCP connects to an address of the network namespace that socket is of. ctx
+// bounds the connecting.
+func DialTCP(ctx context.Context, socket Socket, addr netip.AddrPort) (*TCPConn, error) {
 	family := unix.AF_INET6
 	var to unix.Sockaddr = &unix.SockaddrInet6{Port: int(addr.Port()), Addr: addr.Addr().As16()}
 	if addr.Addr().Is4() {
 		family, to = unix.AF_INET, &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}
 	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", addr, err)
 	}

@@ -1,0 +1,103 @@
+package listeners
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// newSpace makes a network namespace, and a thread in it.
+func newSpace(t *testing.T, distro string) *Space {
+	t.Helper()
+	calls, made := make(chan func()), make(chan error)
+	go func() {
+		runtime.LockOSThread() // for ever: the thread ends with this goroutine
+		made <- unix.Unshare(unix.CLONE_NEWNET)
+		for f := range calls {
+			f()
+		}
+	}()
+	t.Cleanup(func() { close(calls) })
+	if err := <-made; err != nil {
+		t.Skipf("no network namespace can be made here: %v", err)
+	}
+	return &Space{Distro: distro, Do: func(f func() error) error {
+		done := make(chan error)
+		calls <- func() { done <- f() }
+		return <-done
+	}}
+}
+
+// tellsOfEnd tells whether there is an event when a UDP socket is gone in a
+// namespace. Not every kernel that this test may run on has them.
+func tellsOfEnd(t *testing.T, ev *events, do func(func() error) error) bool {
+	t.Helper()
+	if err := do(func() error {
+		u, err := net.ListenPacket("udp4", "127.0.0.1:0")
+		if err != nil {
+			return err
+		}
+		return u.Close()
+	}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ev.c:
+		return true
+	case <-time.After(time.Second):
+		return false
+	}
+}
+
+// TestViews looks at two network namespaces, one of which goes.
+func TestViews(t *testing.T) {
+	ev := &events{c: make(chan struct{}, 1)}
+	v, err := openViews(ev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.close()
+	if _, _, err := v[nil].diag.dump(); errors.Is(err, unix.ENOENT) {
+		t.Skip("this kernel has no sock_diag for inet")
+	}
+	tells := tellsOfEnd(t, ev, func(f func() error) error { return f() })
+	web, late := newSpace(t, "web-1"), &Space{Distro: "late-1", Do: func(func() error) error { return errors.New("it is gone") }}
+	if !v.adjust([]*Space{web, late}, ev) || len(v) != 2 {
+		t.Fatalf("%d views", len(v))
+	}
+	if v.adjust([]*Space{web, late}, ev) {
+		t.Error("the same spaces are a change")
+	}
+	const at = "0.0.0.0:80"
+	listens := func(s *Space) bool {
+		tcp, _, err := v[s].diag.dump()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(tcp, func(s socket) bool { return s.addr == netip.MustParseAddrPort(at) })
+	}
+	before := listens(nil)
+	var l net.Listener
+	if err := web.Do(func() (err error) { l, err = net.Listen("tcp4", at); return err }); err != nil {
+		t.Fatal(err)
+	}
+	if !listens(web) || listens(nil) != before {
+		t.Errorf("it listens in web: %v, in the VM: %v (before: %v)", listens(web), listens(nil), before)
+	}
+	l.Close()
+	if listens(web) {
+		t.Error("it listens after its end")
+	}
+	if got := tellsOfEnd(t, ev, web.Do); got != tells {
+		t.Errorf("it tells of the end of UDP sockets: %v; in the VM's namespace: %v", got, tells)
+	}
+	if !v.adjust(nil, ev) || len(v) != 1 {
+		t.Errorf("%d views after the space is gone", len(v))
+	}
+}
