@@ -74,7 +74,15 @@ func (n *Network) reverse(addr netip.Addr) (string, bool) {
 	case n.Host():
 		return "host." + zone, true
 	}
-	return "", n.subnet.Contains(addr)
+	if !n.subnet.Contains(addr) {
+		return "", false
+	}
+	if n.cfg.Reverse != nil {
+		if name := n.cfg.Reverse(addr); name != "" {
+			return name + "." + zone, true
+		}
+	}
+	return "", true
 }
 
 // serveDNS answers queries on the gateway's port 53 until the process ends.

@@ -57,6 +57,9 @@ type Config struct {
 	// Lookup returns the address of a further name below lsub.internal, in small
 	// letters and without the zone. nil for none.
 	Lookup func(name string) (netip.Addr, bool)
+	// Reverse returns the name, without the zone, of a further address of the
+	// network; "" where it has none. nil for none.
+	Reverse func(addr netip.Addr) string
 	// Names says how other names are looked up. New fills in what concerns
 	// lsub.internal and the host's loopback.
 	Names  names.Config

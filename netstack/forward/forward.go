@@ -58,8 +58,19 @@ type Listener struct {
 	Addr    netip.AddrPort
 	V6Only  bool
 	Distro  string // id
-	PID     int
-	Process string
+	// Isolated: it is in a network of its distro's own, with ports of its own.
+	Isolated bool
+	PID      int
+	Process  string
+}
+
+// space names the network that the listener is in: that of a distro by its id,
+// or the one that the others share, "".
+func (l *Listener) space() string {
+	if l.Isolated {
+		return l.Distro
+	}
+	return ""
 }
 
 // Rule forwards a port, a range of them or a socket whether or not anything

@@ -497,3 +497,54 @@ func TestEnd(t *testing.T) {
 		t.Errorf("%d goroutines, %d before", n, before)
 	}
 }
+
+// TestIsolated has two distros listen on the same port, each in a network of its own,
+// beside the others' network.
+func TestIsolated(t *testing.T) {
+	g := newFakeGuest(t)
+	n := freePort(t)
+	at := fmt.Sprintf("127.0.0.1:%d", n)
+	g.on(TCP, at, echo)
+	g.on(TCP, fmt.Sprintf("[::1]:%d", n), echo)
+	own := func(distro, addr string) Listener {
+		return Listener{Network: TCP, Addr: netip.MustParseAddrPort(addr), Distro: distro, Isolated: true}
+	}
+	shared := listener(TCP, fmt.Sprintf("[::1]:%d", n))
+	web := own("web-1", at)
+	rule := freePort(t)
+	cfg := Config{Guest: g, Auto: auto, NextFree: true, Rules: []Rule{{
+		Network: TCP, Host: []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(rule))},
+		Guest: Target{Distro: "rule-1", Network: TCP, Address: fmt.Sprintf(":%d", n)},
+	}}}
+	f := run(t, cfg)
+	f.SetListeners([]Listener{web})
+	await(t, f, "the first has the port", func(p []Port) bool { return len(p) == 2 && p[0].State == StateOpen })
+	f.SetListeners([]Listener{shared, own("rule-1", at), own("api-1", at), web})
+	all := await(t, f, "all open", func(p []Port) bool {
+		return len(p) == 4 && p[0].State == StateOpen && p[1].State == StateOpen && p[2].State == StateOpen && p[3].State == StateOpen
+	})
+	hosts := map[string]string{}
+	for _, p := range all {
+		hosts[p.Distro] = p.Host[0]
+	}
+	if hosts["web-1"] != at || hosts["rule-1"] != fmt.Sprintf("127.0.0.1:%d", rule) || hosts["api-1"] == at || hosts["debian-1"] == at {
+		t.Fatalf("open at %v", hosts)
+	}
+	for distro, host := range hosts {
+		g.mu.Lock()
+		g.asked = nil
+		g.mu.Unlock()
+		talk(t, TCP, host)
+		want := Target{distro, TCP, at}
+		if distro == "debian-1" { // whose socket takes no IPv4, whatever the others' take
+			want.Address = fmt.Sprintf("[::1]:%d", n)
+		}
+		g.mu.Lock()
+		if len(g.asked) != 1 || g.asked[0] != want {
+			t.Errorf("%s: connected to %v, want %v", distro, g.asked, want)
+		}
+		g.mu.Unlock()
+	}
+	f.SetListeners([]Listener{own("api-1", at)})
+	await(t, f, "one is left, and the rule", func(p []Port) bool { return len(p) == 2 })
+}

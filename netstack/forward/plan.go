@@ -12,6 +12,7 @@ type portKey struct {
 	kind    string
 	network string
 	guest   uint16         // of KindAuto
+	space   string         // of KindAuto: the network that has the port, see Listener.space
 	host    netip.AddrPort // of KindRule: the first address
 	path    string         // of KindSocket
 }
@@ -44,7 +45,7 @@ func (f *Forwarder) plans() []plan {
 }
 
 func autoKey(l Listener) portKey {
-	return portKey{kind: KindAuto, network: l.Network, guest: l.Addr.Port()}
+	return portKey{kind: KindAuto, network: l.Network, guest: l.Addr.Port(), space: l.space()}
 }
 
 // planRule is the plan of a rule that listens on the host.
@@ -60,14 +61,14 @@ func (f *Forwarder) planRule(r Rule) plan {
 		p.v4, p.v6 = to, to
 		return p
 	}
-	distro := to.Distro
+	at := Listener{Network: r.Network, Addr: netip.AddrPortFrom(netip.Addr{}, port), Distro: to.Distro}
 	for i, l := range f.listeners {
 		if l.Network == r.Network && l.Addr.Port() == port && (to.Distro == "" || l.Distro == to.Distro) {
-			p.heard, distro = &f.listeners[i], l.Distro
+			p.heard, at = &f.listeners[i], l
 			break
 		}
 	}
-	p.v4, p.v6 = targets(r.Network, port, distro, f.listeners)
+	p.v4, p.v6 = targets(at, f.listeners)
 	return p
 }
 
@@ -97,7 +98,7 @@ func (f *Forwarder) planAuto(ruled map[portKey]bool) []plan {
 		for _, a := range addrs {
 			p.hosts = append(p.hosts, netip.AddrPortFrom(a, l.Addr.Port()))
 		}
-		p.v4, p.v6 = targets(l.Network, l.Addr.Port(), l.Distro, f.listeners)
+		p.v4, p.v6 = targets(l, f.listeners)
 		byKey[key] = p
 		all = append(all, p)
 	}
@@ -119,12 +120,12 @@ func local(a netip.Addr) bool {
 	return a.IsUnspecified() || a == netip.IPv6Loopback() || a == netip.AddrFrom4([4]byte{127, 0, 0, 1})
 }
 
-// targets are where clients of IPv4 and of IPv6 find a port of the guest: at the
-// loopback of their own family, unless only the other one listens.
-func targets(network string, port uint16, distro string, listeners []Listener) (v4, v6 Target) {
+// targets are where clients of IPv4 and of IPv6 find the port of at: at the loopback of
+// their own family, unless only the other one listens.
+func targets(at Listener, listeners []Listener) (v4, v6 Target) {
 	has4, has6 := false, false
 	for _, l := range listeners {
-		if l.Network != network || l.Addr.Port() != port {
+		if autoKey(l) != autoKey(at) {
 			continue
 		}
 		switch a := l.Addr.Addr(); {
@@ -136,8 +137,8 @@ func targets(network string, port uint16, distro string, listeners []Listener) (
 			has6 = has6 || local(a)
 		}
 	}
-	at4 := Target{distro, network, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port).String()}
-	at6 := Target{distro, network, netip.AddrPortFrom(netip.IPv6Loopback(), port).String()}
+	at4 := Target{at.Distro, at.Network, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Addr.Port()).String()}
+	at6 := Target{at.Distro, at.Network, netip.AddrPortFrom(netip.IPv6Loopback(), at.Addr.Port()).String()}
 	switch {
 	case has6 && !has4:
 		return at6, at6
