@@ -39,6 +39,8 @@ type Distro struct {
 	CPUMax    int64         `json:"cpu_max,omitempty"`    // thousandths of a CPU; 0 is no limit
 	PIDsMax   int64         `json:"pids_max,omitempty"`   // 0 is no limit
 
+	Isolated bool `json:"isolated,omitempty"` // has a network of its own, from its next start on; as the profile said last
+
 	CA string `json:"ca,omitempty"` // sums up the profile's certificates that it has; "" for none
 
 	Snapshots []Snapshot `json:"snapshots,omitempty"` // the oldest first
@@ -50,7 +52,7 @@ func (d *Distro) Guest() *guestv1.Distro {
 	return &guestv1.Distro{
 		Id: d.ID, Name: strings.ToLower(d.Name), Title: d.Name,
 		Limits: &guestv1.Limits{MemoryMax: d.MemoryMax, CpuMax: d.CPUMax, PidsMax: d.PIDsMax},
-		IdleNs: int64(d.Idle), DefaultUser: d.User, Timezone: hostTimezone(),
+		IdleNs: int64(d.Idle), DefaultUser: d.User, Timezone: hostTimezone(), Isolated: d.Isolated,
 	}
 }
 

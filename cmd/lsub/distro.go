@@ -50,14 +50,20 @@ func (a *app) startCommand() *cli.Command {
 			if err := a.machine.Start(ctx); err != nil {
 				return err
 			}
+			p, good, err := a.profileFor(ctx, d)
+			if err != nil {
+				return err
+			}
 			a.status.set("starting " + d.Name)
 			res, err := a.client().StartDistro(ctx, connect.NewRequest(&guestv1.StartDistroRequest{Distro: d.Guest()}))
 			if err != nil {
 				return err
 			}
 			a.distroWarnings(d.Name, res.Msg.Warnings)
-			_, err = a.equipDistro(c.Context, d)
-			return err
+			if !good {
+				return nil
+			}
+			return a.trustCertificates(c.Context, d, p)
 		},
 	}
 }

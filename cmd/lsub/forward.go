@@ -25,6 +25,7 @@ import (
 type forwarder struct {
 	profile *profile.Profile
 	read    func() map[string]string // the names of the distros, by id
+	own     *addresses
 	log     *slog.Logger
 	names   atomic.Pointer[map[string]string] // as they were read last
 
@@ -32,8 +33,8 @@ type forwarder struct {
 	guest *forwardGuest
 }
 
-func newForwarder(p *profile.Profile, m *machine.Machine, log *slog.Logger) (*forwarder, error) {
-	w := &forwarder{profile: p, read: distroNames(m), log: log, guest: &forwardGuest{}}
+func newForwarder(p *profile.Profile, m *machine.Machine, own *addresses, log *slog.Logger) (*forwarder, error) {
+	w := &forwarder{profile: p, read: distroNames(m), own: own, log: log, guest: &forwardGuest{}}
 	w.readNames()
 	rules, err := forwardRules(p, os.Getenv)
 	if err != nil {
@@ -127,6 +128,7 @@ func (w *forwarder) watchOnce(ctx context.Context, c *guest.Client) error {
 	defer stream.Close()
 	for stream.Receive() {
 		w.readNames()
+		w.own.set(stream.Msg().Networks)
 		var all []forward.Listener
 		for _, l := range stream.Msg().Listeners {
 			addr, err := netip.ParseAddrPort(l.Address)
@@ -135,7 +137,7 @@ func (w *forwarder) watchOnce(ctx context.Context, c *guest.Client) error {
 				continue
 			}
 			all = append(all, forward.Listener{
-				Network: l.Network, Addr: addr, V6Only: l.V6Only, Distro: l.Distro, PID: int(l.Pid), Process: l.Process,
+				Network: l.Network, Addr: addr, V6Only: l.V6Only, Distro: l.Distro, Isolated: l.Isolated, PID: int(l.Pid), Process: l.Process,
 			})
 		}
 		w.f.SetListeners(all)

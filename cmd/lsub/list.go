@@ -24,6 +24,7 @@ type listedDistro struct {
 	Default  bool      `json:"default"`
 	State    string    `json:"state"` // running, stopping, stopped
 	Init     string    `json:"init,omitempty"`
+	Address  string    `json:"address,omitempty"`
 	Sessions int32     `json:"sessions"`
 	Image    string    `json:"image"`
 	ImageID  string    `json:"image_id"`
@@ -137,7 +138,7 @@ func listed(reg *machine.Registry, states map[string]*guestv1.DistroState, runni
 		}
 		l.User, _ = userInForce(&d, states[d.ID])
 		if st := states[d.ID]; st.GetRunning() {
-			l.State, l.Init, l.Sessions = "running", st.Init, st.Sessions
+			l.State, l.Init, l.Address, l.Sessions = "running", st.Init, st.Address, st.Sessions
 			l.KeptUpBy = append(l.KeptUpBy, st.Reasons...)
 			if st.IdleSinceNs != 0 && len(st.Reasons) == 0 {
 				since := time.Unix(0, st.IdleSinceNs).UTC()

@@ -15,11 +15,11 @@ import (
 	"github.com/lsub/lsub/profile"
 )
 
-// networkOpener makes the network of a machine's VM as the profile says. warn
-// is for what the user should hear at the start.
-type networkOpener func(m *machine.Machine, p *profile.Profile, log, warn *slog.Logger) (machine.Network, error)
+// networkOpener makes the network of a machine's VM as the profile says. own are
+// the addresses of its distros; warn is for what the user should hear at the start.
+type networkOpener func(m *machine.Machine, p *profile.Profile, own *addresses, log, warn *slog.Logger) (machine.Network, error)
 
-func newNetwork(m *machine.Machine, p *profile.Profile, log, warn *slog.Logger) (machine.Network, error) {
+func newNetwork(m *machine.Machine, p *profile.Profile, own *addresses, log, warn *slog.Logger) (machine.Network, error) {
 	subnet, err := chooseSubnet(m, p, warn)
 	if err != nil {
 		return nil, err
@@ -27,17 +27,9 @@ func newNetwork(m *machine.Machine, p *profile.Profile, log, warn *slog.Logger) 
 	var n *netstack.Network
 	n, err = netstack.New(netstack.Config{
 		Subnet: subnet, NoHostAccess: !p.Network.HostAccess, Logger: log,
-		Names: names.Config{Hosts: p.Network.Hosts, Servers: p.Network.DNS, Search: p.Network.Search},
-		Lookup: func(name string) (netip.Addr, bool) {
-			reg, err := m.Registry()
-			if err != nil {
-				return netip.Addr{}, false
-			}
-			if _, err := reg.Find(name); err != nil {
-				return netip.Addr{}, false
-			}
-			return n.Guest().Addr(), true
-		},
+		Names:   names.Config{Hosts: p.Network.Hosts, Servers: p.Network.DNS, Search: p.Network.Search},
+		Lookup:  func(name string) (netip.Addr, bool) { return own.lookup(name, n.Guest().Addr()) },
+		Reverse: own.name,
 	})
 	if err != nil {
 		return nil, err

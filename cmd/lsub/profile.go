@@ -32,23 +32,38 @@ func (a *app) equipSession(ctx context.Context, s *session) error {
 	return nil
 }
 
-// equipDistro gives a distro the certificates that the profile has for it.
-// Under a VM that runs, a profile that has become bad does not keep anybody
-// out, and it gives the default one.
-func (a *app) equipDistro(ctx context.Context, d *machine.Distro) (*profile.Profile, error) {
-	p, err := loadProfile(a.machine)
+// profileFor returns the profile for a distro that is about to be entered, and
+// has the distro start with the network that the profile says. Under a VM that
+// runs, a profile that has become bad does not keep anybody out: then good is
+// false, the profile the default one, and the distro's network what it was.
+func (a *app) profileFor(ctx context.Context, d *machine.Distro) (p *profile.Profile, good bool, err error) {
+	p, err = loadProfile(a.machine)
 	if err != nil {
 		if _, off := a.machine.Status(ctx); off != nil {
-			return nil, err
+			return nil, false, err
 		}
 		a.note("warning", strings.ReplaceAll(err.Error(), "\n", "\n  "))
-		return profile.Default(), nil
+		return profile.Default(), false, nil
 	}
-	if err := a.addCertificates(ctx, d, p); err != nil {
-		if ctx.Err() != nil {
-			return nil, err
-		}
+	return p, true, a.placeDistro(ctx, d, p)
+}
+
+// equipDistro gives a distro what the profile has for it: its network, where it
+// does not run yet, and certificates.
+func (a *app) equipDistro(ctx context.Context, d *machine.Distro) (*profile.Profile, error) {
+	p, good, err := a.profileFor(ctx, d)
+	if err != nil || !good {
+		return p, err
+	}
+	return p, a.trustCertificates(ctx, d, p)
+}
+
+// trustCertificates is addCertificates, without which a distro is of use all the same.
+func (a *app) trustCertificates(ctx context.Context, d *machine.Distro, p *profile.Profile) error {
+	err := a.addCertificates(ctx, d, p)
+	if err != nil && ctx.Err() == nil {
 		a.note("warning", err.Error())
+		return nil
 	}
-	return p, nil
+	return err
 }

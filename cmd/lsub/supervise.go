@@ -4,10 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"runtime"
-	"slices"
 	"strconv"
 
 	"github.com/urfave/cli/v2"
@@ -61,7 +59,7 @@ func (a *app) equip(cfg *machine.Supervision, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if err := checkSupported(p); err != nil {
+	if err := placeDistros(context.Background(), m, p); err != nil {
 		return err
 	}
 	if cfg.Memory, err = vmMemory(os.Getenv("LSUB_MEMORY"), p); err != nil {
@@ -69,7 +67,8 @@ func (a *app) equip(cfg *machine.Supervision, log *slog.Logger) error {
 	}
 	cfg.CPUs = vmCPUs(p, log)
 	cfg.Idle, cfg.DistroIdle = p.Idle.VM, p.Idle.Distro
-	if cfg.Forwarder, err = newForwarder(p, m, log); err != nil {
+	own := &addresses{machine: m}
+	if cfg.Forwarder, err = newForwarder(p, m, own, log); err != nil {
 		return err
 	}
 	warn := slog.New(warnings{log.Handler(), cfg.Reporter})
@@ -78,7 +77,7 @@ func (a *app) equip(cfg *machine.Supervision, log *slog.Logger) error {
 	}
 	cfg.Guest = func(ctx context.Context) (machine.GuestFiles, error) { return a.guest(ctx, cfg.Paths.Cache) }
 	if a.network != nil {
-		cfg.Network = func() (machine.Network, error) { return a.network(m, p, log, warn) }
+		cfg.Network = func() (machine.Network, error) { return a.network(m, p, own, log, warn) }
 	}
 	return nil
 }
@@ -96,18 +95,6 @@ func distroNames(m *machine.Machine) func() map[string]string {
 		}
 		return names
 	}
-}
-
-// checkSupported returns an error for what a profile may say and this lsub
-// cannot do yet: to go on as if it did would put a distro where it is not to be.
-func checkSupported(p *profile.Profile) error {
-	for _, name := range slices.Sorted(maps.Keys(p.Distros)) {
-		if p.Distros[name].Network == profile.NetworkIsolated {
-			return hint.New(fmt.Errorf("%s: this lsub cannot give %s a network of its own yet", p.At("distros."+name+".network"), name),
-				"take the line out; until then, all distros share the VM's network")
-		}
-	}
-	return nil
 }
 
 // vmCPUs returns how many CPUs the VM has: a profile may come from a larger machine.

@@ -46,7 +46,7 @@ func TestIdleInUse(t *testing.T) {
 // A process that was left behind keeps the distro up, and one look finds it.
 func TestIdleOccupied(t *testing.T) {
 	d := &distro{
-		a: &Agent{listening: func() ([]listeners.Listener, error) { return nil, nil }}, spec: &guestv1.Distro{Id: "none"}, pid: 1,
+		a: &Agent{listening: func([]*listeners.Space) ([]listeners.Listener, error) { return nil, nil }}, spec: &guestv1.Distro{Id: "none"}, pid: 1,
 		cgroup: fakeCgroup(t, map[string]string{
 			insideGroup + "/cgroup.events":                                     "populated 1\n",
 			insideGroup + "/cgroup.procs":                                      "",

@@ -46,6 +46,7 @@ func init() {
 		"hog":      hog,      // is killed because the distro is out of memory
 		"scripts":  scripts,  // prints what was run as "sh -s" in the distro
 		"limits":   limits,   // prints what the distro may use: memory, CPU, processes
+		"network":  network,  // prints whether the distro has the VM's network or one of its own
 		"listen":   listen,   // listen PORT [FIFO]: listens on 0.0.0.0 until a signal comes, and echoes; wakes once it does
 		"halt":     halt,     // halt FIFO: has the VM paused, wakes, and goes on at the next signal
 		"poweroff": poweroff, // powers the VM off
@@ -130,6 +131,15 @@ func hog(p *process) int {
 func limits(p *process) int {
 	l := p.g.disk.limits(p.distro)
 	fmt.Fprintln(p.stdout, l.GetMemoryMax(), l.GetCpuMax(), l.GetPidsMax())
+	return 0
+}
+
+func network(p *process) int {
+	if p.g.disk.isolated(p.distro) {
+		fmt.Fprintln(p.stdout, "isolated")
+	} else {
+		fmt.Fprintln(p.stdout, "shared")
+	}
 	return 0
 }
 

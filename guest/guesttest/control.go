@@ -28,6 +28,9 @@ func (g *Guest) Info(_ context.Context, req *connect.Request[guestv1.InfoRequest
 		state := &guestv1.DistroState{Id: id, Running: running, Sessions: int32(sessions)}
 		if running {
 			state.Init, state.StartedAtNs = "tiny", 1e18
+			if d.specs[id].GetIsolated() {
+				state.Address = "192.168.127.9"
+			}
 			if sessions > 0 && req.Msg.Reasons {
 				state.Reasons = []string{"a command runs"}
 			}

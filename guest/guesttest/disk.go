@@ -142,6 +142,13 @@ func (d *disk) limits(id string) *guestv1.Limits {
 	return d.specs[id].GetLimits()
 }
 
+// isolated tells whether a distro that runs has a network of its own.
+func (d *disk) isolated(id string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.specs[id].GetIsolated()
+}
+
 // ownUser is the default user that a distro's /etc/lsub.conf names.
 func (d *disk) ownUser(id string) string {
 	d.mu.Lock()

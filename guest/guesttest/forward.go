@@ -68,7 +68,7 @@ func listen(p *process) int {
 		return 1
 	}
 	l := &guestv1.Listener{
-		Distro: p.distro, Network: "tcp", Pid: 42, Process: "listen",
+		Distro: p.distro, Network: "tcp", Pid: 42, Process: "listen", Isolated: p.g.disk.isolated(p.distro),
 		Address: netip.AddrPortFrom(netip.IPv4Unspecified(), uint16(port)).String(),
 	}
 	close(p.trapped)
@@ -117,6 +117,9 @@ func (g *Guest) accepts(to *guestv1.Connect) error {
 	}
 	all, _ := g.ports.list()
 	for _, l := range all {
+		if l.Isolated && l.Distro != to.Distro {
+			continue
+		}
 		if at := netip.MustParseAddrPort(l.Address); at.Port() == addr.Port() && l.Network == to.Network {
 			return nil
 		}
