@@ -201,7 +201,10 @@ func TestSearch(t *testing.T) {
 func TestNames(t *testing.T) {
 	n, g := startGuest(t, Config{
 		Lookup: func(name string) (netip.Addr, bool) { return netip.MustParseAddr("192.168.127.9"), name == "debian" },
-		Names:  names.Config{Hosts: map[string][]netip.Addr{"db.example": {netip.MustParseAddr("192.0.2.5")}}},
+		Reverse: func(addr netip.Addr) string {
+			return map[netip.Addr]string{netip.MustParseAddr("192.168.127.9"): "debian", netip.MustParseAddr("192.0.2.1"): "not its own"}[addr]
+		},
+		Names: names.Config{Hosts: map[string][]netip.Addr{"db.example": {netip.MustParseAddr("192.0.2.5")}}},
 	})
 	to := address(n.Gateway(), 53)
 	stream, err := g.dialTCP(n.Gateway(), 53)
@@ -231,6 +234,28 @@ func TestNames(t *testing.T) {
 			}
 			if got != want {
 				t.Errorf("%s: %q, want %q", name, got, want)
+			}
+		}
+		for addr, want := range map[string]string{
+			"192.168.127.9": "debian.lsub.internal.", n.Host().String(): "host.lsub.internal.", "192.168.127.10": "",
+		} {
+			name, err := dns.ReverseAddr(addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := conn.WriteMsg(new(dns.Msg).SetQuestion(name, dns.TypePTR)); err != nil {
+				t.Fatal(err)
+			}
+			m, err := conn.ReadMsg()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			if len(m.Answer) == 1 {
+				got = m.Answer[0].(*dns.PTR).Ptr
+			}
+			if got != want {
+				t.Errorf("%s is called %q, want %q", addr, got, want)
 			}
 		}
 	}
