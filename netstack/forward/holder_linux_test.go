@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"net/netip"
@@ -51,6 +52,27 @@ func TestProgram(t *testing.T) {
 	}
 	if got := Program(UDP, netip.AddrPortFrom(v4, port)); got != "" {
 		t.Errorf("of another network: %s", got)
+	}
+}
+
+// TestProgramName has a process with a name that would steer a terminal.
+func TestProgramName(t *testing.T) {
+	file := fmt.Sprintf("/proc/%d/comm", os.Getpid())
+	before, err := os.ReadFile(file)
+	if err == nil {
+		err = os.WriteFile(file, []byte("a\x1b[2Jb"), 0)
+	}
+	if err != nil {
+		t.Skip(err)
+	}
+	defer os.WriteFile(file, bytes.TrimSpace(before), 0)
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if got := Program(TCP, netip.MustParseAddrPort(l.Addr().String())); !strings.HasPrefix(got, "a?[2Jb (") {
+		t.Errorf("%q", got)
 	}
 }
 
