@@ -114,38 +114,39 @@ func (a *Agent) connect(to *guestv1.Connect) (conn io.Closer, release func(), er
 			return nil, nil, errDistroOff()
 		}
 		release = func() { d.leave(&d.forwards) }
-		defer func() {
-			if err != nil {
-				release()
-			}
-		}()
 	}
+	if conn, err = d.connect(to); err != nil {
+		release()
+		return nil, nil, err
+	}
+	return conn, release, nil
+}
+
+// connect connects in the distro; in the VM's network where d is nil.
+func (d *distro) connect(to *guestv1.Connect) (io.Closer, error) {
 	switch to.Network {
 	case "tcp", "udp":
 		addr, err := netip.ParseAddrPort(to.Address)
 		if err != nil {
-			return nil, nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no address with a port", to.Address)
+			return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no address with a port", to.Address)
 		}
 		s, err := d.network()
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		if to.Network == "udp" {
-			conn, err = inSpace(s, func() (*net.UDPConn, error) { return net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(addr)) })
-			return conn, release, err
+			return inSpace(s, func() (*net.UDPConn, error) { return net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(addr)) })
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 		defer cancel()
-		conn, err = relay.DialTCP(ctx, s.socket, addr)
-		return conn, release, err
+		return relay.DialTCP(ctx, s.socket, addr)
 	case "unix":
 		if d == nil {
-			return nil, nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "a unix socket is in a distro")
+			return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "a unix socket is in a distro")
 		}
-		conn, err = d.connectUnix(to.Address)
-		return conn, release, err
+		return d.connectUnix(to.Address)
 	}
-	return nil, nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "unknown network %q", to.Network)
+	return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "unknown network %q", to.Network)
 }
 
 // running returns a distro that commands may enter, without starting it.
