@@ -68,6 +68,13 @@ func PutHeader(b []byte, t FrameType, n int) {
 	binary.BigEndian.PutUint32(b, uint32(t)<<24|uint32(n))
 }
 
+// Frame returns a frame.
+func Frame(t FrameType, payload []byte) []byte {
+	b := make([]byte, HeaderSize, HeaderSize+len(payload))
+	PutHeader(b, t, len(payload))
+	return append(b, payload...)
+}
+
 // Writer writes frames. It is safe for concurrent use.
 type Writer struct {
 	mu sync.Mutex
@@ -156,40 +163,63 @@ func (r *Reader) Expect(t FrameType, m proto.Message) error {
 }
 
 // ReadMessage reads a frame of type t into m, in one read where it came in one.
-// head is what follows the frame and was read with it.
+// head is what follows the frame and was read with it. A frame of an error is
+// returned as that.
 func ReadMessage(r io.Reader, t FrameType, m proto.Message) (head []byte, err error) {
-	b := make([]byte, 512)
-	have, err := io.ReadAtLeast(r, b, HeaderSize)
-	if err != nil {
-		return nil, err
-	}
-	v := binary.BigEndian.Uint32(b)
-	got, n := FrameType(v>>24), int(v&0xffffff)
-	if n > maxPayload(got) {
-		return nil, frameError(fmt.Sprintf("a frame of type %d announces %d bytes; at most %d are allowed", got, n, maxPayload(got)))
-	}
-	if size := HeaderSize + n; have < size {
-		b = append(b, make([]byte, max(0, size-len(b)))...)
-		if _, err := io.ReadFull(r, b[have:size]); err != nil {
-			if err == io.EOF {
-				err = io.ErrUnexpectedEOF
-			}
+	b, have := make([]byte, 512), 0
+	for need := HeaderSize; have < need; {
+		n, err := io.ReadAtLeast(r, b[have:], need-have)
+		if err == io.EOF && have > 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
 			return nil, err
 		}
-		have = size
+		have += n
+		if need, err = frameSize(b); err != nil {
+			return nil, err
+		}
+		b = append(b, make([]byte, max(0, need-len(b)))...)
 	}
-	p, head := b[HeaderSize:HeaderSize+n], b[HeaderSize+n:have]
-	switch {
+	head, _, err = ParseMessage(b[:have], t, m)
+	return head, err
+}
+
+// frameSize returns the size of the frame that begins with b.
+func frameSize(b []byte) (int, error) {
+	v := binary.BigEndian.Uint32(b)
+	t, n := FrameType(v>>24), int(v&0xffffff)
+	if limit := maxPayload(t); n > limit {
+		return 0, frameError(fmt.Sprintf("a frame of type %d announces %d bytes; at most %d are allowed", t, n, limit))
+	}
+	return HeaderSize + n, nil
+}
+
+// ParseMessage reads a frame of type t from the beginning of b into m; head is
+// the rest of b. whole is false, and nothing done, where b ends within the frame.
+func ParseMessage(b []byte, t FrameType, m proto.Message) (head []byte, whole bool, err error) {
+	if len(b) < HeaderSize {
+		return nil, false, nil
+	}
+	size, err := frameSize(b)
+	if err != nil {
+		return nil, false, err
+	}
+	if len(b) < size {
+		return nil, false, nil
+	}
+	switch got, p := FrameType(b[0]), b[HeaderSize:size]; {
 	case got == t:
-		return head, decode(p, m)
+		return b[size:], true, decode(p, m)
 	case got == FrameError:
 		var e guestv1.Error
 		if err := decode(p, &e); err != nil {
-			return nil, err
+			return nil, true, err
 		}
-		return nil, Errorf(e.Code, e.Hint, "%s", e.Message)
+		return nil, true, Errorf(e.Code, e.Hint, "%s", e.Message)
+	default:
+		return nil, true, frameError(fmt.Sprintf("a frame of type %d where one of type %d was due", got, t))
 	}
-	return nil, frameError(fmt.Sprintf("a frame of type %d where one of type %d was due", got, t))
 }
 
 func decode(p []byte, m proto.Message) error {

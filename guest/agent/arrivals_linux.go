@@ -67,7 +67,7 @@ func (ar *arrivals) take(id uint64) (net.Conn, error) {
 }
 
 // listenForHost takes connections for the host for as long as the stream lasts.
-func (a *Agent) listenForHost(stream relay.Conn, req *guestv1.Listen) {
+func (a *Agent) listenForHost(stream *relay.Conn, req *guestv1.Listen) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		io.Copy(io.Discard, stream) // the host says nothing more, but its end

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -24,53 +25,92 @@ const (
 	requestTimeout = 10 * time.Second
 )
 
-// ServeForwards serves forwarded connections on l until l fails.
-func (a *Agent) ServeForwards(l net.Listener) error {
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return err
-		}
-		go a.serveForward(conn)
+// ServeForwards serves forwarded connections on a listening vsock socket until
+// that fails.
+func (a *Agent) ServeForwards(listener int) error {
+	loop, err := relay.OpenLoop(vsockCPU(), a.log)
+	if err != nil {
+		return err
 	}
+	defer loop.Close()
+	return loop.Serve(listener, func(in relay.Incoming, said []byte) { a.beginForward(loop, in, said) })
 }
 
-// serveForward serves one stream: its request, then bytes as they are.
-func (a *Agent) serveForward(conn net.Conn) {
-	stream, ok := conn.(relay.Conn)
-	if !ok {
-		a.log.Error("a stream of this kind cannot be forwarded", "type", fmt.Sprintf("%T", conn))
-		conn.Close()
-		return
-	}
+// started answers a request that is served.
+var started = guest.Frame(guest.FrameStarted, nil)
+
+// beginForward serves a stream that has said something, on the loop's thread.
+// A request for a TCP connection, the usual one, it serves at once.
+func (a *Agent) beginForward(loop *relay.Loop, in relay.Incoming, said []byte) {
 	var req guestv1.ForwardRequest
-	head, err := guest.ReadMessage(stream, guest.FrameRequest, &req)
-	if err != nil {
-		if err != io.EOF { // one that was opened ahead, and not used
-			a.log.Warn("forwarded stream without a request", "err", err)
-		}
-		conn.Close()
-		return
+	head, whole, err := guest.ParseMessage(said, guest.FrameRequest, &req)
+	if err != nil || !whole || !a.beginTCP(&req, in, head) {
+		said := bytes.Clone(said)
+		stream := in.Conn()
+		go a.serveForward(loop, stream, said)
 	}
-	serve, err := a.forward(&req, stream, head)
-	if err != nil {
-		guest.NewWriter(conn).SendMessage(guest.FrameError, guest.ErrorMessage(err))
-		stream.CloseWrite() // so that the host reads the answer before the end
-		conn.SetReadDeadline(time.Now().Add(requestTimeout))
-		io.Copy(io.Discard, conn)
-		conn.Close()
-		return
-	}
-	serve()
 }
 
-// forward returns what serves the stream once the host has been told. What it
-// returns closes the stream. head came behind the request.
-func (a *Agent) forward(req *guestv1.ForwardRequest, stream relay.Conn, head []byte) (serve func(), err error) {
+// beginTCP serves a request that can be served without waiting.
+func (a *Agent) beginTCP(req *guestv1.ForwardRequest, in relay.Incoming, head []byte) bool {
+	to := req.GetConnect()
+	if to.GetNetwork() != "tcp" || req.Version != a.cfg.Version {
+		return false
+	}
+	addr, err := netip.ParseAddrPort(to.Address)
+	if err != nil {
+		return false
+	}
+	d, release, err := a.hold(to.Distro)
+	if err != nil {
+		return false
+	}
+	s, err := d.network()
+	if err != nil || s != nil { // another thread is to make the socket
+		release()
+		return false
+	}
+	conn, pending, err := relay.StartTCP(unix.Socket, addr)
+	if err != nil || pending {
+		release()
+		if pending {
+			unix.Close(conn) // it may take a while: from the beginning, elsewhere
+		}
+		return false
+	}
+	in.Relay(conn, started, head, release)
+	return true
+}
+
+// serveForward serves one stream, of which said was read already: its request,
+// then bytes as they are.
+func (a *Agent) serveForward(loop *relay.Loop, stream *relay.Conn, said []byte) {
+	var req guestv1.ForwardRequest
+	stream.SetReadDeadline(time.Now().Add(requestTimeout))
+	head, err := guest.ReadMessage(io.MultiReader(bytes.NewReader(said), stream), guest.FrameRequest, &req)
+	if err != nil {
+		a.log.Warn("forwarded stream without a request", "err", err)
+		stream.Close()
+		return
+	}
+	stream.SetReadDeadline(time.Time{})
+	if err := a.forward(loop, &req, stream, head); err != nil {
+		guest.NewWriter(stream).SendMessage(guest.FrameError, guest.ErrorMessage(err))
+		stream.CloseWrite() // so that the host reads the answer before the end
+		stream.SetReadDeadline(time.Now().Add(requestTimeout))
+		io.Copy(io.Discard, stream)
+		stream.Close()
+	}
+}
+
+// forward serves the stream, which it closes. With an error, the host has yet to
+// be told. head came behind the request.
+func (a *Agent) forward(loop *relay.Loop, req *guestv1.ForwardRequest, stream *relay.Conn, head []byte) error {
 	if req.Version != a.cfg.Version {
-		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_VERSION, "", "the VM runs lsub %s, this is lsub %s", a.cfg.Version, req.Version)
+		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_VERSION, "", "the VM runs lsub %s, this is lsub %s", a.cfg.Version, req.Version)
 	}
 	var conn io.Closer
+	var err error
 	release := func() {}
 	switch k := req.Kind.(type) {
 	case *guestv1.ForwardRequest_Connect:
@@ -78,42 +118,45 @@ func (a *Agent) forward(req *guestv1.ForwardRequest, stream relay.Conn, head []b
 	case *guestv1.ForwardRequest_Accept:
 		conn, err = a.arrivals.take(k.Accept)
 	case *guestv1.ForwardRequest_Listen:
-		return func() { a.listenForHost(stream, k.Listen) }, nil
+		a.listenForHost(stream, k.Listen)
+		return nil
 	default:
 		err = guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "the stream asks for nothing")
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return func() {
+	if udp, ok := conn.(*net.UDPConn); ok {
 		defer release()
-		if guest.NewWriter(stream).SendMessage(guest.FrameStarted, &guestv1.Started{}) != nil {
+		if _, err := stream.Write(started); err != nil {
 			stream.Close()
 			conn.Close()
-			return
+			return nil
 		}
-		switch c := conn.(type) {
-		case *net.UDPConn:
-			relay.Packets(stream, c, head)
-		case relay.Conn:
-			relay.Stream(stream, c, head)
-		}
-	}, nil
+		relay.Packets(stream, udp, head)
+		return nil
+	}
+	fd, err := relay.Descriptor(conn)
+	if err != nil {
+		release()
+		return err
+	}
+	sfd, err := relay.Descriptor(stream)
+	if err != nil { // the stream is closed: nobody can be told
+		unix.Close(fd)
+		release()
+		return nil
+	}
+	loop.Relay(sfd, fd, started, head, release)
+	return nil
 }
 
 // connect connects to what listens in a distro, or in the VM's network. The
 // distro stays up until release.
 func (a *Agent) connect(to *guestv1.Connect) (conn io.Closer, release func(), err error) {
-	release = func() {}
-	var d *distro
-	if to.Distro != "" {
-		if d, err = a.running(to.Distro); err != nil {
-			return nil, nil, err
-		}
-		if !d.use(&d.forwards) {
-			return nil, nil, errDistroOff()
-		}
-		release = func() { d.leave(&d.forwards) }
+	d, release, err := a.hold(to.Distro)
+	if err != nil {
+		return nil, nil, err
 	}
 	if conn, err = d.connect(to); err != nil {
 		release()
@@ -147,6 +190,20 @@ func (d *distro) connect(to *guestv1.Connect) (io.Closer, error) {
 		return d.connectUnix(to.Address)
 	}
 	return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "unknown network %q", to.Network)
+}
+
+// hold keeps a distro up until release, where one is named: else d is nil.
+func (a *Agent) hold(id string) (d *distro, release func(), err error) {
+	if id == "" {
+		return nil, func() {}, nil
+	}
+	if d, err = a.running(id); err != nil {
+		return nil, nil, err
+	}
+	if !d.use(&d.forwards) {
+		return nil, nil, errDistroOff()
+	}
+	return d, func() { d.leave(&d.forwards) }, nil
 }
 
 // running returns a distro that commands may enter, without starting it.

@@ -97,7 +97,7 @@ func serve(a *agent.Agent, t *trace) error {
 	if err != nil {
 		return err
 	}
-	forwards, err := vsock.Listen(guest.ForwardPort, nil)
+	forwards, err := listen(guest.ForwardPort)
 	if err != nil {
 		return err
 	}
@@ -114,6 +114,21 @@ func serve(a *agent.Agent, t *trace) error {
 			return err
 		}
 	}
+}
+
+// listen listens on a vsock port, for one who accepts by itself.
+func listen(port uint32) (int, error) {
+	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrVM{CID: unix.VMADDR_CID_ANY, Port: port})
+	}
+	if err == nil {
+		err = unix.Listen(fd, unix.SOMAXCONN)
+	}
+	if err != nil {
+		return -1, fmt.Errorf("listen on vsock port %d: %w", port, err)
+	}
+	return fd, nil
 }
 
 // sayHello tells the host that the agent serves, or why it does not.

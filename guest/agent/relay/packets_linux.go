@@ -6,10 +6,14 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// buffers are what packets are read into.
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // maxPacket is the most bytes of a UDP packet.
 const maxPacket = 1<<16 - 1
@@ -17,7 +21,7 @@ const maxPacket = 1<<16 - 1
 // Packets moves packets both ways until the stream ends or the packets' peer
 // refuses them, and closes both. On the stream, each packet follows its length in 2 bytes,
 // big endian. conn is connected; head was read from the stream already.
-func Packets(stream Conn, conn *net.UDPConn, head []byte) {
+func Packets(stream io.ReadWriteCloser, conn *net.UDPConn, head []byte) {
 	back := make(chan struct{})
 	go func() {
 		defer close(back)
@@ -54,7 +58,7 @@ func packetsOut(stream io.Reader, conn *net.UDPConn) {
 
 // packetsIn passes on what the peer says, several packets at once where it says
 // much.
-func packetsIn(stream Conn, conn *net.UDPConn) {
+func packetsIn(stream io.ReadWriteCloser, conn *net.UDPConn) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return

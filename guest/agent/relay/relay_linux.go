@@ -5,189 +5,194 @@
 // a stream that closes without one, and the other way round: vsock has no reset
 // of its own that a program could ask for.
 //
-//	relay.Stream(stream, conn, nil) // until both ways have ended
+//	l, err := relay.OpenLoop(cpu, log)
+//	l.Relay(stream, conn, answer, head, done) // until both ways have ended
 //	relay.Packets(stream, udp, nil)
 //
-// A connection that is open and silent costs two goroutines and no buffer. The
+// A connection that is open and silent costs some hundred bytes and no buffer. The
 // package is Linux only.
 package relay
 
 import (
 	"errors"
-	"io"
-	"sync"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// bufferSize is the most bytes that are moved at once.
-const bufferSize = 128 << 10
-
-var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
-
-// Conn is one end: a [TCPConn], a *net.UnixConn, a *vsock.Conn.
-type Conn interface {
-	io.ReadWriteCloser
-	syscall.Conn
-	SetReadDeadline(time.Time) error
-	SetWriteDeadline(time.Time) error
-	CloseWrite() error
-}
-
-// Stream moves bytes both ways until both have ended, and closes both ends.
-// stream is the one to the host; head was read from it already.
-func Stream(stream, conn Conn, head []byte) {
-	r := &relay{stream: stream}
-	a, aerr := newEnd(stream)
-	b, berr := newEnd(conn)
-	if aerr == nil && berr == nil {
-		back := make(chan struct{})
-		go func() {
-			defer close(back)
-			r.pump(a, b)
-		}()
-		if len(head) > 0 && b.write(head) != nil {
-			r.failWrite(b)
-		} else {
-			r.pump(b, a)
-		}
-		<-back
-	}
-	if l, ok := conn.(interface{ SetLinger(int) error }); ok && (r.failed.Load() || aerr != nil || berr != nil) {
-		l.SetLinger(0) // its peer sees a reset
-	}
-	conn.Close()
-	stream.Close()
-}
-
-// relay is the state that both ways share.
-type relay struct {
-	stream Conn
-	failed atomic.Bool
-}
-
-// end is one end of a relay.
+// end is one end of a relay, or another descriptor that a loop watches.
 type end struct {
-	Conn
-	raw  syscall.RawConn
-	shut atomic.Bool // no more is written to it
-	last int         // bytes that came from it last
+	fd   int
+	age  int32  // tells it from an earlier one with the same number
+	link *link  // nil for another descriptor
+	on   func() // of another descriptor: there is an event
+
+	readable, writable bool // as far as is known
+	ended              bool // nothing more comes from it, or is wanted
+	shut               bool // nothing more is written to it
+
+	due    []byte // is to be written to it before anything else
+	buffer []byte // of the loop's, that due is in; nil for none
 }
 
-func newEnd(c Conn) (*end, error) {
-	raw, err := c.SyscallConn()
-	return &end{Conn: c, raw: raw}, err
+// link is a relay.
+type link struct {
+	l            *Loop
+	stream, conn end // to the host; to what is in a distro
+	done         func()
+	failed       bool // it ends in a way that both sides see as a failure
+	queued       bool
+	over         bool
 }
 
 // drainTime is how long an end that takes no more may still have something to
 // say.
 const drainTime = 5 * time.Second
 
-// pump moves bytes one way until their end, and passes that on. What fails fails
-// both ways: where src is broken at once; where dst takes no more, once what it has
-// said already is through, which is followed by its end.
-func (r *relay) pump(dst, src *end) {
-	var err error
-	for err == nil {
-		var writing bool
-		if writing, err = move(dst, src); err != nil && writing {
-			r.failWrite(dst)
-			return
-		}
+// Relay moves bytes both ways until both have ended, closes both descriptors, and
+// calls done (which must not wait; nil for none) once. stream is the one to the host; answer is
+// written to it first, and head, which was read from it already, to conn. The
+// descriptors are sockets that do not block, and belong to nobody else.
+func (l *Loop) Relay(stream, conn int, answer, head []byte, done func()) {
+	lk := newLink(l, stream, conn, answer, head, done)
+	if l.do(lk.start) {
+		return
 	}
-	if err == io.EOF && !r.wasReset(src) {
-		if r.failed.Load() {
-			return
-		}
-		dst.shut.Store(true)
-		if dst.CloseWrite() == nil {
-			return
-		}
+	unix.Close(conn)
+	unix.Close(stream)
+	if done != nil {
+		done()
 	}
-	r.failed.Store(true)
-	dst.SetReadDeadline(time.Unix(1, 0))
-	src.SetWriteDeadline(time.Unix(1, 0))
 }
 
-// failWrite fails both ways once what an end that takes no more has said is
-// through.
-func (r *relay) failWrite(dst *end) {
-	r.failed.Store(true)
-	dst.SetReadDeadline(time.Now().Add(drainTime))
+func newLink(l *Loop, stream, conn int, answer, head []byte, done func()) *link {
+	lk := &link{l: l, done: done}
+	lk.stream = end{fd: stream, link: lk, writable: true, due: answer}
+	lk.conn = end{fd: conn, link: lk, writable: true, due: head}
+	return lk
 }
 
-// wasReset tells of the stream, after the end of what comes, whether the host
-// has closed it altogether though we have not said that we are done.
-func (r *relay) wasReset(e *end) bool {
-	if e.Conn != r.stream || e.shut.Load() {
-		return false
+// start begins, on the loop's thread.
+func (lk *link) start() {
+	if errors.Join(lk.l.watch(&lk.stream), lk.l.watch(&lk.conn)) != nil {
+		lk.fail()
+		return
 	}
-	var err error
-	cerr := e.raw.Control(func(fd uintptr) {
-		// Nothing is sent: the kernel only looks whether anything could be.
-		err = unix.Sendto(int(fd), nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, nil)
-	})
-	return cerr != nil || errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET)
+	lk.l.enqueue(lk) // for what is due; what is there to read is an event
 }
 
-// move waits for bytes and moves some. Only while there are any does it hold a
-// buffer. writing tells that it is dst that failed.
-func move(dst, src *end) (writing bool, err error) {
-	if src.last >= bulk {
-		if done, writing, err := splice(dst, src); done {
-			return writing, err
-		}
+// serve moves what can be moved now. It returns true where its turn was too
+// short for that.
+func (lk *link) serve() (more bool) {
+	there := lk.move(&lk.conn, &lk.stream)
+	back := lk.move(&lk.stream, &lk.conn)
+	if lk.stream.ended && lk.conn.ended {
+		lk.end()
 	}
-	var buf *[bufferSize]byte
-	var n int
-	rerr := src.raw.Read(func(fd uintptr) bool {
-		buf = buffers.Get().(*[bufferSize]byte)
-		n, err = ignoringEINTR(func() (int, error) { return unix.Read(int(fd), buf[:]) })
-		if err == unix.EAGAIN {
-			buffers.Put(buf)
-			buf = nil
+	return (there || back) && !lk.over
+}
+
+// move moves bytes one way until no more come or are taken, and passes on their
+// end. What fails fails both ways: where src is broken at once; where dst takes no
+// more, once what it has said already is through, which is followed by its end.
+func (lk *link) move(dst, src *end) (more bool) {
+	if len(dst.due) > 0 && !lk.over {
+		if dst.due = lk.write(dst, src, dst.due); len(dst.due) > 0 {
 			return false
 		}
-		return true
-	})
-	if buf != nil {
-		defer buffers.Put(buf)
+		lk.l.putBuffer(dst)
 	}
-	switch {
-	case rerr != nil:
-		return false, rerr
-	case err != nil:
-		return false, err
-	case n == 0:
-		return false, io.EOF
-	}
-	src.last = n
-	return true, dst.write(buf[:n])
-}
-
-func (e *end) write(p []byte) error {
-	var err error
-	werr := e.raw.Write(func(fd uintptr) bool {
-		for len(p) > 0 {
-			var n int
-			n, err = ignoringEINTR(func() (int, error) { return unix.Write(int(fd), p) })
-			if err == unix.EAGAIN {
+	for left := turn; src.readable && !src.ended && !lk.over; {
+		if left <= 0 {
+			return true
+		}
+		n, err := ignoringEINTR(func() (int, error) { return unix.Read(src.fd, lk.l.buf) })
+		switch {
+		case err == unix.EAGAIN:
+			src.readable = false
+		case err != nil:
+			lk.fail()
+		case n == 0:
+			lk.passEnd(dst, src)
+		default:
+			left -= n
+			if rest := lk.write(dst, src, lk.l.buf[:n]); len(rest) > 0 {
+				lk.l.lendBuffer(dst)
+				dst.due = rest
 				return false
 			}
-			if err != nil {
-				return true
-			}
+		}
+	}
+	return false
+}
+
+// write writes p to dst, and returns what it does not take yet. src is where p came
+// from.
+func (lk *link) write(dst, src *end, p []byte) (rest []byte) {
+	for dst.writable && len(p) > 0 {
+		n, err := ignoringEINTR(func() (int, error) { return unix.Write(dst.fd, p) })
+		switch {
+		case err == unix.EAGAIN:
+			dst.writable = false
+		case err != nil:
+			lk.failed, src.ended = true, true
+			lk.l.after(drainTime, lk.fail)
+			return nil
+		default:
 			p = p[n:]
 		}
-		return true
-	})
-	if werr != nil {
-		return werr
 	}
-	return err
+	return p
+}
+
+// passEnd tells dst that src says no more.
+func (lk *link) passEnd(dst, src *end) {
+	src.ended = true
+	switch {
+	case src == &lk.stream && lk.wasReset():
+		lk.fail()
+	case lk.failed: // a half-close would be taken for a good end
+	default:
+		dst.shut = true
+		if unix.Shutdown(dst.fd, unix.SHUT_WR) != nil {
+			lk.fail()
+		}
+	}
+}
+
+// wasReset tells, after the end of what comes from the host, whether it has
+// closed the stream altogether though we have not said that we are done.
+func (lk *link) wasReset() bool {
+	if lk.stream.shut {
+		return false
+	}
+	// Nothing is sent: the kernel only looks whether anything could be.
+	err := unix.Sendto(lk.stream.fd, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, nil)
+	return err == unix.EPIPE || err == unix.ECONNRESET
+}
+
+// fail ends the relay at once.
+func (lk *link) fail() {
+	lk.failed = true
+	lk.end()
+}
+
+// end closes both ends.
+func (lk *link) end() {
+	if lk.over {
+		return
+	}
+	lk.over = true
+	if lk.failed { // the peer of a TCP connection sees a reset
+		unix.SetsockoptLinger(lk.conn.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	}
+	for _, e := range []*end{&lk.conn, &lk.stream} {
+		lk.l.putBuffer(e)
+		lk.l.close(e)
+	}
+	if lk.done != nil {
+		lk.done()
+	}
 }
 
 func ignoringEINTR(f func() (int, error)) (int, error) {

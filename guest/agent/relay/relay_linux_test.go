@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -66,12 +67,31 @@ func start(t *testing.T) (host *net.UnixConn, server *net.TCPConn, done chan str
 	t.Helper()
 	host, stream := unixPair(t)
 	conn, server := tcpPair(t)
+	return host, server, relayed(t, loop(t), stream, conn, nil)
+}
+
+// loop returns a loop that ends with the test.
+func loop(t *testing.T) *Loop {
+	t.Helper()
+	l, err := OpenLoop(-1, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	return l
+}
+
+// relayed has the loop relay; done is closed when it has ended.
+func relayed(t *testing.T, l *Loop, stream, conn io.Closer, head []byte) (done chan struct{}) {
+	t.Helper()
+	a, aerr := Descriptor(stream)
+	b, berr := Descriptor(conn)
+	if aerr != nil || berr != nil {
+		t.Fatal(aerr, berr)
+	}
 	done = make(chan struct{})
-	go func() {
-		defer close(done)
-		Stream(stream, conn, nil)
-	}()
-	return host, server, done
+	l.Relay(a, b, nil, head, func() { close(done) })
+	return done
 }
 
 func await(t *testing.T, done chan struct{}) {
@@ -140,8 +160,7 @@ func TestDialTCP(t *testing.T) {
 			t.Fatal(err)
 		}
 		host, stream := unixPair(t)
-		done := make(chan struct{})
-		go func() { defer close(done); Stream(stream, c, []byte("head ")) }()
+		done := relayed(t, loop(t), stream, c, []byte("head "))
 		io.WriteString(host, "and the rest")
 		host.CloseWrite()
 		if b, err := io.ReadAll(server); string(b) != "head and the rest" || err != nil {
@@ -269,8 +288,11 @@ func TestIdle(t *testing.T) {
 	const n = 50
 	var all []chan struct{}
 	var hosts []*net.UnixConn
+	l := loop(t)
 	for range n {
-		host, server, done := start(t)
+		host, stream := unixPair(t)
+		conn, server := tcpPair(t)
+		done := relayed(t, l, stream, conn, nil)
 		io.WriteString(host, "x")
 		io.ReadFull(server, make([]byte, 1))
 		hosts, all = append(hosts, host), append(all, done)

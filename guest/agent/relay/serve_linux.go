@@ -1,0 +1,91 @@
+package relay
+
+import (
+	"bytes"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Incoming is a stream that was accepted. It belongs to whom it was given to, who
+// calls one of its methods, once.
+type Incoming struct {
+	l  *Loop
+	fd int
+}
+
+// Serve accepts streams on a listening socket, and gives each, with what it says
+// first, to first. That is called on the loop's thread: it must not wait, nor keep
+// said.
+func (l *Loop) Serve(listener int, first func(in Incoming, said []byte)) error {
+	if err := unix.SetNonblock(listener, true); err != nil {
+		return err
+	}
+	e := &end{fd: listener}
+	e.on = func() { l.accept(e, first) }
+	failed := make(chan error, 1)
+	if !l.do(func() { failed <- l.watch(e) }) {
+		return errClosed
+	}
+	select {
+	case err := <-failed:
+		if err != nil {
+			return err
+		}
+	case <-l.ended:
+	}
+	<-l.ended
+	return errClosed
+}
+
+// acceptPause is how long no stream is accepted where the VM has no file left.
+const acceptPause = 100 * time.Millisecond
+
+func (l *Loop) accept(listener *end, first func(Incoming, []byte)) {
+	for {
+		fd, _, err := unix.Accept4(listener.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		switch err {
+		case nil:
+			l.await(fd, first)
+		case unix.EAGAIN:
+			return
+		case unix.EINTR, unix.ECONNABORTED, unix.ECONNRESET:
+		default:
+			l.log.Warn("streams are not accepted", "err", err)
+			l.after(acceptPause, func() { l.accept(listener, first) })
+			return
+		}
+	}
+}
+
+// await waits for what a stream says first.
+func (l *Loop) await(fd int, first func(Incoming, []byte)) {
+	e := &end{fd: fd}
+	e.on = func() {
+		n, err := ignoringEINTR(func() (int, error) { return unix.Read(fd, l.buf) })
+		switch {
+		case err == unix.EAGAIN:
+		case err != nil || n == 0: // it was opened ahead, and not used
+			l.close(e)
+		default:
+			first(Incoming{l, fd}, l.buf[:n])
+		}
+	}
+	if err := l.watch(e); err != nil {
+		l.log.Warn("a stream cannot be served", "err", err)
+		l.close(e)
+	}
+}
+
+// Relay is [Loop.Relay] with the stream, on the loop's thread.
+func (in Incoming) Relay(conn int, answer, head []byte, done func()) {
+	lk := newLink(in.l, in.fd, conn, answer, bytes.Clone(head), done)
+	lk.start()
+	lk.stream.readable = true // more may have come than was read
+}
+
+// Conn takes the stream out of the loop, on its thread. The caller closes it.
+func (in Incoming) Conn() *Conn {
+	in.l.unwatch(in.fd)
+	return newConn(in.fd, "stream")
+}
