@@ -244,7 +244,7 @@ func (n *netPeers) opening() error {
 	return nil
 }
 
-// memory measures what 1,000 connections that are open and silent take.
+// memory measures what 1,000 connections that are open and silent take, and cost.
 func (n *netPeers) memory() error {
 	p, err := n.h.processes()
 	if err != nil {
@@ -280,7 +280,15 @@ func (n *netPeers) memory() error {
 	z, _ := strconv.ParseFloat(left, 64)
 	n.b.report.figure("1,000 open connections: memory of the supervisor", "MiB", samples{after - before})
 	n.b.report.figure("… of the guest", "MiB", samples{(a - z) / 1024}).Note = "the server's own and its kernel's part is in it"
-	return nil
+	window := 30 * time.Second
+	if n.b.quick {
+		window = 5 * time.Second
+	}
+	s, q, err := n.b.busy(p, window)
+	if err == nil {
+		n.b.report.figure("… supervisor and QEMU while they are silent", "% of a core", samples{s + q}).Note = "with the watcher of listeners and two more network cards in it"
+	}
+	return err
 }
 
 // egress measures from the guest to a server of the host, over each network card.
