@@ -129,21 +129,23 @@ func TestRandomLife(t *testing.T) {
 		archive: tarball(t, "tar", archive(t, tinySystem(t))), dir: t.TempDir(), took: map[string]time.Duration{},
 	}
 	defer func() { t.Logf("it took, by what was done: %v", w.took) }()
-	for i := 0; i < 200; i++ {
+	const operations, kills = 200, 8 // a kill is a boot, and so most of the time
+	killAt := w.rng.Perm(operations)[:kills]
+	for i := 0; i < operations; i++ {
 		op := w.next()
 		begin, what := time.Now(), op.args[0]
-		switch n := w.rng.IntN(25); {
-		case n == 0:
+		switch n := w.rng.IntN(5); {
+		case slices.Contains(killAt, i):
 			t.Logf("%d: %s, killed", i, op)
 			w.cutOff(op)
 			what = "killed"
-		case n <= 5 && len(w.m.distros) > 0:
-			other := w.next()
-			for !other.beside(op) && op.kind != alone {
-				other = w.next()
-			}
+		case n == 0 && len(w.m.distros) > 0:
 			if op.kind == alone {
 				op = w.write(w.pick())
+			}
+			other := w.next()
+			for !other.beside(op) {
+				other = w.next()
 			}
 			t.Logf("%d: %s, and %s", i, op, other)
 			w.bothAtOnce(op, other)
