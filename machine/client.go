@@ -296,6 +296,9 @@ func (m *Machine) kill() error {
 	return nil
 }
 
+// IsCut tells whether err is that the other side of a connection went away.
+func IsCut(err error) bool { return isCut(err) }
+
 // callError says what a failed call means.
 func callError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {

@@ -97,7 +97,9 @@ func (a *app) renameCommand() *cli.Command {
 }
 
 // running is a client of a VM that runs already.
-func (a *app) running() *guest.Client { return guest.NewClient(a.machine.Running(), a.version) }
+func (a *app) running() *guest.Client {
+	return guest.NewClient(timedDialer{a.machine.Running(), &a.dialed}, a.version)
+}
 
 // stopDistro shuts a distro down where it runs.
 func (a *app) stopDistro(ctx context.Context, d *machine.Distro, grace time.Duration) error {

@@ -2,6 +2,7 @@ package guesttest
 
 import (
 	"context"
+	"os"
 	"slices"
 
 	"connectrpc.com/connect"
@@ -46,8 +47,16 @@ func (g *Guest) DeleteImage(_ context.Context, req *connect.Request[guestv1.Dele
 	return connect.NewResponse(&guestv1.DeleteImageResponse{}), d.save()
 }
 
-// CreateSnapshot notes a snapshot, which holds nothing.
-func (g *Guest) CreateSnapshot(_ context.Context, req *connect.Request[guestv1.CreateSnapshotRequest]) (*connect.Response[guestv1.CreateSnapshotResponse], error) {
+// CreateSnapshot notes a snapshot, which holds nothing. Where LSUBTEST_SNAPSHOT
+// names a FIFO, it tells the test by it, and never comes to an end.
+func (g *Guest) CreateSnapshot(ctx context.Context, req *connect.Request[guestv1.CreateSnapshotRequest]) (*connect.Response[guestv1.CreateSnapshotResponse], error) {
+	if fifo := os.Getenv("LSUBTEST_SNAPSHOT"); fifo != "" {
+		if err := os.WriteFile(fifo, nil, 0); err != nil {
+			return nil, err
+		}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	d, s := g.disk, req.Msg.Snapshot
 	d.mu.Lock()
 	defer d.mu.Unlock()
