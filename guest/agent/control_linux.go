@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,6 +29,11 @@ var validID = sync.OnceValue(func() *regexp.Regexp {
 func checkDistro(d *guestv1.Distro) error {
 	if d == nil || !validID().MatchString(d.Id) {
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no distro id", d.GetId())
+	}
+	for _, e := range d.Env {
+		if i := strings.IndexByte(e, '='); i < 1 || strings.ContainsRune(e, 0) {
+			return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no NAME=value", e)
+		}
 	}
 	return checkLimits(d.Limits)
 }

@@ -318,7 +318,7 @@ func (d *distro) startInit() (*exec.Cmd, *os.File, error) {
 	defer theirs.Close()
 	cfg := initConfig{
 		Root: d.a.store.distroPath(d.spec.Id), Hostname: d.spec.Name,
-		Modules: d.a.cfg.Modules, Console: d.console.path, Timezone: d.spec.Timezone, Shared: d.a.cfg.Shared,
+		Modules: d.a.cfg.Modules, Console: d.console.path, Timezone: d.spec.Timezone, Env: d.spec.Env, Shared: d.a.cfg.Shared,
 	}
 	if dns := d.a.cfg.Network.Gateway; dns.IsValid() {
 		cfg.DNS, cfg.Search = dns.String(), d.a.cfg.Search

@@ -30,6 +30,7 @@ type initConfig struct {
 	DNS      string // name server; "" for none
 	Search   []string
 	Timezone string // of the host; "" where unknown
+	Env      []string // of its services
 	Shared   string // folder to show as /mnt/lsub, in all distros the same; "" for none
 }
 
@@ -92,7 +93,7 @@ func becomeInit(status *os.File) error {
 	report := setUp{Init: initTiny, Warnings: settings.warnings, Timeout: settings.InitTimeout}
 	if settings.Systemd && hasSystemd() {
 		report.Init = initSystemd
-		if err := writeUnits(settings.Settings); err != nil {
+		if err := writeUnits(settings.Settings, cfg.Env); err != nil {
 			return err
 		}
 		mountTmp()
@@ -115,7 +116,7 @@ func becomeInit(status *os.File) error {
 		return err
 	}
 	status.Close()
-	tinyInit(settings.Command)
+	tinyInit(settings.Command, cfg.Env)
 	os.Exit(0)
 	return nil
 }

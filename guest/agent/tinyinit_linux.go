@@ -56,16 +56,16 @@ func listsMounts(fstab string) bool {
 const endGrace = 5 * time.Second
 
 // tinyInit is the PID 1 of a distro without systemd. It runs command, the distro's own,
-// beside itself, and reaps the processes that lost their parent. A request to
+// beside itself with env, and reaps the processes that lost their parent. A request to
 // shut down, such as "poweroff" of busybox sends, it passes on to all
 // processes, and ends when they have, or after a while; its namespaces and all
 // that is left in them end with it. SIGHUP it passes on.
-func tinyInit(command string) {
+func tinyInit(command string, env []string) {
 	os.WriteFile("/proc/self/comm", []byte("lsub-init"), 0)
 	sigs := make(chan os.Signal, 16)
 	signal.Notify(sigs, unix.SIGCHLD, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2)
 	if command != "" {
-		if err := startBootCommand(command); err != nil {
+		if err := startBootCommand(command, env); err != nil {
 			fmt.Fprintln(os.Stderr, "lsub: [boot] command:", err)
 		}
 	}
@@ -110,7 +110,7 @@ func reap() {
 
 // startBootCommand starts the distro's own command where the commands of users
 // are, so that it is asked to end as they are.
-func startBootCommand(command string) error {
+func startBootCommand(command string, env []string) error {
 	group := filepath.Join("/sys/fs/cgroup", sessionsGroup)
 	if err := os.MkdirAll(group, 0o755); err != nil {
 		return err
@@ -126,7 +126,7 @@ func startBootCommand(command string) error {
 	}
 	defer null.Close()
 	p, err := os.StartProcess("/bin/sh", []string{"sh", "-c", command}, &os.ProcAttr{
-		Dir: "/", Env: []string{"PATH=" + defaultPath, "HOME=/root", "USER=root", "LOGNAME=root"},
+		Dir: "/", Env: append([]string{"PATH=" + defaultPath, "HOME=/root", "USER=root", "LOGNAME=root"}, env...),
 		Files: []*os.File{null, os.Stdout, os.Stderr},
 		Sys:   &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: int(dir.Fd())},
 	})

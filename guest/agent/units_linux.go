@@ -84,7 +84,8 @@ const flushedFile = "/run/systemd/journal/flushed"
 
 // writeUnits lays units over the distro's, in /run: they go with the distro's
 // run, and /etc still overrides them.
-func writeUnits(settings wslconf.Settings) error {
+// env is the environment of all services.
+func writeUnits(settings wslconf.Settings, env []string) error {
 	files := map[string]string{
 		"lsub-ready.socket":           readySocket,
 		"lsub-ready.service":          readyService,
@@ -104,6 +105,9 @@ func writeUnits(settings wslconf.Settings) error {
 		files[flushedFile] = ""
 		links["systemd-journal-flush.service"] = "/dev/null"
 	}
+	if len(env) > 0 {
+		files["/run/systemd/system.conf.d/lsub.conf"] = "[Manager]\nDefaultEnvironment=" + quoteEnv(env) + "\n"
+	}
 	if settings.ProtectBinfmt {
 		files["systemd-binfmt.service.d/lsub.conf"] = keepFormats
 	}
@@ -116,6 +120,16 @@ func writeUnits(settings wslconf.Settings) error {
 		files[commandFile] = settings.Command + "\n"
 	}
 	return layUnits("/run/systemd/system", files, links)
+}
+
+// quoteEnv writes NAME=value pairs as systemd reads them in its files.
+func quoteEnv(env []string) string {
+	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "%", "%%", "\n", `\n`)
+	words := make([]string, len(env))
+	for i, e := range env {
+		words[i] = `"` + escape.Replace(e) + `"`
+	}
+	return strings.Join(words, " ")
 }
 
 // mountsBelow tells whether an fstab has a mount at the folder or below it.

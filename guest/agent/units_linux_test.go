@@ -13,3 +13,10 @@ func TestMountsBelow(t *testing.T) {
 		}
 	}
 }
+
+func TestQuoteEnv(t *testing.T) {
+	got := quoteEnv([]string{"http_proxy=http://u:50%25@p:1", `A=a "b" \c`, "B=x\ny"})
+	if want := `"http_proxy=http://u:50%%25@p:1" "A=a \"b\" \\c" "B=x\ny"`; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}

@@ -115,6 +115,7 @@ type Distro struct {
 	Timezone      string                 `protobuf:"bytes,6,opt,name=timezone,proto3" json:"timezone,omitempty"`                          // of the host, as in "Europe/Berlin"; "" where unknown
 	Title         string                 `protobuf:"bytes,7,opt,name=title,proto3" json:"title,omitempty"`                                // its name as the user spells it; "" is name
 	Isolated      bool                   `protobuf:"varint,8,opt,name=isolated,proto3" json:"isolated,omitempty"`                         // it has a network of its own, not the VM's
+	Env           []string               `protobuf:"bytes,9,rep,name=env,proto3" json:"env,omitempty"`                                    // NAME=value, for its services; counts from its start on
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -203,6 +204,13 @@ func (x *Distro) GetIsolated() bool {
 		return x.Isolated
 	}
 	return false
+}
+
+func (x *Distro) GetEnv() []string {
+	if x != nil {
+		return x.Env
+	}
+	return nil
 }
 
 // Limits hold for all processes of a distro together. 0 is no limit.
@@ -3450,7 +3458,7 @@ var File_guest_proto protoreflect.FileDescriptor
 
 const file_guest_proto_rawDesc = "" +
 	"\n" +
-	"\vguest.proto\x12\rlsub.guest.v1\"\xe5\x01\n" +
+	"\vguest.proto\x12\rlsub.guest.v1\"\xf7\x01\n" +
 	"\x06Distro\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12-\n" +
@@ -3459,7 +3467,8 @@ const file_guest_proto_rawDesc = "" +
 	"\fdefault_user\x18\x05 \x01(\tR\vdefaultUser\x12\x1a\n" +
 	"\btimezone\x18\x06 \x01(\tR\btimezone\x12\x14\n" +
 	"\x05title\x18\a \x01(\tR\x05title\x12\x1a\n" +
-	"\bisolated\x18\b \x01(\bR\bisolated\"[\n" +
+	"\bisolated\x18\b \x01(\bR\bisolated\x12\x10\n" +
+	"\x03env\x18\t \x03(\tR\x03env\"[\n" +
 	"\x06Limits\x12\x1d\n" +
 	"\n" +
 	"memory_max\x18\x01 \x01(\x03R\tmemoryMax\x12\x17\n" +
