@@ -73,6 +73,11 @@ func TestCompanyNetwork(t *testing.T) {
 		if r := get(strings.Replace(proxy.URL, "127.0.0.1", "host.lsub.internal", 1) + "/y"); r.out != "the proxy got /y" {
 			t.Error(r)
 		}
+		// A service gets what there was when its distro started.
+		h.ok(t, "stop", "debian")
+		if out := h.sh(t, "debian", "systemd-run -q --wait --pipe curl -sS -m 60 http://far.away.example/z"); out != "the proxy got http://far.away.example/z" {
+			t.Errorf("a service: %s", out)
+		}
 		write("network: {proxy: off}\n")
 		if r := get("http://far.away.invalid/x"); r.code == 0 || strings.Contains(r.out, "the proxy") {
 			t.Error(r)

@@ -141,6 +141,7 @@ func (s *supervisor) autostart(ctx context.Context) {
 		if !d.Autostart {
 			continue
 		}
+		d.Env = s.DistroEnv
 		done := s.beginWork(true)
 		s.starting.Go(func() {
 			defer done()

@@ -41,6 +41,10 @@ type Distro struct {
 
 	Isolated bool `json:"isolated,omitempty"` // has a network of its own, from its next start on; as the profile said last
 
+	// Env is what its services get, NAME=value: from its next start on, and as
+	// whoever starts it says.
+	Env []string `json:"-"`
+
 	CA string `json:"ca,omitempty"` // sums up the profile's certificates that it has; "" for none
 
 	Snapshots []Snapshot `json:"snapshots,omitempty"` // the oldest first
@@ -52,7 +56,7 @@ func (d *Distro) Guest() *guestv1.Distro {
 	return &guestv1.Distro{
 		Id: d.ID, Name: strings.ToLower(d.Name), Title: d.Name,
 		Limits: &guestv1.Limits{MemoryMax: d.MemoryMax, CpuMax: d.CPUMax, PidsMax: d.PIDsMax},
-		IdleNs: int64(d.Idle), DefaultUser: d.User, Timezone: hostTimezone(), Isolated: d.Isolated,
+		IdleNs: int64(d.Idle), DefaultUser: d.User, Timezone: hostTimezone(), Isolated: d.Isolated, Env: d.Env,
 	}
 }
 

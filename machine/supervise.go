@@ -59,6 +59,8 @@ type Supervision struct {
 	// DistroIdle is how long a distro that says nothing itself may be idle
 	// before it is stopped; 0 means five minutes, below 0 for ever.
 	DistroIdle time.Duration
+	// DistroEnv is the environment of the services of distros that start with the VM.
+	DistroEnv []string
 	// BootTimeout bounds the boot; 0 means two minutes.
 	BootTimeout time.Duration
 	// Reporter is told how the start goes; nil where nobody waits.

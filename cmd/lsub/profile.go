@@ -33,7 +33,7 @@ func (a *app) equipSession(ctx context.Context, s *session) error {
 }
 
 // profileFor returns the profile for a distro that is about to be entered, and
-// has the distro start with the network that the profile says. Under a VM that
+// has the distro start with the network and the proxies that the profile says. Under a VM that
 // runs, a profile that has become bad does not keep anybody out: then good is
 // false, the profile the default one, and the distro's network what it was.
 func (a *app) profileFor(ctx context.Context, d *machine.Distro) (p *profile.Profile, good bool, err error) {
@@ -45,6 +45,7 @@ func (a *app) profileFor(ctx context.Context, d *machine.Distro) (p *profile.Pro
 		a.note("warning", strings.ReplaceAll(err.Error(), "\n", "\n  "))
 		return profile.Default(), false, nil
 	}
+	d.Env = proxyEnv(&p.Network, os.Getenv)
 	return p, true, a.placeDistro(ctx, d, p)
 }
 

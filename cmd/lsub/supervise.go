@@ -67,6 +67,7 @@ func (a *app) equip(cfg *machine.Supervision, log *slog.Logger) error {
 	}
 	cfg.CPUs = vmCPUs(p, log)
 	cfg.Idle, cfg.DistroIdle = p.Idle.VM, p.Idle.Distro
+	cfg.DistroEnv = proxyEnv(&p.Network, os.Getenv)
 	own := &addresses{machine: m}
 	if cfg.Forwarder, err = newForwarder(p, m, own, log); err != nil {
 		return err
