@@ -165,7 +165,7 @@ func listRows(distros []listedDistro, verbose bool) [][]string {
 		if d.Default {
 			name += " *"
 		}
-		row := []string{name, d.State, d.Image}
+		row := []string{name, d.State, shorten(d.Image)}
 		if verbose {
 			init := d.Init
 			if init == "" {
@@ -176,6 +176,20 @@ func listRows(distros []listedDistro, verbose bool) [][]string {
 		rows = append(rows, row)
 	}
 	return rows
+}
+
+// imageWidth is how much room a table has for an image's name, in characters.
+const imageWidth = 44
+
+// shorten leaves out the middle of an image's name that is too long for a table:
+// its beginning tells where it is from, its end which one it is.
+func shorten(image string) string {
+	r := []rune(image)
+	if len(r) <= imageWidth {
+		return image
+	}
+	const head = imageWidth / 3
+	return string(r[:head]) + "…" + string(r[len(r)-(imageWidth-head-1):])
 }
 
 // keptUpBy says what keeps a distro up, or since when it is idle.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -68,6 +69,18 @@ func TestPrintable(t *testing.T) {
 	} {
 		if got := printable(text); got != want {
 			t.Errorf("printable(%q) = %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestShorten(t *testing.T) {
+	for image, want := range map[string]string{
+		"debian:trixie": "debian:trixie",
+		"file:/root/.cache/lsub/images/blobs/sha256-ee81f7a7.tar.zst": "file:/root/.ca…blobs/sha256-ee81f7a7.tar.zst",
+		strings.Repeat("ä", 44): strings.Repeat("ä", 44),
+	} {
+		if got := shorten(image); got != want {
+			t.Errorf("%s: %s (%d characters), want %s", image, got, len([]rune(got)), want)
 		}
 	}
 }
