@@ -94,19 +94,24 @@ distros:
 		if !seen["127.0.0.1:18300"] {
 			t.Errorf("the rule's port is not among %v", seen)
 		}
-		h.sh(t, "web", "busybox httpd -p [::1]:18320 -h /www; /bin/udpecho :18310 >/dev/null 2>&1 &")
+		h.sh(t, "web", "busybox httpd -p [::1]:18320 -h /www")
 		within(t, quick, "a port on ::1", func() bool { return page("http://[::1]:18320") == "web" })
-		within(t, quick, "a UDP port", func() bool { return hostPort("web", "udp", 18310) != "" })
-		c, err := net.Dial("udp", hostPort("web", "udp", 18310))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		io.WriteString(c, "packet")
-		c.SetReadDeadline(time.Now().Add(20 * time.Second))
-		b := make([]byte, 64)
-		if n, err := c.Read(b); string(b[:n]) != "packet" {
-			t.Errorf("UDP: %q, %v", b[:n], err)
+		for _, name := range []string{"web", "plain"} {
+			h.sh(t, name, "/bin/udpecho :18310 >/dev/null 2>&1 & echo $! >/tmp/udp")
+			within(t, quick, "a UDP port of "+name, func() bool { return hostPort(name, "udp", 18310) != "" })
+			c, err := net.Dial("udp", hostPort(name, "udp", 18310))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			io.WriteString(c, "packet")
+			c.SetReadDeadline(time.Now().Add(20 * time.Second))
+			b := make([]byte, 64)
+			if n, err := c.Read(b); string(b[:n]) != "packet" {
+				t.Errorf("UDP of %s: %q, %v", name, b[:n], err)
+			}
+			h.sh(t, name, "kill $(cat /tmp/udp)")
+			within(t, quick, "the UDP port of "+name+" is gone", func() bool { return hostPort(name, "udp", 18310) == "" })
 		}
 	})
 	// look runs commands in a distro and compares the last line of each.

@@ -10,21 +10,21 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
-	"golang.org/x/sys/unix"
 )
 
 // events tells that the listeners may have changed. What has changed, a look at
 // the sockets tells: an event has nothing in it but that it came.
 //
-// Four small programs in the kernel send them, each at a point where the
+// A few small programs in the kernel send them, each at a point where the
 // kernel's tables have changed already, so that no look comes too early:
 //
 //   - the return of inet_csk_listen_start: a TCP socket listens
 //   - inet_sock_set_state, from LISTEN to CLOSE: it does no more
 //   - post_bind4 and post_bind6 of control groups: a UDP socket is bound
+//   - the return of udp_lib_unhash: one is gone
 //
-// They see all network namespaces. That a UDP socket is gone, sock_diag tells by itself
-// (SKNLGRP_INET_UDP_DESTROY), in each namespace for itself: see view.
+// They see all network namespaces. sock_diag's own groups (SKNLGRP_INET_UDP_DESTROY)
+// would tell of the last, but with this kernel they do not.
 type events struct {
 	c       chan struct{}
 	closers []func() error
@@ -105,6 +105,10 @@ func (ev *events) attach(ring int) error {
 	if err := ev.keep(l, err); err != nil {
 		return err
 	}
+	l, err = link.Kretprobe("udp_lib_unhash", listen, nil)
+	if err := ev.keep(l, err); err != nil {
+		return err
+	}
 	l, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: "inet_sock_set_state", Program: closed})
 	if err := ev.keep(l, err); err != nil {
 		return err
@@ -157,39 +161,5 @@ func send(ring int, result int32) asm.Instructions {
 		asm.FnRingbufOutput.Call(), // fails where the ring is full: then an event waits already
 		asm.Mov.Imm(asm.R0, result),
 		asm.Return().WithSymbol("exit"),
-	}
-}
-
-// Groups of sock_diag that tell of a socket's end.
-const (
-	groupUDPDestroyed  = 2 // SKNLGRP_INET_UDP_DESTROY
-	groupUDP6Destroyed = 4 // SKNLGRP_INET6_UDP_DESTROY
-)
-
-// openDestroyed hears of the UDP sockets that are gone in the calling thread's
-// network namespace.
-func openDestroyed() (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_SOCK_DIAG)
-	if err != nil {
-		return nil, fmt.Errorf("sock_diag: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "sock_diag")
-	for _, group := range []int{groupUDPDestroyed, groupUDP6Destroyed} {
-		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group); err != nil {
-			f.Close()
-			return nil, fmt.Errorf("sock_diag: hear of sockets' ends: %w", err)
-		}
-	}
-	return f, nil
-}
-
-func (ev *events) readDestroyed(f *os.File) {
-	buf := make([]byte, 8<<10)
-	for {
-		// Where some were lost (ENOBUFS), the look that follows makes up for it.
-		if _, err := f.Read(buf); err != nil && !errors.Is(err, unix.ENOBUFS) {
-			return
-		}
-		ev.fire()
 	}
 }

@@ -9,12 +9,12 @@ func List(spaces []*Space) ([]Listener, error) {
 		return nil, err
 	}
 	defer o.close()
-	v, err := openViews(nil)
+	v, err := openViews()
 	if err != nil {
 		return nil, err
 	}
 	defer v.close()
-	v.adjust(spaces, nil)
+	v.adjust(spaces)
 	all, err := list(v, o, nil)
 	if err != nil {
 		return nil, err
@@ -31,8 +31,8 @@ func list(v views, o *owners, before []Listener) ([]Listener, error) {
 		was[l.inode] = l.Network == UDP
 	}
 	all := make([]Listener, 0, len(before)+8)
-	for space, view := range v {
-		tcp, udp, err := view.diag.dump()
+	for space, d := range v {
+		tcp, udp, err := d.dump()
 		if err != nil {
 			return nil, err
 		}

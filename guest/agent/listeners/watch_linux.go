@@ -38,13 +38,12 @@ func Watch(ctx context.Context, log *slog.Logger, spaces func() ([]*Space, <-cha
 	}
 	defer ev.close()
 	log.Info("listeners are watched", "took", time.Since(start))
-	return w.run(ctx, ev, nil)
+	return w.run(ctx, ev.c, nil)
 }
 
 type watcher struct {
 	spaces  func() ([]*Space, <-chan struct{})
 	views   views
-	events  *events // nil for none
 	owners  *owners
 	log     *slog.Logger
 	changed func([]Listener)
@@ -55,12 +54,8 @@ type watcher struct {
 	busy  bool // the search for processes is under way
 }
 
-func (w *watcher) run(ctx context.Context, ev *events, tick <-chan time.Time) (err error) {
-	var event <-chan struct{}
-	if w.events = ev; ev != nil {
-		event = ev.c
-	}
-	if w.views, err = openViews(ev); err != nil {
+func (w *watcher) run(ctx context.Context, event <-chan struct{}, tick <-chan time.Time) (err error) {
+	if w.views, err = openViews(); err != nil {
 		return err
 	}
 	defer w.views.close()
@@ -102,7 +97,7 @@ func (w *watcher) run(ctx context.Context, ev *events, tick <-chan time.Time) (e
 
 // update takes a look at the sockets, and tells of what is new.
 func (w *watcher) update(spaces []*Space) error {
-	moved := w.views.adjust(spaces, w.events)
+	moved := w.views.adjust(spaces)
 	all, err := list(w.views, w.owners, w.all)
 	if err != nil {
 		return err
