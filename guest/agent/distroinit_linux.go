@@ -29,9 +29,9 @@ type initConfig struct {
 	Console  string // path of the terminal to show as /dev/console
 	DNS      string // name server; "" for none
 	Search   []string
-	Timezone string // of the host; "" where unknown
+	Timezone string   // of the host; "" where unknown
 	Env      []string // of its services
-	Shared   string // folder to show as /mnt/lsub, in all distros the same; "" for none
+	Shared   string   // folder to show as /mnt/lsub, in all distros the same; "" for none
 }
 
 // setUp is what a distro's PID 1 reports, as a line of JSON, when all is set
