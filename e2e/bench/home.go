@@ -80,6 +80,9 @@ func (b *bench) timed(cmd *exec.Cmd) (time.Duration, error) {
 	start := time.Now()
 	err = cmd.Run()
 	took := time.Since(start)
+	if st := cmd.ProcessState; st != nil {
+		b.spent += st.UserTime() + st.SystemTime()
+	}
 	if err != nil {
 		text, _ := os.ReadFile(said.Name())
 		err = fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, bytes.TrimSpace(text))

@@ -101,7 +101,8 @@ type bench struct {
 	main   *home           // of most figures
 	report report
 
-	tinyArchive string // made on demand
+	spent       time.Duration // processor time of all commands so far
+	tinyArchive string        // made on demand
 	guest       *sshGuest
 }
 

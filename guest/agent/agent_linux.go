@@ -78,7 +78,7 @@ func (a *Agent) ServeStreams(l net.Listener) error {
 		if err != nil {
 			return err
 		}
-		widen(conn)
+		widen(conn, streamBuffer)
 		go a.serveStream(conn)
 	}
 }
@@ -94,6 +94,9 @@ func (a *Agent) serveStream(conn net.Conn) {
 		return
 	}
 	conn.SetReadDeadline(time.Time{})
+	if req.GetImportImage() != nil {
+		widen(conn, importWindow)
+	}
 	exit, err := a.handle(r, w, &req)
 	if err != nil {
 		w.SendMessage(guest.FrameError, guest.ErrorMessage(err))

@@ -29,7 +29,7 @@ type archiveReader struct {
 // request was taken on.
 func newArchiveReader(r *guest.Reader, w *guest.Writer) *archiveReader {
 	a := &archiveReader{r: r, w: w}
-	a.grant(guest.StdinWindow)
+	a.grant(importWindow)
 	return a
 }
 
@@ -54,7 +54,7 @@ func (a *archiveReader) Read(p []byte) (int, error) {
 }
 
 func (a *archiveReader) next() error {
-	if a.freed >= guest.StdinWindow/4 {
+	if a.freed >= importWindow/4 {
 		a.grant(a.freed)
 		a.freed = 0
 	}
@@ -89,8 +89,12 @@ func (a *archiveReader) drain() {
 // usual 256 KiB, a fast sender stops and starts all the time.
 const streamBuffer = guest.StdinWindow
 
+// importWindow is that of an import, which goes on with it while the host's
+// processes, of which several pass its bytes on, wait for their turn.
+const importWindow = 8 << 20
+
 // widen gives a vsock stream a larger buffer. Any other has its own.
-func widen(conn net.Conn) {
+func widen(conn net.Conn, size uint64) {
 	c, ok := conn.(syscall.Conn)
 	if !ok {
 		return
@@ -99,10 +103,10 @@ func widen(conn net.Conn) {
 	if err != nil {
 		return
 	}
-	const size, maxSize = 0, 2 // SO_VM_SOCKETS_BUFFER_SIZE, SO_VM_SOCKETS_BUFFER_MAX_SIZE
+	const sizeOption, maxOption = 0, 2 // SO_VM_SOCKETS_BUFFER_SIZE, SO_VM_SOCKETS_BUFFER_MAX_SIZE
 	rc.Control(func(fd uintptr) {
-		for _, opt := range []int{maxSize, size} {
-			unix.SetsockoptUint64(int(fd), unix.AF_VSOCK, opt, streamBuffer) // an error leaves it as it is
+		for _, opt := range []int{maxOption, sizeOption} {
+			unix.SetsockoptUint64(int(fd), unix.AF_VSOCK, opt, size) // an error leaves it as it is
 		}
 	})
 }

@@ -61,7 +61,7 @@ func TestArchiveReader(t *testing.T) {
 				}
 				granted += int(binary.BigEndian.Uint32(p))
 			}
-			if granted < guest.StdinWindow || granted > guest.StdinWindow+n {
+			if granted < importWindow || granted > importWindow+n {
 				t.Errorf("%d bytes are granted, of which %d were used", granted, n)
 			}
 		})
@@ -70,12 +70,12 @@ func TestArchiveReader(t *testing.T) {
 
 // A host that keeps to no window is cut off.
 func TestArchiveReaderFlooded(t *testing.T) {
-	lengths := make([]int, 5)
+	lengths := make([]int, importWindow/guest.MaxPayload+1)
 	for i := range lengths {
 		lengths[i] = guest.MaxPayload
 	}
 	r := newArchiveReader(guest.NewReader(frames(nil, lengths...)), guest.NewWriter(io.Discard))
-	r.freed = -guest.StdinWindow // as if nothing were granted again
+	r.freed = -importWindow // as if nothing were granted again
 	if _, err := io.Copy(io.Discard, r); err == nil || !strings.Contains(err.Error(), "granted") {
 		t.Errorf("err = %v", err)
 	}

@@ -140,12 +140,17 @@ func (s *store) importImage(id string, in io.Reader) (err error) {
 		return storeError(err)
 	}
 	defer func() { s.discard(tmp, err) }()
-	if err := unpack(tmp, in, &rootfs.State{}); err != nil {
+	var st rootfs.State
+	begin := loadNow()
+	if err := unpack(tmp, in, &st); err != nil {
 		return storeError(err)
 	}
+	unpacked := loadNow()
 	if err := s.publish(tmp, s.imagePath(id)); err != nil {
 		return storeError(err)
 	}
+	s.log.Info("image imported", "image", id, "entries", st.Entries, "bytes", st.Bytes,
+		"unpack", unpacked.since(begin), "flush", loadNow().since(unpacked))
 	// Last, because what is read-only cannot be renamed.
 	if err := setReadOnlyTree(s.imagePath(id)); err != nil {
 		s.log.Warn("the image stays writable", "image", id, "err", err)

@@ -7,9 +7,7 @@ import (
 	"io"
 	"os"
 	"path"
-	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,8 +32,20 @@ func unpack(dir string, archive io.Reader, st *rootfs.State) error {
 		return fmt.Errorf("open %s: %w", dir, err)
 	}
 	defer unix.Close(root)
-	u := &unpacker{root: root, parent: -1, asRoot: os.Geteuid() == 0, in: pax.NewReader(limit(archive, st))}
-	defer u.close()
+	u := &unpacker{root: root, asRoot: os.Geteuid() == 0, in: pax.NewReader(limit(archive, st)), crew: newCrew()}
+	defer u.leave()
+	err = u.entries(st)
+	if err != nil {
+		u.crew.fail(err)
+	}
+	if err := u.crew.end(); err != nil {
+		return err
+	}
+	return u.finishDirs()
+}
+
+// entries unpacks the archive to its end.
+func (u *unpacker) entries(st *rootfs.State) error {
 	for {
 		h, err := u.in.Next()
 		if err == io.EOF {
@@ -53,15 +63,15 @@ func unpack(dir string, archive io.Reader, st *rootfs.State) error {
 		if err := u.entry(h); err != nil {
 			return fmt.Errorf("unpack %s: %w", h.Name, err)
 		}
+		if err := u.crew.err(); err != nil {
+			return err
+		}
 	}
 	// The bytes after the end marker: the sender is done only when they are read.
 	if err := u.in.Rest(); err != nil {
 		return archiveError(err)
 	}
-	if err := st.Finish(); err != nil {
-		return err
-	}
-	return u.finishDirs()
+	return st.Finish()
 }
 
 func archiveError(err error) error {
@@ -97,12 +107,12 @@ func (l *limited) Read(p []byte) (int, error) {
 
 type unpacker struct {
 	in     *pax.Reader
-	root   int    // O_PATH
-	parent int    // O_PATH of the folder that path names, -1 for none
-	path   string // relative to root
+	crew   *crew
+	root   int     // O_PATH
+	parent *folder // that path names, nil for none
+	path   string  // relative to root
 	asRoot bool
 
-	inherit    bool // some folder has the bit that gives its group to new files
 	dirs       []lateDir
 	subvolumes int // made so far
 }
@@ -115,10 +125,12 @@ type lateDir struct {
 	xattrs map[string]string
 }
 
-func (u *unpacker) close() {
-	if u.parent >= 0 {
-		unix.Close(u.parent)
+// leave lets go of the parent.
+func (u *unpacker) leave() {
+	if u.parent != nil {
+		u.parent.release()
 	}
+	u.parent = nil
 }
 
 // beneath opens a path below the root without following symbolic links.
@@ -132,9 +144,10 @@ func (u *unpacker) beneath(name string, flags uint64) (int, error) {
 // enter makes the folder of an entry the parent, making it where the archive
 // did not name it.
 func (u *unpacker) enter(dir string) error {
-	if u.parent >= 0 && u.path == dir {
+	if u.parent != nil && u.path == dir {
 		return nil
 	}
+	u.await(dir)
 	fd, err := u.beneath(dir, unix.O_PATH|unix.O_DIRECTORY)
 	if err == unix.ENOENT {
 		if err = u.mkdirAll(dir); err == nil {
@@ -144,11 +157,20 @@ func (u *unpacker) enter(dir string) error {
 	if err != nil {
 		return err
 	}
-	if u.parent >= 0 {
-		unix.Close(u.parent)
-	}
-	u.parent, u.path = fd, dir
+	u.leave()
+	u.parent, u.path = newFolder(fd), dir
 	return nil
+}
+
+// await returns when what the archive had before at a name, and at those of the
+// folders above it, is made.
+func (u *unpacker) await(name string) {
+	for ; name != "."; name = path.Dir(name) {
+		if u.crew.busy(name) {
+			u.crew.settle()
+			return
+		}
+	}
 }
 
 func (u *unpacker) mkdirAll(dir string) error {
@@ -174,98 +196,41 @@ func (u *unpacker) entry(h *tar.Header) error {
 		return err
 	}
 	if name == "." {
+		u.leave() // it may become one that gives its group away
 		return u.finishDir(u.root, ".", ".", h)
 	}
 	if err := u.enter(path.Dir(name)); err != nil {
 		return err
 	}
+	if u.crew.busy(name) {
+		u.crew.settle()
+	}
 	base := path.Base(name)
-	if h.Typeflag == tar.TypeDir {
-		return u.dir(name, base, h)
-	}
-	fd, err := u.create(base, h)
-	if err == unix.EEXIST {
-		// What stands there goes: it must neither be followed nor written into.
-		if err = u.remove(base); err == nil {
-			fd, err = u.create(base, h)
-		}
-	}
-	switch {
-	case err != nil:
-		return err
-	case fd >= 0:
-		defer unix.Close(fd)
-		return u.fill(fd, h)
-	case h.Typeflag == tar.TypeLink:
-		return nil
-	}
-	return u.finish(u.parent, base, h)
-}
-
-// createMode is what most files have; nobody else sees them before they are done.
-const createMode = 0o644
-
-// umask is what the kernel takes away from the modes of new files. It is read
-// where reading does not change it.
-var umask = sync.OnceValue(func() uint32 {
-	b, _ := os.ReadFile("/proc/self/status")
-	_, line, _ := strings.Cut(string(b), "\nUmask:\t")
-	line, _, _ = strings.Cut(line, "\n")
-	n, err := strconv.ParseUint(line, 8, 32)
-	if err != nil {
-		return 0o7777 // unknown: no mode is taken for set
-	}
-	return uint32(n)
-})
-
-// create makes what is no folder, where nothing stands. It returns the
-// descriptor of a regular file, else -1.
-func (u *unpacker) create(base string, h *tar.Header) (fd int, err error) {
 	switch h.Typeflag {
-	case tar.TypeReg, tar.TypeGNUSparse:
-		return unix.Openat(u.parent, base, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, createMode)
-	case tar.TypeSymlink:
-		return -1, unix.Symlinkat(h.Linkname, u.parent, base)
+	case tar.TypeDir:
+		return u.dir(name, base, h)
 	case tar.TypeLink:
-		return -1, u.hardLink(base, h)
-	case tar.TypeChar:
-		return -1, u.mknod(base, unix.S_IFCHR, int(unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor))))
-	case tar.TypeFifo:
-		return -1, u.mknod(base, unix.S_IFIFO, 0)
+		return u.hardLink(base, h)
 	}
-	return -1, &rootfs.EntryError{Name: h.Name, Reason: fmt.Sprintf("is of the unknown type %q", h.Typeflag)}
-}
-
-func (u *unpacker) mknod(base string, kind uint32, dev int) error {
-	err := unix.Mknodat(u.parent, base, kind|0o600, dev)
-	if err == unix.EPERM && !u.asRoot {
-		return fmt.Errorf("make a device as an ordinary user: %w", err)
+	l := leaf{dir: u.parent, base: base, h: h, asRoot: u.asRoot, chown: u.asRoot && (h.Uid != 0 || h.Gid != 0 || u.parent.gives)}
+	if h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeGNUSparse {
+		return u.crew.add(name, l, 0, u.in)
 	}
-	return err
-}
-
-// remove deletes what is no folder; a folder in the place of something else
-// makes the archive bad.
-func (u *unpacker) remove(base string) error {
-	err := unix.Unlinkat(u.parent, base, 0)
-	if err == unix.EISDIR {
-		return fmt.Errorf("%w: a folder stands in its place", errBadArchive)
+	if h.Size > wholeFile || pax.Sparse(h) {
+		return u.crew.addParts(l, u.in)
 	}
-	if err == unix.ENOENT {
-		return nil
-	}
-	return err
+	return u.crew.add(name, l, h.Size, u.in)
 }
 
 func (u *unpacker) dir(name, base string, h *tar.Header) error {
 	err := u.mkdir(base, h)
 	if err == unix.EEXIST {
 		var st unix.Stat_t
-		if err := unix.Fstatat(u.parent, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		if err := unix.Fstatat(u.parent.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return err
 		}
 		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			if err := u.remove(base); err != nil {
+			if err := removeLeaf(u.parent.fd, base); err != nil {
 				return err
 			}
 			err = u.mkdir(base, h)
@@ -276,7 +241,7 @@ func (u *unpacker) dir(name, base string, h *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	return u.finishDir(u.parent, base, name, h)
+	return u.finishDir(u.parent.fd, base, name, h)
 }
 
 // maxSubvolumes is how many subvolumes an archive makes: a snapshot takes time for
@@ -287,7 +252,7 @@ const maxSubvolumes = 4096
 // the file system has them.
 func (u *unpacker) mkdir(base string, h *tar.Header) error {
 	if _, marked := h.PAXRecords[pax.XattrRecord(subvolumeMark)]; marked && u.asRoot && u.subvolumes < maxSubvolumes {
-		err := createSubvolume(fmt.Sprintf("/proc/self/fd/%d/%s", u.parent, base))
+		err := createSubvolume(fmt.Sprintf("/proc/self/fd/%d/%s", u.parent.fd, base))
 		switch {
 		case err == nil:
 			u.subvolumes++
@@ -296,66 +261,16 @@ func (u *unpacker) mkdir(base string, h *tar.Header) error {
 			return unix.EEXIST
 		}
 	}
-	return unix.Mkdirat(u.parent, base, 0o700)
+	return unix.Mkdirat(u.parent.fd, base, 0o700)
 }
 
-// fill gives a new file its content and the rest.
-func (u *unpacker) fill(fd int, h *tar.Header) error {
-	if err := u.content(fd, h.Size); err != nil {
-		return err
-	}
-	// By descriptor, and only what is not so already: there are many files.
-	if u.asRoot && (h.Uid != 0 || h.Gid != 0 || u.inherit) {
-		if err := unix.Fchown(fd, h.Uid, h.Gid); err != nil {
-			return err
-		}
-	}
-	if mode := uint32(h.Mode) & 0o7777; mode != createMode&^umask() {
-		if err := unix.Fchmod(fd, mode); err != nil {
-			return err
-		}
-	}
-	for key, value := range pax.Xattrs(h) {
-		if err := u.xattrError(unix.Fsetxattr(fd, key, []byte(value), 0)); err != nil {
-			return fmt.Errorf("attribute %s: %w", key, err)
-		}
-	}
-	return setTime(fd, "", h.ModTime)
-}
-
-// content writes a file's bytes where they belong; the rest are holes.
-func (u *unpacker) content(fd int, size int64) error {
-	end := int64(0)
-	for _, e := range u.in.Extents() {
-		for end = e.Offset; end < e.Offset+e.Size; {
-			p, err := u.in.Take(e.Offset + e.Size - end)
-			if err != nil {
-				return archiveError(err)
-			}
-			for len(p) > 0 {
-				n, err := unix.Pwrite(fd, p, end)
-				if err == unix.EINTR {
-					continue
-				}
-				if err != nil {
-					return err
-				}
-				p, end = p[n:], end+int64(n)
-			}
-		}
-	}
-	if end < size {
-		return unix.Ftruncate(fd, size) // it ends in a hole
-	}
-	return nil
-}
-
-// hardLink links base to an entry unpacked before.
+// hardLink links base to an entry unpacked before, in place of what stands there.
 func (u *unpacker) hardLink(base string, h *tar.Header) error {
 	target, err := rootfs.Clean(h.Linkname)
 	if err != nil {
 		return err
 	}
+	u.await(target)
 	fd, err := u.beneath(target, unix.O_PATH|unix.O_NOFOLLOW)
 	if err == unix.ENOENT {
 		return fmt.Errorf("%w: its hard link's target %s does not come before it", errBadArchive, h.Linkname)
@@ -365,7 +280,14 @@ func (u *unpacker) hardLink(base string, h *tar.Header) error {
 	}
 	defer unix.Close(fd)
 	// Through /proc, because AT_EMPTY_PATH wants a capability more.
-	return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), u.parent, base, unix.AT_SYMLINK_FOLLOW)
+	source := fmt.Sprintf("/proc/self/fd/%d", fd)
+	err = unix.Linkat(unix.AT_FDCWD, source, u.parent.fd, base, unix.AT_SYMLINK_FOLLOW)
+	if err == unix.EEXIST {
+		if err = removeLeaf(u.parent.fd, base); err == nil {
+			err = unix.Linkat(unix.AT_FDCWD, source, u.parent.fd, base, unix.AT_SYMLINK_FOLLOW)
+		}
+	}
+	return err
 }
 
 // finishDir is finish for a folder, of which some has to wait.
@@ -382,21 +304,12 @@ func (u *unpacker) finishDir(dirfd int, base, name string, h *tar.Header) error 
 		}
 	}
 	u.dirs = append(u.dirs, lateDir{name, h.ModTime, late})
-	u.inherit = u.inherit || h.Mode&unix.S_ISGID != 0
-	return u.setAttributes(dirfd, base, h, now)
+	return setAttributes(dirfd, base, h, now, u.asRoot, u.asRoot)
 }
 
-// finish sets owner, mode, attributes and time of what is neither a regular
-// file nor a folder.
-func (u *unpacker) finish(dirfd int, base string, h *tar.Header) error {
-	if err := u.setAttributes(dirfd, base, h, pax.Xattrs(h)); err != nil {
-		return err
-	}
-	return setTime(dirfd, base, h.ModTime)
-}
-
-func (u *unpacker) setAttributes(dirfd int, base string, h *tar.Header, xattrs map[string]string) error {
-	if u.asRoot {
+// setAttributes sets owner, mode and attributes of base in dirfd.
+func setAttributes(dirfd int, base string, h *tar.Header, xattrs map[string]string, asRoot, chown bool) error {
+	if chown {
 		if err := unix.Fchownat(dirfd, base, h.Uid, h.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			return err
 		}
@@ -406,12 +319,15 @@ func (u *unpacker) setAttributes(dirfd int, base string, h *tar.Header, xattrs m
 			return err
 		}
 	}
-	return u.setXattrs(fmt.Sprintf("/proc/self/fd/%d/%s", dirfd, base), xattrs)
+	if len(xattrs) == 0 {
+		return nil
+	}
+	return setXattrs(fmt.Sprintf("/proc/self/fd/%d/%s", dirfd, base), xattrs, asRoot)
 }
 
-func (u *unpacker) setXattrs(path string, xattrs map[string]string) error {
+func setXattrs(path string, xattrs map[string]string, asRoot bool) error {
 	for key, value := range xattrs {
-		if err := u.xattrError(unix.Lsetxattr(path, key, []byte(value), 0)); err != nil {
+		if err := xattrError(unix.Lsetxattr(path, key, []byte(value), 0), asRoot); err != nil {
 			return fmt.Errorf("attribute %s: %w", key, err)
 		}
 	}
@@ -420,8 +336,8 @@ func (u *unpacker) setXattrs(path string, xattrs map[string]string) error {
 
 // xattrError lets an ordinary user unpack an archive without the attributes
 // that only root may set.
-func (u *unpacker) xattrError(err error) error {
-	if !u.asRoot && (err == unix.EPERM || err == unix.ENOTSUP) {
+func xattrError(err error, asRoot bool) error {
+	if !asRoot && (err == unix.EPERM || err == unix.ENOTSUP) {
 		return nil
 	}
 	return err
@@ -445,7 +361,7 @@ func (u *unpacker) finishDirs() error {
 			continue // a later entry took its place
 		}
 		if err == nil {
-			if err = u.setXattrs(fmt.Sprintf("/proc/self/fd/%d/.", fd), d.xattrs); err == nil {
+			if err = setXattrs(fmt.Sprintf("/proc/self/fd/%d/.", fd), d.xattrs, u.asRoot); err == nil {
 				err = setTime(fd, "", d.mod)
 			}
 			unix.Close(fd)
