@@ -98,7 +98,7 @@ func (r *relay) toHost(head []byte) {
 	}
 	if err != nil { // nobody wants the rest
 	} else if wt, ok := r.stream.(io.WriterTo); ok { // it writes from its own buffer
-		_, err = wt.WriteTo(w)
+		_, err = wt.WriteTo(direct(w))
 	} else {
 		err = copyIdle(w, r.stream)
 	}

@@ -96,6 +96,69 @@ func TestBulkBothWays(t *testing.T) {
 	waitNoStreams(t, g)
 }
 
+// fickle takes some of what it is given at once, and the rest with Write. It fails
+// after limit bytes.
+type fickle struct {
+	bytes.Buffer
+	now, limit int
+}
+
+var errFickle = errors.New("no more")
+
+func (f *fickle) WriteNow(p [][]byte) (int, error) {
+	f.now++
+	if f.Len() >= f.limit {
+		return 0, errFickle
+	}
+	n := 0
+	for i, b := range p {
+		if i == f.now%3 || f.now%5 == 0 {
+			break
+		}
+		if f.now%7 == 0 {
+			b = b[:len(b)/2]
+		}
+		f.Write(b)
+		if n += len(b); len(b) < len(p[i]) {
+			break
+		}
+	}
+	return n, nil
+}
+
+// TestDirect writes to what takes bytes on the device's own goroutine, as they are
+// and in their order.
+func TestDirect(t *testing.T) {
+	g, l := reflecting(t, fakeOptions{})
+	a, b := pair(t, g, l)
+	data := make([]byte, 4<<20)
+	for i := range data {
+		data[i] = byte(i * i >> 8)
+	}
+	go func() {
+		for rest := data; len(rest) > 0; {
+			n := min(len(rest), 1+len(rest)%5000)
+			if _, err := a.Write(rest[:n]); err != nil {
+				return
+			}
+			rest = rest[n:]
+		}
+		_ = a.CloseWrite()
+	}()
+	f := &fickle{limit: len(data) + 1}
+	if n, err := b.WriteTo(f); n != int64(len(data)) || err != nil || !bytes.Equal(f.Bytes(), data) || f.now == 0 {
+		t.Errorf("%d bytes of %d in %d pieces, %v", n, len(data), f.now, err)
+	}
+	go func() { _, _ = b.Write(data) }()
+	f = &fickle{limit: 1 << 20}
+	if n, err := a.WriteTo(f); !errors.Is(err, errFickle) || n != int64(f.Len()) || !bytes.Equal(f.Bytes(), data[:n]) {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	a.Close()
+	b.Close()
+	waitNoStreams(t, g)
+}
+
 func TestManyStreams(t *testing.T) {
 	total, at := 10000, 200
 	if testing.Short() {

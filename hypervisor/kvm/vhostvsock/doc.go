@@ -68,9 +68,10 @@
 //
 // # How it works
 //
-// One goroutine waits for the guest's kicks on its transmit queue. It copies
-// bytes straight into the slice of a waiting Read, or else into the stream's
-// buffer, and sends the answers of a batch. Nobody waits to send: a Write copies
+// One goroutine waits for the guest's kicks on its transmit queue. It has bytes
+// written straight to where a WriteTo writes, if that has a WriteNow, or copies them into
+// the slice of a waiting Read, or else into the stream's buffer, and sends the answers
+// of a batch. Nobody waits to send: a Write copies
 // straight from its slice into the guest's buffers; when credit or buffers are
 // missing, it is the goroutine that learns of more that copies what a waiting
 // Write has left, for all streams in turn. Used entries are published in

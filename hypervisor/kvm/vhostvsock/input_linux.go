@@ -112,8 +112,8 @@ func (s *stream) inputShutdown(flags uint32) {
 	}
 }
 
-// inputData takes n bytes: straight into the slice of a waiting Read, or else
-// into the buffer. It returns false when the guest may not send them. body may
+// inputData takes n bytes: straight to where a WriteTo writes, or into the slice of a
+// waiting Read, or else into the buffer. It returns false when the guest may not send them. body may
 // hold more than n bytes.
 func (s *stream) inputData(n int, body [][]byte) bool {
 	if s.state == stateDialing || s.peerShut&shutdownSend != 0 || n > int(s.bufAlloc)-s.buf.n {
@@ -122,6 +122,15 @@ func (s *stream) inputData(n int, body [][]byte) bool {
 	if s.state == stateClosing || s.localShut&shutdownRecv != 0 {
 		s.fwdCnt += uint32(n) // sent before the guest knew that nobody reads
 		return true
+	}
+	if s.buf.n == 0 && s.direct != nil && s.directErr == nil {
+		body, n = s.inputDirect(body, n)
+		if n == 0 && s.directErr == nil { // nobody needs to wake
+			if s.creditDue() {
+				s.owes |= owesCredit
+			}
+			return true
+		}
 	}
 	if s.buf.n == 0 {
 		for n > 0 && s.readBytes < len(s.readBuf) {
@@ -140,6 +149,31 @@ func (s *stream) inputData(n int, body [][]byte) bool {
 		s.owes |= owesCredit
 	}
 	return true
+}
+
+// inputDirect writes what can be written at once, and returns the rest.
+func (s *stream) inputDirect(body [][]byte, n int) ([][]byte, int) {
+	whole := 0
+	for i, p := range body {
+		if whole += len(p); whole >= n {
+			body[i] = p[:len(p)-(whole-n)]
+			body = body[:i+1]
+			break
+		}
+	}
+	done, err := s.direct.WriteNow(body)
+	s.directN += int64(done)
+	s.directErr = err
+	s.fwdCnt += uint32(done)
+	left := n - done
+	for done > 0 {
+		c := min(done, len(body[0]))
+		done -= c
+		if body[0] = body[0][c:]; len(body[0]) == 0 {
+			body = body[1:]
+		}
+	}
+	return body, left
 }
 
 // nextOp returns which packet the stream should send now, or opInvalid. s.mu

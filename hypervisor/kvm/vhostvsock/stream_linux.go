@@ -78,6 +78,9 @@ type stream struct {
 	fwdSent   uint32 // fwdCnt as the guest knows it
 	readBuf   []byte // of a waiting Read
 	readBytes int    // put into readBuf
+	direct    directWriter
+	directN   int64 // bytes that direct has taken
+	directErr error // what it has failed with
 
 	// Host to guest.
 	writeBuf   []byte // what is left of a waiting Write
@@ -173,18 +176,33 @@ func (s *stream) creditDue() bool {
 		(s.peerShut&shutdownSend)|(s.localShut&shutdownRecv) == 0
 }
 
+// directWriter is what WriteTo may write to without a goroutine's help: bytes go
+// from the guest's memory to it. WriteNow never waits; it may write less than there
+// is, or nothing.
+type directWriter interface{ WriteNow(p [][]byte) (int, error) }
+
 // WriteTo implements io.WriterTo: it spares io.Copy's buffer and its copy.
-func (s *stream) WriteTo(w io.Writer) (int64, error) {
+func (s *stream) WriteTo(w io.Writer) (total int64, err error) {
 	s.readMu.Lock()
 	defer s.readMu.Unlock()
-	var total int64
+	if d, ok := w.(directWriter); ok {
+		s.mu.Lock()
+		s.direct, s.directN, s.directErr = d, 0, nil
+		s.mu.Unlock()
+		defer func() {
+			s.mu.Lock()
+			total += s.directN
+			s.direct = nil
+			s.mu.Unlock()
+		}()
+	}
 	for {
 		p, err := s.lend()
 		if err == io.EOF {
 			return total, nil
 		}
 		if err != nil {
-			return total, s.opError("read", err)
+			return total, err
 		}
 		n, err := w.Write(p)
 		total += int64(n)
@@ -205,23 +223,27 @@ func (s *stream) WriteTo(w io.Writer) (int64, error) {
 	}
 }
 
-// lend waits for bytes and returns some of them, which stay in the buffer.
+// lend waits for bytes and returns some of them, which stay in the buffer. Its
+// error is what WriteTo returns.
 func (s *stream) lend() ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
 		if s.closed {
-			return nil, net.ErrClosed
+			return nil, s.opError("read", net.ErrClosed)
 		}
 		if s.readDL.passed() {
-			return nil, os.ErrDeadlineExceeded
+			return nil, s.opError("read", os.ErrDeadlineExceeded)
+		}
+		if s.directErr != nil {
+			return nil, s.directErr
 		}
 		if s.buf.n > 0 {
 			s.buf.lent = true
 			return s.buf.peek(), nil
 		}
 		if err := s.readEnd(); err != nil {
-			return nil, err
+			return nil, s.opError("read", err)
 		}
 		s.readCond.Wait()
 	}
