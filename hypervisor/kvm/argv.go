@@ -188,12 +188,16 @@ func (a *arguments) nic(cfg *hypervisor.Config, f facts) {
 		fmt.Sprintf("host_mtu=%d", n.MTU), "rx_queue_size=1024", "romfile="))
 }
 
+// vsockVectors gives each of the device's three queues an interrupt of its own,
+// beside the one of its configuration. With fewer, all queues share one.
+const vsockVectors = 4
+
 // vsock adds the vsock device of one of the two backends.
 func (a *arguments) vsock(f facts) {
 	if f.vhostFD != noFD {
-		a.add("-device", fmt.Sprintf("vhost-vsock-pci,id=vsock,guest-cid=%d,vhostfd=%d", f.cid, f.vhostFD))
+		a.add("-device", fmt.Sprintf("vhost-vsock-pci,id=vsock,vectors=%d,guest-cid=%d,vhostfd=%d", vsockVectors, f.cid, f.vhostFD))
 		return
 	}
 	a.add("-chardev", fmt.Sprintf("socket,id=vsock-backend,fd=%d", f.userFD))
-	a.add("-device", "vhost-user-vsock-pci,id=vsock,chardev=vsock-backend")
+	a.add("-device", fmt.Sprintf("vhost-user-vsock-pci,id=vsock,vectors=%d,chardev=vsock-backend", vsockVectors))
 }
