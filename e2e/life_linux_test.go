@@ -163,6 +163,9 @@ func TestIdle(t *testing.T) {
 			t.Errorf("%s is %s, kept up by %q, want %q", name, state(name), got, want)
 		}
 	}
+	if !answers("127.0.0.1:7777") {
+		t.Error("what listens in a distro that stays up does not answer on the host any more")
+	}
 	if state("quiet") != "running" {
 		t.Error("a distro that is never idle was stopped")
 	}
