@@ -21,6 +21,10 @@ func (c control) WatchListeners(ctx context.Context, _ *connect.Request[guestv1.
 	if err := c.a.awaitDistro(ctx); err != nil {
 		return err
 	}
+	// Its name is of use before its ports are known.
+	if err := out.Send(c.a.listenersMessage(nil)); err != nil {
+		return err
+	}
 	latest := make(chan []listeners.Listener, 1)
 	watched := make(chan error, 1)
 	go func() {
