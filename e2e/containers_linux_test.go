@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -36,16 +37,27 @@ const served = "from a container of user 0, limit 67108864"
 // askWeb asks the web server in docker, as soon as it is there.
 const askWeb = "curl -s --retry 20 --retry-connrefused --retry-delay 1 http://127.0.0.1:18480/"
 
-// What runs containers runs in a distro: modules come when they are asked for.
+// What runs containers runs in a distro: modules come when they are asked for. One
+// of the distros has a network of its own, and in it the engine's bridge.
 func TestContainers(t *testing.T) {
 	h := debian(t)
+	profile := filepath.Join(h.dir, "home", "profiles", "default", "profile.yaml")
+	if err := os.WriteFile(profile, []byte("distros: {containers-bookworm: {network: isolated}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(profile) })
 	for suite, packages := range containerSuites {
 		t.Run(suite, func(t *testing.T) {
 			name := "containers-" + suite
 			h.ok(t, "install", "--name", name, "debian:"+suite+"?include="+packages)
 			h.sh(t, name, baseImage)
+			const bridges = "ls -d /sys/class/net/*/bridge || true"
+			before := h.sh(t, "debian", bridges)
 			t.Run("docker", func(t *testing.T) { testDocker(t, h, name) })
 			if suite == "bookworm" {
+				if links := h.sh(t, "debian", bridges); links != before {
+					t.Errorf("the VM's network has the bridges %q, and had %q", links, before)
+				}
 				t.Run("moved", func(t *testing.T) { testMoved(t, h, name) })
 			}
 			if strings.Contains(packages, podmanPackages) {
