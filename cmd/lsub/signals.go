@@ -28,7 +28,7 @@ type signals struct {
 const maxRepeats = 5
 
 // holdFor is how long the word that a command runs may be under way.
-const holdFor = 100 * time.Millisecond
+const holdFor = 500 * time.Millisecond
 
 // catchSignals returns a context that ends when lsub is interrupted.
 func catchSignals(ctx context.Context) (context.Context, *signals) {
