@@ -18,8 +18,8 @@ refused mknod disk b ${dev% *} 17
 refused head -c 1 /dev/mem
 mkdir -p m; mount /dev/vdb m 2>err && echo the data disk is mounted
 unshare -C -m sh -c 'head -c 1 /dev/vdb' 2>/dev/null && echo it is open to other namespaces
-systemd-run -q --pipe --wait -p DevicePolicy=closed -p 'DeviceAllow=block-* rwm' head -c 1 /dev/vdb 2>/dev/null && echo it is open to services
-systemd-run -q --pipe --wait -p DevicePolicy=closed head -c 1 /dev/loop-control 2>/dev/null && echo DevicePolicy does nothing
+systemd-run -q --pipe --wait --collect -p DevicePolicy=closed -p 'DeviceAllow=block-* rwm' head -c 1 /dev/vdb 2>/dev/null && echo it is open to services
+systemd-run -q --pipe --wait --collect -p DevicePolicy=closed head -c 1 /dev/loop-control 2>/dev/null && echo DevicePolicy does nothing
 test "$(findmnt -no FSTYPE,OPTIONS / | grep -o 'btrfs rw')" || findmnt /
 mknod null c 1 3; echo x >null; rm null
 truncate -s 1M image; loop=$(losetup -f --show image); echo through a loop device >$loop; losetup -d $loop; grep -qa 'through a loop' image

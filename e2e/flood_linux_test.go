@@ -17,11 +17,11 @@ import (
 const maxHeld = 512 << 20
 
 // flood, in the distro, does what no program should; at each line it goes on. Its
-// words are port numbers of the host's: of a server that sends without an end, and
-// of one that nobody serves.
+// words are port numbers of the host's: of a server that sends without an end, of one
+// that nobody serves, and of a UDP server that says nothing.
 const flood = `
 import socket as S, struct, sys, threading, time
-endless, nobody = int(sys.argv[1]), int(sys.argv[2])
+endless, nobody, silent = map(int, sys.argv[1:4])
 host = S.gethostbyname("host.lsub.internal")
 def go(what): print(what); sys.stdin.readline()
 def streams(first, count, out):
@@ -39,9 +39,14 @@ def syns(port, count):
 	for i in range(count):
 		h = struct.pack("!HHIIBBHHH", 1024 + i % 60000, port, i, 0, 5 << 4, 2, 65535, 0, 0)
 		t = sum(struct.unpack("!16H", pseudo + h)); t = (t >> 16) + (t & 0xffff); t = ~(t + (t >> 16)) & 0xffff
-		while True:
-			try: raw.sendto(h[:16] + struct.pack("!H", t) + h[18:], (host, 0)); break
-			except OSError: time.sleep(0.001) # the card's queue is full
+		send(raw, h[:16] + struct.pack("!H", t) + h[18:])
+def send(raw, packet):
+	while True:
+		try: raw.sendto(packet, (host, 0)); break
+		except OSError: time.sleep(0.001) # the card's queue is full
+def flows(port, count):
+	raw = S.socket(S.AF_INET, S.SOCK_RAW, S.IPPROTO_UDP)
+	for i in range(count): send(raw, struct.pack("!HHHH", 2000 + i, port, 9, 0) + b"x")
 go("ready")
 out = []
 all = [threading.Thread(target=streams, args=(900 + 1500 * i, 50000, out)) for i in range(2)]
@@ -50,6 +55,8 @@ for t in all: t.join()
 go("streams %d" % sum(out))
 syns(nobody, 10000); syns(endless, 10000)
 go("syns")
+flows(silent, 5000)
+go("flows")
 held = []
 for i in range(5000):
 	try:
@@ -109,8 +116,13 @@ func TestFlood(t *testing.T) {
 		t.Fatal(err)
 	}
 	nobody.Close()
-	number := func(l net.Listener) string { return strconv.Itoa(l.Addr().(*net.TCPAddr).Port) }
-	s := h.serve(t, "debian", "python3", "-u", "-c", flood, number(endless), number(nobody))
+	silent, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	number := func(a net.Addr) string { _, port, _ := net.SplitHostPort(a.String()); return port }
+	s := h.serve(t, "debian", "python3", "-u", "-c", flood, number(endless.Addr()), number(nobody.Addr()), number(silent.LocalAddr()))
 	s.line()
 	check("at first")
 	if got := s.next(); got != "streams 100000" {
@@ -119,6 +131,11 @@ func TestFlood(t *testing.T) {
 	check("after 100,000 streams")
 	s.next()
 	check("after 20,000 SYNs")
+	s.next()
+	check("after 5,000 flows of UDP")
+	if log := h.ok(t, "logs"); !strings.Contains(log, "the guest has all the UDP flows that it may") {
+		t.Errorf("the log does not say that a limit was reached:\n%s", log)
+	}
 	word, n, _ := strings.Cut(s.next(), " ")
 	if many, err := strconv.Atoi(n); word != "unread" || err != nil || many < 500 {
 		t.Errorf("connections that nobody reads: %s %s", word, n)
@@ -140,9 +157,7 @@ func TestFlood(t *testing.T) {
 		}
 	}
 	check("with 300 connections to one that does not read")
-	if log := h.ok(t, "logs"); !strings.Contains(log, "the guest has all the") {
-		t.Error("the log does not say that a limit was reached")
-	} else if n := strings.Count(log, "\n"); n > 1000 {
+	if n := strings.Count(h.ok(t, "logs"), "\n"); n > 1000 {
 		t.Errorf("the log has %d lines", n)
 	}
 }
