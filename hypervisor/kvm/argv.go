@@ -17,11 +17,13 @@ type facts struct {
 	arch  string // GOARCH
 	accel Accel  // AccelKVM or AccelTCG
 
-	qmpFD   int    // a stream socket for QMP
-	nicFD   int    // a stream socket for frames, or noFD
-	vhostFD int    // /dev/vhost-vsock, or noFD for vhost-user over userFD
-	userFD  int    // a stream socket for vhost-user, or noFD
-	cid     uint32 // the guest's, with vhostFD
+	qmpFD    int    // a stream socket for QMP
+	nicFD    int    // a stream socket for frames, or noFD
+	nicPath  string // a socket for vhost-user, in place of nicFD; "" for none
+	nicNoMSI bool   // with nicPath: see fixedMSI
+	vhostFD  int    // /dev/vhost-vsock, or noFD for vhost-user over userFD
+	userFD   int    // a stream socket for vhost-user, or noFD
+	cid      uint32 // the guest's, with vhostFD
 }
 
 // tbSize is the most that TCG's cache of translated code takes, in MiB; all of
@@ -177,15 +179,38 @@ func onOff(b bool) string {
 	return "off"
 }
 
-// nic adds the network card, whose frames go through a socket.
+// nicVectors gives each of the card's three queues (two for frames, one for control)
+// an interrupt of its own, beside the one of its configuration.
+const nicVectors = 4
+
+// fixedMSI is the first QEMU whose emulation does not crash over a vhost-user network
+// card with interrupts of their own (MSI-X): it looked for KVM's, without KVM.
+var fixedMSI = version{8, 0, 0}
+
+// nic adds the network card, whose frames go through a socket, or are exchanged in the
+// guest's memory by a back-end at nicPath.
 func (a *arguments) nic(cfg *hypervisor.Config, f facts) {
 	n := cfg.NIC
 	if n == nil {
 		return
 	}
-	a.add("-netdev", fmt.Sprintf("stream,id=net,server=off,addr.type=fd,addr.str=%d", f.nicFD))
-	a.add("-device", opt("virtio-net-pci", "id=nic", "netdev=net", "mac="+n.MAC.String(),
-		fmt.Sprintf("host_mtu=%d", n.MTU), "rx_queue_size=1024", "romfile="))
+	dev := []string{"virtio-net-pci", "id=nic", "netdev=net", "mac=" + n.MAC.String(),
+		fmt.Sprintf("host_mtu=%d", n.MTU), "rx_queue_size=1024", "romfile="}
+	if f.nicPath == "" {
+		a.add("-netdev", fmt.Sprintf("stream,id=net,server=off,addr.type=fd,addr.str=%d", f.nicFD))
+	} else {
+		// A path, because QEMU believes of an inherited socket that it cannot carry descriptors.
+		a.add("-chardev", opt("socket,id=nic-backend", "path="+esc(f.nicPath)))
+		a.add("-netdev", "vhost-user,id=net,chardev=nic-backend,queues=1")
+		vectors := nicVectors
+		if f.nicNoMSI {
+			vectors = 0
+		}
+		// Offloads are settled when the driver starts; QEMU would tell no back-end of
+		// later changes.
+		dev = append(dev, fmt.Sprintf("vectors=%d", vectors), "ctrl_guest_offloads=off")
+	}
+	a.add("-device", opt(dev...))
 }
 
 // vsockVectors gives each of the device's three queues an interrupt of its own,

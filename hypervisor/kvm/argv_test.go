@@ -44,6 +44,12 @@ func TestArgv(t *testing.T) {
 			f.arch, f.accel, f.nicFD, f.vhostFD, f.cid = "amd64", AccelKVM, 4, 5, 123456
 		})},
 		{"arm64-kvm-user", full, with(none, func(f *facts) { f.arch, f.accel, f.nicFD, f.userFD = "arm64", AccelKVM, 4, 5 })},
+		{"amd64-tcg-card", full, with(none, func(f *facts) {
+			f.arch, f.accel, f.nicPath, f.nicNoMSI, f.userFD = "amd64", AccelTCG, "/run/lsub/nic-1.sock", true, 4
+		})},
+		{"amd64-kvm-card", full, with(none, func(f *facts) {
+			f.arch, f.accel, f.nicPath, f.userFD = "amd64", AccelKVM, "/run/a,b/nic-1.sock", 4
+		})},
 		{"bare", bare, with(none, func(f *facts) { f.arch, f.accel, f.userFD = "amd64", AccelTCG, 4 })},
 		{"commas", commas, with(none, func(f *facts) { f.arch, f.accel, f.userFD = "amd64", AccelTCG, 4 })},
 	} {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -97,7 +98,11 @@ func TestDiesWithSupervisor(t *testing.T) {
 func TestQEMUKilled(t *testing.T) {
 	noLeak(t)
 	h := harness()
-	v, ready := h.Boot(t, config(t))
+	cfg := config(t)
+	cfg.NIC = &hypervisor.NIC{
+		MAC: net.HardwareAddr{2, 0, 0, 0, 0, 2}, MTU: 1500, Attach: newWire(t).attach, Serve: notServed(t),
+	}
+	v, ready := h.Boot(t, cfg)
 	if err := v.(*vm).qemu.cmd.Process.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}

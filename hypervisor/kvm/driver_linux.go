@@ -99,6 +99,7 @@ func (d *Driver) start(ctx context.Context, cfg hypervisor.Config) (*vm, error) 
 	}
 	l := &launch{cfg: &cfg, program: program, log: log, facts: facts{
 		arch: runtime.GOARCH, accel: accel, nicFD: noFD, vhostFD: noFD, userFD: noFD,
+		nicNoMSI: d.lacksMSI(ctx, &cfg, program, accel),
 	}}
 	vm, err := l.run(ctx, d.opts.VSock)
 	if err != nil && ctx.Err() == nil {
@@ -109,6 +110,16 @@ func (d *Driver) start(ctx context.Context, cfg hypervisor.Config) (*vm, error) 
 		}
 	}
 	return vm, err
+}
+
+// lacksMSI tells whether the network card has to do without MSI-X, as one can that is
+// left in doubt. It costs a QEMU that says its version.
+func (d *Driver) lacksMSI(ctx context.Context, cfg *hypervisor.Config, program string, accel Accel) bool {
+	if cfg.NIC == nil || cfg.NIC.Attach == nil || accel != AccelTCG {
+		return false
+	}
+	v, err := d.qemuVersion(ctx, program)
+	return err != nil || v.less(fixedMSI)
 }
 
 // prepare checks what QEMU would complain about in its own words, and
@@ -192,7 +203,7 @@ func (l *launch) run(ctx context.Context, want VSock) (_ *vm, err error) {
 }
 
 // open makes the sockets that QEMU inherits.
-func (l *launch) open(v *vm, want VSock) (qmpConn *net.UnixConn, err error) {
+func (l *launch) open(v *vm, want VSock) (_ *net.UnixConn, err error) {
 	qmpConn, theirs, err := socketPair("qmp")
 	if err != nil {
 		return nil, err
@@ -203,13 +214,8 @@ func (l *launch) open(v *vm, want VSock) (qmpConn *net.UnixConn, err error) {
 		}
 	}()
 	l.facts.qmpFD = l.inherit(theirs)
-	if l.cfg.NIC != nil {
-		conn, theirs, err := socketPair("nic")
-		if err != nil {
-			return nil, err
-		}
-		v.nic = conn
-		l.facts.nicFD = l.inherit(theirs)
+	if err := l.openNIC(v); err != nil {
+		return nil, err
 	}
 	backend, file, cid, err := openVSock(want, l.log)
 	if err != nil {
@@ -222,4 +228,21 @@ func (l *launch) open(v *vm, want VSock) (qmpConn *net.UnixConn, err error) {
 		l.facts.userFD = l.inherit(file)
 	}
 	return qmpConn, nil
+}
+
+// openNIC prepares what the network card's frames go through.
+func (l *launch) openNIC(v *vm) (err error) {
+	switch nic := l.cfg.NIC; {
+	case nic == nil:
+	case nic.Attach != nil:
+		v.card, l.facts.nicPath, err = openCard(nic, l.cfg.Dir, l.log)
+	default:
+		conn, theirs, err := socketPair("nic")
+		if err != nil {
+			return err
+		}
+		v.nic = conn
+		l.facts.nicFD = l.inherit(theirs)
+	}
+	return err
 }

@@ -7,8 +7,9 @@
 // A VM is one QEMU process, which dies with the process that started it, even
 // when that is killed with SIGKILL. Everything the two say to each other goes
 // through socket pairs that QEMU inherits: QMP, the network card's frames and,
-// where the kernel's vsock cannot be had, vhost-user. So nothing of a VM can
-// be reached from outside, and no path is left behind.
+// where the kernel's vsock cannot be had, vhost-user. A card that exchanges frames
+// in the guest's memory needs a socket with a path, which is gone before the guest
+// runs. So nothing of a VM can be reached from outside, and no path is left behind.
 //
 // What is decided without looking at the machine (QEMU's arguments, the
 // choice of the accelerator, what a message of QMP means) is in files without

@@ -135,26 +135,32 @@ func TestStartFails(t *testing.T) {
 		{"no kernel", version, func(c *hypervisor.Config) { c.Kernel += "x" }, "no such file", ""},
 		{"no initrd", version, func(c *hypervisor.Config) { c.Initrd = c.Kernel + "x" }, "initrd: open", ""},
 		{"no folder for the console", version, func(c *hypervisor.Config) { c.Console = c.Dir + "/x/y" }, "console: open", ""},
-		{"no folder for sockets", version + "exec sleep 60", func(c *hypervisor.Config) { c.Dir += "/missing" }, "qmp-", ""},
+		{"no folder for sockets", version + "exec sleep 60", func(c *hypervisor.Config) { c.Dir += "/missing" }, ".sock", ""},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			noLeak(t)
-			cfg := scriptConfig(t)
-			if c.change != nil {
-				c.change(&cfg)
-			}
-			qemu := filepath.Join(t.TempDir(), "missing")
-			if c.qemu != "" {
-				qemu = script(t, c.qemu)
-			}
-			_, err := New(Options{Accel: AccelTCG, VSock: VSockUser, QEMU: qemu}).Start(t.Context(), cfg)
-			if err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("Start: %v, want an error with %q", err, c.want)
-			}
-			if !strings.Contains(hint.Of(err), c.hint) {
-				t.Errorf("the hint is %q, want one with %q", hint.Of(err), c.hint)
-			}
-		})
+		for _, attach := range []func(hypervisor.Card) hypervisor.Receiver{nil, newWire(t).attach} {
+			t.Run(fmt.Sprintf("%s, card %v", c.name, attach != nil), func(t *testing.T) {
+				noLeak(t)
+				cfg := scriptConfig(t)
+				cfg.NIC.Attach = attach
+				if c.change != nil {
+					c.change(&cfg)
+				}
+				qemu := filepath.Join(t.TempDir(), "missing")
+				if c.qemu != "" {
+					qemu = script(t, c.qemu)
+				}
+				_, err := New(Options{Accel: AccelTCG, VSock: VSockUser, QEMU: qemu}).Start(t.Context(), cfg)
+				if err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("Start: %v, want an error with %q", err, c.want)
+				}
+				if !strings.Contains(hint.Of(err), c.hint) {
+					t.Errorf("the hint is %q, want one with %q", hint.Of(err), c.hint)
+				}
+				if left, _ := filepath.Glob(cfg.Dir + "/*.sock"); len(left) > 0 {
+					t.Errorf("sockets are left: %v", left)
+				}
+			})
+		}
 	}
 }
 

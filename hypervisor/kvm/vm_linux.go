@@ -23,7 +23,8 @@ type vm struct {
 	log   *slog.Logger
 	accel Accel
 	vsock vsockBackend
-	nic   net.Conn // our end of the network card; nil for none
+	nic   net.Conn // our end of the network card's frames; nil for none
+	card  *card    // the network card itself, in place of nic; nil for none
 	qemu  *process
 	mon   *monitor
 
@@ -119,6 +120,9 @@ func (v *vm) release() {
 	}
 	if v.nic != nil {
 		v.nic.Close()
+	}
+	if v.card != nil {
+		v.card.Close()
 	}
 	if v.vsock != nil {
 		v.vsock.Close()

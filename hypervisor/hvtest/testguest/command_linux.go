@@ -34,6 +34,16 @@ func command(line string) (string, error) {
 		return "", discard(arg[0])
 	case "nic":
 		return nic()
+	case "up":
+		if len(arg) != 1 {
+			return "", fmt.Errorf("up wants an address")
+		}
+		return "", up(arg[0])
+	case "udpecho":
+		if len(arg) != 1 {
+			return "", fmt.Errorf("udpecho wants a port")
+		}
+		return "", udpEcho(arg[0])
 	case "cmdline":
 		return read("/proc/cmdline")
 	}
@@ -142,20 +152,4 @@ func discard(serial string) error {
 		return errno
 	}
 	return nil
-}
-
-func nic() (string, error) {
-	cards, err := filepath.Glob("/sys/class/net/e*")
-	if err != nil {
-		return "", err
-	}
-	if len(cards) == 0 {
-		return "", fmt.Errorf("no network card")
-	}
-	mac, err := read(cards[0] + "/address")
-	if err != nil {
-		return "", err
-	}
-	mtu, err := read(cards[0] + "/mtu")
-	return mac + " " + mtu, err
 }

@@ -9,6 +9,8 @@
 //	write SERIAL N   write N MiB of noise to the start of a disk, past the page cache
 //	discard SERIAL   discard the whole disk
 //	nic              "MAC MTU" of the first network card
+//	up ADDRESS       give the first network card an IPv4 address of a /24, and start it
+//	udpecho PORT     send back each UDP packet that comes to the port
 //	cmdline          the kernel's arguments
 package main
 

@@ -2,14 +2,16 @@ package vhostvsock
 
 import (
 	"context"
-	"errors"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"net"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/lsub/lsub/hypervisor/kvm/vhostuser"
+	"github.com/lsub/lsub/inbox"
 )
 
 const network = "vsock"
@@ -49,7 +51,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.StreamBuffer, 1<<20)
 	setDefault(&c.MaxBuffered, 256<<20)
 	setDefault(&c.CloseTimeout, 8*time.Second)
-	c.StreamBuffer = min(max(c.StreamBuffer, minStreamBuffer), 1<<maxBufferBits)
+	c.StreamBuffer = min(max(c.StreamBuffer, minStreamBuffer), inbox.MaxBuffer)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -79,19 +81,13 @@ type Device struct {
 	cfg Config
 	cid uint64
 	log *slog.Logger
+	dev *vhostuser.Device
 
 	rx rxQueue
 	tx txQueue
-	// broken is set when the guest has made a ring unusable, until its driver
-	// is reset.
-	broken atomic.Bool
-
-	wg sync.WaitGroup // Serve and what it started
 
 	mu        sync.Mutex // innermost lock; guards what follows
-	conn      *net.UnixConn
-	served    bool
-	gone      bool // no stream can be any more
+	gone      bool       // no stream can be any more
 	streams   map[flowKey]*stream
 	listeners map[uint32]*listener
 	nextPort  uint32
@@ -106,11 +102,47 @@ func New(cfg Config) *Device {
 		streams: map[flowKey]*stream{}, listeners: map[uint32]*listener{},
 		nextPort: firstDynamicPort,
 	}
-	d.rx.init(d, "rx", d.rx.service)
-	d.rx.unblocked = make(chan struct{}, 1)
-	d.tx.init(d, "tx", d.tx.service)
+	d.rx.d, d.rx.Name, d.rx.Service = d, "rx", d.rx.service
+	d.tx.d, d.tx.Name, d.tx.Service, d.tx.Drain = d, "tx", d.tx.service, d.tx.drain
+	queues := []*vhostuser.Queue{&d.rx.Queue, &d.tx.Queue} // QEMU keeps the event queue
+	d.dev = vhostuser.New(vhostuser.Config{
+		Name: network, Logger: d.log.With("cid", d.cid), Queues: queues, MaxQueues: uint64(len(queues)),
+		// struct virtio_vsock_config
+		Space:   binary.LittleEndian.AppendUint64(nil, d.cid),
+		Backend: backend{d},
+	})
 	return d
 }
+
+// Serve speaks vhost-user with the front-end (QEMU) on conn until the
+// connection ends or Close is called. Then every stream and listener fails. It
+// closes conn. It returns nil unless the front-end broke the protocol. A device
+// is served once.
+func (d *Device) Serve(conn *net.UnixConn) error {
+	if err := d.check(); err != nil {
+		conn.Close()
+		return err
+	}
+	return d.dev.Serve(conn)
+}
+
+// backend is what package vhostuser tells the device.
+type backend struct{ *Device }
+
+// Restart adapts all streams to a driver that knows none of them.
+func (b backend) Restart() {
+	b.rx.drop()
+	for _, s := range b.all() {
+		s.restart()
+		b.rx.submit(s)
+	}
+}
+
+// Changed lets streams go on that may wait for either queue.
+func (b backend) Changed() { b.rx.service() }
+
+// Ended fails every stream and listener.
+func (b backend) Ended() { b.endAll() }
 
 // firstDynamicPort is where the ports of dialed streams begin: above what
 // people number by hand.
@@ -238,17 +270,8 @@ func (d *Device) all() []*stream {
 // Close ends the connection to the front-end and every stream and listener,
 // and waits until Serve and all that it started are done. It is idempotent.
 func (d *Device) Close() error {
-	d.mu.Lock()
-	d.gone = true
-	conn := d.conn
-	d.mu.Unlock()
-	if conn != nil {
-		// Wakes Serve, which closes it.
-		_ = conn.SetDeadline(time.Unix(1, 0))
-	}
 	d.endAll()
-	d.wg.Wait()
-	return nil
+	return d.dev.Close()
 }
 
 // endAll fails every stream and listener for good.
@@ -269,30 +292,3 @@ func (d *Device) endAll() {
 	}
 	d.rx.drop()
 }
-
-// restartAll adapts all streams to a driver that knows none of them.
-func (d *Device) restartAll() {
-	d.rx.drop()
-	for _, s := range d.all() {
-		s.restart()
-		d.rx.submit(s)
-	}
-}
-
-// fail stops both rings: the guest did what no driver does. Its streams end. A
-// reset of its driver revives the device. It takes no lock, because whoever
-// finds the fault holds some.
-func (d *Device) fail(err error) {
-	if !d.broken.CompareAndSwap(false, true) {
-		return
-	}
-	d.log.Error("vsock: device stopped until the guest resets it", "cid", d.cid, "err", err)
-	// Serve holds the group: a ring exists only while it runs.
-	d.wg.Go(func() {
-		d.rx.signalError()
-		d.tx.signalError()
-		d.restartAll()
-	})
-}
-
-var errServed = errors.New("vsock: the device is or was served already")

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/net/nettest"
+
+	"github.com/lsub/lsub/hypervisor/kvm/vhostuser/vhosttest"
 )
 
 func dialCtx(t testing.TB) context.Context {
@@ -260,7 +262,7 @@ func TestCreditExhaustion(t *testing.T) {
 	}()
 	for { // until its buffer is full
 		b.mu.Lock()
-		n := b.buf.n
+		n := b.buf.Len()
 		b.mu.Unlock()
 		if n == 64<<10 {
 			break
@@ -420,7 +422,7 @@ func TestRejectFlood(t *testing.T) {
 	case <-time.After(100 * time.Millisecond):
 	}
 	g.hold.Store(false)
-	signal(g.rx.call)
+	vhosttest.Signal(g.rx.Call)
 	<-sent
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
 		mu.Lock()

@@ -2,37 +2,32 @@ package vhostvsock
 
 import (
 	"encoding/binary"
-	"io"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/lsub/lsub/hypervisor/kvm/vhostuser/vhosttest"
 )
 
-// fakeRing is a driver's side of a split virtqueue, built by hand.
+// fakeRing is a driver's side of a virtqueue with a buffer for each entry.
 type fakeRing struct {
-	g                 *fakeVM
-	num               int
-	desc, avail, used int // offsets in memory
-	bufs, bufLen      int // offset and size of each entry's buffer
-	tables            int // offset of the entries' indirect tables
-	free              []uint16
-	availIdx, seen    uint16
-	kick, call        int
+	*vhosttest.Ring
+	g            *fakeVM
+	bufs, bufLen int // offset and size of each entry's buffer
+	tables       int // offset of the entries' indirect tables
+	free         []uint16
 }
 
 // fakeVM plays QEMU and the guest's vsock driver.
 type fakeVM struct {
-	t                  testing.TB
-	conn               *net.UnixConn
-	d                  *Device
-	memfd              int
-	mem                []byte
-	eventIdx, indirect bool
+	t        testing.TB
+	fe       *vhosttest.VM
+	d        *Device
+	mem      []byte
+	conn     *net.UnixConn
+	indirect bool
+	features uint64 // those that the driver takes
 
 	mu     sync.Mutex // guards both rings
 	rx, tx *fakeRing
@@ -40,31 +35,22 @@ type fakeVM struct {
 	done   atomic.Bool
 	stop   int // eventfd
 	wg     sync.WaitGroup
-	served chan error
 
 	// onPacket runs for each packet from the host, in order.
 	onPacket func(h header, payload []byte)
 	hold     atomic.Bool // the driver takes no packets
-	acks     bool        // REPLY_ACK is negotiated
-	mayFail  bool        // Serve is expected to return an error
 	leaks    bool        // streams are left open on purpose
 }
 
-const (
-	fakeMem   = 16 << 20
-	fakeSplit = 8 << 20 // the second region's offset in the file
-	fakeHigh  = 4 << 30 // and its guest-physical address
-	fakeUser  = 0x7f00_0000_0000
-	fakeCID   = 42
-)
+const fakeCID = 42
 
-// gpa returns the guest-physical address of an offset.
-func gpa(off int) uint64 {
-	if off >= fakeSplit {
-		return fakeHigh + uint64(off-fakeSplit)
-	}
-	return uint64(off)
-}
+// The features that a device is to offer, and those of the protocol.
+const (
+	indirectDesc = 1 << 28
+	eventIdx     = 1 << 29
+	allFeatures  = indirectDesc | eventIdx | 1<<30 | 1<<32
+	allProtocol  = 1<<0 | 1<<3 | 1<<9 | 1<<13 | 1<<15
+)
 
 type fakeOptions struct {
 	cfg                  Config
@@ -77,25 +63,19 @@ type fakeOptions struct {
 func newFake(t testing.TB, o fakeOptions) *fakeVM {
 	t.Helper()
 	o.cfg.GuestCID = fakeCID
-	g := &fakeVM{t: t, d: New(o.cfg), eventIdx: !o.noEventIdx, indirect: o.indirect, served: make(chan error, 1)}
+	d := New(o.cfg)
+	g := &fakeVM{t: t, d: d, fe: vhosttest.New(t, d.Serve), indirect: o.indirect, features: allFeatures}
+	if o.noEventIdx {
+		g.features &^= eventIdx
+	}
+	g.mem, g.conn = g.fe.Mem, g.fe.Conn
 	g.space = sync.NewCond(&g.mu)
 	g.onPacket = func(h header, p []byte) {
 		if o.onPacket != nil {
 			o.onPacket(g, h, p)
 		}
 	}
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	check(t, err)
-	g.conn = unixConn(t, fds[0])
-	back := unixConn(t, fds[1])
-	go func() { g.served <- g.d.Serve(back) }()
-	g.memfd, err = unix.MemfdCreate("fake", unix.MFD_CLOEXEC)
-	check(t, err)
-	check(t, unix.Ftruncate(g.memfd, fakeMem))
-	g.mem, err = unix.Mmap(g.memfd, 0, fakeMem, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	check(t, err)
-	g.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC)
-	check(t, err)
+	g.stop = g.fe.Eventfd()
 	if o.rxBuf == 0 {
 		o.rxBuf = 4096
 	}
@@ -116,105 +96,28 @@ func check(t testing.TB, err error) {
 	}
 }
 
-func unixConn(t testing.TB, fd int) *net.UnixConn {
-	f := os.NewFile(uintptr(fd), "socket")
-	defer f.Close()
-	c, err := net.FileConn(f)
-	check(t, err)
-	return c.(*net.UnixConn)
-}
-
 func (g *fakeVM) newRing(at, num, bufLen int) *fakeRing {
-	r := &fakeRing{g: g, num: num, desc: at, avail: at + 0x10002, used: at + 0x20000, tables: at + 0x30000, bufLen: bufLen}
+	r := &fakeRing{g: g, Ring: g.fe.NewRing(at, num), tables: at + vhosttest.RingSpace, bufLen: bufLen}
 	r.bufs = 2 << 20
 	if at != 0 { // the transmit buffers are in the second region
-		r.bufs = fakeSplit
+		r.bufs = vhosttest.Split
 	}
-	for i := range r.num {
+	for i := range r.Num {
 		r.free = append(r.free, uint16(i))
 	}
-	var err error
-	r.kick, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	check(g.t, err)
-	r.call, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	check(g.t, err)
 	return r
 }
 
-// request sends a message; with ack it waits for and returns the answer.
-func (g *fakeVM) request(req uint32, reply bool, payload []byte, fds ...int) []byte {
-	g.t.Helper()
-	b := encodeReply(req, payload)
-	flags := uint32(msgVersion)
-	if !reply {
-		flags |= msgNeedReply
-	}
-	binary.LittleEndian.PutUint32(b[4:], flags)
-	_, _, err := g.conn.WriteMsgUnix(b, unix.UnixRights(fds...), nil)
-	check(g.t, err)
-	if !reply && req != msgSetProtocolFeatures && g.acks || reply {
-		ans := g.answer(req)
-		if !reply && binary.LittleEndian.Uint64(ans) != 0 {
-			g.t.Fatalf("request %d was refused", req)
-		}
-		return ans
-	}
-	return nil
-}
-
-func (g *fakeVM) answer(req uint32) []byte {
-	g.t.Helper()
-	var h [msgHeaderLen]byte
-	_, err := io.ReadFull(g.conn, h[:])
-	check(g.t, err)
-	if got := binary.LittleEndian.Uint32(h[:]); got != req {
-		g.t.Fatalf("answer to %d, want %d", got, req)
-	}
-	p := make([]byte, binary.LittleEndian.Uint32(h[8:]))
-	_, err = io.ReadFull(g.conn, p)
-	check(g.t, err)
-	return p
-}
-
-func u64(v uint64) []byte          { return binary.LittleEndian.AppendUint64(nil, v) }
-func state(i uint32, n int) []byte { return u64(uint64(i) | uint64(n)<<32) }
-
 // handshake does what QEMU does before the guest's driver is up.
 func (g *fakeVM) handshake() {
-	le := binary.LittleEndian
-	if f := le.Uint64(g.request(msgGetFeatures, true, nil)); f != features {
-		g.t.Fatalf("features %#x", f)
+	if o, want := g.fe.Handshake(), (vhosttest.Offer{Features: allFeatures, Protocol: allProtocol, MaxQueues: 2}); o != want {
+		g.t.Fatalf("the device offers %#x, want %#x", o, want)
 	}
-	if f := le.Uint64(g.request(msgGetProtocolFeatures, true, nil)); f != protoFeatures {
-		g.t.Fatalf("protocol features %#x", f)
-	}
-	g.request(msgSetProtocolFeatures, false, u64(protoFeatures))
-	g.answer(msgSetProtocolFeatures) // acknowledged as soon as it is negotiated
-	g.acks = true
-	if n := le.Uint64(g.request(msgGetQueueNum, true, nil)); n != numQueues {
-		g.t.Fatalf("%d queues", n)
-	}
-	g.request(msgSetOwner, false, nil)
-	conf := g.request(msgGetConfig, true, append(append(state(0, 8), 0, 0, 0, 0), make([]byte, 8)...))
-	if cid := le.Uint64(conf[12:]); cid != fakeCID {
+	if cid := binary.LittleEndian.Uint64(g.fe.Config(8)); cid != fakeCID {
 		g.t.Fatalf("cid %d", cid)
 	}
-	feats := uint64(featIndirectDesc | featProtocol | featVersion1)
-	if g.eventIdx {
-		feats |= featEventIdx
-	}
-	g.request(msgSetFeatures, false, u64(feats))
-	g.setMemory()
-}
-
-func (g *fakeVM) setMemory() {
-	table := u64(2)
-	for _, r := range []memRegion{{0, fakeSplit, fakeUser, 0}, {fakeHigh, fakeMem - fakeSplit, fakeUser + fakeHigh, fakeSplit}} {
-		for _, v := range []uint64{r.GuestAddr, r.Size, r.UserAddr, r.MmapOffset} {
-			table = append(table, u64(v)...)
-		}
-	}
-	g.request(msgSetMemTable, false, table, g.memfd, g.memfd)
+	g.fe.SetFeatures(g.features)
+	g.fe.SetMemory()
 }
 
 // start sets both rings up at base and starts the driver.
@@ -234,47 +137,32 @@ func (g *fakeVM) drive() {
 	g.wg.Go(g.run)
 }
 
-func (g *fakeVM) setup(i uint32, r *fakeRing, base int) {
-	g.request(msgSetVringNum, false, state(i, r.num))
-	g.request(msgSetVringBase, false, state(i, base))
-	var a []byte
-	for _, v := range []uint64{uint64(i), fakeUser + uint64(r.desc), fakeUser + uint64(r.used), fakeUser + uint64(r.avail), 0} {
-		a = append(a, u64(v)...)
-	}
-	g.request(msgSetVringAddr, false, a)
-	g.request(msgSetVringCall, false, u64(uint64(i)), r.call)
-	g.request(msgSetVringKick, false, u64(uint64(i)), r.kick)
-	g.request(msgSetVringEnable, false, state(i, 1))
-}
+func (g *fakeVM) setup(i uint32, r *fakeRing, base int) { g.fe.Setup(i, r.Ring, base) }
 
 // halt stops the driver's goroutine and both rings, as a reset or a pause
 // does, and returns their positions.
 func (g *fakeVM) halt() (rx, tx int) {
 	g.halted()
-	rx = int(binary.LittleEndian.Uint32(g.request(msgGetVringBase, true, state(0, 0))[4:]))
-	tx = int(binary.LittleEndian.Uint32(g.request(msgGetVringBase, true, state(1, 0))[4:]))
-	return rx, tx
+	return g.fe.Stop(0), g.fe.Stop(1)
 }
 
 func (g *fakeVM) halted() {
 	g.done.Store(true)
-	signal(g.stop)
+	vhosttest.Signal(g.stop)
 	g.mu.Lock()
 	g.space.Broadcast()
 	g.mu.Unlock()
 	g.wg.Wait()
-	var b [8]byte
-	_, _ = unix.Read(g.stop, b[:])
+	vhosttest.Drain(g.stop)
 }
 
 // reset brings the driver up anew, with rings that hold nothing.
 func (g *fakeVM) reset() {
 	g.halt()
 	for _, r := range []*fakeRing{g.rx, g.tx} {
-		clear(g.mem[r.avail : r.avail+0x1000])
-		clear(g.mem[r.used : r.used+0x1000])
-		r.availIdx, r.seen, r.free = 0, 0, nil
-		for i := range r.num {
+		r.Clear()
+		r.free = nil
+		for i := range r.Num {
 			r.free = append(r.free, uint16(i))
 		}
 	}
@@ -283,20 +171,8 @@ func (g *fakeVM) reset() {
 
 func (g *fakeVM) close() {
 	g.halted()
-	_ = g.conn.Close()
-	select {
-	case err := <-g.served:
-		if err != nil && !g.mayFail {
-			g.t.Errorf("Serve: %v", err)
-		}
-	case <-time.After(10 * time.Second):
-		g.t.Error("Serve did not return")
-	}
+	g.fe.Close()
 	_ = g.d.Close()
-	for _, fd := range []int{g.rx.kick, g.rx.call, g.tx.kick, g.tx.call, g.memfd, g.stop} {
-		_ = unix.Close(fd)
-	}
-	_ = unix.Munmap(g.mem)
 	if n := len(g.d.all()); n != 0 {
 		g.t.Errorf("%d streams are left", n)
 	}

@@ -116,14 +116,14 @@ func (s *stream) inputShutdown(flags uint32) {
 // waiting Read, or else into the buffer. It returns false when the guest may not send them. body may
 // hold more than n bytes.
 func (s *stream) inputData(n int, body [][]byte) bool {
-	if s.state == stateDialing || s.peerShut&shutdownSend != 0 || n > int(s.bufAlloc)-s.buf.n {
+	if s.state == stateDialing || s.peerShut&shutdownSend != 0 || n > int(s.bufAlloc)-s.buf.Len() {
 		return false
 	}
 	if s.state == stateClosing || s.localShut&shutdownRecv != 0 {
 		s.fwdCnt += uint32(n) // sent before the guest knew that nobody reads
 		return true
 	}
-	if s.buf.n == 0 && s.direct != nil && s.directErr == nil {
+	if s.buf.Len() == 0 && s.direct != nil && s.directErr == nil {
 		body, n = s.inputDirect(body, n)
 		if n == 0 && s.directErr == nil { // nobody needs to wake
 			if s.creditDue() {
@@ -132,7 +132,7 @@ func (s *stream) inputData(n int, body [][]byte) bool {
 			return true
 		}
 	}
-	if s.buf.n == 0 {
+	if s.buf.Len() == 0 {
 		for n > 0 && s.readBytes < len(s.readBuf) {
 			c := copy(s.readBuf[s.readBytes:], body[0][:min(n, len(body[0]))])
 			s.readBytes += c
@@ -143,7 +143,7 @@ func (s *stream) inputData(n int, body [][]byte) bool {
 			}
 		}
 	}
-	s.buf.write(body, n)
+	s.buf.Append(body, n)
 	s.readCond.Signal()
 	if s.creditDue() {
 		s.owes |= owesCredit

@@ -110,9 +110,9 @@ func fuzzHost(d *Device, l *listener, conns []*stream, what byte) []*stream {
 		_ = s.Close()
 	case 5, 6:
 		_ = s.SetDeadline(time.Unix(1, 0))
-		s.readDL.expired = false // bytes that wait, and no waiting
+		s.readDL.Set(time.Time{})
 		s.mu.Lock()
-		has := s.buf.n > 0
+		has := s.buf.Len() > 0
 		s.mu.Unlock()
 		if has {
 			_, _ = s.Read(make([]byte, 300))

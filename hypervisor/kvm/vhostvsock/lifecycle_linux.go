@@ -2,51 +2,11 @@ package vhostvsock
 
 import (
 	"net"
-	"sync"
 	"syscall"
 	"time"
+
+	"github.com/lsub/lsub/inbox"
 )
-
-// deadline is one of a stream's two; the stream's lock guards it.
-type deadline struct {
-	cond    *sync.Cond // of what waits
-	timer   *time.Timer
-	expired bool
-	gen     int // of the last set; a late timer of an older one does nothing
-}
-
-func (d *deadline) passed() bool { return d.expired }
-
-func (d *deadline) set(t time.Time) {
-	d.stop()
-	d.expired = false
-	if t.IsZero() {
-		return
-	}
-	left := time.Until(t)
-	if left <= 0 {
-		d.expired = true
-		d.cond.Broadcast()
-		return
-	}
-	gen := d.gen
-	d.timer = time.AfterFunc(left, func() {
-		d.cond.L.Lock()
-		defer d.cond.L.Unlock()
-		if d.gen == gen {
-			d.expired = true
-			d.cond.Broadcast()
-		}
-	})
-}
-
-func (d *deadline) stop() {
-	d.gen++
-	if d.timer != nil {
-		d.timer.Stop()
-		d.timer = nil
-	}
-}
 
 // SetDeadline implements net.Conn.
 func (s *stream) SetDeadline(t time.Time) error { return s.setDeadlines(t, &s.readDL, &s.writeDL) }
@@ -57,14 +17,14 @@ func (s *stream) SetReadDeadline(t time.Time) error { return s.setDeadlines(t, &
 // SetWriteDeadline implements net.Conn.
 func (s *stream) SetWriteDeadline(t time.Time) error { return s.setDeadlines(t, &s.writeDL) }
 
-func (s *stream) setDeadlines(t time.Time, dls ...*deadline) error {
+func (s *stream) setDeadlines(t time.Time, dls ...*inbox.Deadline) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return s.opError("set", net.ErrClosed)
 	}
 	for _, dl := range dls {
-		dl.set(t)
+		dl.Set(t)
 	}
 	return nil
 }
@@ -86,7 +46,7 @@ func (s *stream) shutdown(how uint32) error {
 	tell := s.state == stateOpen && s.localShut&how == 0
 	s.localShut |= how
 	if how&shutdownRecv != 0 {
-		s.buf.reset()
+		s.buf.Reset()
 	}
 	if tell {
 		s.owes |= owesShutdown
@@ -110,9 +70,9 @@ func (s *stream) Close() error {
 		return nil
 	}
 	s.closed = true
-	s.readDL.stop()
-	s.writeDL.stop()
-	s.buf.reset()
+	s.readDL.Stop()
+	s.writeDL.Stop()
+	s.buf.Reset()
 	tell := s.state == stateOpen
 	if tell {
 		s.state = stateClosing
@@ -167,7 +127,7 @@ func (s *stream) die(err error, rst bool) {
 	} else {
 		s.d.forget(s)
 	}
-	if s.closed || s.buf.n == 0 {
+	if s.closed || s.buf.Len() == 0 {
 		s.d.release(s)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/lsub/lsub/hypervisor/kvm/vhostuser/vhosttest"
 )
 
 func TestReset(t *testing.T) {
@@ -47,7 +49,7 @@ func TestPause(t *testing.T) {
 		dialed <- err
 	}()
 	time.Sleep(20 * time.Millisecond)
-	g.setMemory()
+	g.fe.SetMemory()
 	g.setup(0, g.rx, rx)
 	g.setup(1, g.tx, tx)
 	g.drive()
@@ -71,7 +73,7 @@ func TestDisconnect(t *testing.T) {
 	check(t, err)
 	for { // until it is here
 		b.mu.Lock()
-		n := b.buf.n
+		n := b.buf.Len()
 		b.mu.Unlock()
 		if n == 4 {
 			break
@@ -112,12 +114,12 @@ func TestHostileRing(t *testing.T) {
 	g, l := reflecting(t, fakeOptions{})
 	a, b := pair(t, g, l)
 	g.mu.Lock()
-	g.tx.putDesc(g.tx.desc, int(g.tx.free[0]), 1<<60, 100, 0, 0)
-	g.mem[g.tx.avail+4+2*(int(g.tx.availIdx)%g.tx.num)] = byte(g.tx.free[0])
+	g.tx.PutDesc(g.tx.Desc, int(g.tx.free[0]), 1<<60, 100, 0, 0)
+	g.mem[g.tx.Avail+4+2*(int(g.tx.AvailIdx)%g.tx.Num)] = byte(g.tx.free[0])
 	g.mu.Unlock()
 	// Jumps over what the driver would offer; out of bounds either way.
-	g.mem[g.tx.avail+3] ^= 0x40
-	signal(g.tx.kick)
+	g.mem[g.tx.Avail+3] ^= 0x40
+	vhosttest.Signal(g.tx.Kick)
 	if _, err := a.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Fatal(err)
 	}
@@ -139,13 +141,13 @@ func TestHostileRing(t *testing.T) {
 // only stops its device.
 func TestHostileSetup(t *testing.T) {
 	g, l := reflecting(t, fakeOptions{noStart: true})
-	g.tx.used += 2
+	g.tx.Used += 2
 	g.setup(0, g.rx, 0)
 	g.setup(1, g.tx, 0)
-	if !g.d.broken.Load() {
+	if !g.d.dev.Broken() {
 		t.Fatal("a misaligned ring was taken")
 	}
-	g.tx.used -= 2
+	g.tx.Used -= 2
 	g.reset()
 	a, b := pair(t, g, l)
 	a.Close()

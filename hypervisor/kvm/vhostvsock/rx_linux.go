@@ -3,6 +3,8 @@ package vhostvsock
 import (
 	"fmt"
 	"sync/atomic"
+
+	"github.com/lsub/lsub/hypervisor/kvm/vhostuser"
 )
 
 const (
@@ -20,27 +22,27 @@ const (
 // something to send take turns in a list. There is no goroutine that sends:
 // who makes a stream due pumps, in the name of all.
 type rxQueue struct {
-	queue
+	vhostuser.Queue
+	d          *Device
 	head, tail *stream
 
 	// Answers to packets that belong to no stream; a ring.
-	rejects   [maxRejects]header
-	firstRej  int
-	rejCount  atomic.Int32 // written under the lock, read without
-	unblocked chan struct{}
+	rejects  [maxRejects]header
+	firstRej int
+	rejCount atomic.Int32 // written under the lock, read without
 
 	hdr [headerLen]byte
 }
 
 // submit makes s send what it has to.
 func (q *rxQueue) submit(s *stream) {
-	q.mu.Lock()
+	q.Lock()
 	q.push(s)
 	q.pump()
-	q.mu.Unlock()
+	q.Unlock()
 }
 
-// push appends s to the list of streams that are due. q.mu is held.
+// push appends s to the list of streams that are due. The lock is held.
 func (q *rxQueue) push(s *stream) {
 	if s.queued {
 		return
@@ -66,8 +68,8 @@ func (q *rxQueue) pop() *stream {
 
 // reject queues an RST that answers h. The tx queue keeps room for it.
 func (q *rxQueue) reject(h *header) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+	q.Lock()
+	defer q.Unlock()
 	n := int(q.rejCount.Load())
 	if n == maxRejects {
 		return
@@ -84,38 +86,38 @@ func (q *rxQueue) congested() bool { return q.rejCount.Load() >= maxRejects }
 
 // service is what a kick of the guest's runs: it has offered buffers.
 func (q *rxQueue) service() (pause bool) {
-	q.mu.Lock()
+	q.Lock()
 	q.pump()
-	q.mu.Unlock()
+	q.Unlock()
 	return false
 }
 
 // pump sends as long as there is something to send and a buffer for it, and
 // asks the guest for a kick when buffers are what is missing. It sends nothing
-// to a guest that could not answer yet. q.mu is held.
+// to a guest that could not answer yet. The lock is held.
 func (q *rxQueue) pump() {
-	if q.ring == nil || !q.d.tx.up.Load() || q.d.broken.Load() {
+	if q.Ring() == nil || !q.d.tx.Up() || q.d.dev.Broken() {
 		return
 	}
-	q.ring.disableNotify()
-	for (q.head != nil || q.rejCount.Load() > 0) && !q.d.broken.Load() {
-		ok, err := q.ring.available()
+	q.Ring().DisableNotify()
+	for (q.head != nil || q.rejCount.Load() > 0) && !q.d.dev.Broken() {
+		ok, err := q.Ring().Available()
 		if err == nil && !ok {
-			q.flush()
-			if ok, err = q.ring.enableNotify(); err == nil && !ok {
+			q.Flush()
+			if ok, err = q.Ring().EnableNotify(); err == nil && !ok {
 				return
 			}
-			q.ring.disableNotify()
+			q.Ring().DisableNotify()
 		}
 		if err == nil {
 			err = q.turn()
 		}
 		if err != nil {
-			q.d.fail(fmt.Errorf("rx queue: %w", err))
+			q.d.dev.Fail(fmt.Errorf("rx queue: %w", err))
 			return
 		}
 	}
-	q.flush()
+	q.Flush()
 }
 
 // turn sends one answer, or lets the next stream send.
@@ -127,7 +129,7 @@ func (q *rxQueue) turn() error {
 		q.firstRej = (q.firstRej + 1) % maxRejects
 		q.rejCount.Store(n - 1)
 		if n-1 == maxRejects/2 {
-			q.unblock()
+			q.d.tx.Resume() // it waits for room for its answers
 		}
 		return nil
 	}
@@ -137,14 +139,6 @@ func (q *rxQueue) turn() error {
 		q.push(s)
 	}
 	return err
-}
-
-// unblock lets the tx queue go on that waits for room for its answers.
-func (q *rxQueue) unblock() {
-	select {
-	case q.unblocked <- struct{}{}:
-	default: // it has yet to notice the last time
-	}
 }
 
 // emit sends packets of s until it has none, its turn is over, or no buffer is
@@ -157,7 +151,7 @@ func (q *rxQueue) emit(s *stream) (again bool, err error) {
 		if op == opInvalid || left <= 0 {
 			return op != opInvalid, nil
 		}
-		if ok, err := q.ring.available(); !ok || err != nil {
+		if ok, err := q.Ring().Available(); !ok || err != nil {
 			return true, err
 		}
 		var payload []byte
@@ -191,31 +185,31 @@ func (s *stream) sent(op uint16, n int) {
 // send puts one packet into the next buffer, which there is, and returns how
 // much of the payload fitted.
 func (q *rxQueue) send(h *header, payload []byte) (int, error) {
-	head, iov, size, err := q.ring.peek(true)
+	head, iov, size, err := q.Ring().Peek(true)
 	if err != nil {
 		return 0, err
 	}
 	if size < headerLen || size == headerLen && len(payload) > 0 {
-		return 0, fmt.Errorf("%w: a buffer of %d bytes", errRing, size)
+		return 0, fmt.Errorf("%w: a buffer of %d bytes", vhostuser.ErrRing, size)
 	}
 	n := min(len(payload), size-headerLen)
 	h.Len = uint32(n)
 	h.encode(&q.hdr)
-	scatter(scatter(iov, q.hdr[:]), payload[:n])
-	q.ring.take()
-	q.ring.put(head, headerLen+n)
-	if q.ring.usedIdx-q.ring.published >= publishEvery {
-		q.flush()
+	vhostuser.Scatter(vhostuser.Scatter(iov, q.hdr[:]), payload[:n])
+	q.Ring().Take()
+	q.Ring().Put(head, headerLen+n)
+	if q.Ring().Unpublished() >= publishEvery {
+		q.Flush()
 	}
 	return n, nil
 }
 
 // drop forgets all that is due: the guest's driver has started anew.
 func (q *rxQueue) drop() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+	q.Lock()
+	defer q.Unlock()
 	q.rejCount.Store(0)
-	q.unblock()
+	q.d.tx.Resume()
 	for q.head != nil {
 		q.pop()
 	}

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/lsub/lsub/inbox"
 )
 
 // errGone is what fails when the front-end is gone or the device was closed.
@@ -67,12 +69,12 @@ type stream struct {
 	peerShut   uint32 // what the guest does no more
 	linger     *time.Timer
 	reserved   int64 // of the device's buffer budget
-	readDL     deadline
-	writeDL    deadline
+	readDL     inbox.Deadline
+	writeDL    inbox.Deadline
 	creditWait *time.Timer // asks for credit when a guest keeps quiet about it
 
 	// Guest to host.
-	buf       buffer
+	buf       inbox.Buffer
 	bufAlloc  uint32 // advertised size of buf
 	fwdCnt    uint32 // bytes taken out of buf
 	fwdSent   uint32 // fwdCnt as the guest knows it
@@ -92,7 +94,7 @@ type stream struct {
 func newStream(d *Device, key flowKey, state streamState) *stream {
 	s := &stream{d: d, key: key, state: state}
 	s.readCond.L, s.writeCond.L = &s.mu, &s.mu
-	s.readDL.cond, s.writeDL.cond = &s.readCond, &s.writeCond
+	s.readDL.Cond, s.writeDL.Cond = &s.readCond, &s.writeCond
 	return s
 }
 
@@ -112,7 +114,7 @@ func (s *stream) read(p []byte) (int, error) {
 			s.mu.Unlock()
 			return 0, net.ErrClosed
 		}
-		if s.readDL.passed() {
+		if s.readDL.Passed() {
 			s.mu.Unlock()
 			return 0, os.ErrDeadlineExceeded
 		}
@@ -120,8 +122,8 @@ func (s *stream) read(p []byte) (int, error) {
 			s.mu.Unlock()
 			return 0, nil
 		}
-		if s.buf.n > 0 {
-			n := s.buf.read(p)
+		if s.buf.Len() > 0 {
+			n := s.buf.Take(p)
 			s.consumed(n)
 			return n, nil
 		}
@@ -160,7 +162,7 @@ func (s *stream) consumed(n int) {
 	if tell {
 		s.owes |= owesCredit
 	}
-	if s.state == stateDead && s.buf.n == 0 {
+	if s.state == stateDead && s.buf.Len() == 0 {
 		s.d.release(s)
 	}
 	s.mu.Unlock()
@@ -207,11 +209,11 @@ func (s *stream) WriteTo(w io.Writer) (total int64, err error) {
 		n, err := w.Write(p)
 		total += int64(n)
 		s.mu.Lock()
-		s.buf.lent = false
+		s.buf.Return()
 		if s.closed { // Close dropped the buffer
 			s.mu.Unlock()
 		} else {
-			s.buf.consume(n)
+			s.buf.Consume(n)
 			s.consumed(n)
 		}
 		if err == nil && n < len(p) {
@@ -232,15 +234,14 @@ func (s *stream) lend() ([]byte, error) {
 		if s.closed {
 			return nil, s.opError("read", net.ErrClosed)
 		}
-		if s.readDL.passed() {
+		if s.readDL.Passed() {
 			return nil, s.opError("read", os.ErrDeadlineExceeded)
 		}
 		if s.directErr != nil {
 			return nil, s.directErr
 		}
-		if s.buf.n > 0 {
-			s.buf.lent = true
-			return s.buf.peek(), nil
+		if s.buf.Len() > 0 {
+			return s.buf.Lend(), nil
 		}
 		if err := s.readEnd(); err != nil {
 			return nil, s.opError("read", err)
@@ -292,7 +293,7 @@ func (s *stream) writeEnd() error {
 	switch {
 	case s.closed:
 		return net.ErrClosed
-	case s.writeDL.passed():
+	case s.writeDL.Passed():
 		return os.ErrDeadlineExceeded
 	case s.localShut&shutdownSend != 0 || s.peerShut&shutdownRecv != 0:
 		return syscall.EPIPE

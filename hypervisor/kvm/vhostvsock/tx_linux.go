@@ -1,6 +1,10 @@
 package vhostvsock
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/lsub/lsub/hypervisor/kvm/vhostuser"
+)
 
 // txBatch is after how many packets of the guest's their answers are sent.
 const txBatch = 32
@@ -9,32 +13,33 @@ const txBatch = 32
 // goroutine, which hands the bytes to the streams itself and never waits for
 // one of their readers: credit keeps what comes within their buffers.
 type txQueue struct {
-	queue
+	vhostuser.Queue
+	d   *Device
 	due []*stream // have something to send after this batch; reused
 }
 
 // service is what a kick of the guest's runs: it has sent packets. It returns
 // true when it must wait until the answers due to the guest have room.
 func (q *txQueue) service() (pause bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.ring != nil {
-		q.ring.disableNotify()
+	q.Lock()
+	defer q.Unlock()
+	if q.Ring() != nil {
+		q.Ring().DisableNotify()
 	}
 	for {
 		n, err := q.batch(txBatch)
-		if err == nil && n == 0 && q.ring != nil {
+		if err == nil && n == 0 && q.Ring() != nil {
 			if q.d.rx.congested() {
 				return true
 			}
 			var more bool
-			if more, err = q.ring.enableNotify(); more {
-				q.ring.disableNotify()
+			if more, err = q.Ring().EnableNotify(); more {
+				q.Ring().DisableNotify()
 				continue
 			}
 		}
 		if err != nil {
-			q.d.fail(fmt.Errorf("tx queue: %w", err))
+			q.d.dev.Fail(fmt.Errorf("tx queue: %w", err))
 		}
 		if n == 0 || err != nil {
 			return false
@@ -45,12 +50,12 @@ func (q *txQueue) service() (pause bool) {
 // drain takes what the guest had sent before its driver or the front-end went
 // away. It looks once at no more than a ring of packets.
 func (q *txQueue) drain() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.ring == nil {
+	q.Lock()
+	defer q.Unlock()
+	if q.Ring() == nil {
 		return
 	}
-	for left := int(q.ring.num); left > 0; {
+	for left := q.Ring().Size(); left > 0; {
 		n, err := q.batch(min(left, txBatch))
 		if n == 0 || err != nil {
 			return
@@ -60,11 +65,11 @@ func (q *txQueue) drain() {
 }
 
 // batch takes up to limit packets, then lets the streams answer. It returns
-// how many it took. q.mu is held.
+// how many it took. The lock is held.
 func (q *txQueue) batch(limit int) (n int, err error) {
-	for n < limit && q.ring != nil && !q.d.broken.Load() && !q.d.rx.congested() {
+	for n < limit && q.Ring() != nil && !q.d.dev.Broken() && !q.d.rx.congested() {
 		var ok bool
-		if ok, err = q.ring.available(); err != nil || !ok {
+		if ok, err = q.Ring().Available(); err != nil || !ok {
 			break
 		}
 		if err = q.one(); err != nil {
@@ -74,31 +79,31 @@ func (q *txQueue) batch(limit int) (n int, err error) {
 	}
 	if n > 0 {
 		q.answer()
-		q.flush()
+		q.Flush()
 	}
 	return n, err
 }
 
 // one takes one packet.
 func (q *txQueue) one() error {
-	head, iov, size, err := q.ring.peek(false)
+	head, iov, size, err := q.Ring().Peek(false)
 	if err != nil {
 		return err
 	}
 	if size < headerLen {
-		return fmt.Errorf("%w: a packet of %d bytes", errRing, size)
+		return fmt.Errorf("%w: a packet of %d bytes", vhostuser.ErrRing, size)
 	}
 	var raw [headerLen]byte // a copy, because the guest can change its own
-	iov = gather(raw[:], iov)
+	iov = vhostuser.Gather(raw[:], iov)
 	h := decodeHeader(&raw)
 	if int64(h.Len) > int64(size-headerLen) || h.Len > maxPayload {
-		return fmt.Errorf("%w: %s in %d bytes", errRing, &h, size)
+		return fmt.Errorf("%w: %s in %d bytes", vhostuser.ErrRing, &h, size)
 	}
 	if s := q.d.input(&h, iov); s != nil {
 		q.due = append(q.due, s)
 	}
-	q.ring.take()
-	q.ring.put(head, 0)
+	q.Ring().Take()
+	q.Ring().Put(head, 0)
 	return nil
 }
 
@@ -109,12 +114,12 @@ func (q *txQueue) answer() {
 	if len(q.due) == 0 && rx.rejCount.Load() == 0 {
 		return
 	}
-	rx.mu.Lock()
+	rx.Lock()
 	for i, s := range q.due {
 		rx.push(s)
 		q.due[i] = nil
 	}
 	q.due = q.due[:0]
 	rx.pump()
-	rx.mu.Unlock()
+	rx.Unlock()
 }

@@ -1,4 +1,4 @@
-package vhostvsock
+package vhostuser
 
 import (
 	"encoding/binary"
@@ -24,16 +24,17 @@ const (
 	maxChain = 1024
 )
 
-// errRing marks what only a broken or hostile driver does. The device stops.
-var errRing = errors.New("malformed virtqueue")
+// ErrRing marks what only a broken or hostile driver does. The device stops.
+var ErrRing = errors.New("malformed virtqueue")
 
-// vring is the device's side of a split virtqueue (virtio 1.2, section 2.7).
+// Ring is the device's side of a split virtqueue (virtio 1.2, section 2.7).
 // Its memory is shared with the guest, which may write any of it at any time:
 // each value is loaded once, checked, and used from the copy. It does no
 // locking and no I/O.
-type vring struct {
+type Ring struct {
 	num      uint16
-	eventIdx bool // VIRTIO_RING_F_EVENT_IDX was negotiated
+	features uint64 // as negotiated
+	eventIdx bool   // VIRTIO_RING_F_EVENT_IDX is one of them
 	mem      *guestMemory
 
 	desc, avail, used []byte
@@ -51,12 +52,15 @@ type vring struct {
 	iov   [][]byte // of the last chain; reused
 }
 
-// newVring lays a ring of num entries over the front-end's addresses.
-func newVring(g *guestMemory, num uint16, desc, avail, used uint64, base uint16, eventIdx bool) (*vring, error) {
+// newRing lays a ring of num entries over the front-end's addresses.
+func newRing(g *guestMemory, num uint16, desc, avail, used uint64, base uint16, features uint64) (*Ring, error) {
 	if bits.OnesCount16(num) != 1 || num > maxRingSize {
-		return nil, fmt.Errorf("%w: %d entries", errRing, num)
+		return nil, fmt.Errorf("%w: %d entries", ErrRing, num)
 	}
-	v := &vring{num: num, eventIdx: eventIdx, mem: g, availIdx: base, lastAvail: base}
+	v := &Ring{
+		num: num, features: features, eventIdx: features&FeatureEventIdx != 0, mem: g,
+		availIdx: base, lastAvail: base,
+	}
 	n := uint64(num)
 	var err error
 	if v.desc, err = g.userSlice(desc, n*descLen, descLen); err != nil {
@@ -66,7 +70,7 @@ func newVring(g *guestMemory, num uint16, desc, avail, used uint64, base uint16,
 	// aligned words around them, so the view begins and ends at such words,
 	// which lie in the region, because regions are whole pages.
 	if avail%2 != 0 {
-		return nil, fmt.Errorf("%w: available ring at odd address %#x", errRing, avail)
+		return nil, fmt.Errorf("%w: available ring at odd address %#x", ErrRing, avail)
 	}
 	pad := avail & 2
 	v.availPad = int(pad)
@@ -102,7 +106,7 @@ func le32(w uint32) uint32 {
 
 // load16 loads a 16-bit field of the available ring. Go has no 16-bit atomics;
 // a load of the word around it is as good, and acquires.
-func (v *vring) load16(off int) uint16 {
+func (v *Ring) load16(off int) uint16 {
 	off += v.availPad
 	w := le32(atomic.LoadUint32(word(v.avail, off)))
 	return uint16(w >> (8 * (off & 2)))
@@ -110,27 +114,40 @@ func (v *vring) load16(off int) uint16 {
 
 // storeUsed publishes used.flags and used.idx, which share a word that only
 // the device writes. The store releases the entries written before it.
-func (v *vring) storeUsed() {
+func (v *Ring) storeUsed() {
 	atomic.StoreUint32(word(v.used, 0), le32(uint32(v.usedFlags)|uint32(v.published)<<16))
 }
 
-// available tells whether the driver has offered a chain that was not taken.
-func (v *vring) available() (bool, error) {
+// Size returns how many entries the ring has.
+func (v *Ring) Size() int { return int(v.num) }
+
+// Features returns what was negotiated with the driver.
+func (v *Ring) Features() uint64 { return v.features }
+
+// Available tells whether the driver has offered a chain that was not taken.
+func (v *Ring) Available() (bool, error) {
 	if v.availIdx != v.lastAvail {
 		return true, nil
 	}
-	idx := v.load16(2)
-	if idx-v.lastAvail > v.num {
-		return false, fmt.Errorf("%w: available index jumped from %d to %d", errRing, v.lastAvail, idx)
-	}
-	v.availIdx = idx
-	return idx != v.lastAvail, nil
+	return v.look()
 }
 
-// peek returns the buffers of the next chain, all of which must be for the
-// device to write (or to read). available must have returned true. The result
+// look loads avail.idx and returns whether the driver has offered more chains
+// than were seen.
+func (v *Ring) look() (bool, error) {
+	idx := v.load16(2)
+	seen := v.availIdx - v.lastAvail
+	if n := idx - v.lastAvail; n > v.num || n < seen {
+		return false, fmt.Errorf("%w: available index jumped from %d to %d", ErrRing, v.availIdx, idx)
+	}
+	v.availIdx = idx
+	return idx-v.lastAvail != seen, nil
+}
+
+// Peek returns the buffers of the next chain, all of which must be for the
+// device to write (or to read). Available must have returned true. The result
 // is valid until the next call; the memory may change at any time.
-func (v *vring) peek(write bool) (head uint16, iov [][]byte, size int, err error) {
+func (v *Ring) Peek(write bool) (head uint16, iov [][]byte, size int, err error) {
 	// Ordered after the load of avail.idx, which acquires. One load: head is
 	// never read again.
 	head = v.load16(4 + 2*int(v.lastAvail&(v.num-1)))
@@ -145,16 +162,22 @@ func (v *vring) peek(write bool) (head uint16, iov [][]byte, size int, err error
 	return head, v.iov, size, nil
 }
 
-// take counts the chain that peek returned as taken.
-func (v *vring) take() { v.lastAvail++ }
+// Take counts the chain that Peek returned as taken.
+func (v *Ring) Take() { v.lastAvail++ }
+
+// Untake takes back the last n calls of Take.
+func (v *Ring) Untake(n uint16) { v.lastAvail -= n }
+
+// Unput takes back the last n calls of Put, since the queue was flushed.
+func (v *Ring) Unput(n uint16) { v.usedIdx -= n }
 
 // walk appends the buffers of the chain that begins at index i of a table.
-func (v *vring) walk(table []byte, i uint16, write, indirect bool) error {
+func (v *Ring) walk(table []byte, i uint16, write, indirect bool) error {
 	entries := len(table) / descLen
 	for n := 0; ; n++ {
 		// As many steps as entries without an end is a loop.
 		if int(i) >= entries || n >= entries || len(v.iov) > maxChain {
-			return fmt.Errorf("%w: descriptor %d after %d in a table of %d", errRing, i, n, entries)
+			return fmt.Errorf("%w: descriptor %d after %d in a table of %d", ErrRing, i, n, entries)
 		}
 		// A copy first: the guest may change the table while it is checked.
 		var d [descLen]byte
@@ -164,16 +187,16 @@ func (v *vring) walk(table []byte, i uint16, write, indirect bool) error {
 
 		if flags&descIndirect != 0 {
 			if indirect || flags&descNext != 0 {
-				return fmt.Errorf("%w: indirect descriptor with flags %#x", errRing, flags)
+				return fmt.Errorf("%w: indirect descriptor with flags %#x", ErrRing, flags)
 			}
 			return v.walkIndirect(addr, length, write)
 		}
 		if (flags&descWrite != 0) != write {
-			return fmt.Errorf("%w: descriptor flags %#x in the wrong queue", errRing, flags)
+			return fmt.Errorf("%w: descriptor flags %#x in the wrong queue", ErrRing, flags)
 		}
 		var err error
 		if v.iov, err = v.mem.appendSlices(v.iov, addr, length); err != nil {
-			return fmt.Errorf("%w: %w", errRing, err)
+			return fmt.Errorf("%w: %w", ErrRing, err)
 		}
 		if flags&descNext == 0 {
 			return nil
@@ -183,30 +206,33 @@ func (v *vring) walk(table []byte, i uint16, write, indirect bool) error {
 }
 
 // walkIndirect appends the buffers of an indirect table.
-func (v *vring) walkIndirect(addr uint64, length uint32, write bool) error {
+func (v *Ring) walkIndirect(addr uint64, length uint32, write bool) error {
 	if length == 0 || length%descLen != 0 || length > maxChain*descLen {
-		return fmt.Errorf("%w: indirect table of %d bytes", errRing, length)
+		return fmt.Errorf("%w: indirect table of %d bytes", ErrRing, length)
 	}
 	table, err := v.mem.slice(addr, length)
 	if err == nil && len(table) < int(length) {
 		err = errGuestMemory
 	}
 	if err != nil {
-		return fmt.Errorf("%w: indirect table: %w", errRing, err)
+		return fmt.Errorf("%w: indirect table: %w", ErrRing, err)
 	}
 	return v.walk(table, 0, write, true)
 }
 
-// put writes a used entry. The driver sees it after publish.
-func (v *vring) put(head uint16, written int) {
+// Put writes a used entry. The driver sees it after publish.
+func (v *Ring) Put(head uint16, written int) {
 	e := v.used[4+8*int(v.usedIdx&(v.num-1)):]
 	binary.LittleEndian.PutUint32(e, uint32(head))
 	binary.LittleEndian.PutUint32(e[4:], uint32(written))
 	v.usedIdx++
 }
 
+// Unpublished returns how many entries were put that the driver does not see yet.
+func (v *Ring) Unpublished() int { return int(v.usedIdx - v.published) }
+
 // publish shows the driver the entries that were put.
-func (v *vring) publish() {
+func (v *Ring) publish() {
 	if v.published != v.usedIdx {
 		v.published = v.usedIdx
 		v.storeUsed()
@@ -215,7 +241,7 @@ func (v *vring) publish() {
 
 // needSignal tells whether the driver wants an interrupt for what was
 // published since the last call.
-func (v *vring) needSignal() bool {
+func (v *Ring) needSignal() bool {
 	if v.published == v.signalled {
 		return false
 	}
@@ -230,16 +256,29 @@ func (v *vring) needSignal() bool {
 	return first || v.published-event-1 < v.published-old
 }
 
-// enableNotify asks the driver for a kick at the next chain it offers, and
+// EnableNotify asks the driver for a kick at the next chain it offers, and
 // returns whether there is one already, for which none may come.
-func (v *vring) enableNotify() (bool, error) {
+func (v *Ring) EnableNotify() (bool, error) {
+	v.notifyAt(v.lastAvail)
+	return v.Available()
+}
+
+// EnableNotifyMore is EnableNotify for who cannot use the chains there are: it
+// returns whether there are more than were seen.
+func (v *Ring) EnableNotifyMore() (bool, error) {
+	v.notifyAt(v.availIdx)
+	return v.look()
+}
+
+// notifyAt asks the driver for a kick when it fills the entry i of the available ring.
+func (v *Ring) notifyAt(i uint16) {
 	if v.eventIdx {
 		// avail_event is the last field of the used ring. It has no word of
 		// its own, so it is stored as 16 bits: plain, but an aligned store of
 		// 16 bits is a single one on all of Go's architectures, and only the
 		// device writes it.
 		e := v.used[4+8*int(v.num):]
-		binary.LittleEndian.PutUint16(e, v.lastAvail)
+		binary.LittleEndian.PutUint16(e, i)
 		// A sequentially consistent store between it and the load of
 		// avail.idx keeps their order, which a driver relies on.
 		atomic.StoreUint32(&v.fence, 1)
@@ -247,21 +286,20 @@ func (v *vring) enableNotify() (bool, error) {
 		v.usedFlags = 0
 		v.storeUsed()
 	}
-	return v.available()
 }
 
-// disableNotify tells the driver that kicks are a waste for now. With
+// DisableNotify tells the driver that kicks are a waste for now. With
 // eventIdx the stale avail_event says so already.
-func (v *vring) disableNotify() {
+func (v *Ring) DisableNotify() {
 	if !v.eventIdx && v.usedFlags == 0 {
 		v.usedFlags = usedNoNotify
 		v.storeUsed()
 	}
 }
 
-// scatter copies p into iov, which is large enough, and returns what is left
+// Scatter copies p into iov, which is large enough, and returns what is left
 // of iov.
-func scatter(iov [][]byte, p []byte) [][]byte {
+func Scatter(iov [][]byte, p []byte) [][]byte {
 	for len(p) > 0 {
 		n := copy(iov[0], p)
 		p = p[n:]
@@ -272,9 +310,9 @@ func scatter(iov [][]byte, p []byte) [][]byte {
 	return iov
 }
 
-// gather fills p from iov, which is large enough, and returns what is left of
+// Gather fills p from iov, which is large enough, and returns what is left of
 // iov.
-func gather(p []byte, iov [][]byte) [][]byte {
+func Gather(p []byte, iov [][]byte) [][]byte {
 	for len(p) > 0 {
 		n := copy(p, iov[0])
 		p = p[n:]

@@ -1,4 +1,4 @@
-package vhostvsock
+package vhostuser
 
 import (
 	"bytes"

@@ -1,4 +1,4 @@
-package vhostvsock
+package vhostuser
 
 import (
 	"encoding/binary"
@@ -7,24 +7,21 @@ import (
 )
 
 // queue returns the queue of a vring's index.
-func (s *session) queue(index uint32) (*queue, error) {
-	switch index {
-	case 0:
-		return &s.d.rx.queue, nil
-	case 1:
-		return &s.d.tx.queue, nil
+func (s *session) queue(index uint32) (*Queue, error) {
+	if int64(index) >= int64(len(s.d.cfg.Queues)) {
+		return nil, fmt.Errorf("%w: there is no vring %d", errMessage, index)
 	}
-	return nil, fmt.Errorf("%w: there is no vring %d", errMessage, index)
+	return s.d.cfg.Queues[index], nil
 }
 
 // start starts the queue if it has become complete. The ring's place and size
 // come from the guest, so bad ones are the guest's fault and not the end of the
 // session.
-func (s *session) start(q *queue) {
-	if err := q.start(s.mem, s.feats&featEventIdx != 0); err != nil {
-		s.d.fail(err)
+func (s *session) start(q *Queue) {
+	if err := q.start(s.mem, s.feats, s.d.cfg.Required); err != nil {
+		s.d.Fail(err)
 	}
-	s.d.rx.service() // streams may wait for either queue
+	s.d.cfg.Backend.Changed()
 }
 
 // applyVring acts on a message about one vring.
@@ -71,13 +68,13 @@ func (s *session) applyVring(m *message) error {
 // setVringBase sets where the ring goes on. A paused VM goes on where it
 // stopped; any other position means that the driver was reset, and knows no
 // stream.
-func (s *session) setVringBase(q *queue, base uint64) error {
+func (s *session) setVringBase(q *Queue, base uint64) error {
 	if base > 1<<16-1 {
 		return fmt.Errorf("%w: vring base %d", errMessage, base)
 	}
 	q.suspend()
 	if q.stopped && q.base != uint16(base) {
-		s.d.restartAll()
+		s.d.cfg.Backend.Restart()
 	}
 	q.base = uint16(base)
 	return nil
@@ -91,9 +88,7 @@ func (s *session) getVringBase(m *message) error {
 	if err != nil {
 		return err
 	}
-	if q == &s.d.tx.queue {
-		s.d.tx.drain()
-	}
+	q.drain()
 	q.stop()
 	q.stopped = true
 	s.d.broken.Store(false) // the ring's memory is not looked at until it is set up anew
@@ -101,15 +96,15 @@ func (s *session) getVringBase(m *message) error {
 	return s.reply(m, le.AppendUint32(le.AppendUint32(nil, m.Index), uint32(q.base)))
 }
 
-// reset puts both queues back to where they began.
+// reset puts all queues back to where they began.
 func (s *session) reset() {
-	for _, q := range []*queue{&s.d.rx.queue, &s.d.tx.queue} {
+	for _, q := range s.d.cfg.Queues {
 		q.stop()
 		q.haveAddr, q.base, q.stopped = false, 0, false
-		q.enabled = s.feats&featProtocol == 0
+		q.enabled = s.feats&featureProtocol == 0
 	}
 	s.d.broken.Store(false)
-	s.d.restartAll()
+	s.d.cfg.Backend.Restart()
 }
 
 // setMemTable replaces the guest's memory.
@@ -150,21 +145,20 @@ func (s *session) removeRegion(r memRegion) error {
 	return s.setMemory(mem)
 }
 
-// setMemory makes both rings use mem and unmaps what is no longer in it. A ring
+// setMemory makes all rings use mem and unmaps what is no longer in it. A ring
 // that lies outside waits for the memory, or the address, that it needs.
 func (s *session) setMemory(mem *guestMemory) error {
-	queues := []*queue{&s.d.rx.queue, &s.d.tx.queue}
-	for _, q := range queues {
+	for _, q := range s.d.cfg.Queues {
 		q.suspend() // from here on nothing touches the old memory
 	}
 	old := s.mem
 	s.mem = mem
 	old.unmap(mem)
-	for _, q := range queues {
-		if err := q.start(mem, s.feats&featEventIdx != 0); err != nil {
-			s.d.log.Debug("vsock: a ring waits for memory", "err", err)
+	for _, q := range s.d.cfg.Queues {
+		if err := q.start(mem, s.feats, s.d.cfg.Required); err != nil {
+			s.d.log.Debug(s.d.cfg.Name+": a ring waits for memory", "err", err)
 		}
 	}
-	s.d.rx.service()
+	s.d.cfg.Backend.Changed()
 	return nil
 }

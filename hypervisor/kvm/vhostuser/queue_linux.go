@@ -1,4 +1,4 @@
-package vhostvsock
+package vhostuser
 
 import (
 	"encoding/binary"
@@ -11,18 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// queue is one virtqueue with its event descriptors: what both directions have
-// in common. Its fields but mu, ring and call belong to the goroutine of Serve.
-type queue struct {
-	d    *Device
-	name string
-	work func() (pause bool) // what a kick runs
+// Queue is one virtqueue with its event descriptors. The owner sets the exported
+// fields before [New]. The fields below the lock's belong to the goroutine of Serve.
+type Queue struct {
+	Name string // in errors
+	// Service works on the ring: it runs when the guest has kicked, in a goroutine
+	// of the queue's own. When it returns true it is not called again before Resume is.
+	Service func() (pause bool)
+	// Drain, where it is not nil, takes what the guest has sent before its driver or
+	// the front-end went away. It runs in the goroutine of Serve.
+	Drain func()
 
 	mu    sync.Mutex  // guards ring, call, errFD and the ring's memory
-	ring  *vring      // nil while the queue is stopped
+	ring  *Ring       // nil while the queue is stopped
 	up    atomic.Bool // there is a ring
 	call  int         // eventfd that interrupts the guest, or -1
 	errFD int         // eventfd that tells the front-end of a fault, or -1
+
+	resumed chan struct{} // holds a token after Resume
 
 	kick *os.File // eventfd; nil while the queue is stopped
 	quit chan struct{}
@@ -35,12 +41,45 @@ type queue struct {
 	stopped           bool   // base is what the front-end was told
 }
 
-func (q *queue) init(d *Device, name string, work func() bool) {
-	q.d, q.name, q.work, q.call, q.errFD = d, name, work, -1, -1
+func (q *Queue) init() {
+	q.call, q.errFD = -1, -1
+	q.resumed = make(chan struct{}, 1)
 }
 
-// start sets the ring up, if all that it takes is there, and works on it.
-func (q *queue) start(mem *guestMemory, eventIdx bool) error {
+// Lock takes the queue's lock, which guards its ring and keeps the guest's
+// memory where it is.
+func (q *Queue) Lock() { q.mu.Lock() }
+
+// Unlock releases the queue's lock.
+func (q *Queue) Unlock() { q.mu.Unlock() }
+
+// Ring returns the queue's ring, or nil while it is stopped. It may be used for as
+// long as the lock is held, which the caller does.
+func (q *Queue) Ring() *Ring { return q.ring }
+
+// Up tells whether the queue has a ring, without the lock.
+func (q *Queue) Up() bool { return q.up.Load() }
+
+// Resume lets Service run again after it has asked for a pause. It never waits.
+func (q *Queue) Resume() {
+	select {
+	case q.resumed <- struct{}{}:
+	default: // it has yet to notice the last time
+	}
+}
+
+// Flush shows the guest what was put and interrupts it if it wants to be. The
+// lock is held and there is a ring.
+func (q *Queue) Flush() {
+	q.ring.publish()
+	if q.ring.needSignal() {
+		signal(q.call)
+	}
+}
+
+// start sets the ring up, if all that it takes is there, and works on it. A
+// driver has to have negotiated the required features.
+func (q *Queue) start(mem *guestMemory, features, required uint64) error {
 	if q.kick == nil || !q.enabled || !q.haveAddr || len(mem.regions) == 0 {
 		return nil
 	}
@@ -49,14 +88,20 @@ func (q *queue) start(mem *guestMemory, eventIdx bool) error {
 		q.mu.Unlock()
 		return nil
 	}
-	ring, err := newVring(mem, q.num, q.desc, q.avail, q.used, q.base, eventIdx)
+	var ring *Ring
+	var err error
+	if lacks := required &^ features; lacks != 0 {
+		err = fmt.Errorf("the driver lacks features %#x", lacks)
+	} else {
+		ring, err = newRing(mem, q.num, q.desc, q.avail, q.used, q.base, features)
+	}
 	if err == nil {
 		q.ring = ring
 		q.up.Store(true)
 	}
 	q.mu.Unlock()
 	if err != nil {
-		return fmt.Errorf("%s queue: %w", q.name, err)
+		return fmt.Errorf("%s queue: %w", q.Name, err)
 	}
 	q.stopped = false
 	q.spawn()
@@ -65,7 +110,7 @@ func (q *queue) start(mem *guestMemory, eventIdx bool) error {
 
 // spawn starts the goroutine that waits for kicks, unless it runs. It begins
 // by working, so no kick is missed.
-func (q *queue) spawn() {
+func (q *Queue) spawn() {
 	if q.quit != nil {
 		// It runs, and the ring is new: a kick of our own makes it look.
 		q.poke()
@@ -77,7 +122,7 @@ func (q *queue) spawn() {
 }
 
 // poke wakes the goroutine that waits for kicks.
-func (q *queue) poke() {
+func (q *Queue) poke() {
 	if rc, err := q.kick.SyscallConn(); err == nil {
 		_ = rc.Control(func(fd uintptr) { signal(int(fd)) })
 	}
@@ -87,13 +132,13 @@ func (q *queue) poke() {
 //
 // The descriptor is never read: Go's poller is edge-triggered, and each write
 // to an eventfd is an edge. That spares two system calls per kick.
-func (q *queue) run(kick *os.File, quit chan struct{}) {
+func (q *Queue) run(kick *os.File, quit chan struct{}) {
 	rc, err := kick.SyscallConn()
 	for err == nil {
-		err = rc.Read(func(uintptr) bool { return q.work() })
+		err = rc.Read(func(uintptr) bool { return q.Service() })
 		if err == nil { // paused
 			select {
-			case <-q.d.rx.unblocked:
+			case <-q.resumed:
 			case <-quit:
 				return
 			}
@@ -102,7 +147,7 @@ func (q *queue) run(kick *os.File, quit chan struct{}) {
 }
 
 // suspend takes the ring away and keeps its position.
-func (q *queue) suspend() {
+func (q *Queue) suspend() {
 	q.mu.Lock()
 	if q.ring != nil {
 		q.base = q.ring.lastAvail
@@ -113,7 +158,7 @@ func (q *queue) suspend() {
 }
 
 // stop suspends the queue, ends its goroutine and closes its kick descriptor.
-func (q *queue) stop() {
+func (q *Queue) stop() {
 	q.suspend()
 	if q.kick != nil {
 		if q.quit != nil {
@@ -125,8 +170,14 @@ func (q *queue) stop() {
 	}
 }
 
+func (q *Queue) drain() {
+	if q.Drain != nil {
+		q.Drain()
+	}
+}
+
 // setKick takes fd over.
-func (q *queue) setKick(fd int) error {
+func (q *Queue) setKick(fd int) error {
 	q.stop()
 	if err := unix.SetNonblock(fd, true); err != nil {
 		_ = unix.Close(fd)
@@ -144,7 +195,7 @@ func (q *queue) setKick(fd int) error {
 
 // setCall takes fd over; -1 means that the front-end polls. An interrupt may
 // have been lost in the exchange, so there is one.
-func (q *queue) setCall(fd int) {
+func (q *Queue) setCall(fd int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	replaceFD(&q.call, fd)
@@ -153,7 +204,7 @@ func (q *queue) setCall(fd int) {
 	}
 }
 
-func (q *queue) setErr(fd int) {
+func (q *Queue) setErr(fd int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	replaceFD(&q.errFD, fd)
@@ -170,7 +221,7 @@ func replaceFD(old *int, fd int) {
 }
 
 // close releases all descriptors.
-func (q *queue) close() {
+func (q *Queue) close() {
 	q.stop()
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -178,19 +229,10 @@ func (q *queue) close() {
 	replaceFD(&q.errFD, -1)
 }
 
-func (q *queue) signalError() {
+func (q *Queue) signalError() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	signal(q.errFD)
-}
-
-// flush shows the guest what was put and interrupts it if it wants to be. q.mu
-// is held and there is a ring.
-func (q *queue) flush() {
-	q.ring.publish()
-	if q.ring.needSignal() {
-		signal(q.call)
-	}
 }
 
 var eventOne = binary.NativeEndian.AppendUint64(nil, 1)

@@ -1,4 +1,4 @@
-package vhostvsock
+package vhostuser
 
 import (
 	"encoding/binary"
@@ -11,21 +11,13 @@ import (
 )
 
 const (
-	featIndirectDesc = 1 << 28 // VIRTIO_RING_F_INDIRECT_DESC
-	featEventIdx     = 1 << 29 // VIRTIO_RING_F_EVENT_IDX
-	featProtocol     = 1 << 30 // VHOST_USER_F_PROTOCOL_FEATURES
-	featVersion1     = 1 << 32 // VIRTIO_F_VERSION_1
-	features         = featIndirectDesc | featEventIdx | featProtocol | featVersion1
-
 	protoMQ       = 1 << 0
 	protoReplyAck = 1 << 3
 	protoConfig   = 1 << 9
 	protoReset    = 1 << 13
 	protoMemSlots = 1 << 15
-	protoFeatures = protoMQ | protoReplyAck | protoConfig | protoReset | protoMemSlots
+	protoFeatures = protoMQ | protoReplyAck | protoReset | protoMemSlots
 )
-
-const numQueues = 2 // QEMU keeps the event queue
 
 // session is one front-end's connection. It belongs to Serve's goroutine.
 type session struct {
@@ -35,42 +27,6 @@ type session struct {
 	mem   *guestMemory
 	feats uint64
 	proto uint64
-}
-
-// Serve speaks vhost-user with the front-end (QEMU) on conn until the
-// connection ends or Close is called. Then every stream and listener fails. It
-// closes conn. It returns nil unless the front-end broke the protocol. A device
-// is served once.
-func (d *Device) Serve(conn *net.UnixConn) error {
-	defer conn.Close()
-	err := d.check()
-	d.mu.Lock()
-	switch {
-	case err != nil:
-	case d.gone:
-		err = errGone
-	case d.served:
-		err = errServed
-	default:
-		d.served, d.conn = true, conn
-		d.wg.Add(1)
-	}
-	d.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	defer d.wg.Done()
-	s := &session{d: d, conn: conn, mem: &guestMemory{}}
-	err = s.run()
-	s.end()
-	d.mu.Lock()
-	closed := d.gone
-	d.mu.Unlock()
-	d.endAll()
-	if closed || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
-		return nil
-	}
-	return fmt.Errorf("vsock: %w", err)
 }
 
 // run answers messages until the connection fails.
@@ -88,11 +44,14 @@ func (s *session) run() error {
 }
 
 // end stops the rings and lets go of the guest's memory. What the guest had
-// sent by then reaches its streams.
+// sent by then is taken.
 func (s *session) end() {
-	s.d.tx.drain()
-	s.d.rx.close()
-	s.d.tx.close()
+	for _, q := range s.d.cfg.Queues {
+		q.drain()
+	}
+	for _, q := range s.d.cfg.Queues {
+		q.close()
+	}
 	s.mem.unmap(nil)
 }
 
@@ -176,11 +135,11 @@ func (s *session) collectFDs(oob []byte) error {
 func (s *session) handle(m *message) error {
 	switch m.Request {
 	case msgGetFeatures:
-		return s.replyU64(m, features)
+		return s.replyU64(m, s.d.features)
 	case msgGetProtocolFeatures:
-		return s.replyU64(m, protoFeatures)
+		return s.replyU64(m, s.d.protocol)
 	case msgGetQueueNum:
-		return s.replyU64(m, numQueues)
+		return s.replyU64(m, s.d.cfg.MaxQueues)
 	case msgGetMaxMemSlots:
 		return s.replyU64(m, maxRegions)
 	case msgGetConfig:
@@ -190,7 +149,7 @@ func (s *session) handle(m *message) error {
 	}
 	err := s.apply(m)
 	if err != nil {
-		s.d.log.Error("vsock: vhost-user request failed", "request", m.Request, "err", err)
+		s.d.log.Error(s.d.cfg.Name+": vhost-user request failed", "request", m.Request, "err", err)
 	}
 	if m.Flags&msgNeedReply == 0 || s.proto&protoReplyAck == 0 {
 		return err // nobody would hear of it otherwise
@@ -207,8 +166,8 @@ func (s *session) apply(m *message) error {
 	case msgSetFeatures:
 		return s.setFeatures(m.Num)
 	case msgSetProtocolFeatures:
-		if m.Num&^protoFeatures != 0 {
-			return fmt.Errorf("protocol features %#x were not offered", m.Num&^protoFeatures)
+		if m.Num&^s.d.protocol != 0 {
+			return fmt.Errorf("protocol features %#x were not offered", m.Num&^s.d.protocol)
 		}
 		s.proto = m.Num
 	case msgSetOwner:
@@ -229,12 +188,14 @@ func (s *session) apply(m *message) error {
 }
 
 func (s *session) setFeatures(f uint64) error {
-	if f&^features != 0 {
-		return fmt.Errorf("features %#x were not offered", f&^uint64(features))
+	if f&^s.d.features != 0 {
+		return fmt.Errorf("features %#x were not offered", f&^s.d.features)
 	}
 	s.feats = f
-	if f&featProtocol == 0 { // then no SET_VRING_ENABLE comes
-		s.d.rx.enabled, s.d.tx.enabled = true, true
+	if f&featureProtocol == 0 { // then no SET_VRING_ENABLE comes
+		for _, q := range s.d.cfg.Queues {
+			q.enabled = true
+		}
 	}
 	return nil
 }
@@ -248,17 +209,17 @@ func (s *session) replyU64(m *message, v uint64) error {
 	return s.reply(m, binary.LittleEndian.AppendUint64(nil, v))
 }
 
-// replyConfig answers with a part of struct virtio_vsock_config: the guest's
-// CID in 8 bytes. Beyond them the space reads as zero.
+// replyConfig answers with a part of the configuration space. Beyond what the
+// device has it reads as zero.
 func (s *session) replyConfig(m *message) error {
-	le := binary.LittleEndian
-	var space [2 * maxConfigLen]byte
-	le.PutUint64(space[:], s.d.cid)
-	p := le.AppendUint32(nil, m.ConfigOffset)
-	p = le.AppendUint32(p, m.ConfigSize)
-	p = le.AppendUint32(p, 0)
 	if m.ConfigOffset > maxConfigLen {
 		return s.reply(m, nil) // the protocol's way to say no
 	}
+	le := binary.LittleEndian
+	var space [2 * maxConfigLen]byte
+	copy(space[:], s.d.cfg.Space)
+	p := le.AppendUint32(nil, m.ConfigOffset)
+	p = le.AppendUint32(p, m.ConfigSize)
+	p = le.AppendUint32(p, 0)
 	return s.reply(m, append(p, space[m.ConfigOffset:m.ConfigOffset+m.ConfigSize]...))
 }

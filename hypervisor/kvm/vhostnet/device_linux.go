@@ -1,0 +1,85 @@
+package vhostnet
+
+import (
+	"log/slog"
+	"net"
+	"sync/atomic"
+
+	"github.com/lsub/lsub/hypervisor"
+	"github.com/lsub/lsub/hypervisor/kvm/vhostuser"
+)
+
+var _ hypervisor.Card = (*Device)(nil)
+
+// Features of virtio 1.2, section 5.1.3.
+const (
+	featCsum      = 1 << 0  // the device completes checksums
+	featGuestCsum = 1 << 1  // the driver does
+	featGuestTSO4 = 1 << 7  // the driver takes large segments of IPv4
+	featGuestTSO6 = 1 << 8  // and IPv6
+	featHostTSO4  = 1 << 11 // and the device
+	featHostTSO6  = 1 << 12
+	featMrgRxbuf  = 1 << 15 // a frame may take several of the driver's buffers
+
+	features = featCsum | featGuestCsum | featGuestTSO4 | featGuestTSO6 | featHostTSO4 | featHostTSO6 | featMrgRxbuf
+	// required is what the host's frames make use of without asking. VERSION_1 is
+	// the length of the header.
+	required = vhostuser.FeatureVersion1 | featGuestCsum | featGuestTSO4 | featGuestTSO6
+)
+
+// maxFrame is the most bytes that a frame may have with its header, both ways. The
+// largest of Linux have 64 KiB and their headers.
+const maxFrame = 128 << 10
+
+// Device is the host's end of one guest's network card. Its methods are safe for
+// concurrent use.
+type Device struct {
+	dev  *vhostuser.Device
+	recv hypervisor.Receiver
+	rx   rxQueue
+	tx   txQueue
+
+	dropsRx, dropsTx atomic.Int64
+}
+
+// New returns a device that waits to be served, after it has called attach for what
+// takes the guest's frames. It starts nothing. log receives what a guest or front-end
+// does wrong; nil discards.
+func New(attach func(hypervisor.Card) hypervisor.Receiver, log *slog.Logger) *Device {
+	d := &Device{}
+	d.rx.d, d.rx.Name, d.rx.Service = d, "rx", d.rx.service
+	d.tx.d, d.tx.Name, d.tx.Service, d.tx.Drain = d, "tx", d.tx.service, d.tx.drain
+	d.dev = vhostuser.New(vhostuser.Config{
+		Name: "net", Logger: log, Features: features, Required: required,
+		Queues: []*vhostuser.Queue{&d.rx.Queue, &d.tx.Queue}, MaxQueues: 1, // one pair
+		Backend: backend{d},
+	})
+	d.recv = attach(d)
+	return d
+}
+
+// Serve speaks vhost-user with the front-end (QEMU) on conn until the connection ends
+// or Close is called. It closes conn. It returns nil unless the front-end broke the
+// protocol. A device is served once.
+func (d *Device) Serve(conn *net.UnixConn) error { return d.dev.Serve(conn) }
+
+// Close ends the connection to the front-end, and waits until Serve and all that it
+// started are done: the receiver is not called any more. It is idempotent.
+func (d *Device) Close() error { return d.dev.Close() }
+
+// Dropped returns how many frames to the guest and from it were dropped because they
+// were too large, for the guest's buffers or for any frame. Those that a guest without a driver
+// missed are not counted.
+func (d *Device) Dropped() (toGuest, fromGuest int64) { return d.dropsRx.Load(), d.dropsTx.Load() }
+
+// backend is what package vhostuser tells the device.
+type backend struct{ *Device }
+
+// Restart lets go of who waits for room: there is none, or all.
+func (b backend) Restart() { b.rx.gone() }
+
+// Changed does, where there is room now.
+func (b backend) Changed() { b.rx.service() }
+
+// Ended lets go of all.
+func (b backend) Ended() { b.rx.gone() }

@@ -1,0 +1,209 @@
+package vhostnet
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/lsub/lsub/hypervisor"
+	"github.com/lsub/lsub/hypervisor/kvm/vhostuser"
+)
+
+// maxChains bounds the buffers that a frame is spread over. A guest's smallest buffers
+// hold an ordinary frame of 1,500 bytes.
+const maxChains = 1024
+
+// rxQueue puts frames into the guest's receive queue. Who sends does so by itself.
+type rxQueue struct {
+	vhostuser.Queue
+	d *Device
+	// need is the length of the smallest frame that was refused since the last call
+	// of Room, or 0. The lock guards it.
+	need int
+	// stands tells that the guest has a driver, though it may stand still and have no ring
+	// meanwhile: what is for it waits. The lock guards it.
+	stands bool
+	roomMu sync.Mutex // one call of Room at a time
+}
+
+// Send implements [hypervisor.Card].
+func (d *Device) Send(parts ...[]byte) bool {
+	total := 0
+	for _, p := range parts {
+		total += len(p)
+	}
+	if total > maxFrame || len(parts) == 0 || len(parts[0]) < hypervisor.CardHeader {
+		d.dropsRx.Add(1)
+		return true
+	}
+	q := &d.rx
+	q.Lock()
+	defer q.Unlock()
+	r := q.Ring()
+	switch {
+	case d.dev.Broken():
+		return true
+	case r == nil && q.stands:
+		q.want(total)
+		return false
+	case r == nil:
+		return true
+	}
+	q.stands = true
+	sent, err := q.put(r, parts, total)
+	for err == nil && !sent {
+		// Each turn the guest has offered more, of which a ring holds only so many.
+		var more bool
+		if more, err = r.EnableNotifyMore(); err == nil && !more {
+			q.want(total)
+			return false
+		}
+		if err == nil {
+			sent, err = q.put(r, parts, total)
+		}
+	}
+	if err != nil {
+		d.dev.Fail(fmt.Errorf("rx queue: %w", err))
+		return true
+	}
+	q.Flush()
+	return true
+}
+
+// want notes that there was no room for a frame. The lock is held.
+func (q *rxQueue) want(total int) {
+	if q.need == 0 || total < q.need {
+		q.need = total
+	}
+}
+
+// gone lets go of who waits for room: the guest has no driver any more.
+func (q *rxQueue) gone() {
+	q.Lock()
+	q.stands = false
+	q.Unlock()
+	q.service()
+}
+
+// put copies a frame of total bytes into as many of the guest's buffers as it takes,
+// and tells the guest how many those are. It returns false, and has taken none, when
+// there are too few.
+func (q *rxQueue) put(r *vhostuser.Ring, parts [][]byte, total int) (bool, error) {
+	var low, high *byte // of num_buffers
+	from, rest := parts[0], parts[1:]
+	chains := uint16(0)
+	for left := total; left > 0; chains++ {
+		head, iov, size, err := q.next(r, chains)
+		if err != nil || size == 0 {
+			r.Untake(chains)
+			r.Unput(chains)
+			return false, err
+		}
+		if chains == 0 {
+			if r.Features()&featMrgRxbuf == 0 && size < total {
+				q.d.dropsRx.Add(1) // no buffer of such a guest will ever hold it
+				return true, nil
+			}
+			low, high = byteAt(iov, numBuffers), byteAt(iov, numBuffers+1)
+		}
+		n := min(left, size)
+		left -= n
+		r.Take()
+		r.Put(head, n)
+		for ; n > 0; iov = iov[1:] {
+			for to := iov[0]; len(to) > 0 && n > 0; {
+				for len(from) == 0 {
+					from, rest = rest[0], rest[1:]
+				}
+				c := copy(to, from)
+				to, from, n = to[c:], from[c:], n-c
+			}
+		}
+	}
+	*low, *high = byte(chains), byte(chains>>8)
+	return true, nil
+}
+
+// numBuffers is where the header has the field num_buffers, of 16 bits.
+const numBuffers = 10
+
+// next looks at the guest's next buffer, which is the chains+first of a frame; size is 0
+// when there is none.
+func (q *rxQueue) next(r *vhostuser.Ring, chains uint16) (head uint16, iov [][]byte, size int, err error) {
+	ok, err := r.Available()
+	if err != nil || !ok {
+		return 0, nil, 0, err
+	}
+	head, iov, size, err = r.Peek(true)
+	if err == nil && (size == 0 || chains == 0 && size < hypervisor.CardHeader || chains == maxChains) {
+		err = fmt.Errorf("%w: a buffer of %d bytes, after %d for the frame", vhostuser.ErrRing, size, chains)
+	}
+	return head, iov, size, err
+}
+
+// byteAt returns the byte at an offset of what iov makes up, which is longer.
+func byteAt(iov [][]byte, off int) *byte {
+	for off >= len(iov[0]) {
+		off -= len(iov[0])
+		iov = iov[1:]
+	}
+	return &iov[0][off]
+}
+
+// service is what a kick of the guest's runs: it has offered buffers.
+func (q *rxQueue) service() (pause bool) {
+	q.Lock()
+	room := q.need > 0 && q.roomy()
+	if room {
+		q.need = 0
+	}
+	if r := q.Ring(); r != nil && q.need == 0 {
+		r.DisableNotify()
+	}
+	q.Unlock()
+	if room {
+		q.roomMu.Lock()
+		q.d.recv.Room()
+		q.roomMu.Unlock()
+	}
+	return false
+}
+
+// roomy tells whether the guest has room for the frame that was refused, or Send
+// would drop it. If not, it has the guest kick. The lock is held.
+func (q *rxQueue) roomy() bool {
+	r := q.Ring()
+	if r == nil || q.d.dev.Broken() {
+		return !q.stands || q.d.dev.Broken()
+	}
+	for {
+		fits, err := q.fits(r)
+		if err == nil && !fits {
+			var more bool
+			if more, err = r.EnableNotifyMore(); more {
+				continue
+			}
+		}
+		if err != nil {
+			q.d.dev.Fail(fmt.Errorf("rx queue: %w", err))
+		}
+		return fits || err != nil
+	}
+}
+
+// fits tells whether the buffers there are hold q.need bytes.
+func (q *rxQueue) fits(r *vhostuser.Ring) (bool, error) {
+	chains := uint16(0)
+	defer func() { r.Untake(chains) }()
+	for left := q.need; left > 0; chains++ {
+		_, _, size, err := q.next(r, chains)
+		if err != nil || size == 0 {
+			return false, err
+		}
+		if r.Features()&featMrgRxbuf == 0 {
+			return true, nil // or will be dropped
+		}
+		left -= size
+		r.Take()
+	}
+	return true, nil
+}
