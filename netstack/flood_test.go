@@ -10,8 +10,10 @@ import (
 
 // TestNeverReads has a guest that opens many connections and reads from none, to a
 // server that sends without an end.
-func TestNeverReads(t *testing.T) {
-	n, g := startGuest(t, Config{})
+func TestNeverReads(t *testing.T) { bothWays(t, testNeverReads) }
+
+func testNeverReads(t *testing.T, start starter) {
+	n, g := start(t, Config{})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

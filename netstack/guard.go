@@ -2,8 +2,10 @@ package netstack
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
+	"syscall"
 )
 
 // minFrame is the size of an Ethernet header in bytes. The switch of
@@ -12,9 +14,25 @@ import (
 // must not end the supervisor that way.
 const minFrame = 14
 
+// writeGuard keeps it from the switch of gvisor-tap-vsock that a frame could not be
+// written. The switch would forget the connection at once, learn of its address again
+// from a frame that was read already, and end the supervisor with the next one it sends.
+// It forgets the connection at the end of what is read, which comes now.
+type writeGuard struct{ net.Conn }
+
+// Write writes a frame, or closes the connection.
+func (g writeGuard) Write(p []byte) (int, error) {
+	n, err := g.Conn.Write(p)
+	if err != nil && !errors.Is(err, syscall.ENOBUFS) { // which the switch tries again
+		g.Conn.Close()
+		return len(p), nil
+	}
+	return n, err
+}
+
 // frameGuard checks the lengths in a stream of frames as they are read.
 type frameGuard struct {
-	net.Conn
+	writeGuard
 	max  int
 	head [4]byte
 	have int // bytes of head
@@ -49,7 +67,7 @@ func (g *frameGuard) Read(p []byte) (int, error) {
 
 // datagramGuard drops the frames that are too short or too long.
 type datagramGuard struct {
-	net.Conn
+	writeGuard
 	max int
 }
 

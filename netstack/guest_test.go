@@ -26,6 +26,15 @@ type fakeGuest struct {
 	link  *channel.Endpoint
 }
 
+// starter connects a guest to a new network.
+type starter func(t *testing.T, cfg Config) (*Network, *fakeGuest)
+
+// bothWays runs a test with a guest's card on a stream, and with one that is attached.
+func bothWays(t *testing.T, test func(t *testing.T, start starter)) {
+	t.Run("stream", func(t *testing.T) { test(t, startGuest) })
+	t.Run("card", func(t *testing.T) { test(t, attachGuest) })
+}
+
 // startGuest connects a guest to a new network.
 func startGuest(t *testing.T, cfg Config) (*Network, *fakeGuest) {
 	t.Helper()
@@ -41,7 +50,7 @@ func startGuest(t *testing.T, cfg Config) (*Network, *fakeGuest) {
 			t.Errorf("Serve: %v", err)
 		}
 	})
-	g := newFakeGuest(t, n)
+	g := newFakeGuest(t, n, false)
 	wg.Go(func() { g.send(ctx, card) })
 	wg.Go(func() { g.receive(card) })
 	t.Cleanup(func() {
@@ -53,7 +62,9 @@ func startGuest(t *testing.T, cfg Config) (*Network, *fakeGuest) {
 	return n, g
 }
 
-func newFakeGuest(t *testing.T, n *Network) *fakeGuest {
+// newFakeGuest makes a guest. One that is attached neither fills sums in nor looks at them, and
+// divides no segments.
+func newFakeGuest(t *testing.T, n *Network, attached bool) *fakeGuest {
 	t.Helper()
 	g := &fakeGuest{
 		stack: stack.New(stack.Options{
@@ -62,6 +73,10 @@ func newFakeGuest(t *testing.T, n *Network) *fakeGuest {
 		}),
 		// A window of small frames fits: what is dropped comes again late.
 		link: channel.New(4096, uint32(n.MTU())+14, tcpip.LinkAddress(n.GuestMAC())),
+	}
+	if attached {
+		g.link.LinkEPCapabilities |= stack.CapabilityRXChecksumOffload
+		g.link.SupportedGSOKind = stack.HostGSOSupported
 	}
 	check := func(err tcpip.Error) {
 		if err != nil {

@@ -62,8 +62,10 @@ func TestAddresses(t *testing.T) {
 }
 
 // TestPing goes through ARP and ICMP.
-func TestPing(t *testing.T) {
-	n, g := startGuest(t, Config{})
+func TestPing(t *testing.T) { bothWays(t, testPing) }
+
+func testPing(t *testing.T, start starter) {
+	n, g := start(t, Config{})
 	var wq waiter.Queue
 	entry, readable := waiter.NewChannelEntry(waiter.ReadableEvents)
 	wq.EventRegister(&entry)
@@ -91,8 +93,10 @@ func TestPing(t *testing.T) {
 
 // TestDNS asks for what needs no resolver of the host's, whose answers come
 // from who knows where.
-func TestDNS(t *testing.T) {
-	n, g := startGuest(t, Config{})
+func TestDNS(t *testing.T) { bothWays(t, testDNS) }
+
+func testDNS(t *testing.T, start starter) {
+	n, g := start(t, Config{})
 	ask := func(t *testing.T, name string, kind uint16) *dns.Msg {
 		t.Helper()
 		to := address(n.Gateway(), 53)
@@ -131,7 +135,9 @@ func TestDNS(t *testing.T) {
 
 // TestEgress downloads from a server on the host's loopback, with small and
 // with large frames.
-func TestEgress(t *testing.T) {
+func TestEgress(t *testing.T) { bothWays(t, testEgress) }
+
+func testEgress(t *testing.T, start starter) {
 	data := bytes.Repeat([]byte("0123456789abcdef"), 1<<16) // 1 MiB
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		sum := sha256.New()
@@ -143,7 +149,7 @@ func TestEgress(t *testing.T) {
 	port := server.Listener.Addr().(*net.TCPAddr).Port
 	for _, mtu := range []int{1500, DefaultMTU} {
 		t.Run(fmt.Sprint(mtu), func(t *testing.T) {
-			n, g := startGuest(t, Config{MTU: mtu})
+			n, g := start(t, Config{MTU: mtu})
 			client := &http.Client{Transport: &http.Transport{
 				DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 					return gonet.DialContextTCP(ctx, g.stack, address(n.Host(), port), ipv4.ProtocolNumber)
@@ -228,7 +234,7 @@ func TestServeEnds(t *testing.T) {
 
 func TestDatagramGuard(t *testing.T) {
 	frames := &scripted{frames: [][]byte{{}, make([]byte, 13), make([]byte, 100), make([]byte, 2000), make([]byte, 14)}}
-	g := &datagramGuard{Conn: frames, max: 1518}
+	g := &datagramGuard{writeGuard: writeGuard{frames}, max: 1518}
 	buf := make([]byte, 4096)
 	for _, want := range []int{100, 14} {
 		if n, err := g.Read(buf); n != want || err != nil {
@@ -274,7 +280,7 @@ func FuzzFrameGuard(f *testing.F) {
 		for rest := stream; len(rest) > 0; rest = rest[min(step, len(rest)):] {
 			chunks = append(chunks, rest[:min(step, len(rest))])
 		}
-		got, err := io.ReadAll(&frameGuard{Conn: &scripted{frames: chunks}, max: 1518})
+		got, err := io.ReadAll(&frameGuard{writeGuard: writeGuard{&scripted{frames: chunks}}, max: 1518})
 		// What was let through is frames of allowed lengths, and a part of one.
 		for b := got; len(b) >= 4; {
 			size := int(binary.BigEndian.Uint32(b))

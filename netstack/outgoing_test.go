@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -102,8 +103,10 @@ func TestOutgoing(t *testing.T) {
 }
 
 // TestReset passes a failure on as one, both ways, and not as an end.
-func TestReset(t *testing.T) {
-	n, g := startGuest(t, Config{})
+func TestReset(t *testing.T) { bothWays(t, testReset) }
+
+func testReset(t *testing.T, start starter) {
+	n, g := start(t, Config{})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -146,5 +149,65 @@ func TestReset(t *testing.T) {
 	ep.Abort()
 	if _, err := s.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("by the guest: %v", err)
+	}
+}
+
+// TestSlowHost sends more than the host's server takes for a while, to one that reads
+// it all later, and to one that resets the connection.
+func TestSlowHost(t *testing.T) { bothWays(t, testSlowHost) }
+
+func testSlowHost(t *testing.T, start starter) {
+	n, g := start(t, Config{})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	data := make([]byte, 32<<20)
+	for i := range data {
+		data[i] = byte(i>>16 ^ i)
+	}
+	connect := func() (*net.TCPConn, chan error) {
+		t.Helper()
+		c, err := g.dialTCP(n.Host(), l.Addr().(*net.TCPAddr).Port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.SetDeadline(time.Now().Add(time.Minute))
+		sent := make(chan error, 1)
+		c.SetWriteDeadline(time.Now().Add(time.Second / 4))
+		wrote, _ := c.Write(data) // until nothing more goes
+		if wrote == len(data) {
+			t.Error("all went, though nobody reads")
+		}
+		c.SetWriteDeadline(time.Time{})
+		go func() {
+			_, err := c.Write(data[wrote:])
+			if err == nil {
+				err = c.CloseWrite()
+			}
+			sent <- err
+		}()
+		return s.(*net.TCPConn), sent
+	}
+	s, sent := connect()
+	got, err := io.ReadAll(s)
+	if err != nil || !bytes.Equal(got, data) {
+		t.Errorf("%d bytes arrived, want %d: %v", len(got), len(data), err)
+	}
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
+	s.Close()
+
+	s, sent = connect()
+	s.SetLinger(0)
+	s.Close()
+	if err := <-sent; err == nil {
+		t.Error("the guest is not told of a reset")
 	}
 }

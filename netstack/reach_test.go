@@ -21,7 +21,7 @@ import (
 )
 
 // echo starts a server on an address of the host, which returns what it gets.
-func echo(t *testing.T, network, addr string) (port int) {
+func echo(t testing.TB, network, addr string) (port int) {
 	t.Helper()
 	if network == "udp" {
 		pc, err := net.ListenPacket("udp", addr)
@@ -88,8 +88,10 @@ func (g *fakeGuest) sendUDP(t *testing.T, to netip.Addr, port int, text string) 
 }
 
 // TestReach has a port of the host's loopback open, and tries what leads there.
-func TestReach(t *testing.T) {
-	n, g := startGuest(t, Config{})
+func TestReach(t *testing.T) { bothWays(t, testReach) }
+
+func testReach(t *testing.T, start starter) {
+	n, g := start(t, Config{})
 	tcp, datagrams := echo(t, "tcp", "127.0.0.1:0"), echo(t, "udp", "127.0.0.1:0")
 	c, err := g.dialTCP(n.Host(), tcp)
 	if err != nil {
@@ -157,8 +159,10 @@ func TestLimit(t *testing.T) {
 }
 
 // TestTooMany has the guest open more connections than it may.
-func TestTooMany(t *testing.T) {
-	n, g := startGuest(t, Config{})
+func TestTooMany(t *testing.T) { bothWays(t, testTooMany) }
+
+func testTooMany(t *testing.T, start starter) {
+	n, g := start(t, Config{})
 	n.tcp.max = 3
 	port := echo(t, "tcp", "127.0.0.1:0")
 	var conns []*gonet.TCPConn

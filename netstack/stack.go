@@ -26,20 +26,20 @@ const nic = 1
 // would dial any port of the gateway's own address on the host, keep 10
 // connections in the making at most, and resolve names by way of Go's resolver.
 func (n *Network) makeStack() error {
-	link, err := tap.NewLinkEndpoint(false, uint32(n.mtu), gatewayMAC, n.Gateway().String(), []string{n.Host().String()})
+	end, err := tap.NewLinkEndpoint(false, uint32(n.mtu), gatewayMAC, n.Gateway().String(), []string{n.Host().String()})
 	if err != nil {
 		return err
 	}
-	n.ports = tap.NewSwitch(false)
-	link.Connect(n.ports)
-	n.ports.Connect(link)
+	n.link = &link{LinkEndpoint: end, ports: tap.NewSwitch(false)}
+	n.link.Connect(wire{n.link})
+	n.link.ports.Connect(n.link)
 
 	s := stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
 	})
 	n.stack = s
-	if err := s.CreateNIC(nic, link); err != nil {
+	if err := s.CreateNIC(nic, n.link); err != nil {
 		return errors.New(err.String())
 	}
 	address := tcpip.ProtocolAddress{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: address4(n.Gateway()).WithPrefix()}

@@ -85,7 +85,7 @@ func (n *Network) acceptTCP(r *tcp.ForwarderRequest) {
 	}
 	host := hostConn{out}
 	defer n.out.add(out.LocalAddr(), host.reset)()
-	join(guestConn{gonet.NewTCPConn(&wq, ep), ep}, host, buffer)
+	join(guestConn{gonet.NewTCPConn(&wq, ep), ep, &wq}, host, buffer)
 }
 
 // room is what a connection may hold in bytes, where it is one of so many: in its
@@ -106,6 +106,7 @@ func room(conns int) (socket, buffer int) {
 type guestConn struct {
 	*gonet.TCPConn
 	ep tcpip.Endpoint
+	wq *waiter.Queue // what ep tells of
 }
 
 func (c guestConn) reset() {
@@ -150,7 +151,7 @@ type end interface {
 func join(a, b end, buffer int) {
 	var wg sync.WaitGroup
 	pipe := func(to, from end) {
-		err := pump(to, from, buffer)
+		err := move(to, from, buffer)
 		if err == nil {
 			err = to.CloseWrite()
 		}
@@ -164,6 +165,15 @@ func join(a, b end, buffer int) {
 	wg.Wait()
 	a.Close()
 	b.Close()
+}
+
+// move copies until the end of from, in the way that suits both.
+func move(to, from end, buffer int) error {
+	guest, ok := from.(guestConn)
+	if host, is := to.(hostConn); ok && is {
+		return guest.toHost(host, buffer)
+	}
+	return pump(to, from, buffer)
 }
 
 const (
