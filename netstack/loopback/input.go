@@ -1,0 +1,263 @@
+package loopback
+
+import (
+	"slices"
+	"syscall"
+	"time"
+)
+
+// input acts on a segment from the guest. It never waits. It returns whether
+// the link is to call flush after this and the next ones.
+func (c *Conn) input(s *segment) (flush bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.state == stateDead: // it ended meanwhile
+		return false
+	case s.flags&flagRST != 0:
+		c.inputReset(s)
+	case c.state == stateDialing:
+		c.inputAnswer(s)
+	case s.flags&flagSYN != 0: // it has not heard of our acknowledgement
+		c.ackNow = true
+	case s.flags&flagACK != 0:
+		c.inputAck(s)
+		c.inputData(s)
+		c.finish()
+	}
+	if c.state == stateDead || c.due || !c.ackNow && c.segments == 0 {
+		return false
+	}
+	c.due = true
+	return true
+}
+
+func (c *Conn) inputReset(s *segment) {
+	switch {
+	case c.state == stateOpen && s.seq-c.rcv <= c.told-c.rcv:
+		c.die(syscall.ECONNRESET)
+	case c.state == stateDialing && s.flags&flagACK != 0 && s.ack == c.nxt:
+		c.die(syscall.ECONNREFUSED)
+	}
+}
+
+// inputAnswer takes the answer to our SYN.
+func (c *Conn) inputAnswer(s *segment) {
+	if s.flags&flagACK == 0 {
+		return
+	}
+	if s.ack != c.nxt {
+		// The guest remembers an earlier connection between the same ports. It
+		// forgets it for this.
+		c.transmit(flagRST, s.ack, nil)
+		c.transmit(flagSYN, c.una, nil)
+		return
+	}
+	if s.flags&flagSYN == 0 {
+		return
+	}
+	c.una, c.rcv, c.acked = s.ack, s.seq+1, s.seq+1
+	c.told = c.rcv + uint32(min(c.room, 1<<16-1)) // what the SYN said
+	c.edge, c.best = s.ack+uint32(s.window), uint32(s.window)
+	c.recovered = s.ack
+	if c.mss = maxSegment; s.scale >= 0 { // else neither side scales
+		c.scale, c.shift = s.scale, windowScale
+	}
+	if s.mss > 0 {
+		c.mss = min(max(s.mss, minSegment), maxSegment)
+	}
+	c.state, c.answered, c.ackNow, c.resendAt, c.tries = stateOpen, true, true, time.Time{}, 0
+	close(c.opened)
+	c.emit()
+}
+
+// inputAck takes what the guest has got and has room for.
+func (c *Conn) inputAck(s *segment) {
+	switch {
+	case after(s.ack, c.nxt): // what was never sent
+		c.ackNow = true
+		return
+	case before(s.ack, c.una): // an old one
+		return
+	}
+	window := uint32(s.window) << c.scale
+	edge := s.ack + window
+	switch n := s.ack - c.una; {
+	case n > 0:
+		c.giveUp = time.Now().Add(lingerTime)
+		c.release(n)
+	case c.tries > 0 && after(edge, c.edge): // it takes more again: what was lost is due now
+		c.tries, c.resendAt = 0, time.Time{}
+		if c.una != c.nxt {
+			c.resend()
+		}
+	case s.n == 0 && s.flags&flagFIN == 0 && edge == c.edge && c.una != c.nxt:
+		if c.duplicates++; c.duplicates == 3 {
+			c.recovered = c.nxt
+			c.resend()
+		}
+	}
+	c.edge, c.best = edge, max(c.best, window)
+	c.emit()
+}
+
+// release forgets n bytes that the guest has.
+func (c *Conn) release(n uint32) {
+	c.una += n
+	for n > 0 && len(c.unacked) > 0 {
+		first := &c.unacked[0]
+		if uint32(len(first.data)) > n {
+			first.data = first.data[n:]
+			break
+		}
+		n -= uint32(len(first.data))
+		c.held -= first.cost
+		first.free()
+		c.unacked[0] = chunk{}
+		if c.unacked = c.unacked[1:]; len(c.unacked) == 0 {
+			c.unacked = nil
+		}
+	}
+	c.duplicates, c.tries, c.resendAt = 0, 0, time.Time{}
+	if !before(c.una, c.recovered) { // else a connection's third GiB would lie before it
+		c.recovered = c.una
+	}
+	switch {
+	case c.una == c.nxt:
+	case before(c.una, c.recovered): // one was lost, so the next may be
+		c.resend()
+	default:
+		c.expect()
+	}
+}
+
+// inputData takes what the guest has sent. What comes too early waits for what was
+// lost before it.
+func (c *Conn) inputData(s *segment) {
+	fin := s.flags&flagFIN != 0
+	if s.n == 0 && !fin {
+		c.ackNow = c.ackNow || before(s.seq, c.rcv) // it asks whether we are there
+		return
+	}
+	payload, n := s.payload, s.n
+	if over := n - int(int32(c.told-s.seq)); over > 0 { // more than it may send
+		n, fin = max(n-over, 0), false
+	}
+	switch {
+	case c.peerShut: // it has not heard that we know
+		c.ackNow = true
+	case after(s.seq, c.rcv):
+		c.keepEarly(s.seq, payload, n, fin)
+		c.ackNow = true
+		c.flushAck() // three of these tell the guest
+	case before(s.seq+uint32(n), c.rcv) || s.seq != c.rcv && s.seq+uint32(n) == c.rcv && !fin:
+		c.ackNow = true // an old one
+	default:
+		old := c.rcv - s.seq
+		c.ackNow = c.ackNow || old > 0
+		c.accept(drop(payload, int(old)), n-int(old), fin)
+		c.acceptEarly()
+	}
+}
+
+// accept takes n bytes that come next, and the end after them. payload may hold more.
+func (c *Conn) accept(payload [][]byte, n int, fin bool) {
+	c.rcv += uint32(n)
+	c.segments++
+	if n > 0 && !c.closed {
+		c.take(payload, n)
+	}
+	if fin {
+		c.rcv++
+		c.peerShut, c.ackNow = true, true
+		c.readCond.Broadcast()
+	}
+}
+
+// early is a segment that came before one that was lost.
+type early struct {
+	seq  uint32
+	fin  bool
+	data chunk
+}
+
+// maxEarly bounds the segments that wait for one that was lost: each new one looks at all.
+const maxEarly = 256
+
+// keepEarly copies n bytes for later. The window bounds what is kept, and so does this,
+// where a guest sends the same ones again and again.
+func (c *Conn) keepEarly(seq uint32, payload [][]byte, n int, fin bool) {
+	i, kept := 0, 0
+	for _, e := range c.early {
+		if e.seq == seq && len(e.data.data) >= n {
+			return
+		}
+		if before(e.seq, seq) {
+			i++
+		}
+		kept += e.data.cost
+	}
+	if n == 0 || len(c.early) >= maxEarly {
+		return // it comes again
+	}
+	data := newChunk(n)
+	if kept+data.cost > c.room {
+		data.free()
+		return
+	}
+	gather(data.data, payload)
+	c.early = slices.Insert(c.early, i, early{seq, fin, data})
+}
+
+// acceptEarly takes what has waited for what just came.
+func (c *Conn) acceptEarly() {
+	for len(c.early) > 0 && !after(c.early[0].seq, c.rcv) {
+		e := c.early[0]
+		if c.early = c.early[1:]; len(c.early) == 0 {
+			c.early = nil
+		}
+		if old := int(c.rcv - e.seq); old < len(e.data.data) && !c.peerShut {
+			c.accept([][]byte{e.data.data[old:]}, len(e.data.data)-old, e.fin)
+		}
+		c.ackNow = true
+		e.data.free()
+	}
+}
+
+// take hands n bytes on: straight to where a WriteTo writes, or into the slice of a
+// waiting Read, or else into the buffer. payload may hold more.
+func (c *Conn) take(payload [][]byte, n int) {
+	if c.buf.Len() == 0 && c.direct != nil && c.directErr == nil {
+		var failed error
+		if payload, n, failed = c.takeDirect(payload, n); failed != nil {
+			c.directErr = failed
+		} else if n == 0 { // nobody needs to wake
+			return
+		}
+	}
+	if c.buf.Len() == 0 {
+		for n > 0 && c.readBytes < len(c.readBuf) {
+			k := copy(c.readBuf[c.readBytes:], payload[0][:min(n, len(payload[0]))])
+			c.readBytes += k
+			n -= k
+			payload = drop(payload, k)
+		}
+	}
+	c.buf.Append(payload, n)
+	c.readCond.Signal()
+}
+
+// takeDirect writes what can be written at once, and returns the rest.
+func (c *Conn) takeDirect(payload [][]byte, n int) ([][]byte, int, error) {
+	whole := 0
+	for i, p := range payload {
+		if whole += len(p); whole >= n {
+			payload[i] = p[:len(p)-(whole-n)]
+			payload = payload[:i+1]
+			break
+		}
+	}
+	done, err := c.direct.WriteNow(payload)
+	c.directN += int64(done)
+	return drop(payload, done), n - done, err
+}

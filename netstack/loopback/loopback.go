@@ -1,0 +1,333 @@
+// Package loopback connects to what listens on a guest's loopback by way of its
+// network card: a TCP that speaks with the guest's kernel in Ethernet frames, so that
+// no process of the guest has a part in it.
+//
+//	l := loopback.New(loopback.Config{Card: card})
+//	c, err := l.Dial(ctx, netip.MustParseAddrPort("127.0.0.1:80"))
+//
+// In the guest, package guest/agent/loopback leads frames with an all-zero
+// destination address from the card to lo, and what lo has for connections that began
+// so back to the card. The guest's programs see a peer at 127.0.0.1 or ::1, with a
+// port from [FirstPort] to [LastPort].
+//
+// The frames go through memory that both sides share, in order. So this TCP has neither
+// congestion control nor selective acknowledgements: the guest's window bounds what is
+// under way. But the guest may drop frames, when its backlog is full, so what was lost
+// is sent again.
+package loopback
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/lsub/lsub/inbox"
+)
+
+// The ports of the host's ends, which the guest keeps free of its own programs.
+const (
+	FirstPort = 61000
+	LastPort  = 65535
+)
+
+// Card is the host's end of the guest's network card: hypervisor.Card describes it.
+type Card interface{ Send(parts ...[]byte) bool }
+
+// Config is what a [Link] works with. Zero of each limit is its default.
+type Config struct {
+	Card Card
+	// Buffer is the most bytes that a connection may hold in either direction.
+	// Default 1 MiB.
+	Buffer int
+	// MaxBuffered bounds what all connections may hold together in one direction. As it runs out, new ones
+	// get less, down to 16 KiB each. Default 256 MiB.
+	MaxBuffered int64
+	Logger      *slog.Logger // nil discards
+}
+
+const minBuffer = 16 << 10
+
+// Link is the way to one guest's loopback. It is safe for concurrent use; Receive,
+// Flush and Room are the card's to call.
+type Link struct {
+	cfg Config
+	log *slog.Logger
+
+	mu       sync.Mutex // innermost lock; guards what follows
+	closed   bool
+	conns    map[flow]*Conn
+	nextPort uint16
+	iss      uint32  // where the next connection's numbers begin
+	promised int64   // sum of the connections' buffers
+	blocked  []*Conn // wait for room in the guest
+	turn     uint    // which of them is the first to get it
+	late     []*Conn // owe an acknowledgement that may wait a little
+	lateSet  bool    // a timer for them runs
+
+	ticking atomic.Bool // a timer for what was not acknowledged runs
+
+	// Of the goroutine that calls Receive and Flush.
+	in   segment
+	due  []*Conn // owe something after these frames
+	back [headMax]byte
+}
+
+// New returns a link without connections.
+func New(cfg Config) *Link {
+	if cfg.Buffer <= 0 {
+		cfg.Buffer = 1 << 20
+	}
+	cfg.Buffer = min(max(cfg.Buffer, minBuffer), inbox.MaxBuffer)
+	if cfg.MaxBuffered <= 0 {
+		cfg.MaxBuffered = 256 << 20
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Link{cfg: cfg, log: cfg.Logger, conns: map[flow]*Conn{}, nextPort: FirstPort, iss: uint32(time.Now().UnixNano())}
+}
+
+// errNoPort says that all ports of the host's end lead to that port of the guest's.
+var errNoPort = fmt.Errorf("no port is left for one more connection: %w", syscall.EADDRNOTAVAIL)
+
+// Dial connects to a port of the guest's loopback, 127.0.0.1 or ::1. ctx bounds the
+// dialing, not the connection. Where nobody listens the error wraps
+// [syscall.ECONNREFUSED]; a guest that leads the frames elsewhere does not answer. The caller
+// closes the connection.
+func (l *Link) Dial(ctx context.Context, to netip.AddrPort) (*Conn, error) {
+	c, err := l.Start(to)
+	if err == nil {
+		err = c.Opened(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Start begins to connect, as Dial does, and does not wait for the guest's answer, which
+// [Conn.Opened] does. What is written goes out with the answer to it. The caller
+// closes the connection.
+func (l *Link) Start(to netip.AddrPort) (*Conn, error) {
+	c, err := l.newConn(to)
+	if err != nil {
+		return nil, dialError(to, err)
+	}
+	c.start()
+	return c, nil
+}
+
+// Opened waits until the guest has agreed to the connection, or returns why it has not,
+// as Dial does; then the connection is no more.
+func (c *Conn) Opened(ctx context.Context) error {
+	var err error
+	select {
+	case <-c.opened:
+		err = c.dialed()
+	case <-ctx.Done():
+		err = ctx.Err()
+		c.abort(err)
+	}
+	return dialError(netip.AddrPortFrom(c.flow.addr(), c.flow.guest), err)
+}
+
+func dialError(to netip.AddrPort, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(to), Err: err}
+}
+
+func (l *Link) newConn(to netip.AddrPort) (*Conn, error) {
+	f := flow{guest: to.Port(), v6: to.Addr().Is6()}
+	if to.Addr() != f.addr() {
+		return nil, fmt.Errorf("%v is no address of the guest's loopback", to.Addr())
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil, net.ErrClosed
+	}
+	for tries := 0; ; tries++ {
+		if tries > LastPort-FirstPort {
+			return nil, errNoPort
+		}
+		f.host = l.nextPort
+		if l.nextPort++; l.nextPort == 0 {
+			l.nextPort = FirstPort
+		}
+		// A connection from a port to itself would be its own answer to the guest.
+		if l.conns[f] == nil && f.host != f.guest {
+			break
+		}
+	}
+	c := newConn(l, f, l.iss, l.promise())
+	l.conns[f] = c
+	return c, nil
+}
+
+// promise takes a connection's buffers from what there is. l.mu is held.
+func (l *Link) promise() int {
+	n := min(max((l.cfg.MaxBuffered-l.promised)/64, minBuffer), int64(l.cfg.Buffer))
+	l.promised += n
+	return int(n)
+}
+
+// forget takes a connection out of the table. The next between the same ports
+// begins after it, as a guest that still remembers it wants.
+func (l *Link) forget(c *Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conns[c.flow] != c {
+		return
+	}
+	delete(l.conns, c.flow)
+	l.promised -= int64(c.room)
+	if after(c.nxt, l.iss) {
+		l.iss = c.nxt
+	}
+	l.iss += 1 << 16
+}
+
+// Close ends all connections. Nothing more is sent.
+func (l *Link) Close() error {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	for _, c := range l.all() {
+		c.mu.Lock()
+		c.die(net.ErrClosed)
+		c.mu.Unlock()
+	}
+	return nil
+}
+
+func (l *Link) all() []*Conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	list := make([]*Conn, 0, len(l.conns))
+	for _, c := range l.conns {
+		list = append(list, c)
+	}
+	return list
+}
+
+// Receive takes a frame with its header of 12 bytes, as [Card] has them, if it is one of the guest's loopback: else it
+// returns false.
+func (l *Link) Receive(parts [][]byte) bool {
+	ours, err := l.in.decode(parts)
+	if !ours {
+		return false
+	}
+	if err != nil {
+		l.log.Debug("loopback: a frame is dropped", "err", err)
+		return true
+	}
+	l.mu.Lock()
+	c := l.conns[l.in.flow]
+	l.mu.Unlock()
+	if c == nil {
+		l.reject()
+		return true
+	}
+	if c.input(&l.in) {
+		l.due = append(l.due, c)
+	}
+	return true
+}
+
+// reject answers a segment that belongs to no connection.
+func (l *Link) reject() {
+	s := &l.in
+	if s.flags&flagRST != 0 {
+		return
+	}
+	h := head{buf: &l.back}
+	h.init(s.flow)
+	h.set(flagRST, s.ack, 0, 0, 0)
+	l.cfg.Card.Send(h.bytes()) // or not: who asks again is answered again
+}
+
+// Flush answers what came, after a number of frames.
+func (l *Link) Flush() {
+	for i, c := range l.due {
+		c.flush()
+		l.due[i] = nil
+	}
+	l.due = l.due[:0]
+}
+
+// lateAfter is how long an acknowledgement may wait for something to ride on.
+const lateAfter = 4 * time.Millisecond
+
+// acknowledgeLate has c acknowledge what it has got soon.
+func (l *Link) acknowledgeLate(c *Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.late = append(l.late, c)
+	if !l.lateSet {
+		l.lateSet = true
+		time.AfterFunc(lateAfter, l.sendLate)
+	}
+}
+
+func (l *Link) sendLate() {
+	l.mu.Lock()
+	late := l.late
+	l.late, l.lateSet = nil, false
+	l.mu.Unlock()
+	for _, c := range late {
+		c.sendLate()
+	}
+}
+
+// block notes that c waits for room.
+func (l *Link) block(c *Conn) {
+	l.mu.Lock()
+	l.blocked = append(l.blocked, c)
+	l.mu.Unlock()
+}
+
+// Room lets the connections go on that wait for room in the guest.
+func (l *Link) Room() {
+	l.mu.Lock()
+	blocked := l.blocked
+	l.blocked = nil
+	l.turn++
+	first := int(l.turn % uint(max(len(blocked), 1))) // not always the same has the room
+	l.mu.Unlock()
+	for i := range blocked {
+		blocked[(first+i)%len(blocked)].unblock()
+	}
+}
+
+// tickEvery is how often it is looked what was not acknowledged.
+const tickEvery = 100 * time.Millisecond
+
+// tick has the timer run that looks for what was not acknowledged.
+func (l *Link) tick() {
+	if !l.ticking.Load() && l.ticking.CompareAndSwap(false, true) {
+		time.AfterFunc(tickEvery, l.expire)
+	}
+}
+
+func (l *Link) expire() {
+	l.ticking.Store(false) // what is sent from here on sets the timer itself
+	now := time.Now()
+	more := false
+	for _, c := range l.all() {
+		more = c.expire(now) || more
+	}
+	if more {
+		l.tick()
+	}
+}
+
+var errTimeout = errors.New("the guest does not answer")

@@ -1,0 +1,242 @@
+package loopback
+
+import (
+	"time"
+
+	"github.com/lsub/lsub/inbox"
+)
+
+// chunk is what a frame has carried and the guest has not acknowledged, or what came
+// too early.
+type chunk struct {
+	arr  *[]byte // of package inbox; nil for few bytes
+	data []byte
+	cost int // memory that it takes, in bytes
+}
+
+const (
+	fewBytes = 1 << 10
+	// chunkCost is what a chunk takes besides its bytes, about.
+	chunkCost = 64
+)
+
+// newChunk returns a chunk of n bytes.
+func newChunk(n int) chunk {
+	if n <= fewBytes {
+		return chunk{nil, make([]byte, n), n + chunkCost}
+	}
+	arr := inbox.GetArray(n)
+	return chunk{arr, (*arr)[:n], len(*arr)}
+}
+
+func (c *chunk) free() {
+	if c.arr != nil {
+		inbox.PutArray(c.arr)
+	}
+}
+
+// The times after which something is sent again, while nothing comes.
+const (
+	resendAfter = 200 * time.Millisecond
+	maxBackoff  = 6 // doublings
+)
+
+// start asks the guest for the connection.
+func (c *Conn) start() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state != stateDialing { // the link was closed
+		return
+	}
+	c.nxt = c.una + 1
+	c.transmit(flagSYN, c.una, nil)
+	c.expect()
+}
+
+// expect has the timer run for what is under way.
+func (c *Conn) expect() {
+	c.resendAt = time.Now().Add(resendAfter << min(c.tries, maxBackoff))
+	c.link.tick()
+}
+
+// emit sends what there is to send and the guest has room for. c.mu is held.
+func (c *Conn) emit() {
+	if c.state != stateOpen || c.blocked {
+		return
+	}
+	for len(c.writeBuf) > 0 {
+		n := c.sendable()
+		if n == 0 {
+			break
+		}
+		data := newChunk(n)
+		copy(data.data, c.writeBuf)
+		flags := byte(flagACK)
+		if n == len(c.writeBuf) {
+			flags |= flagPSH
+		}
+		if !c.transmit(flags, c.nxt, data.data) {
+			data.free()
+			return
+		}
+		c.unacked = append(c.unacked, data)
+		c.held += data.cost
+		c.nxt += uint32(n)
+		if c.writeBuf = c.writeBuf[n:]; len(c.writeBuf) == 0 {
+			c.writeCond.Signal()
+		}
+	}
+	if c.shut && !c.finSent && len(c.writeBuf) == 0 && c.transmit(flagFIN|flagACK, c.nxt, nil) {
+		c.finSent = true
+		c.nxt++
+	}
+	if c.resendAt.IsZero() && (c.una != c.nxt || len(c.writeBuf) > 0) {
+		c.expect()
+	}
+}
+
+// sendable is how much of what waits may be sent in one segment now. Bits of a
+// window that has all but closed are not worth a frame while others are under way.
+func (c *Conn) sendable() int {
+	window := int(int32(c.edge - c.nxt))
+	if c.held > 0 {
+		window = min(window, c.room-c.held)
+	}
+	n := min(len(c.writeBuf), c.mss, max(window, 0))
+	if n < len(c.writeBuf) && n < c.mss && c.una != c.nxt && uint32(n) < c.best/2 {
+		return 0
+	}
+	return n
+}
+
+// transmit sends a segment, with all that the guest should hear. It returns false
+// when the guest has no room for it: then the connection waits for that. c.mu is held.
+func (c *Conn) transmit(flags byte, seq uint32, data []byte) bool {
+	window := uint16(min(c.room, 1<<16-1))
+	if flags&flagSYN == 0 {
+		if edge := c.rcv + uint32(max(c.room-c.buf.Len(), 0)); after(edge, c.told) {
+			c.told = edge
+		}
+		window = uint16(min((c.told-c.rcv)>>c.shift, 1<<16-1))
+	}
+	var ack uint32
+	if flags&flagACK != 0 {
+		ack = c.rcv
+	}
+	c.head.set(flags, seq, ack, window, len(data))
+	c.parts[0], c.parts[1] = c.head.bytes(), data
+	sent := c.link.cfg.Card.Send(c.parts[:]...)
+	if !sent {
+		if !c.listed {
+			c.listed = true
+			c.link.block(c)
+		}
+		// Had there been room before it was in the list, nobody would tell it.
+		sent = c.link.cfg.Card.Send(c.parts[:]...)
+		c.blocked = !sent
+	}
+	c.parts[1] = nil
+	if sent && flags&flagACK != 0 {
+		c.acked, c.segments, c.ackNow = c.rcv, 0, false
+	}
+	return sent
+}
+
+// unblock goes on when the guest may have room.
+func (c *Conn) unblock() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.blocked, c.listed = false, false
+	switch {
+	case c.state == stateDialing:
+		c.transmit(flagSYN, c.una, nil)
+	case c.state == stateOpen:
+		if c.ackNow {
+			c.flushAck()
+		}
+		c.emit()
+	case c.owesReset:
+		c.sendReset(!c.answered)
+	}
+}
+
+// flush answers what came. Every second segment is acknowledged at once; one may
+// wait for something to ride on.
+func (c *Conn) flush() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.due = false
+	switch {
+	case c.state != stateOpen:
+	case c.ackNow || c.segments > 1 || c.rcv-c.acked > maxSegment/2:
+		c.flushAck()
+	case c.segments > 0 && !c.late:
+		c.late = true
+		c.link.acknowledgeLate(c)
+	}
+}
+
+// flushAck acknowledges what came, unless something else has. c.mu is held.
+func (c *Conn) flushAck() {
+	if c.ackNow || c.segments > 0 {
+		c.ackNow = true // until it was sent
+		c.transmit(flagACK, c.nxt, nil)
+	}
+}
+
+func (c *Conn) sendLate() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.late = false
+	if c.state == stateOpen {
+		c.flushAck()
+	}
+}
+
+// consumed tells the guest of the room there is again, where that is much more than
+// it knows of. c.mu is held.
+func (c *Conn) consumed() {
+	room := c.rcv + uint32(c.room-c.buf.Len()) - c.told
+	if c.state == stateOpen && !c.peerShut && int32(room) >= int32(c.room/4) {
+		c.ackNow = true
+		c.flushAck()
+	}
+}
+
+// resend sends the first of what was not acknowledged once more. c.mu is held.
+func (c *Conn) resend() {
+	switch {
+	case c.state == stateDialing:
+		c.transmit(flagSYN, c.una, nil)
+	case len(c.unacked) > 0:
+		c.transmit(flagACK|flagPSH, c.una, c.unacked[0].data)
+	case c.finSent && c.una != c.nxt:
+		c.transmit(flagFIN|flagACK, c.una, nil)
+	default: // asks for the window, by a segment that the guest has to answer
+		c.transmit(flagACK, c.una-1, nil)
+	}
+	c.expect()
+}
+
+// expire sends again what the guest should have acknowledged by now. It returns
+// whether there is something to come back for.
+func (c *Conn) expire(now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state == stateDead {
+		return false
+	}
+	if c.closed && now.After(c.giveUp) {
+		c.reset(errTimeout)
+		return false
+	}
+	if c.resendAt.IsZero() {
+		return c.closed
+	}
+	if now.After(c.resendAt) && !c.blocked {
+		c.tries++
+		c.recovered = c.nxt
+		c.resend()
+	}
+	return true
+}
