@@ -44,8 +44,10 @@ type Agent struct {
 	stopping bool                     // no distro starts any more
 
 	arrivals arrivals
-	// listening is listeners.List, but for tests.
+	direct   direct
+	// listening and clients are List and Clients of listeners, but for tests.
 	listening func([]*listeners.Space) ([]listeners.Listener, error)
+	clients   func(first uint16) (map[string]int, error)
 
 	server *http.Server // of the control port
 }
@@ -61,7 +63,7 @@ func Open(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{cfg: cfg, log: cfg.Logger, store: st, distros: map[string]*distro{},
-		held: map[string]chan struct{}{}, changed: make(chan struct{}), listening: listeners.List}
+		held: map[string]chan struct{}{}, changed: make(chan struct{}), listening: listeners.List, clients: listeners.Clients}
 	mux := http.NewServeMux()
 	mux.Handle(guestv1connect.NewGuestHandler(control{a}, guest.ServerOptions()))
 	a.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}

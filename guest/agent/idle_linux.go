@@ -48,13 +48,11 @@ func (d *distro) watchIdle() {
 // idleFor looks at the distro, and returns for how long it has been idle. One
 // that is in use is not looked at.
 func (d *distro) idleFor() time.Duration {
-	if !d.inUse() {
-		for range d.occupants() {
-			d.mu.Lock()
-			d.idleSince = time.Time{}
-			d.mu.Unlock()
-			return 0
-		}
+	if !d.inUse() && d.occupied() {
+		d.mu.Lock()
+		d.idleSince = time.Time{}
+		d.mu.Unlock()
+		return 0
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -65,6 +63,17 @@ func (d *distro) idleFor() time.Duration {
 		d.idleSince = time.Now()
 	}
 	return time.Since(d.idleSince)
+}
+
+// occupied tells whether there is something in the distro that keeps it up.
+func (d *distro) occupied() bool {
+	if d.directClients() > 0 {
+		return true
+	}
+	for range d.occupants() {
+		return true
+	}
+	return false
 }
 
 // stopIdle stops the distro, unless somebody has come in meanwhile.

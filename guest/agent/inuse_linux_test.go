@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/guest/agent/listeners"
+	"github.com/lsub/lsub/guest/agent/loopback"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
@@ -68,5 +69,37 @@ func TestIdleOccupied(t *testing.T) {
 	d.cgroup = fakeCgroup(t, map[string]string{insideGroup + "/cgroup.events": "populated 1\n", insideGroup + "/cgroup.procs": "1\n"})
 	if d.idleFor(); d.idleSince.IsZero() {
 		t.Error("not idle with nothing but its init")
+	}
+}
+
+// Connections by the direct way keep a distro up, and it is idle from the look on
+// that finds none.
+func TestIdleDirect(t *testing.T) {
+	count := map[string]int{"web": 2}
+	a := &Agent{
+		listening: func([]*listeners.Space) ([]listeners.Listener, error) { return nil, nil },
+		clients:   func(first uint16) (map[string]int, error) { return count, nil },
+	}
+	files := map[string]string{insideGroup + "/cgroup.events": "populated 1\n", insideGroup + "/cgroup.procs": "1\n"}
+	d := &distro{a: a, spec: &guestv1.Distro{Id: "web"}, pid: 1, cgroup: fakeCgroup(t, files)}
+	if d.idleFor(); d.idleSince.IsZero() {
+		t.Error("not idle where there is no direct way")
+	}
+	a.direct.way.Store(&loopback.Direct{})
+	if got := d.idleFor(); got != 0 || !d.idleSince.IsZero() {
+		t.Errorf("idle for %v with connections", got)
+	}
+	d.forwards = 1
+	if got := d.reasons(); len(got) != 1 || got[0] != "connections from the host: 3" {
+		t.Errorf("reasons %q", got)
+	}
+	d.forwards, count = 0, map[string]int{"another": 1}
+	if d.idleFor(); d.idleSince.IsZero() {
+		t.Error("not idle without connections")
+	}
+	count["own"] = 1
+	own := &distro{a: a, spec: &guestv1.Distro{Id: "own", Isolated: true}}
+	if n := own.directClients(); n != 0 {
+		t.Errorf("%d connections lead into a network of its own", n)
 	}
 }

@@ -45,6 +45,7 @@ func (d *distro) reasons() []string {
 	d.mu.Lock()
 	sessions, forwards := d.sessions, d.forwards
 	d.mu.Unlock()
+	forwards += d.directClients()
 	switch {
 	case sessions == 1:
 		why = append(why, "a command runs")

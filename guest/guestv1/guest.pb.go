@@ -1538,9 +1538,13 @@ func (*WatchListenersRequest) Descriptor() ([]byte, []int) {
 }
 
 type WatchListenersResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Listeners     []*Listener            `protobuf:"bytes,1,rep,name=listeners,proto3" json:"listeners,omitempty"` // all there are
-	Networks      []*OwnNetwork          `protobuf:"bytes,2,rep,name=networks,proto3" json:"networks,omitempty"`   // of the distros that run
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Listeners []*Listener            `protobuf:"bytes,1,rep,name=listeners,proto3" json:"listeners,omitempty"` // all there are
+	Networks  []*OwnNetwork          `protobuf:"bytes,2,rep,name=networks,proto3" json:"networks,omitempty"`   // of the distros that run
+	// Frames of the host's that come by the VM's card reach TCP listeners on the loopback
+	// of the VM's network, as package guest/agent/loopback says. It is known once
+	// listeners are.
+	Direct        bool `protobuf:"varint,3,opt,name=direct,proto3" json:"direct,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1587,6 +1591,13 @@ func (x *WatchListenersResponse) GetNetworks() []*OwnNetwork {
 		return x.Networks
 	}
 	return nil
+}
+
+func (x *WatchListenersResponse) GetDirect() bool {
+	if x != nil {
+		return x.Direct
+	}
+	return false
 }
 
 // OwnNetwork is the network of an isolated distro: an address of the VM's subnet, and
@@ -3550,10 +3561,11 @@ const file_guest_proto_rawDesc = "" +
 	"\fWatchRequest\"E\n" +
 	"\rWatchResponse\x124\n" +
 	"\adistros\x18\x01 \x03(\v2\x1a.lsub.guest.v1.DistroStateR\adistros\"\x17\n" +
-	"\x15WatchListenersRequest\"\x86\x01\n" +
+	"\x15WatchListenersRequest\"\x9e\x01\n" +
 	"\x16WatchListenersResponse\x125\n" +
 	"\tlisteners\x18\x01 \x03(\v2\x17.lsub.guest.v1.ListenerR\tlisteners\x125\n" +
-	"\bnetworks\x18\x02 \x03(\v2\x19.lsub.guest.v1.OwnNetworkR\bnetworks\">\n" +
+	"\bnetworks\x18\x02 \x03(\v2\x19.lsub.guest.v1.OwnNetworkR\bnetworks\x12\x16\n" +
+	"\x06direct\x18\x03 \x01(\bR\x06direct\">\n" +
 	"\n" +
 	"OwnNetwork\x12\x16\n" +
 	"\x06distro\x18\x01 \x01(\tR\x06distro\x12\x18\n" +

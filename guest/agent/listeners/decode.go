@@ -14,7 +14,10 @@ const (
 	protoTCP, protoUDP     = 6, 17
 
 	stateEstablished = 1
+	stateFinWait1    = 4
+	stateFinWait2    = 5
 	stateClose       = 7 // also of a UDP socket that is not connected
+	stateCloseWait   = 8
 	stateListen      = 10
 
 	msgError       = 2  // NLMSG_ERROR
@@ -44,7 +47,8 @@ type socket struct {
 	addr          netip.AddrPort // its own; IPv4 within IPv6 is IPv4
 	inode         uint32
 	v6only        bool
-	group         uint64 // id of a control group, 0 where the kernel does not say
+	group         uint64         // id of a control group, 0 where the kernel does not say
+	peer          netip.AddrPort // the other end; unspecified where there is none
 }
 
 // appendRequest appends the request for the sockets of a family and protocol
@@ -102,16 +106,17 @@ func decodeSocket(b []byte) (socket, error) {
 		return socket{}, fmt.Errorf("sock_diag: %d bytes in place of a socket", len(b))
 	}
 	s := socket{family: b[0], state: b[1], inode: e.Uint32(b[68:])}
-	var addr netip.Addr
+	var addr, peer netip.Addr
 	switch s.family {
 	case familyIPv4:
-		addr = netip.AddrFrom4([4]byte(b[8:12]))
+		addr, peer = netip.AddrFrom4([4]byte(b[8:12])), netip.AddrFrom4([4]byte(b[24:28]))
 	case familyIPv6:
-		addr = netip.AddrFrom16([16]byte(b[8:24])).Unmap()
+		addr, peer = netip.AddrFrom16([16]byte(b[8:24])).Unmap(), netip.AddrFrom16([16]byte(b[24:40])).Unmap()
 	default:
 		return socket{}, fmt.Errorf("sock_diag: a socket of family %d", s.family)
 	}
 	s.addr = netip.AddrPortFrom(addr, binary.BigEndian.Uint16(b[4:]))
+	s.peer = netip.AddrPortFrom(peer, binary.BigEndian.Uint16(b[6:]))
 	for b = b[diagMessage:]; len(b) >= attrHeader; {
 		n, kind := int(e.Uint16(b)), e.Uint16(b[2:])
 		if n < attrHeader || n > len(b) {

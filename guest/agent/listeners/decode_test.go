@@ -28,6 +28,10 @@ func diagBody(family, state byte, addr netip.Addr, port uint16, inode uint32, v6
 	b[0], b[1] = family, state
 	binary.BigEndian.PutUint16(b[4:], port)
 	copy(b[8:24], addr.AsSlice())
+	if state != stateListen {
+		binary.BigEndian.PutUint16(b[6:], 61000)
+		copy(b[24:40], addr.AsSlice())
+	}
 	e.PutUint32(b[68:], inode)
 	if family == familyIPv6 {
 		only := byte(0)
@@ -54,9 +58,9 @@ func TestDecode(t *testing.T) {
 	)
 	a, err := decode(b)
 	want := []socket{
-		{familyIPv4, stateListen, netip.MustParseAddrPort("127.0.0.1:80"), 7, false, 4711},
-		{familyIPv6, stateListen, netip.MustParseAddrPort("[::]:443"), 8, true, 1 << 40},
-		{familyIPv6, stateClose, netip.MustParseAddrPort("10.1.2.3:53"), 9, false, 0},
+		{familyIPv4, stateListen, netip.MustParseAddrPort("127.0.0.1:80"), 7, false, 4711, netip.MustParseAddrPort("0.0.0.0:0")},
+		{familyIPv6, stateListen, netip.MustParseAddrPort("[::]:443"), 8, true, 1 << 40, netip.MustParseAddrPort("[::]:0")},
+		{familyIPv6, stateClose, netip.MustParseAddrPort("10.1.2.3:53"), 9, false, 0, netip.MustParseAddrPort("10.1.2.3:61000")},
 	}
 	if err != nil || a.done || a.changed || !reflect.DeepEqual(a.sockets, want) {
 		t.Errorf("%+v, %v; want %+v", a, err, want)

@@ -46,6 +46,17 @@ func TestDump(t *testing.T) {
 	if !has(udp, stateClose, udp4.LocalAddr()) {
 		t.Errorf("no %v in %+v", udp4.LocalAddr(), udp)
 	}
+	client, err := net.Dial("tcp4", tcp4.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	linked, err := d.ask(familyIPv4, protoTCP, clientStates)
+	if err != nil || !slices.ContainsFunc(linked, func(s socket) bool {
+		return s.addr.String() == client.LocalAddr().String() && s.peer.String() == tcp4.Addr().String()
+	}) {
+		t.Errorf("no connection from %v to %v in %+v, %v", client.LocalAddr(), tcp4.Addr(), linked, err)
+	}
 	gone := tcp4.Addr()
 	tcp4.Close()
 	if tcp, _, err = d.dump(); err != nil || has(tcp, stateListen, gone) {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// card is what the card is called, the VM's and a distro's.
-const card = "eth0"
+// Card is what the card is called, the VM's and a distro's.
+const Card = "eth0"
 
 // sysctls are the settings of each network namespace, below /proc/sys.
 var sysctls = map[string]string{
@@ -58,23 +58,23 @@ func (v VM) setUpCard(addr netip.Addr) error {
 	if err := setUpLoopback(); err != nil {
 		return err
 	}
-	eth0, err := netlink.LinkByName(card)
+	eth0, err := netlink.LinkByName(Card)
 	if err != nil {
-		return fmt.Errorf("%s: %w", card, err)
+		return fmt.Errorf("%s: %w", Card, err)
 	}
 	if err := netlink.LinkSetMTU(eth0, v.MTU); err != nil {
-		return fmt.Errorf("%s: mtu %d: %w", card, v.MTU, err)
+		return fmt.Errorf("%s: mtu %d: %w", Card, v.MTU, err)
 	}
 	own := netip.PrefixFrom(addr, v.Address.Bits())
 	if err := netlink.AddrAdd(eth0, &netlink.Addr{IPNet: ipNet(own)}); err != nil {
-		return fmt.Errorf("%s: address %s: %w", card, own, err)
+		return fmt.Errorf("%s: address %s: %w", Card, own, err)
 	}
 	if err := netlink.LinkSetUp(eth0); err != nil {
-		return fmt.Errorf("%s: %w", card, err)
+		return fmt.Errorf("%s: %w", Card, err)
 	}
 	route := &netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: v.Gateway.AsSlice()}
 	if err := netlink.RouteAdd(route); err != nil {
-		return fmt.Errorf("%s: route by %s: %w", card, v.Gateway, err)
+		return fmt.Errorf("%s: route by %s: %w", Card, v.Gateway, err)
 	}
 	return nil
 }
@@ -86,14 +86,14 @@ func (v VM) Attach(namespace *os.File, addr netip.Addr) (err error) {
 	if !addr.IsValid() {
 		return nil
 	}
-	if err := v.answerFor(card); err != nil {
+	if err := v.answerFor(Card); err != nil {
 		return err
 	}
 	name := v.linkName(addr)
 	v.Detach(addr) // one that a distro before could not take along
 	pair := &netlink.Veth{
 		LinkAttrs: netlink.LinkAttrs{Name: name, MTU: v.MTU},
-		PeerName:  card, PeerNamespace: netlink.NsFd(int(namespace.Fd())),
+		PeerName:  Card, PeerNamespace: netlink.NsFd(int(namespace.Fd())),
 	}
 	if err := netlink.LinkAdd(pair); err != nil { // loads the module veth for the first
 		return fmt.Errorf("%s: %w", name, err)

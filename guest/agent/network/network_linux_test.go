@@ -99,7 +99,7 @@ func TestAttach(t *testing.T) {
 	outside, vm, web, api := newNamespace(t), newNamespace(t), newNamespace(t), newNamespace(t)
 	v := VM{Address: netip.MustParsePrefix("10.77.3.2/24"), Gateway: netip.MustParseAddr("10.77.3.1"), MTU: 1500}
 	vm.do(t, func() error {
-		cable := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: card}, PeerName: "lan", PeerNamespace: netlink.NsFd(int(outside.file.Fd()))}
+		cable := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: Card}, PeerName: "lan", PeerNamespace: netlink.NsFd(int(outside.file.Fd()))}
 		if err := netlink.LinkAdd(cable); err != nil {
 			t.Skipf("no pair of cards can be made here: %v", err)
 		}
