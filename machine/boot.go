@@ -164,7 +164,7 @@ func (s *supervisor) vmConfig(files GuestFiles) (hypervisor.Config, error) {
 			return cfg, fmt.Errorf("network: %w", err)
 		}
 		args = network.BootArgs()
-		cfg.NIC = &hypervisor.NIC{MAC: network.MAC(), MTU: args.MTU, Serve: network.Serve}
+		cfg.NIC = &hypervisor.NIC{MAC: network.MAC(), MTU: args.MTU, Serve: network.Serve, Attach: network.Attach}
 	}
 	args.Idle = s.DistroIdle
 	// Every line on the console and every self-test of the kernel's cryptography

@@ -29,6 +29,9 @@ type GuestFiles struct {
 type Network interface {
 	// Serve moves frames until conn fails or ctx is done.
 	Serve(ctx context.Context, conn net.Conn, framing hypervisor.Framing) error
+	// Attach takes the place of Serve where the hypervisor hands a card over. It is
+	// called for each VM, before its guest runs.
+	Attach(card hypervisor.Card) hypervisor.Receiver
 	// BootArgs says how the guest sets its card up.
 	BootArgs() guest.BootArgs
 	// MAC is the address of the guest's card.

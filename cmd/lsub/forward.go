@@ -33,8 +33,8 @@ type forwarder struct {
 	guest *forwardGuest
 }
 
-func newForwarder(p *profile.Profile, m *machine.Machine, own *addresses, log *slog.Logger) (*forwarder, error) {
-	w := &forwarder{profile: p, read: distroNames(m), own: own, log: log, guest: &forwardGuest{}}
+func newForwarder(p *profile.Profile, m *machine.Machine, own *addresses, way *direct, log *slog.Logger) (*forwarder, error) {
+	w := &forwarder{profile: p, read: distroNames(m), own: own, log: log, guest: &forwardGuest{direct: way}}
 	w.readNames()
 	rules, err := forwardRules(p, os.Getenv)
 	if err != nil {
@@ -90,6 +90,7 @@ func (w *forwarder) Run(ctx context.Context, c *guest.Client) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w.guest.client = c
+	defer context.AfterFunc(ctx, w.guest.direct.close)()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -140,6 +141,7 @@ func (w *forwarder) watchOnce(ctx context.Context, c *guest.Client) error {
 				Network: l.Network, Addr: addr, V6Only: l.V6Only, Distro: l.Distro, Isolated: l.Isolated, PID: int(l.Pid), Process: l.Process,
 			})
 		}
+		w.guest.direct.set(stream.Msg().Direct, all)
 		w.f.SetListeners(all)
 	}
 	return stream.Err()
@@ -163,9 +165,15 @@ func (w *forwarder) Ports() ([]*guestv1.Port, <-chan struct{}) {
 var _ machine.Forwarder = (*forwarder)(nil)
 
 // forwardGuest is a [forward.Guest].
-type forwardGuest struct{ client *guest.Client }
+type forwardGuest struct {
+	client *guest.Client
+	direct *direct
+}
 
 func (g *forwardGuest) Connect(ctx context.Context, to forward.Target) (net.Conn, func() ([]byte, error), error) {
+	if c, answer := g.direct.connect(ctx, to); c != nil {
+		return c, answer, nil
+	}
 	return g.client.Connect(ctx, &guestv1.Connect{Distro: to.Distro, Network: to.Network, Address: to.Address})
 }
 

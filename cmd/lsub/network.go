@@ -16,10 +16,11 @@ import (
 )
 
 // networkOpener makes the network of a machine's VM as the profile says. own are
-// the addresses of its distros; warn is for what the user should hear at the start.
-type networkOpener func(m *machine.Machine, p *profile.Profile, own *addresses, log, warn *slog.Logger) (machine.Network, error)
+// the addresses of its distros, way is to lead to their loopback; warn is for what the
+// user should hear at the start.
+type networkOpener func(m *machine.Machine, p *profile.Profile, own *addresses, way *direct, log, warn *slog.Logger) (machine.Network, error)
 
-func newNetwork(m *machine.Machine, p *profile.Profile, own *addresses, log, warn *slog.Logger) (machine.Network, error) {
+func newNetwork(m *machine.Machine, p *profile.Profile, own *addresses, way *direct, log, warn *slog.Logger) (machine.Network, error) {
 	subnet, err := chooseSubnet(m, p, warn)
 	if err != nil {
 		return nil, err
@@ -34,7 +35,7 @@ func newNetwork(m *machine.Machine, p *profile.Profile, own *addresses, log, war
 	if err != nil {
 		return nil, err
 	}
-	return network{n}, nil
+	return network{n, way}, nil
 }
 
 // chooseSubnet returns the VM's subnet: the profile's, else the one that it had
@@ -74,13 +75,23 @@ func by(card string) string {
 }
 
 // network is a [machine.Network]: netstack knows nothing of hypervisors.
-type network struct{ *netstack.Network }
+type network struct {
+	*netstack.Network
+	way *direct
+}
 
 func (n network) Serve(ctx context.Context, conn net.Conn, framing hypervisor.Framing) error {
 	if framing == hypervisor.FramingDatagram {
 		return n.Network.Serve(ctx, conn, netstack.Datagram)
 	}
 	return n.Network.Serve(ctx, conn, netstack.Stream)
+}
+
+// Attach also has the direct way go by the card.
+func (n network) Attach(card hypervisor.Card) hypervisor.Receiver {
+	p := n.Network.Attach(card)
+	p.Neighbor = n.way.attach(card)
+	return p
 }
 
 func (n network) MAC() net.HardwareAddr { return n.GuestMAC() }

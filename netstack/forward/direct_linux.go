@@ -24,8 +24,12 @@ func direct(w counted) io.Writer {
 	return w
 }
 
+// maxPieces is the most that writev(2) takes (UIO_MAXIOV).
+const maxPieces = 1024
+
 // WriteNow writes what the socket takes at once.
 func (d directly) WriteNow(p [][]byte) (n int, err error) {
+	p = p[:min(len(p), maxPieces)]
 	cerr := d.raw.Control(func(fd uintptr) {
 		for {
 			if n, err = unix.Writev(int(fd), p); err != unix.EINTR {

@@ -36,6 +36,9 @@ type Target struct {
 	Distro  string // id; "" for the VM's own network
 	Network string
 	Address string // an address with a port, or a path
+	// Shared: something is known to listen there, in the network that the distros
+	// share.
+	Shared bool
 }
 
 // Guest is the VM as package guest reaches it. Its methods are safe for

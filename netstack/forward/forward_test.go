@@ -41,7 +41,10 @@ func TestAutomatic(t *testing.T) {
 		}
 		talk(t, TCP, v4)
 		talk(t, TCP, v6)
-		want := []Target{{"debian-1", TCP, c.for4}, {"debian-1", TCP, c.for6}}
+		want := []Target{
+			{Distro: "debian-1", Network: TCP, Address: c.for4, Shared: true},
+			{Distro: "debian-1", Network: TCP, Address: c.for6, Shared: true},
+		}
 		if len(g.asked) != 2 || g.asked[0] != want[0] || g.asked[1] != want[1] {
 			t.Errorf("%s: connected to %v, want %v", c.guest, g.asked, want)
 		}
@@ -239,7 +242,7 @@ func TestRules(t *testing.T) {
 	target := fmt.Sprintf("127.0.0.1:%d", guestPort)
 	g.on(TCP, target, echo)
 	rule := Rule{Network: TCP, Host: []netip.AddrPort{netip.MustParseAddrPort(fmt.Sprintf("127.0.0.1:%d", host))},
-		Guest: Target{"debian", TCP, fmt.Sprintf(":%d", guestPort)}}
+		Guest: Target{Distro: "debian", Network: TCP, Address: fmt.Sprintf(":%d", guestPort)}}
 	f := run(t, Config{Guest: g, Auto: auto, Rules: []Rule{rule}, DistroID: func(name string) string { return name + "-1" }})
 	p := awaitStates(t, f, StateWaiting)[0]
 	if p.Kind != KindRule || p.Host[0] != rule.Host[0].String() {
@@ -252,7 +255,7 @@ func TestRules(t *testing.T) {
 		return len(p) == 2 && p[0].State == StateOpen && p[1].State == StateOpen
 	})
 	talk(t, TCP, rule.Host[0].String())
-	if g.asked[0] != (Target{"debian-1", TCP, target}) {
+	if g.asked[0] != (Target{Distro: "debian-1", Network: TCP, Address: target, Shared: true}) {
 		t.Errorf("connected to %v", g.asked[0])
 	}
 	if c, err := net.Dial(TCP, target); err == nil {
@@ -271,7 +274,7 @@ func TestSockets(t *testing.T) {
 	}
 	stale.SetUnlinkOnClose(false)
 	stale.Close() // as a supervisor leaves it that was killed
-	rule := Rule{Network: Unix, Path: path, Guest: Target{"debian-1", Unix, "/run/docker.sock"}}
+	rule := Rule{Network: Unix, Path: path, Guest: Target{Distro: "debian-1", Network: Unix, Address: "/run/docker.sock"}}
 	f := run(t, Config{Guest: g, Rules: []Rule{rule}})
 	p := awaitStates(t, f, StateOpen)[0]
 	if p.Kind != KindSocket || p.Host[0] != path || p.Guest != "/run/docker.sock" {
@@ -316,7 +319,7 @@ func TestReverse(t *testing.T) {
 			go func() { io.Copy(c, c); c.Close() }()
 		}
 	}()
-	at := Target{"", TCP, "127.0.0.1:5432"}
+	at := Target{Distro: "", Network: TCP, Address: "127.0.0.1:5432"}
 	f := run(t, Config{Guest: g, Rules: []Rule{{Network: TCP, Reverse: true, Dial: server.Addr().String(), Guest: at}}})
 	p := awaitStates(t, f, StateOpen)[0]
 	if p.Kind != KindReverse || p.Host[0] != server.Addr().String() {
@@ -348,7 +351,7 @@ func TestReverseLimit(t *testing.T) {
 	defer l.Close() // it takes connections, and says nothing
 	var log lockedBuffer
 	f := run(t, Config{Guest: g, Limits: Limits{Reverse: 3}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
-		Rules: []Rule{{Network: TCP, Reverse: true, Dial: l.Addr().String(), Guest: Target{"", TCP, "127.0.0.1:80"}}}})
+		Rules: []Rule{{Network: TCP, Reverse: true, Dial: l.Addr().String(), Guest: Target{Distro: "", Network: TCP, Address: "127.0.0.1:80"}}}})
 	awaitStates(t, f, StateOpen)
 	for range 5 {
 		defer g.arrive(TCP, "127.0.0.1:80").Close()
@@ -362,7 +365,7 @@ func TestReverseLimit(t *testing.T) {
 func TestReverseFails(t *testing.T) {
 	g := newFakeGuest(t)
 	g.refuse = errors.New("address already in use")
-	f := run(t, Config{Guest: g, Rules: []Rule{{Network: TCP, Reverse: true, Dial: "127.0.0.1:1", Guest: Target{"", TCP, "127.0.0.1:80"}}}})
+	f := run(t, Config{Guest: g, Rules: []Rule{{Network: TCP, Reverse: true, Dial: "127.0.0.1:1", Guest: Target{Distro: "", Network: TCP, Address: "127.0.0.1:80"}}}})
 	if p := awaitStates(t, f, StateFailed)[0]; p.Reason != "address already in use" {
 		t.Errorf("%+v", p)
 	}
@@ -378,7 +381,7 @@ func TestReverseLater(t *testing.T) {
 	g := newFakeGuest(t)
 	var id atomic.Value
 	id.Store("")
-	at := Target{"debian", Unix, "/run/agent.sock"}
+	at := Target{Distro: "debian", Network: Unix, Address: "/run/agent.sock"}
 	f := run(t, Config{Guest: g, DistroID: func(string) string { return id.Load().(string) },
 		Rules: []Rule{{Network: Unix, Reverse: true, Path: "/nowhere", Guest: at}}})
 	await(t, f, "waiting for the distro", func(p []Port) bool {
@@ -498,6 +501,23 @@ func TestEnd(t *testing.T) {
 	}
 }
 
+// TestRuleOfAnother: a rule's port that another distro has in the network that they share
+// is not the rule's.
+func TestRuleOfAnother(t *testing.T) {
+	f := New(Config{Rules: []Rule{{
+		Network: TCP, Host: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:8080")},
+		Guest: Target{Distro: "web-1", Network: TCP, Address: ":80"},
+	}}})
+	f.listeners = []Listener{{Network: TCP, Addr: netip.MustParseAddrPort("0.0.0.0:80"), Distro: "api-1"}}
+	if p := f.plans()[0]; p.v4.Shared || p.v6.Shared {
+		t.Errorf("the rule leads to %+v and %+v", p.v4, p.v6)
+	}
+	f.listeners[0].Distro = "web-1"
+	if p := f.plans()[0]; !p.v4.Shared || !p.v6.Shared {
+		t.Errorf("the rule leads to %+v and %+v", p.v4, p.v6)
+	}
+}
+
 // TestIsolated has two distros listen on the same port, each in a network of its own,
 // beside the others' network.
 func TestIsolated(t *testing.T) {
@@ -535,9 +555,9 @@ func TestIsolated(t *testing.T) {
 		g.asked = nil
 		g.mu.Unlock()
 		talk(t, TCP, host)
-		want := Target{distro, TCP, at}
+		want := Target{Distro: distro, Network: TCP, Address: at}
 		if distro == "debian-1" { // whose socket takes no IPv4, whatever the others' take
-			want.Address = fmt.Sprintf("[::1]:%d", n)
+			want.Address, want.Shared = fmt.Sprintf("[::1]:%d", n), true
 		}
 		g.mu.Lock()
 		if len(g.asked) != 1 || g.asked[0] != want {

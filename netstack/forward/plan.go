@@ -69,6 +69,9 @@ func (f *Forwarder) planRule(r Rule) plan {
 		}
 	}
 	p.v4, p.v6 = targets(at, f.listeners)
+	if p.heard == nil { // who listens there is another distro's
+		p.v4.Shared, p.v6.Shared = false, false
+	}
 	return p
 }
 
@@ -137,8 +140,9 @@ func targets(at Listener, listeners []Listener) (v4, v6 Target) {
 			has6 = has6 || local(a)
 		}
 	}
-	at4 := Target{at.Distro, at.Network, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Addr.Port()).String()}
-	at6 := Target{at.Distro, at.Network, netip.AddrPortFrom(netip.IPv6Loopback(), at.Addr.Port()).String()}
+	shared := (has4 || has6) && !at.Isolated
+	at4 := Target{at.Distro, at.Network, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Addr.Port()).String(), shared}
+	at6 := Target{at.Distro, at.Network, netip.AddrPortFrom(netip.IPv6Loopback(), at.Addr.Port()).String(), shared}
 	switch {
 	case has6 && !has4:
 		return at6, at6

@@ -13,7 +13,7 @@ func FuzzPlans(f *testing.F) {
 	f.Add([]byte{0, 4, 127, 0, 0, 1, 0, 80, 1, 4, 0, 0, 0, 0, 0, 53})
 	f.Add([]byte{2, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 31, 144, 0, 4, 10, 0, 0, 1, 31, 144})
 	const most = 4
-	rule := Rule{Network: TCP, Host: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:8080")}, Guest: Target{"debian", TCP, ":80"}}
+	rule := Rule{Network: TCP, Host: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:8080")}, Guest: Target{Distro: "debian", Network: TCP, Address: ":80"}}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		fw := New(Config{Auto: auto, Rules: []Rule{rule}, Limits: Limits{Ports: most}})
 		for len(b) > 2 {

@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// bufferSize is the most bytes that are read at once.
-const bufferSize = 128 << 10
+// bufferSize is the most bytes that are read at once: two of the largest segments that
+// the guest's loopback takes.
+const bufferSize = 2 * 65476
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 

@@ -1,0 +1,447 @@
+package netstack
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"sync"
+	"testing"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+)
+
+// fakeCard is a [Card] with a guest behind it. Its room is bounded, as a guest's
+// memory for frames is.
+type fakeCard struct {
+	guest  *fakeGuest
+	port   *Port
+	room   chan []byte // frames with their headers, which the guest has not seen
+	again  chan struct{}
+	mu     sync.Mutex
+	full   bool
+	sent   int // frames
+	large  int // of them, those that several segments will be made of
+	refuse int // times that there was no room
+	err    error
+}
+
+func (c *fakeCard) Send(parts ...[]byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.room) == cap(c.room) {
+		c.full = true
+		c.refuse++
+		return false
+	}
+	if len(parts[0]) < cardHeader {
+		c.err = errors.New("the first part does not hold the header")
+	}
+	frame := slices.Concat(parts...)
+	if err := checkHeader(frame, c.port.n.mtu); err != nil {
+		c.err = err
+	}
+	if frame[headGSOType] != 0 {
+		c.large++
+	}
+	c.sent++
+	c.room <- frame // the lock is held: it does not wait
+	return true
+}
+
+// take is the guest's driver: it takes frames, and the card tells of the room.
+func (c *fakeCard) take(ctx context.Context) {
+	for {
+		var frame []byte
+		select {
+		case <-ctx.Done():
+			return
+		case frame = <-c.room:
+		}
+		c.mu.Lock()
+		tell := c.full
+		c.full = false
+		c.mu.Unlock()
+		if tell {
+			select {
+			case c.again <- struct{}{}:
+			default:
+			}
+		}
+		pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(frame[cardHeader:])})
+		c.guest.link.InjectInbound(0, pkt)
+		pkt.DecRef()
+	}
+}
+
+// checkHeader wants of a frame for the guest what its header says.
+func checkHeader(frame []byte, mtu int) error {
+	le := binary.LittleEndian
+	h, f := frame[:cardHeader], frame[cardHeader:]
+	if header.Ethernet(f).Type() != header.IPv4ProtocolNumber {
+		if [cardHeader]byte(h) != [cardHeader]byte{} {
+			return fmt.Errorf("a frame without IPv4 has the header %x", h)
+		}
+		return nil
+	}
+	ip := header.IPv4(f[header.EthernetMinimumSize:])
+	if !ip.IsValid(len(ip)) || !ip.IsChecksumValid() {
+		return errors.New("a packet is not valid")
+	}
+	if ip.TransportProtocol() != header.TCPProtocolNumber {
+		return nil
+	}
+	tcp := header.TCP(ip.Payload())
+	size := len(tcp) - int(tcp.DataOffset())
+	pseudo := header.PseudoHeaderChecksum(header.TCPProtocolNumber, ip.SourceAddress(), ip.DestinationAddress(), uint16(len(tcp)))
+	if h[headFlags]&flagNeedsCsum == 0 {
+		if !tcp.IsChecksumValid(ip.SourceAddress(), ip.DestinationAddress(), checksum.Checksum(tcp.Payload(), 0), uint16(size)) {
+			return errors.New("a packet's sum is wrong, and the header does not say so")
+		}
+	} else if start, offset := int(le.Uint16(h[headCsumStart:])), int(le.Uint16(h[headCsumOffset:])); start != len(f)-len(tcp) || offset != header.TCPChecksumOffset {
+		return fmt.Errorf("the sum is of what begins at %d, at %d", start, offset)
+	} else if tcp.Checksum() != pseudo {
+		return fmt.Errorf("the sum before the payload's is %x, want %x", tcp.Checksum(), pseudo)
+	}
+	mss, headers := int(le.Uint16(h[headGSOSize:])), int(le.Uint16(h[headLength:]))
+	switch {
+	case h[headGSOType] == 0 && len(ip) > mtu:
+		return fmt.Errorf("a packet of %d bytes is larger than the MTU", len(ip))
+	case h[headGSOType] == 0 && (mss != 0 || headers != 0):
+		return fmt.Errorf("a single segment has the header %x", h)
+	case h[headGSOType] == 0:
+	case h[headGSOType] != gsoTCPv4 || h[headFlags] != flagNeedsCsum:
+		return fmt.Errorf("a large packet has the header %x", h)
+	case headers != len(f)-size || mss+headers > mtu+header.EthernetMinimumSize || mss >= size:
+		return fmt.Errorf("%d bytes are to be segments of %d with headers of %d", size, mss, headers)
+	}
+	return nil
+}
+
+// attachGuest attaches a guest's card to a new network. Its offloads are those of a
+// VM's card: the guest fills in no sum, and leaves segments as they are.
+func attachGuest(t *testing.T, cfg Config) (*Network, *fakeGuest) {
+	n, g, _ := attachCard(t, cfg, 256)
+	return n, g
+}
+
+func attachCard(t *testing.T, cfg Config, room int) (*Network, *fakeGuest, *fakeCard) {
+	t.Helper()
+	n, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := newFakeGuest(t, n, true)
+	card := &fakeCard{guest: g, room: make(chan []byte, room), again: make(chan struct{}, 1)}
+	card.port = n.Attach(card)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { card.take(ctx) })
+	wg.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-card.again:
+				card.port.Room()
+			}
+		}
+	})
+	wg.Go(func() {
+		for {
+			pkt := g.link.ReadContext(ctx)
+			if pkt == nil {
+				return
+			}
+			frame := slices.Concat(make([]byte, cardHeader), pkt.ToView().AsSlice())
+			pkt.DecRef()
+			card.port.Receive(scatter(frame))
+			clear(frame) // the guest uses its memory again
+			card.port.Flush()
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+		g.stack.Close()
+		if card.err != nil {
+			t.Error(card.err)
+		}
+	})
+	return n, g, card
+}
+
+// scatter cuts a frame in parts, some of them empty, as a guest may.
+func scatter(frame []byte) [][]byte {
+	var parts [][]byte
+	for len(frame) > 0 && len(parts) < 20 {
+		k := rand.IntN(min(len(frame), 40) + 1)
+		parts = append(parts, frame[:k])
+		frame = frame[k:]
+	}
+	return append(parts, frame)
+}
+
+// TestSmallRoom has a guest that often has no room: nothing is lost for that.
+func TestSmallRoom(t *testing.T) {
+	for _, mtu := range []int{1500, DefaultMTU} {
+		t.Run(fmt.Sprint(mtu), func(t *testing.T) {
+			n, g, card := attachCard(t, Config{MTU: mtu}, 1)
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			data := make([]byte, 8<<20)
+			for i := range data {
+				data[i] = byte(rand.Uint32())
+			}
+			go func() {
+				for {
+					c, err := l.Accept()
+					if err != nil {
+						return
+					}
+					go func() {
+						c.Write(data)
+						c.Close()
+					}()
+				}
+			}()
+			var wg sync.WaitGroup
+			for range 4 {
+				c, err := g.dialTCP(n.Host(), l.Addr().(*net.TCPAddr).Port)
+				if err != nil {
+					t.Fatal(err)
+				}
+				wg.Go(func() {
+					defer c.Close()
+					got, err := io.ReadAll(c)
+					if err != nil || sha256.Sum256(got) != sha256.Sum256(data) {
+						t.Errorf("%d bytes arrived: %v", len(got), err)
+					}
+				})
+			}
+			wg.Wait()
+			card.port.mu.Lock()
+			defer card.port.mu.Unlock()
+			if card.port.lost != 0 {
+				t.Errorf("%d packets were lost", card.port.lost)
+			}
+			card.mu.Lock()
+			defer card.mu.Unlock()
+			if card.refuse == 0 {
+				t.Error("there was always room")
+			}
+			if (card.large > 0) != (mtu == 1500) {
+				t.Errorf("with an MTU of %d, %d of %d frames were large", mtu, card.large, card.sent)
+			}
+		})
+	}
+}
+
+// scriptedCard keeps what it is sent, as long as there is room.
+type scriptedCard struct {
+	room   int
+	frames [][]byte
+}
+
+func (c *scriptedCard) Send(parts ...[]byte) bool {
+	if len(c.frames) == c.room {
+		return false
+	}
+	c.frames = append(c.frames, slices.Concat(parts...)[cardHeader:])
+	return true
+}
+
+// TestQueue keeps packets in order while there is no room, and bounds them.
+func TestQueue(t *testing.T) {
+	n, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	card := &scriptedCard{}
+	p := n.Attach(card)
+	size := 0
+	send := func(i int) {
+		b := make([]byte, 1000)
+		binary.BigEndian.PutUint32(b, uint32(i))
+		pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{ReserveHeaderBytes: 100, Payload: buffer.MakeWithData(b)})
+		pkt.NetworkHeader().Push(20)[0] = byte(i)
+		size = pkt.MemSize()
+		p.deliver(pkt)
+		pkt.DecRef()
+	}
+	next := 0
+	expect := func(frames int) {
+		t.Helper()
+		if len(card.frames) != frames {
+			t.Fatalf("%d frames, want %d", len(card.frames), frames)
+		}
+		for _, f := range card.frames {
+			if got := binary.BigEndian.Uint32(f[20:]); len(f) != 1020 || f[0] != byte(next) || got != uint32(next) {
+				t.Fatalf("frame %d of %d bytes, want %d", got, len(f), next)
+			}
+			next++
+		}
+		card.frames = nil
+	}
+	for i := range 10 {
+		send(i)
+	}
+	expect(0)
+	card.room = 3
+	p.Room()
+	expect(3)
+	send(10) // it does not overtake the others, though there is room
+	expect(0)
+	card.room = 100
+	p.Room()
+	expect(8)
+	send(11)
+	expect(1)
+	card.room = 0
+	fits := queueLimit / size
+	for i := range fits + 100 {
+		send(12 + i)
+	}
+	if p.queued > queueLimit || len(p.queue) != fits || p.lost != 100 {
+		t.Errorf("%d packets of %d bytes wait, want %d", len(p.queue), p.queued, fits)
+	}
+	card.room = fits + 1
+	p.Room()
+	expect(fits)
+	if p.queued != 0 || len(p.queue) != 0 {
+		t.Errorf("%d packets of %d bytes wait when all are sent", len(p.queue), p.queued)
+	}
+}
+
+// neighbor takes frames to an address of zeros.
+type neighbor struct{ took, flushed, roomed int }
+
+func (n *neighbor) Receive(parts [][]byte) bool {
+	frame := slices.Concat(parts...)
+	if len(frame) < cardHeader+6 || !bytes.Equal(frame[cardHeader:cardHeader+6], make([]byte, 6)) {
+		return false
+	}
+	n.took++
+	return true
+}
+
+func (n *neighbor) Flush() { n.flushed++ }
+func (n *neighbor) Room()  { n.roomed++ }
+
+// TestNeighbor hands frames to who they are for.
+func TestNeighbor(t *testing.T) {
+	n, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	card := &scriptedCard{room: 100}
+	p := n.Attach(card)
+	var other neighbor
+	p.Neighbor = &other
+	arp := arpRequest(n)
+	p.Receive([][]byte{make([]byte, cardHeader), arp})
+	p.Receive([][]byte{make([]byte, cardHeader), make([]byte, 60)})
+	p.Receive([][]byte{make([]byte, 5)})
+	p.Flush()
+	p.Room()
+	if want := (neighbor{1, 1, 1}); other != want {
+		t.Errorf("the neighbor had %v, want %v", other, want)
+	}
+	if len(card.frames) != 1 || header.ARP(card.frames[0][14:]).Op() != header.ARPReply {
+		t.Errorf("%x, want an answer of ARP", card.frames)
+	}
+}
+
+// TestAttachAgain has another VM in the place of one that did not come up.
+func TestAttachAgain(t *testing.T) {
+	n, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Attach(&scriptedCard{})
+	card := &scriptedCard{room: 1}
+	n.Attach(card).Receive([][]byte{make([]byte, cardHeader), arpRequest(n)})
+	if len(card.frames) != 1 || header.ARP(card.frames[0][14:]).Op() != header.ARPReply {
+		t.Errorf("%x, want an answer of ARP", card.frames)
+	}
+}
+
+// arpRequest is the guest's, for the gateway.
+func arpRequest(n *Network) []byte {
+	frame := make([]byte, header.EthernetMinimumSize+header.ARPSize)
+	header.Ethernet(frame).Encode(&header.EthernetFields{
+		SrcAddr: tcpip.LinkAddress(n.GuestMAC()), DstAddr: header.EthernetBroadcastAddress, Type: header.ARPProtocolNumber,
+	})
+	a := header.ARP(frame[header.EthernetMinimumSize:])
+	a.SetIPv4OverEthernet()
+	a.SetOp(header.ARPRequest)
+	copy(a.HardwareAddressSender(), n.GuestMAC())
+	copy(a.ProtocolAddressSender(), n.Guest().Addr().AsSlice())
+	copy(a.ProtocolAddressTarget(), n.Gateway().AsSlice())
+	return frame
+}
+
+// TestHostileCard brings frames of all sizes, and wants an answer to a good one after them.
+func TestHostileCard(t *testing.T) {
+	n, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	card := &scriptedCard{room: 1 << 20}
+	p := n.Attach(card)
+	p.Receive(nil)
+	p.Receive([][]byte{nil, {}})
+	frame := arpRequest(n)
+	for size := range cardHeader + len(frame) {
+		p.Receive(scatter(slices.Concat(make([]byte, cardHeader), frame)[:size]))
+	}
+	for _, size := range []int{maxCardFrame, maxCardFrame + 1, 1 << 20} {
+		big := slices.Concat(make([]byte, cardHeader), frame, make([]byte, size-len(frame)))
+		copy(big[cardHeader+12:], []byte{8, 0})
+		p.Receive(scatter(big))
+	}
+	for range 20000 {
+		b := make([]byte, rand.IntN(200))
+		for i := range b {
+			b[i] = byte(rand.Uint32())
+		}
+		if len(b) > cardHeader+14+20 { // to the gateway, with IPv4, so that more is looked at
+			copy(b[cardHeader:], n.link.LinkAddress())
+			copy(b[cardHeader+12:], []byte{8, 0, 0x45})
+		}
+		p.Receive(scatter(b))
+	}
+	card.frames = nil
+	p.Receive(scatter(slices.Concat(make([]byte, cardHeader), frame)))
+	if len(card.frames) != 1 || header.ARP(card.frames[0][14:]).Op() != header.ARPReply {
+		t.Errorf("%x, want an answer of ARP", card.frames)
+	}
+}
+
+func FuzzPort(f *testing.F) {
+	n, err := New(Config{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(slices.Concat(make([]byte, cardHeader), arpRequest(n)), uint16(3))
+	f.Add(make([]byte, 13), uint16(13))
+	p := n.Attach(&scriptedCard{})
+	f.Fuzz(func(t *testing.T, frame []byte, cut uint16) {
+		k := min(int(cut), len(frame))
+		p.Receive([][]byte{frame[:k], frame[k:]})
+		p.Room()
+	})
+}
