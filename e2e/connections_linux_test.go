@@ -8,15 +8,19 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/lsub/lsub/netstack/loopback"
 )
 
 // echoServer answers connections and packets on a port, until its input ends.
 // Connections: what comes goes back, until its end; "R" first is answered by a
-// reset, "H" by a word after the client's end.
+// reset, "H" by a word after the client's end, "P" by the client's address.
 const echoServer = `
 import socket as S, struct, sys, threading
 t = S.socket(S.AF_INET6, S.SOCK_STREAM); t.setsockopt(S.SOL_SOCKET, S.SO_REUSEADDR, 1); t.bind(("::", %[1]d)); t.listen(4096)
@@ -26,6 +30,8 @@ def serve(c):
 		b = c.recv(65536)
 		if b[:1] == b"R":
 			c.setsockopt(S.SOL_SOCKET, S.SO_LINGER, struct.pack("ii", 1, 0)); c.close(); return
+		if b[:1] == b"P":
+			c.sendall(("%%s %%d" %% c.getpeername()[:2]).encode()); c.close(); return
 		if b[:1] == b"H":
 			while c.recv(65536): pass
 			c.sendall(b"after the end"); c.close(); return
@@ -71,6 +77,19 @@ func TestConnections(t *testing.T) {
 				if n, err := c.Read(buf); n != size || err != nil {
 					t.Errorf("%s: %d bytes of %d, %v", at, n, size, err)
 				}
+			}
+		}
+	})
+	t.Run("peer", func(t *testing.T) {
+		for i, want := range []string{"::ffff:127.0.0.1", "::1"} {
+			c := dial("tcp", both(18100)[i])
+			defer c.Close()
+			io.WriteString(c, "P")
+			b, err := io.ReadAll(c)
+			addr, number, _ := strings.Cut(string(b), " ")
+			// One of the agent's would have an ordinary client's port.
+			if n, _ := strconv.Atoi(number); addr != want || n < loopback.FirstPort || err != nil {
+				t.Errorf("the server sees %q, %v", b, err)
 			}
 		}
 	})
