@@ -24,12 +24,13 @@ func TestOCI(t *testing.T) {
 	address := serveRegistry(t) + "/tiny:1"
 	upper := []entry{file("./etc/.wh.gone", ""), file("./etc/kept", "from above\n")}
 	push(t, address, ociImage(t, v1.Config{}, append(tinySystem(t), file("./etc/gone", "x"), file("./etc/kept", "from below\n")), upper))
-	h.ok(t, "install", "oci:"+address, "--name", "from-oci")
+	h.fails(t, 125, []string{"speaks plain http", "--insecure"}, "install", "oci:"+address)
+	h.ok(t, "install", "--insecure", "oci:"+address, "--name", "from-oci")
 	if out := h.sh(t, "from-oci", "cat /etc/kept; ls /etc; id -u"); !strings.HasPrefix(out, "from above\n") || strings.Contains(out, "gone") || !strings.HasSuffix(out, "\n0") {
 		t.Errorf("in the distro: %s", out)
 	}
 	h.ok(t, "unregister", "--yes", "from-oci")
-	h.fails(t, 125, []string{"lsub: error: ", "lsub: hint: "}, "install", "oci:"+strings.Replace(address, "tiny", "none", 1))
+	h.fails(t, 125, []string{"lsub: error: ", "has no such image", "lsub: hint: "}, "install", "--insecure", "oci:"+strings.Replace(address, "tiny", "none", 1))
 }
 
 // The user and the environment of an image are those of the distro's commands,
@@ -40,7 +41,7 @@ func TestOCIUser(t *testing.T) {
 	push(t, address, ociImage(t, v1.Config{
 		User: "65532:77", Env: []string{"PATH=/opt/app:/usr/bin:/bin", "APP_MODE=a b", "HOME=/nowhere"}, WorkingDir: "/tmp",
 	}, append(tinySystem(t), executable("./opt/app/greet", "#!/bin/sh\necho hello from $0\n"))))
-	h.ok(t, "install", "oci:"+address, "--name", "app")
+	h.ok(t, "install", "--insecure", "oci:"+address, "--name", "app")
 	const who = "id -u; id -g; echo $APP_MODE, $HOME, $PATH; greet"
 	const want = "65532\n77\na b, /, /opt/app:/usr/bin:/bin\nhello from /opt/app/greet"
 	if out := h.ok(t, "exec", "app", "--", "sh", "-c", who); out != want {
@@ -53,7 +54,7 @@ func TestOCIUser(t *testing.T) {
 		t.Errorf("as root: %q", out)
 	}
 	h.fails(t, 125, []string{`no user "65532" in the distro`}, "exec", "-u", "65532", "app", "--", "true")
-	h.ok(t, "install", "oci:"+address, "--name", "app-root", "--user", "root")
+	h.ok(t, "install", "--insecure", "oci:"+address, "--name", "app-root", "--user", "root")
 	if out := h.ok(t, "exec", "app-root", "--", "id", "-u"); out != "0" {
 		t.Errorf("with --user root: %q", out)
 	}

@@ -50,6 +50,8 @@ type Ref struct {
 	SHA256  string // of what "https" downloads, as small hexadecimal digits
 	Label   string // Image.Name: what a catalogue calls it, with its version, or "stdin"; "" elsewhere
 	Distro  string // what to call distros of it: Image.Distro; "" leaves that to the source
+
+	Insecure bool // see AllowInsecure
 }
 
 // String returns the form that ParseRef reads.

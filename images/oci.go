@@ -42,10 +42,11 @@ var _ Source = (*OCI)(nil)
 // ociPull is one Pull's work.
 type ociPull struct {
 	cacheEntry
-	src  *OCI
-	ref  name.Reference
-	arch string
-	reg  *registry
+	src      *OCI
+	ref      name.Reference
+	insecure bool
+	arch     string
+	reg      *registry
 }
 
 // parseOCI reads the part of an image's name behind "oci:".
@@ -60,7 +61,7 @@ func parseOCI(text string) (Ref, error) {
 
 // Pull returns the image that ref names, for the architecture of o.
 func (o *OCI) Pull(ctx context.Context, ref Ref, progress Progress) (*Image, error) {
-	parsed, err := name.ParseReference(ref.Version)
+	parsed, err := ref.parse()
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +72,7 @@ func (o *OCI) Pull(ctx context.Context, ref Ref, progress Progress) (*Image, err
 	key := fmt.Sprintf("oci-%x-%s", sha256.Sum256([]byte(parsed.Name())), arch)
 	p := &ociPull{
 		cacheEntry: newCacheEntry(o.CacheDir, key, ref, progress, o.Log),
-		src:        o, ref: parsed, arch: arch,
+		src:        o, ref: parsed, insecure: ref.Insecure, arch: arch,
 	}
 	rec, err := p.pull(ctx)
 	if err != nil {
@@ -100,7 +101,7 @@ func (p *ociPull) pull(ctx context.Context) (*record, error) {
 	}
 	defer lock.Release()
 	p.removeLeftovers()
-	if p.reg, err = openRegistry(p.ref, p.src.backoff); err != nil {
+	if p.reg, err = openRegistry(p.ref, p.insecure, p.src.backoff); err != nil {
 		return nil, err
 	}
 	defer p.reg.close()

@@ -272,11 +272,15 @@ func LayoutArchive(f *os.File, about About, write func(io.Writer) error) error {
 // names it, as oci:REGISTRY/REPOSITORY:TAG; the layer is kept in cacheDir until
 // it is there.
 func Push(ctx context.Context, ref Ref, cacheDir string, about About, progress Progress, write func(io.Writer) error) (err error) {
-	tag, err := name.NewTag(ref.Version)
+	parsed, err := ref.parse()
 	if err != nil {
 		return err
 	}
-	reg, err := openRegistry(tag, remote.Backoff{})
+	tag, ok := parsed.(name.Tag)
+	if !ok {
+		return fmt.Errorf("%s has a digest, which nobody knows before", ref)
+	}
+	reg, err := openRegistry(tag, ref.Insecure, remote.Backoff{})
 	if err != nil {
 		return err
 	}

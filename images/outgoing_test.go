@@ -155,6 +155,19 @@ func TestFormatOf(t *testing.T) {
 	}
 }
 
+// pushRef names an image to put into a registry of the test's.
+func pushRef(t *testing.T, reg *testRegistry) Ref {
+	t.Helper()
+	ref, err := PushRef(reg.host() + "/os/mine:1")
+	if err == nil {
+		ref, err = ref.AllowInsecure()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ref
+}
+
 var outgoing = About{Name: "My_Debian", Arch: runtime.GOARCH, Created: time.Unix(1.7e9, 0).UTC(), Version: "1"}
 
 // The three ways out of lsub lead back in, and to the same files.
@@ -181,10 +194,7 @@ func TestOutgoing(t *testing.T) {
 		t.Fatal(err)
 	}
 	reg := serveRegistry(t)
-	ref, err := PushRef(strings.TrimPrefix(reg.URL, "http://") + "/os/mine:1")
-	if err != nil {
-		t.Fatal(err)
-	}
+	ref := pushRef(t, reg)
 	cache := t.TempDir()
 	var steps []string
 	if err := Push(t.Context(), ref, cache, outgoing, func(s Step) { steps = append(steps, s.Text) }, write); err != nil {
@@ -283,11 +293,7 @@ func TestPushDenied(t *testing.T) {
 			w.WriteHeader(code)
 			return true
 		}
-		ref, err := PushRef(strings.TrimPrefix(reg.URL, "http://") + "/os/mine:1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = Push(t.Context(), ref, t.TempDir(), outgoing, nil, func(io.Writer) error {
+		err := Push(t.Context(), pushRef(t, reg), t.TempDir(), outgoing, nil, func(io.Writer) error {
 			t.Errorf("%d: the distro is read", code)
 			return nil
 		})

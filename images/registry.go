@@ -11,8 +11,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"strings"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -23,8 +21,9 @@ import (
 	"github.com/lsub/lsub/hint"
 )
 
-// registry is one repository of a registry, over https, or over plain http
-// where it is on this host. It must be closed.
+// registry is one repository of a registry, over https; also over plain http and
+// with any certificate where it is on this host and the user allows that. It
+// must be closed.
 type registry struct {
 	ref    name.Reference
 	puller *remote.Puller
@@ -33,8 +32,8 @@ type registry struct {
 
 var _ blobs = (*registry)(nil)
 
-func openRegistry(ref name.Reference, backoff remote.Backoff) (*registry, error) {
-	t := newGuardedTransport(isLoopback(ref.Context().RegistryStr()))
+func openRegistry(ref name.Reference, insecure bool, backoff remote.Backoff) (*registry, error) {
+	t := newGuardedTransport(ref.Context().RegistryStr(), insecure)
 	opts := []remote.Option{
 		remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(t), remote.WithUserAgent("lsub"),
 	}
@@ -45,7 +44,7 @@ func openRegistry(ref name.Reference, backoff remote.Backoff) (*registry, error)
 	return &registry{ref: ref, puller: p, http: t}, err
 }
 
-func (r *registry) close() { r.http.base.CloseIdleConnections() }
+func (r *registry) close() { r.http.close() }
 
 // top returns the manifest or index that the reference means now.
 func (r *registry) top(ctx context.Context) (v1.Descriptor, []byte, error) {
@@ -86,7 +85,7 @@ func (r *registry) blob(ctx context.Context, d v1.Descriptor) (io.ReadCloser, er
 // unreachable tells errors of the way to a registry, and of a registry that
 // serves nobody now, from its answers.
 func unreachable(ctx context.Context, err error) bool {
-	if ctx.Err() != nil || errors.As(err, new(*insecureError)) || badCertificate(err) {
+	if ctx.Err() != nil || errors.As(err, new(*insecureError)) || badCertificate(err) || errors.Is(err, http.ErrSchemeMismatch) {
 		return false
 	}
 	var answer *transport.Error
@@ -119,9 +118,19 @@ func (r *registry) explain(ctx context.Context, err error) error {
 		return context.Cause(ctx)
 	case errors.As(err, &answer):
 	case badCertificate(err):
-		return hint.New(fmt.Errorf("%s: %w", host, err), "have the host trust the authority that signed the registry's certificate")
+		advice := "have the host trust the authority that signed the registry's certificate"
+		if isLoopback(host) {
+			advice += "; --insecure does without that for a registry on this host"
+		}
+		return hint.New(fmt.Errorf("%s: %w", host, ofHTTPS(err)), advice)
+	case errors.Is(err, http.ErrSchemeMismatch):
+		advice := "have it serve https; only to a registry on this host, --insecure allows plain http"
+		if isLoopback(host) {
+			advice = "--insecure allows that for a registry on this host"
+		}
+		return hint.New(fmt.Errorf("%s speaks plain http, not https", host), advice)
 	case unreachable(ctx, err):
-		return hint.New(fmt.Errorf("%s cannot be reached: %w", host, err), "check the network and the registry's name")
+		return hint.New(fmt.Errorf("%s cannot be reached: %w", host, ofHTTPS(err)), "check the network and the registry's name")
 	default:
 		return err
 	}
@@ -138,97 +147,6 @@ func (r *registry) explain(ctx context.Context, err error) error {
 		return hint.New(fmt.Errorf("%s is out of order: status %d", host, code), "try again later")
 	}
 	return fmt.Errorf("%s answers: %w", host, err)
-}
-
-// insecureError says that a request would have gone over plain http.
-type insecureError struct{ host string }
-
-func (e *insecureError) Error() string { return "will not speak plain http to " + e.host }
-
-// guardedTransport sends requests over https only, also those that redirects
-// lead to; over http where that is allowed and the address is on this host. An
-// answer that stalls ends with an error.
-type guardedTransport struct {
-	base  *http.Transport
-	plain bool // loopback may be plain
-}
-
-// stallTime is for how long a server may say nothing.
-const stallTime = time.Minute
-
-func newGuardedTransport(plain bool) *guardedTransport {
-	base := http.DefaultTransport.(*http.Transport).Clone()
-	base.ResponseHeaderTimeout = stallTime
-	return &guardedTransport{base, plain}
-}
-
-func (t *guardedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Scheme != "https" && !(t.plain && r.URL.Scheme == "http" && isLoopback(r.URL.Host)) {
-		return nil, hint.New(&insecureError{r.URL.Host}, "only a registry on this host may do without https")
-	}
-	ctx, cancel := context.WithCancelCause(r.Context())
-	timer := time.AfterFunc(stallTime, func() { cancel(errStalled) })
-	timer.Stop()
-	r = r.WithContext(ctx)
-	if r.Body != nil {
-		r.Body = &sendBody{r.Body, func() { timer.Reset(stallTime) }, func() { timer.Stop() }}
-	}
-	resp, err := t.base.RoundTrip(r)
-	if err != nil {
-		timer.Stop()
-		if context.Cause(ctx) == errStalled {
-			err = errStalled
-		}
-		cancel(nil)
-		return nil, err
-	}
-	timer.Reset(stallTime)
-	resp.Body = &stallBody{resp.Body, ctx, timer, cancel}
-	return resp, nil
-}
-
-// stalled is the error of a server that stops in the middle. It is a
-// [net.Error], as a timeout of the network is.
-type stalled struct{}
-
-var errStalled net.Error = stalled{}
-
-func (stalled) Error() string   { return fmt.Sprintf("no data came for %v", stallTime) }
-func (stalled) Timeout() bool   { return true }
-func (stalled) Temporary() bool { return true }
-
-// stallBody ends its request when no data comes for too long.
-type stallBody struct {
-	io.ReadCloser
-	ctx    context.Context
-	timer  *time.Timer
-	cancel context.CancelCauseFunc
-}
-
-func (b *stallBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if n > 0 {
-		b.timer.Reset(stallTime)
-	}
-	if err != nil && context.Cause(b.ctx) == errStalled {
-		err = errStalled
-	}
-	return n, err
-}
-
-func (b *stallBody) Close() error {
-	b.timer.Stop()
-	b.cancel(nil)
-	return b.ReadCloser.Close()
-}
-
-// isLoopback tells whether an address, with or without a port, is this host.
-func isLoopback(host string) bool {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	ip := net.ParseIP(strings.Trim(host, "[]"))
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // maxDownload limits what is downloaded for one image.

@@ -19,7 +19,7 @@ type webClient struct {
 
 // newWebClient trusts the authorities in roots; nil means the host's.
 func newWebClient(roots *x509.CertPool) *webClient {
-	guard := newGuardedTransport(false)
+	guard := newGuardedTransport("", false)
 	guard.base.DisableCompression = true // what is served is what has the sum
 	if roots != nil {
 		guard.base.TLSClientConfig.RootCAs = roots

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -106,10 +107,10 @@ func (a *app) runCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "run",
 		Usage:     "install an image where it is missing, and run a command in it",
-		UsageText: "lsub run [-t] [-u USER] [--cd DIR] [--env NAME=VALUE] IMAGE [--] [COMMAND [ARGUMENT…]]",
+		UsageText: "lsub run [-t] [-u USER] [--cd DIR] [--env NAME=VALUE] [--insecure] IMAGE [--] [COMMAND [ARGUMENT…]]",
 		Description: "IMAGE is an image as 'lsub install' takes it, or the name of a distro that is installed. " +
 			"Without a command it opens the login shell. The exit status is that of 'lsub exec'.",
-		Flags: sessionFlags,
+		Flags: append(slices.Clone(sessionFlags), insecureFlag),
 		Action: func(c *cli.Context) error {
 			ref, argv := splitCommand(c.Args().Slice())
 			if ref == "" {
@@ -119,7 +120,7 @@ func (a *app) runCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			d, err := a.installed(c.Context, ref)
+			d, err := a.installed(c.Context, ref, c.Bool(insecureFlag.Name))
 			if err != nil {
 				return err
 			}

@@ -29,7 +29,7 @@ func (a *app) exportCommand() *cli.Command {
 		Name:  "export",
 		Usage: "write the files of a distro to an archive, or as a container image",
 		UsageText: "lsub export [--format FORMAT] [--snapshot NAME] DISTRO FILE|-\nlsub export --format oci DISTRO FILE.tar|FOLDER\n" +
-			"lsub export DISTRO oci:REGISTRY/REPOSITORY:TAG",
+			"lsub export [--insecure] DISTRO oci:REGISTRY/REPOSITORY:TAG",
 		Description: "A distro that runs is exported as it is at this moment. FORMAT is " + formatNames() + "; where it is not given, FILE's ending says it, " +
 			"and stdout (-) gets a plain tar archive. 'lsub install --from-file' makes a distro of each of them. With oci, the distro becomes a container image " +
 			"that docker, podman and Kubernetes run: an OCI layout in an archive or a new folder, or in a registry, with the credentials of docker or podman. " +
@@ -37,12 +37,16 @@ func (a *app) exportCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "format", Aliases: []string{"f"}, Usage: "write `FORMAT`: " + formatNames()},
 			&cli.StringFlag{Name: "snapshot", Aliases: []string{"s"}, Usage: "export the distro's snapshot `NAME`"},
+			insecureFlag,
 		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 2 {
 				return badUsage("lsub export", "export needs the name of a distro, and the file to write or '-'")
 			}
 			to, err := a.destination(c.Args().Get(1), images.Format(c.String("format")))
+			if err == nil && c.Bool(insecureFlag.Name) {
+				to.ref, err = to.ref.AllowInsecure()
+			}
 			if err != nil {
 				return err
 			}

@@ -19,6 +19,9 @@ import (
 	"github.com/lsub/lsub/machine"
 )
 
+// insecureFlag is for the commands that speak with registries.
+var insecureFlag = &cli.BoolFlag{Name: "insecure", Usage: "let a registry on this host speak plain http, or have any certificate"}
+
 // imageOpener gives the source of the images that a reference names.
 type imageOpener func(ref images.Ref, cache string, log *slog.Logger) images.Source
 
@@ -26,7 +29,7 @@ func (a *app) installCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "install",
 		Usage:     "install a distro",
-		UsageText: "lsub install [--name NAME] [--user USER] [IMAGE]\nlsub install [--name NAME] [--user USER] --from-file FILE\nlsub install [--name NAME] [--user USER] --sha256 HEX https://HOST/PATH",
+		UsageText: "lsub install [--name NAME] [--user USER] [--insecure] [IMAGE]\nlsub install [--name NAME] [--user USER] --from-file FILE\nlsub install [--name NAME] [--user USER] --sha256 HEX https://HOST/PATH",
 		Description: "IMAGE is " + strings.Join(images.Names(), ", ") + " ('debian' is the newest stable one; 'debian?include=git,curl' has more packages), " +
 			"or a name such as ubuntu, alma, fedora:42 or alpine:3.22 of a catalogue: 'lsub list --online' lists them. " +
 			"oci:REGISTRY/REPOSITORY:TAG (or @sha256:DIGEST) is a container image, with the credentials of docker or podman. " +
@@ -38,9 +41,13 @@ func (a *app) installCommand() *cli.Command {
 			&cli.StringFlag{Name: "from-file", Aliases: []string{"f"}, Usage: "install the archive `FILE`; '-' is stdin"},
 			&cli.StringFlag{Name: "sha256", Usage: "the archive at an https address has the sum `HEX`"},
 			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "make the account `USER`, and make it the default user; root for none"},
+			insecureFlag,
 		},
 		Action: func(c *cli.Context) error {
 			ref, err := a.imageRef(c.Context, c.Args().Slice(), c.String("from-file"), c.String("sha256"))
+			if err == nil && c.Bool(insecureFlag.Name) {
+				ref, err = ref.AllowInsecure()
+			}
 			if err != nil {
 				return err
 			}
@@ -91,7 +98,7 @@ func fileRef(file string) (images.Ref, error) {
 }
 
 // installed returns the distro that ref means, and installs it where it is missing.
-func (a *app) installed(ctx context.Context, ref string) (*machine.Distro, error) {
+func (a *app) installed(ctx context.Context, ref string, insecure bool) (*machine.Distro, error) {
 	reg, err := a.machine.Registry()
 	if err != nil {
 		return nil, err
@@ -110,6 +117,11 @@ func (a *app) installed(ctx context.Context, ref string) (*machine.Distro, error
 			return nil, near
 		}
 		return nil, err
+	}
+	if insecure {
+		if image, err = image.AllowInsecure(); err != nil {
+			return nil, err
+		}
 	}
 	if d := distroOf(reg, image); d != nil {
 		return d, nil

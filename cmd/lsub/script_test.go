@@ -38,6 +38,7 @@ func TestScripts(t *testing.T) {
 			"expand":      scriptExpand,
 			"certificate": scriptCertificate,
 			"online":      scriptOnline,
+			"registry":    scriptRegistry,
 
 			"freeport":   scriptFreePort,
 			"eventually": scriptEventually,
