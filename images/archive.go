@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/bzip2"
 	"context"
 	"crypto/sha256"
@@ -121,15 +122,16 @@ type summary struct {
 }
 
 // CheckTar reads the plain tar archive r to its end and returns nil when a
-// distro can be made of it, as package rootfs says. st may carry limits. The
+// distro can be made of it on this host, as package rootfs says. st may carry limits. The
 // error says what is wrong and, where the user can do something, has a hint.
 func CheckTar(ctx context.Context, r io.Reader, st *rootfs.State) error {
-	_, err := scan(ctx, r, st)
+	_, err := scan(ctx, r, "", st)
 	return err
 }
 
-// scan is CheckTar that also sums the archive up.
-func scan(ctx context.Context, r io.Reader, st *rootfs.State) (*summary, error) {
+// scan is CheckTar for an architecture ("" is the host's) that also sums the
+// archive up.
+func scan(ctx context.Context, r io.Reader, arch string, st *rootfs.State) (*summary, error) {
 	maxBytes := st.MaxBytes
 	if maxBytes == 0 {
 		maxBytes = rootfs.DefaultMaxBytes
@@ -138,6 +140,7 @@ func scan(ctx context.Context, r io.Reader, st *rootfs.State) (*summary, error) 
 	raw := &rawReader{r: ctxReader{ctx, r}, sum: sha256.New(), limit: 2*maxBytes + 64<<20}
 	tr := tar.NewReader(raw)
 	var found setupFinder
+	var machine machineFinder
 	for {
 		h, err := tr.Next()
 		if err == io.EOF {
@@ -149,7 +152,7 @@ func scan(ctx context.Context, r io.Reader, st *rootfs.State) (*summary, error) 
 		if err := rootfs.CheckHeader(h, st); err != nil {
 			return nil, advise(err)
 		}
-		if err := found.entry(h, tr); err != nil {
+		if err := cmp.Or(found.entry(h, tr), machine.entry(h, tr)); err != nil {
 			return nil, tarError(ctx, err, raw.n)
 		}
 	}
@@ -165,6 +168,9 @@ func scan(ctx context.Context, r io.Reader, st *rootfs.State) (*summary, error) 
 	}
 	if err := st.Finish(); err != nil {
 		return nil, advise(err)
+	}
+	if err := machine.check(arch); err != nil {
+		return nil, err
 	}
 	return &summary{id: raw.id(), size: raw.n, entries: st.Entries, setup: found.setup()}, nil
 }

@@ -199,14 +199,14 @@ func TestEndlessArchives(t *testing.T) {
 	header := makeTar(t, tar.Header{Name: "pax_global_header", Typeflag: tar.TypeXGlobalHeader,
 		PAXRecords: map[string]string{"comment": "again"}})
 	header = header[:len(header)-1024]
-	_, err := scan(t.Context(), &repeater{data: header}, &rootfs.State{MaxEntries: 1000})
+	_, err := scan(t.Context(), &repeater{data: header}, "", &rootfs.State{MaxEntries: 1000})
 	var le *rootfs.LimitError
 	if !errors.As(err, &le) {
 		t.Errorf("got %v, want a limit", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := scan(ctx, &repeater{data: header}, new(rootfs.State)); !errors.Is(err, context.Canceled) {
+	if _, err := scan(ctx, &repeater{data: header}, "", new(rootfs.State)); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want the context's error", err)
 	}
 }
@@ -307,7 +307,7 @@ func FuzzTar(f *testing.F) {
 		}
 		defer z.Close()
 		st := &rootfs.State{MaxBytes: 1 << 20, MaxEntries: 1000}
-		s, err := scan(t.Context(), z, st)
+		s, err := scan(t.Context(), z, "", st)
 		if err != nil {
 			return
 		}

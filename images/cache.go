@@ -43,6 +43,7 @@ type cacheEntry struct {
 	dir      string // CacheDir/images
 	key      string
 	name     string // of the image, for messages
+	arch     string // that the image is for, as GOARCH; "" is the host's
 	progress Progress
 	log      *slog.Logger
 }
@@ -207,7 +208,7 @@ func (c *cacheEntry) pack(ctx context.Context, tar io.Reader, w io.Writer, st *r
 		return nil, err
 	}
 	packed := &progressReader{r: io.TeeReader(tar, z), step: Step{Text: "packing", Bytes: true}, progress: c.progress}
-	s, err := scan(ctx, packed, st)
+	s, err := scan(ctx, packed, c.arch, st)
 	closeErr := z.Close()
 	switch {
 	case disk.err != nil: // the others are of its making

@@ -89,7 +89,7 @@ func suppliers() []supplier {
 		s.layered = true
 		return s
 	}
-	return []supplier{
+	all := []supplier{
 		fromFile("root.tar", func(_ *testing.T, plain []byte) []byte { return plain }),
 		fromFile("root.tar.gz", packed("gz")), fromFile("root.tar.xz", packed("xz")), fromFile("root.tar.zst", packed("zst")),
 		saved("layout.tar", layout),
@@ -100,9 +100,9 @@ func suppliers() []supplier {
 		{"registry", true, func(t *testing.T, plain []byte, cache string, maxBytes int64) (*Image, error) {
 			p := newParts()
 			reg := serveRegistry(t)
-			ref := reg.push(t, p, p.index(t, on(p.image(t, "amd64", [][]byte{plain}, nil), "amd64", "")))
+			ref := reg.push(t, p, p.index(t, on(p.image(t, runtime.GOARCH, [][]byte{plain}, nil), runtime.GOARCH, "")))
 			src := testOCI(cache)
-			src.MaxBytes = maxBytes
+			src.Arch, src.MaxBytes = "", maxBytes
 			return src.Pull(t.Context(), ref, nil)
 		}},
 		{"https", false, func(t *testing.T, plain []byte, cache string, maxBytes int64) (*Image, error) {
@@ -122,6 +122,22 @@ func suppliers() []supplier {
 			return pullStreams(t, "root.tar.xz", packed("xz")(t, plain), cache, maxBytes)
 		}},
 	}
+	if _, err := exec.LookPath("bzip2"); err == nil { // Go only reads that
+		all = append(all, fromFile("root.tar.bz2", bzip2ed))
+	}
+	return all
+}
+
+// bzip2ed packs data with the host's bzip2.
+func bzip2ed(t *testing.T, data []byte) []byte {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "bzip2", "-c")
+	cmd.Stdin = bytes.NewReader(data)
+	packed, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return packed
 }
 
 // pullManifest offers data in a manifest of WSL's and pulls it from there.
@@ -442,9 +458,16 @@ func TestBombs(t *testing.T) {
 	}
 	const part = 64 << 20
 	zeros := make([]byte, part)
-	for _, format := range []string{"gz", "xz", "zst"} {
-		pack := compressors[format]
-		data := append(compressed(t, header, pack), bytes.Repeat(compressed(t, zeros, pack), 100<<30/part)...)
+	for _, format := range []string{"gz", "xz", "zst", "bz2"} {
+		pack := func(data []byte) []byte { return compressed(t, data, compressors[format]) }
+		if format == "bz2" {
+			if _, err := exec.LookPath("bzip2"); err != nil {
+				t.Logf("bz2: left out: %v", err)
+				continue
+			}
+			pack = func(data []byte) []byte { return bzip2ed(t, data) }
+		}
+		data := append(pack(header), bytes.Repeat(pack(zeros), 100<<30/part)...)
 		start := time.Now()
 		_, err := pullFile(t, writeFile(t, "bomb", data))
 		if !errors.As(err, new(*bombError)) {

@@ -45,7 +45,6 @@ type ociPull struct {
 	src      *OCI
 	ref      name.Reference
 	insecure bool
-	arch     string
 	reg      *registry
 }
 
@@ -72,8 +71,9 @@ func (o *OCI) Pull(ctx context.Context, ref Ref, progress Progress) (*Image, err
 	key := fmt.Sprintf("oci-%x-%s", sha256.Sum256([]byte(parsed.Name())), arch)
 	p := &ociPull{
 		cacheEntry: newCacheEntry(o.CacheDir, key, ref, progress, o.Log),
-		src:        o, ref: parsed, insecure: ref.Insecure, arch: arch,
+		src:        o, ref: parsed, insecure: ref.Insecure,
 	}
+	p.arch = arch
 	rec, err := p.pull(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", ref, noSpace(notForDistros(err), o.CacheDir))

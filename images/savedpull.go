@@ -30,6 +30,7 @@ func (t *Tarball) pullSaved(ctx context.Context, ref Ref, progress Progress) (*I
 	// What is saved is known by its digest, not by the file's name.
 	key := fmt.Sprintf("saved-%s-%s", strings.TrimPrefix(c.digest, "sha256:"), arch)
 	entry := newCacheEntry(t.CacheDir, key, ref, progress, nil)
+	entry.arch = arch
 	lock, err := entry.lock(ctx)
 	if err != nil {
 		return nil, err

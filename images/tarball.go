@@ -30,7 +30,8 @@ type Tarball struct {
 	// CacheDir is lsub's cache folder. Without it saved images are refused.
 	CacheDir string
 
-	// Arch is the architecture to take of a saved image, as GOARCH; "" is the
+	// Arch is the architecture to take of a saved image, and that programs in
+	// an archive have to be for, as GOARCH; "" is the
 	// host's.
 	Arch string
 
@@ -85,7 +86,7 @@ func (t *Tarball) check(ctx context.Context, path string, progress Progress) (*s
 	}
 	defer z.Close()
 	limits := packedLimits(t.MaxBytes, info.Size())
-	s, err := scan(ctx, z, limits)
+	s, err := scan(ctx, z, t.Arch, limits)
 	return s, outOfProportion(err, limits, t.MaxBytes)
 }
 

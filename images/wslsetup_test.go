@@ -118,7 +118,7 @@ func TestSetupInArchive(t *testing.T) {
 		many = append(many, strings.Repeat("d/", i%50)+strings.Repeat("x", i/50+1)+"/wsl-distribution.conf", strings.Repeat("#", 1000))
 	}
 	var f setupFinder
-	s, err := scan(t.Context(), bytes.NewReader(setupTar(t, append(many, "etc/wsl-distribution.conf", conf)...)), new(rootfs.State))
+	s, err := scan(t.Context(), bytes.NewReader(setupTar(t, append(many, "etc/wsl-distribution.conf", conf)...)), "", new(rootfs.State))
 	if err != nil || s.setup.Name != "found" {
 		t.Errorf("among many: %+v, %v", s, err)
 	}

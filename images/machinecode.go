@@ -1,0 +1,101 @@
+package images
+
+import (
+	"archive/tar"
+	"cmp"
+	"debug/elf"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+
+	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/rootfs"
+)
+
+// programs are those that say what machine a root file system is for: inits and
+// shells, of which every distro has one as a file. Others may be for a machine
+// that is emulated.
+var programs = []string{
+	"usr/lib/systemd/systemd", "lib/systemd/systemd", "sbin/init", "usr/sbin/init",
+	"bin/bash", "usr/bin/bash", "bin/dash", "usr/bin/dash", "bin/busybox", "usr/bin/busybox", "bin/sh", "usr/bin/sh",
+}
+
+// machines are what a kernel for an architecture, as GOARCH, runs. Processors
+// differ in whether they still run what came before 64 bits.
+var machines = map[string][]elf.Machine{
+	"amd64": {elf.EM_X86_64, elf.EM_386},
+	"arm64": {elf.EM_AARCH64, elf.EM_ARM},
+}
+
+// machineNames are GOARCH's names of others.
+var machineNames = map[elf.Machine]string{
+	elf.EM_X86_64: "amd64", elf.EM_386: "386", elf.EM_AARCH64: "arm64", elf.EM_ARM: "arm", elf.EM_RISCV: "riscv64",
+	elf.EM_PPC64: "ppc64", elf.EM_S390: "s390x", elf.EM_LOONGARCH: "loong64", elf.EM_MIPS: "mips",
+}
+
+// machineFinder finds what machine an archive's programs are for while it is
+// read. What an archive, or the list that names it, calls itself may be wrong.
+type machineFinder struct {
+	found map[string]elf.Machine // by the program's name
+}
+
+// elfHead is the part of a program's beginning that names its machine.
+const elfHead = 20
+
+// entry looks at an entry that rootfs accepts, with r at its content.
+func (f *machineFinder) entry(h *tar.Header, r io.Reader) error {
+	name, err := rootfs.Clean(h.Name)
+	if err != nil || !slices.Contains(programs, name) {
+		return nil
+	}
+	delete(f.found, name) // a later entry takes an earlier one's place
+	if h.Typeflag != tar.TypeReg || h.Size < elfHead {
+		return nil
+	}
+	head := make([]byte, elfHead)
+	if _, err := io.ReadFull(r, head); err != nil {
+		return err
+	}
+	if string(head[:len(elf.ELFMAG)]) != elf.ELFMAG {
+		return nil // a script
+	}
+	var order binary.ByteOrder = binary.LittleEndian
+	if elf.Data(head[elf.EI_DATA]) == elf.ELFDATA2MSB {
+		order = binary.BigEndian
+	}
+	if f.found == nil {
+		f.found = map[string]elf.Machine{}
+	}
+	f.found[name] = elf.Machine(order.Uint16(head[18:]))
+	return nil
+}
+
+// check returns an error, after the last entry, where none of the programs runs
+// on an architecture ("" is the host's).
+func (f *machineFinder) check(arch string) error {
+	arch = cmp.Or(arch, runtime.GOARCH)
+	runs, known := machines[arch]
+	if !known {
+		return nil
+	}
+	var first string
+	for _, name := range programs {
+		m, ok := f.found[name]
+		if ok && slices.Contains(runs, m) {
+			return nil
+		}
+		if ok && first == "" {
+			first = name
+		}
+	}
+	if first == "" {
+		return nil
+	}
+	other := machineNames[f.found[first]]
+	if other == "" {
+		other = fmt.Sprintf("machine %d", uint16(f.found[first]))
+	}
+	return hint.New(fmt.Errorf("is for %s, not for %s, as its /%s shows", other, arch, first), "get the one for "+arch)
+}
