@@ -295,8 +295,12 @@ func Push(ctx context.Context, ref Ref, cacheDir string, about About, progress P
 	if err != nil {
 		return err
 	}
+	unnamed := os.Remove(f.Name()) == nil // so that nothing is left of it, however lsub ends; Windows has it wait
 	defer func() {
-		err = errors.Join(err, f.Close(), os.Remove(f.Name()))
+		err = errors.Join(err, f.Close())
+		if !unnamed {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
 	}()
 	o, err := fill(f, about, write)
 	if err != nil {

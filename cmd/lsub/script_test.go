@@ -26,6 +26,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		Setup:               setUpScript,
+		Condition:           scriptCondition,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -46,6 +47,18 @@ func TestScripts(t *testing.T) {
 			"occupy":     scriptOccupy,
 		},
 	})
+}
+
+// scriptCondition tells whether the scripts' folders can hold "unnamed-files".
+func scriptCondition(cond string) (bool, error) {
+	if cond != "unnamed-files" {
+		return false, fmt.Errorf("unknown condition %q", cond)
+	}
+	f := openUnnamed(filepath.Join(os.TempDir(), "x"))
+	if f == nil {
+		return false, nil
+	}
+	return true, f.Close()
 }
 
 func setUpScript(e *testscript.Env) error {
