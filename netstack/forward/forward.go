@@ -1,8 +1,9 @@
 // Package forward makes what listens in a VM answer on the host, and what
 // listens on the host in the VM. It copies bytes between sockets of the host and
-// streams to the guest; no packet passes a user-mode network stack.
+// streams to the guest, which [Guest] opens: to the agent in it, or by a direct way
+// that makes packets of them (package netstack/loopback).
 //
-//	f := forward.New(forward.Config{Guest: guest, Auto: auto, HostAddrs: loopback})
+//	f := forward.New(forward.Config{Guest: guest, Auto: auto})
 //	go f.Run(ctx)
 //	f.SetListeners(all) // whenever they change
 //
