@@ -2,11 +2,15 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/lsub/lsub/netstack/loopback"
 )
 
 // listed is a distro in "lsub list --json".
@@ -150,11 +154,20 @@ func TestIdle(t *testing.T) {
 	for _, n := range []string{"quiet", "server", "daemon"} {
 		h.ok(t, "clone", "debian", n)
 	}
+	h.installTiny(t)
+	h.ok(t, "manage", "--idle", "1s", "tiny")
+	session := h.serve(t, "tiny", "cat")
+	h.ok(t, "clone", "debian", "visited")
+	h.ok(t, "manage", "--idle", "never", "visited")
+	visitor := h.visit(t, "visited", 7778)
+	h.ok(t, "manage", "--idle", "1s", "visited")
 	h.ok(t, "manage", "--idle", "never", "quiet")
 	h.ok(t, "start", "quiet")
 	h.sh(t, "server", `systemd-run --quiet --unit=listen --socket-property=ListenStream=127.0.0.1:7777 --socket-property=Accept=yes cat`)
 	h.sh(t, "daemon", `systemd-run --quiet --unit=worker sleep 1000`)
 
+	// Those that may be idle for the shortest time have been in use before this one starts.
+	session.next()
 	h.ok(t, "clone", "debian", "idle")
 	h.ok(t, "start", "idle")
 	becomes(t, "an idle distro stops", time.Minute, func() bool { return state("idle") == "stopped" })
@@ -163,6 +176,14 @@ func TestIdle(t *testing.T) {
 			t.Errorf("%s is %s, kept up by %q, want %q", name, state(name), got, want)
 		}
 	}
+	for name, want := range map[string]string{"tiny": "a command runs", "visited": "connections from the host: 1"} {
+		if got := keptUpBy(name); state(name) != "running" || got != want {
+			t.Errorf("%s is %s, kept up by %q, want %q and nothing else", name, state(name), got, want)
+		}
+	}
+	if err := echoes(visitor); err != nil {
+		t.Errorf("the connection that keeps a distro up: %v", err)
+	}
 	if !answers("127.0.0.1:7777") {
 		t.Error("what listens in a distro that stays up does not answer on the host any more")
 	}
@@ -170,11 +191,18 @@ func TestIdle(t *testing.T) {
 		t.Error("a distro that is never idle was stopped")
 	}
 	r := h.ok(t, "list", "-v")
-	if !strings.Contains(r, "service worker") || !strings.Contains(r, "process sleep") {
-		t.Errorf("list -v says nothing of it:\n%s", r)
+	for _, want := range []string{"service worker", "process sleep", "a command runs", "connections from the host: 1"} {
+		if !strings.Contains(r, want) {
+			t.Errorf("list -v says nothing of %q:\n%s", want, r)
+		}
 	}
 
 	// What has kept them up ends.
+	visitor.Close()
+	session.in.Close()
+	for _, name := range []string{"visited", "tiny"} {
+		becomes(t, name+" stops without who used it", 30*time.Second, func() bool { return state(name) == "stopped" })
+	}
 	h.sh(t, "debian", "pkill -x sleep")
 	h.sh(t, "server", "systemctl stop listen.socket")
 	h.sh(t, "daemon", "systemctl stop worker")
@@ -185,6 +213,43 @@ func TestIdle(t *testing.T) {
 	if r := h.run("exec", "debian", "--", "true"); r.code != 0 || strings.Contains(r.err, "last VM") {
 		t.Error(r)
 	}
+}
+
+// visitedServer takes connections until one comes by the direct way (docs/adr/0022),
+// closes its listener, and sends back what comes over that one. Each is told
+// the port that it comes from.
+const visitedServer = `use IO::Socket::INET;
+my ($port, $direct) = @ARGV;
+my $l = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => $port, Listen => 5) or die $@;
+my $c;
+do { $c = $l->accept or die $!; syswrite $c, $c->peerport . "\n" } until $c->peerport >= $direct;
+close $l;
+while (sysread $c, my $b, 4096) { syswrite $c, $b }
+`
+
+// visit returns a connection that alone keeps the distro up: what serves it has
+// no listener any more, and by its name it is one of the base services, whose
+// listeners do not count either.
+func (h *host) visit(t *testing.T, distro string, port int) net.Conn {
+	t.Helper()
+	h.sh(t, distro, fmt.Sprintf("cat >/srv/server <<'END'\n%sEND\nsystemd-run --quiet --unit=lsub-visited perl /srv/server %d %d", visitedServer, port, loopback.FirstPort))
+	var conn net.Conn
+	becomes(t, "a connection goes by the direct way", time.Minute, func() bool {
+		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			return false
+		}
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		from := 0
+		if _, err := fmt.Fscanln(c, &from); err != nil || from < loopback.FirstPort {
+			c.Close()
+			return false
+		}
+		conn = c
+		return true
+	})
+	t.Cleanup(func() { conn.Close() })
+	return conn
 }
 
 // TestAutostart has a distro start with the VM.
