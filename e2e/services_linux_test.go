@@ -45,8 +45,26 @@ func TestApache(t *testing.T) {
 	within(t, quick, "the port closes", func() bool { return !answers("127.0.0.1:80") })
 	h.sh(t, "debian", "systemctl start apache2")
 	within(t, quick, "it is back", func() bool { s, _ := httpGet("http://localhost/hello"); return s == "hello\n" })
+	t.Run("idle", func(t *testing.T) { testApacheIdle(t, h) })
 	h.ok(t, "stop", "debian")
 	within(t, quick, "the port closes with the distro", func() bool { return !answers("127.0.0.1:80") })
+}
+
+// testApacheIdle leaves the web server alone for several times as long as its distro
+// may be idle. Nothing but a command would start the distro again.
+func testApacheIdle(t *testing.T, h *host) {
+	h.ok(t, "manage", "--idle", "1s", "debian")
+	defer h.ok(t, "manage", "--idle", "default", "debian")
+	time.Sleep(4 * time.Second)
+	if s, err := httpGet("http://localhost/hello"); s != "hello\n" || err != nil {
+		t.Errorf("the web server says %q, %v", s, err)
+	}
+	why := strings.Join(h.list(t)["debian"].KeptUpBy, "; ")
+	for _, want := range []string{"service apache2", "listens on tcp "} {
+		if !strings.Contains(why, want) {
+			t.Errorf("kept up by %q, not by %q", why, want)
+		}
+	}
 }
 
 // servicesImage has what people run in a distro to use it from the host.
