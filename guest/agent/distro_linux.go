@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -54,8 +55,10 @@ type distro struct {
 	address   netip.Addr // of an isolated one; guarded by Agent.mu
 	cgroup    *cgroup
 	console   *console
-	readyDir  *os.File // of an init that was ready, else nil
+	readyDir  *os.File // where its init says that it is ready
 	unwatch   func()   // ends the watch of its limits; nil where there is none
+
+	up atomic.Bool // its init has been ready, see leaves
 
 	mu        sync.Mutex
 	limits    *guestv1.Limits

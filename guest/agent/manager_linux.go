@@ -20,9 +20,10 @@ func wantsManager(who *account, cmd *guestv1.Exec) bool {
 	return who.uid >= 1000 && who.uid <= 60000
 }
 
-// awaitUserManager waits until the user's own systemd runs.
+// awaitUserManager waits until the user's own systemd runs. Where the distro's is
+// not up, it would be long in coming: the command goes without it.
 func (d *distro) awaitUserManager(ctx context.Context, who *account) {
-	if d.init != initSystemd {
+	if d.init != initSystemd || !d.up.Load() {
 		return
 	}
 	d.mu.Lock()

@@ -58,45 +58,47 @@ func (d *distro) awaitReady(timeout time.Duration) error {
 	}
 	defer died.close()
 	err = awaitFile(ctx, fmt.Sprintf("/proc/self/fd/%d", dir.Fd()), readyFile, died.c)
-	if err == nil {
-		d.readyDir = dir
-		return nil
-	}
-	dir.Close()
 	switch {
+	case err == nil:
+		d.up.Store(true)
 	case errors.Is(err, context.DeadlineExceeded):
 		d.a.log.Warn("systemd is not up yet; commands may enter all the same", "distro", d.spec.Name, "after", timeout)
 		d.mu.Lock()
 		d.warnings = append(d.warnings, fmt.Sprintf("systemd is not up after %s; commands run all the same", timeout))
 		d.mu.Unlock()
-		return nil
 	case errors.Is(err, errDied):
+		dir.Close()
 		return errors.New("its init ended")
+	default:
+		dir.Close()
+		return err
 	}
-	return err
+	d.readyDir = dir
+	return nil
 }
 
 // errLeaving says that nobody can enter a distro any more.
 var errLeaving = errors.New("the distro is stopping")
 
-// leaves tells whether the distro's init shuts it down, or has ended.
+// leaves tells whether the distro's init shuts it down, or has ended. One that
+// is not up yet does not.
 func (d *distro) leaves() bool {
 	if isEnding(d.pid) {
 		return true
-	}
-	if d.readyDir == nil {
-		return false
 	}
 	rc, err := d.readyDir.SyscallConn()
 	if err != nil {
 		return true // closed: it is gone
 	}
-	gone := false
+	up := false
 	err = rc.Control(func(fd uintptr) {
 		var st unix.Stat_t
-		gone = unix.Fstatat(int(fd), readyFile, &st, unix.AT_SYMLINK_NOFOLLOW) == unix.ENOENT
+		up = unix.Fstatat(int(fd), readyFile, &st, unix.AT_SYMLINK_NOFOLLOW) != unix.ENOENT
 	})
-	return gone || err != nil
+	if up {
+		d.up.Store(true)
+	}
+	return err != nil || !up && d.up.Load()
 }
 
 // awaitLeave waits until the distro is gone where it is about to be, and tells

@@ -1,0 +1,37 @@
+package agent
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// A distro whose init is not ready when commands enter does not leave; it does
+// when the init was ready since, and is no more.
+func TestLeaves(t *testing.T) {
+	dir, err := os.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	d := &distro{pid: os.Getpid(), readyDir: dir}
+	check := func(when string, want bool) {
+		t.Helper()
+		if got := d.leaves(); got != want {
+			t.Errorf("%s: leaves: %v", when, got)
+		}
+	}
+	check("not up yet", false)
+	ready := filepath.Join(dir.Name(), readyFile)
+	if err := os.WriteFile(ready, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check("up", false)
+	if !d.up.Load() {
+		t.Error("not known to be up")
+	}
+	if err := os.Remove(ready); err != nil {
+		t.Fatal(err)
+	}
+	check("shutting down", true)
+}
