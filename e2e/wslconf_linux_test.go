@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // another returns a further distro of the shared host's, which goes with the test.
@@ -119,6 +120,7 @@ echo "nameserver 192.0.2.1" >/etc/resolv.conf`)
 			t.Errorf("after SetDefaultUser of a stopped distro: %s", out)
 		}
 	})
+	t.Run("initTimeout", func(t *testing.T) { testInitTimeout(t, h, d) })
 	t.Run("hostile", func(t *testing.T) {
 		h.sh(t, d, "printf '[boot]\nsystemd=false\n' >/etc/lsub.conf") // starts sooner
 		for _, file := range []string{"mkfifo /etc/wsl.conf", "ln -s /dev/zero /etc/wsl.conf", "truncate -s 1G /etc/wsl.conf", "head -c 200000 /dev/urandom >/etc/wsl.conf", "mkdir /etc/wsl.conf"} {
@@ -166,6 +168,41 @@ echo 'tmpfs /srv tmpfs size=1m 0 0' >/etc/fstab; rm -f /root/began /root/ended`)
 			t.Errorf("mountFsTab=false: %q", w)
 		}
 	})
+}
+
+// testInitTimeout has commands enter a distro whose systemd is not up: root's, and
+// those of a user, whose own systemd would have to wait for the distro's.
+func testInitTimeout(t *testing.T, h *host, d string) {
+	h.sh(t, d, `cat >/etc/systemd/system/wait.service <<'UNIT'
+[Unit]
+DefaultDependencies=no
+Before=sysinit.target
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'until [ -e /root/go ]; do sleep 0.2; done'
+[Install]
+WantedBy=sysinit.target
+UNIT
+systemctl enable -q wait
+sed -i 's/^initTimeout.*/initTimeout = 500/' /etc/wsl.conf`)
+	h.ok(t, "stop", d)
+	const isUp = "id -un; test -e /run/lsub/ready && echo up || echo not up"
+	r := h.run("exec", "-u", "root", d, "--", "sh", "-c", isUp)
+	want := []string{"Conf: /etc/wsl.conf:15: unknown key wsl2.memory", "Conf: systemd is not up after 500ms; commands run all the same"}
+	if got := r.warnings(); r.out != "root\nnot up\n" || strings.Join(got, "|") != strings.Join(want, "|") {
+		t.Errorf("want warnings %q: %s", want, r)
+	}
+	start := time.Now()
+	r = h.run("exec", d, "--", "sh", "-c", isUp)
+	if took := time.Since(start); r.out != "ann\nnot up\n" || r.warnings() != nil || took > 20*time.Second {
+		t.Errorf("after %v: %s", took, r)
+	}
+	if out := h.sh(t, d, "touch /root/go; systemctl is-system-running --wait; test -e /run/lsub/ready && echo up; systemctl disable -q wait"); out != "running\nup" {
+		t.Errorf("when nothing holds it up: %s", out)
+	}
+	if out := h.ok(t, "exec", d, "--", "systemctl", "--user", "is-system-running", "--wait"); out != "running" {
+		t.Errorf("the user's session then: %s", out)
+	}
 }
 
 // call calls the guest as curl would, and returns the answer.
