@@ -94,7 +94,7 @@ echo "nameserver 192.0.2.1" >/etc/resolv.conf`)
 		if out := h.ok(t, "exec", "-u", "root", d, "--", "id", "-un"); out != "root" {
 			t.Errorf("-u root runs as %s", out)
 		}
-		// The contract's own way, for a distro that runs and one that does not.
+		// The contract's own way, for a distro that runs.
 		id := ""
 		var list []struct{ Name, ID string }
 		if err := json.Unmarshal([]byte(h.ok(t, "list", "--json")), &list); err != nil {
@@ -114,11 +114,13 @@ echo "nameserver 192.0.2.1" >/etc/resolv.conf`)
 		if got := h.call(t, "SetDefaultUser", map[string]any{"id": id, "user": "gone"}); !strings.Contains(got, `no user \"gone\"`) {
 			t.Errorf("SetDefaultUser of nobody: %s", got)
 		}
+		// And the command's, for one that does not run.
 		h.ok(t, "stop", d)
-		h.call(t, "SetDefaultUser", map[string]any{"id": id, "user": "ann"})
-		if out := h.ok(t, "exec", d, "--", "id", "-un"); out != "ann" {
-			t.Errorf("after SetDefaultUser of a stopped distro: %s", out)
+		h.ok(t, "manage", "--set-default-user", "ann", d)
+		if out := h.ok(t, "exec", d, "--", "sh", "-c", "id -un; cat /etc/lsub.conf"); out != "ann\n[user]\ndefault=ann" {
+			t.Errorf("after manage of a stopped distro: %q", out)
 		}
+		h.fails(t, 125, []string{`no user "gone"`}, "manage", "--set-default-user", "gone", d)
 	})
 	t.Run("initTimeout", func(t *testing.T) { testInitTimeout(t, h, d) })
 	t.Run("hostile", func(t *testing.T) {
