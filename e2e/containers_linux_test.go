@@ -63,6 +63,8 @@ func TestContainers(t *testing.T) {
 			const bridges = "ls -d /sys/class/net/*/bridge || true"
 			before := h.sh(t, "debian", bridges)
 			t.Run("docker", func(t *testing.T) { testDocker(t, h, name) })
+			layout := filepath.Join(t.TempDir(), "layout.tar")
+			t.Run("images", func(t *testing.T) { testImages(t, h, name, layout) })
 			if suite == "bookworm" {
 				if links := h.sh(t, "debian", bridges); links != before {
 					t.Errorf("the VM's network has the bridges %q, and had %q", links, before)
@@ -75,7 +77,7 @@ func TestContainers(t *testing.T) {
 				}
 				h.sh(t, name, "useradd --create-home joe")
 				h.ok(t, "exec", "-u", "joe", name, "--", "sh", "-ec", baseImage)
-				t.Run("podman", func(t *testing.T) { testPodman(t, h, name) })
+				t.Run("podman", func(t *testing.T) { testPodman(t, h, name, layout) })
 				t.Run("nested", func(t *testing.T) { testNested(t, h, name) })
 			}
 			// With all that the engines have made: subvolumes, networks, mounts.
@@ -150,6 +152,53 @@ func testPublishedWay(t *testing.T, h *host, name string) {
 	}
 }
 
+// testImages makes distros of what docker saves, in the form of its age, and of what
+// it exports; and has it run what becomes of such a distro, which is left in layout.
+func testImages(t *testing.T, h *host, name, layout string) {
+	docker := func(args ...string) string {
+		t.Helper()
+		r := h.run(append([]string{"exec", "-u", "root", name, "--", "docker"}, args...)...)
+		if r.code != 0 {
+			t.Fatalf("docker %q: exit %d, %s", args, r.code, r.err)
+		}
+		return r.out
+	}
+	saved := filepath.Join(t.TempDir(), "saved.tar")
+	if err := os.WriteFile(saved, []byte(docker("save", "built")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.ok(t, "install", "--from-file", saved, "--name", "saved")
+	defer h.run("unregister", "--yes", "saved")
+	if out := h.sh(t, "saved", "cat /built; id -u"); out != "built\n0" {
+		t.Errorf("in the image that docker saved: %s", out)
+	}
+	if r := h.runWith(strings.NewReader(docker("export", "web")), "import", "exported", "-"); r.code != 0 {
+		t.Fatal(r)
+	}
+	defer h.run("unregister", "--yes", "exported")
+	if out := h.sh(t, "exported", "cat /w/index.html /built"); out != served+"\nbuilt" {
+		t.Errorf("in the container that docker exported: %s", out)
+	}
+	h.sh(t, "saved", "echo changed in a distro >>/built")
+	h.ok(t, "export", "--format", "oci", "saved", layout)
+	runLayout(t, h, name, "root", layout, "docker load -q")
+}
+
+// runLayout has a container engine load a distro's image, and run it.
+func runLayout(t *testing.T, h *host, name, user, layout, load string) {
+	t.Helper()
+	f, err := os.Open(layout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	engine, _, _ := strings.Cut(load, " ")
+	r := h.runWith(f, "exec", "-u", user, name, "--", "sh", "-ec", "image=$("+load+" | sed -n 's/^Loaded image: //p'); "+engine+" run --rm --network none $image cat /built")
+	if r.code != 0 || r.out != "built\nchanged in a distro\n" {
+		t.Errorf("%s: %s", engine, r)
+	}
+}
+
 // testMoved has what docker keeps go through a clone and an archive: the daemon
 // and what it keeps up come back with the distro, and images still make containers.
 func testMoved(t *testing.T, h *host, name string) {
@@ -171,7 +220,7 @@ docker rm -f web`)
 	}
 }
 
-func testPodman(t *testing.T, h *host, name string) {
+func testPodman(t *testing.T, h *host, name, layout string) {
 	out := h.ok(t, "exec", "-u", "joe", name, "--", "sh", "-ec", `cd; podman import -q base.tar base >/dev/null
 podman run -d -q --name web --memory 64m -p 18481:80 base `+serve+` >/dev/null
 curl -s --retry 20 --retry-connrefused --retry-delay 1 http://127.0.0.1:18481/`)
@@ -180,4 +229,5 @@ curl -s --retry 20 --retry-connrefused --retry-delay 1 http://127.0.0.1:18481/`)
 	}
 	within(t, quick, "the host reaches the container", func() bool { s, _ := httpGet("http://localhost:18481/"); return s == served+"\n" })
 	h.ok(t, "exec", "-u", "joe", name, "--", "podman", "rm", "-f", "-t", "0", "web")
+	runLayout(t, h, name, "joe", layout, "podman load -q")
 }
