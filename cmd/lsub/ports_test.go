@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -67,8 +68,8 @@ func scriptTalk(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// scriptOccupy listens on 127.0.0.1:PORT as another program of the host, or with
-// "!" no longer: occupy PORT.
+// scriptOccupy listens on an address as another program of the host, or with "!"
+// no longer: occupy [ADDRESS:]PORT. The address is 127.0.0.1 without one.
 func scriptOccupy(ts *testscript.TestScript, neg bool, args []string) {
 	if neg {
 		l, ok := occupied.LoadAndDelete(args[0])
@@ -78,7 +79,11 @@ func scriptOccupy(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(l.(net.Listener).Close())
 		return
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:"+args[0])
+	at := args[0]
+	if !strings.Contains(at, ":") {
+		at = "127.0.0.1:" + at
+	}
+	l, err := net.Listen("tcp", at)
 	ts.Check(err)
 	occupied.Store(args[0], l)
 	ts.Defer(func() { l.Close() })

@@ -73,6 +73,9 @@ func listen(p *process) int {
 	}
 	close(p.trapped)
 	p.g.ports.change(func(all []*guestv1.Listener) []*guestv1.Listener { return append(all, l) })
+	if len(p.argv) > 2 {
+		wake(p)
+	}
 	<-p.trap
 	p.g.ports.change(func(all []*guestv1.Listener) []*guestv1.Listener {
 		var rest []*guestv1.Listener
