@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -161,43 +162,92 @@ func (s *server) next() string {
 	return s.line()
 }
 
-// TestPorts has processes listen in all the ways there are.
-func TestPorts(t *testing.T) {
-	h, distro := withPython(t)
-	s := h.python(t, distro, `
-import socket as S, sys
-def go(what=""): print(what); sys.stdin.readline()
+// portServer listens in all the ways there are, one after the other, and sends back
+// what comes. It is one loop: a thread that waits in accept would keep its socket
+// open, whoever closes it.
+const portServer = `
+import selectors, socket as S, sys
+waiting = selectors.DefaultSelector()
+def serve(s, ready): waiting.register(s, selectors.EVENT_READ, ready); return s
+def drop(s): waiting.unregister(s); s.close()
+def accept(l): serve(l.accept()[0], echo)
+def echo(c):
+	try: b = c.recv(65536); c.sendall(b)
+	except OSError: b = b""
+	if not b: drop(c)
+def answer(u): u.sendto(*u.recvfrom(65536))
+waiting.register(sys.stdin, selectors.EVENT_READ)
+def go(what):
+	print(what)
+	while True:
+		for key, _ in waiting.select():
+			if not key.data: sys.stdin.readline(); return
+			key.data(key.fileobj)
 def tcp(family, at, *opts):
 	s = S.socket(family, S.SOCK_STREAM)
 	for o in opts: s.setsockopt(*o)
 	if at: s.bind(at)
 	s.listen(16)
-	return s
+	return serve(s, accept)
+def udp(family, at):
+	s = S.socket(family, S.SOCK_DGRAM); s.bind(at)
+	return serve(s, answer)
 go("ready")
-for family, at in (S.AF_INET, ("127.0.0.1", 18001)), (S.AF_INET, ("0.0.0.0", 18002)), (S.AF_INET6, ("::1", 18003)), (S.AF_INET6, ("::", 18004)), (S.AF_INET, ("127.0.0.1", 81)):
-	s = tcp(family, at); go("open %d" % s.getsockname()[1])
-	s.close(); go("closed")
-s = tcp(S.AF_INET, ("127.0.0.1", 0)); go("port0 %d" % s.getsockname()[1]); s.close()
-s = tcp(S.AF_INET, None); go("nobind %d" % s.getsockname()[1]); s.close()
+ways = (S.AF_INET, "127.0.0.1", 18001), (S.AF_INET, "0.0.0.0", 18002), (S.AF_INET6, "::1", 18003), (S.AF_INET6, "::", 18004), (S.AF_INET, "127.0.0.1", 81)
+for kind in tcp, udp:
+	for family, host, port in ways:
+		s = kind(family, (host, port)); go("open %s %d" % (host, port))
+		drop(s); go("closed")
+s = tcp(S.AF_INET, ("127.0.0.1", 0)); go("open port 0 %d" % s.getsockname()[1]); drop(s)
+s = tcp(S.AF_INET, None); go("open no bind %d" % s.getsockname()[1]); drop(s)
 reuse = (S.SOL_SOCKET, S.SO_REUSEPORT, 1)
 a = tcp(S.AF_INET, ("127.0.0.1", 18005), reuse); b = tcp(S.AF_INET, ("127.0.0.1", 18005), reuse)
-go("two"); a.close(); go("one"); b.close(); go("none")
-for i in range(200): tcp(S.AF_INET, ("127.0.0.1", 18006)).close()
+go("two"); drop(a); go("one"); drop(b); go("none")
+for i in range(200): drop(tcp(S.AF_INET, ("127.0.0.1", 18006)))
 go("short-lived")
 all = [tcp(S.AF_INET, ("127.0.0.1", 19000+i)) for i in range(500)]
-go("many"); del all
+go("many")
+for s in all: drop(s)
 go("gone")
-`)
+`
+
+// echo wants a word that is sent to an address of the host to come back.
+func echo(network, at string) error {
+	c, err := net.DialTimeout(network, at, 20*time.Second)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return echoes(c)
+}
+
+// refuses tells whether the host's kernel has nobody for packets to an address.
+func refuses(at string) bool {
+	c, err := net.Dial("udp", at)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(100 * time.Millisecond)) // it says so at once, or not at all
+	io.WriteString(c, "hello")
+	_, err = c.Read(make([]byte, 1))
+	return errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// TestPorts has processes listen in all the ways there are.
+func TestPorts(t *testing.T) {
+	h, distro := withPython(t)
+	s := h.python(t, distro, portServer)
 	if got := s.line(); got != "ready" {
 		t.Fatal(got)
 	}
-	for _, n := range []int{18001, 18002, 18003, 18004, 81} {
-		if got := s.next(); got != fmt.Sprintf("open %d", n) {
-			t.Fatal(got)
-		}
+	ways := []string{"127.0.0.1 18001", "0.0.0.0 18002", "::1 18003", ":: 18004", "127.0.0.1 81"}
+	for _, way := range ways {
+		n := s.opened(way)
 		for _, at := range both(n) {
-			t.Logf("%s open after %v", at, within(t, quick, at+" opens", func() bool { return answers(at) }))
+			t.Logf("%s of %s open after %v", at, way, within(t, quick, at+" opens", func() bool { return answers(at) }))
 		}
+		echoed(t, way, n)
 		if p := h.portOf(t, "tcp", n); p == nil || p.State != "open" || p.Distro != distro || p.Kind != "auto" {
 			t.Errorf("lsub ports: %+v", p)
 		}
@@ -207,20 +257,21 @@ go("gone")
 			t.Logf("%s closed after %v", at, within(t, quick, at+" closes", func() bool { return !answers(at) }))
 		}
 	}
-	for _, what := range []string{"port0", "nobind"} {
-		word, number, _ := strings.Cut(s.next(), " ")
-		n, err := strconv.Atoi(number)
-		if err != nil || word != what {
-			t.Fatal(word, err)
-		}
-		within(t, quick, what+" opens", func() bool { return answers(both(n)[0]) })
+	packetPorts(t, s, ways)
+	for _, way := range []string{"port 0", "no bind"} {
+		n := s.opened(way)
+		within(t, quick, way+" opens", func() bool { return answers(both(n)[0]) })
+		echoed(t, way, n)
 	}
 	s.next() // two that share a port
 	within(t, quick, "a shared port opens", func() bool { return answers(both(18005)[0]) })
+	for range 4 { // so that each has some
+		echoed(t, "two that share a port", 18005)
+	}
 	s.next() // one of them is gone
 	time.Sleep(100 * time.Millisecond)
-	if !answers(both(18005)[0]) {
-		t.Error("a shared port is closed with the first of its sockets")
+	for range 4 {
+		echoed(t, "the one that is left of two", 18005)
 	}
 	s.next()
 	within(t, quick, "a shared port closes", func() bool { return !answers(both(18005)[0]) })
@@ -237,10 +288,51 @@ go("gone")
 		return n >= 500
 	})
 	for _, n := range []int{19000, 19250, 19499} {
-		if !answers(both(n)[0]) || !answers(both(n)[1]) {
-			t.Errorf("port %d of 500 does not answer", n)
-		}
+		echoed(t, "one of 500", n)
 	}
 	s.next()
 	within(t, quick, "500 ports close", func() bool { return !answers(both(19000)[0]) && !answers(both(19499)[0]) })
+}
+
+// packetPorts has the script take packets in each way.
+func packetPorts(t *testing.T, s *server, ways []string) {
+	t.Helper()
+	for _, way := range ways {
+		n := s.opened(way)
+		for _, at := range both(n) {
+			var err error
+			took := within(t, quick, at+" opens for packets", func() bool { err = echo("udp", at); return !errors.Is(err, syscall.ECONNREFUSED) })
+			t.Logf("%s/udp of %s open after %v", at, way, took)
+			if err != nil {
+				t.Errorf("packets to %s: %v", at, err)
+			}
+		}
+		s.next()
+		for _, at := range both(n) {
+			t.Logf("%s/udp closed after %v", at, within(t, quick, at+" closes for packets", func() bool { return refuses(at) }))
+		}
+	}
+}
+
+// opened has the script open its next port, in the way that is due, and returns its
+// number.
+func (s *server) opened(way string) int {
+	s.t.Helper()
+	got := s.next()
+	n, err := strconv.Atoi(got[strings.LastIndex(got, " ")+1:])
+	if err != nil || !strings.HasPrefix(got, "open "+way) {
+		s.t.Fatalf("the script says %q, and should open %s", got, way)
+	}
+	return n
+}
+
+// echoed wants the guest's server behind a port of both of the host's addresses,
+// whichever it listens on.
+func echoed(t *testing.T, what string, n int) {
+	t.Helper()
+	for _, at := range both(n) {
+		if err := echo("tcp", at); err != nil {
+			t.Errorf("%s by %s: %v", what, at, err)
+		}
+	}
 }
