@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -57,20 +58,10 @@ func TestConnections(t *testing.T) {
 	for _, at := range both(18100) {
 		within(t, quick, at+" opens", func() bool { return answers(at) })
 	}
-	dial := func(network, at string) net.Conn {
-		t.Helper()
-		c, err := net.DialTimeout(network, at, 30*time.Second)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.SetDeadline(time.Now().Add(5 * time.Minute))
-		return c
-	}
 	t.Run("packets", func(t *testing.T) {
 		buf := make([]byte, 1<<16)
 		for _, at := range both(18100) {
-			c := dial("udp", at) // connected: it takes answers from this port alone
-			defer c.Close()
+			c := dial(t, "udp", at) // connected: it takes answers from this port alone
 			for _, size := range []int{1, 1472, 9000, 65000} {
 				c.Write(bytes.Repeat([]byte{7}, size))
 				c.SetReadDeadline(time.Now().Add(time.Minute))
@@ -80,22 +71,49 @@ func TestConnections(t *testing.T) {
 			}
 		}
 	})
+	connections(t, s, both(18100), directly)
+	t.Run("1 GiB each way at once", func(t *testing.T) { muchBothWays(t, dial(t, "tcp", both(18100)[0]), 1<<30) })
+	t.Run("1000 at once", func(t *testing.T) { manyConnections(t, both(18100), 1000) })
+}
+
+// way is how a connection gets to its server.
+type way string
+
+const (
+	directly   way = "directly" // see package netstack/loopback
+	byTheAgent way = "by the agent"
+)
+
+// wayOf asks an echo server where a connection came from.
+func wayOf(t *testing.T, at string) (from netip.Addr, w way) {
+	t.Helper()
+	c := dial(t, "tcp", at)
+	io.WriteString(c, "P")
+	b, err := io.ReadAll(c)
+	addr, number, _ := strings.Cut(string(b), " ")
+	from, bad := netip.ParseAddr(addr)
+	n, _ := strconv.Atoi(number)
+	if err != nil || bad != nil || n == 0 {
+		t.Fatalf("the server at %s sees %q, %v", at, b, err)
+	}
+	if n >= loopback.FirstPort {
+		return from.Unmap(), directly
+	}
+	return from.Unmap(), byTheAgent // an ordinary client's port
+}
+
+// connections has an echo server's connections begin and end. It is at two
+// addresses, of IPv4 and of IPv6.
+func connections(t *testing.T, s *server, at []string, by way) {
 	t.Run("peer", func(t *testing.T) {
-		for i, want := range []string{"::ffff:127.0.0.1", "::1"} {
-			c := dial("tcp", both(18100)[i])
-			defer c.Close()
-			io.WriteString(c, "P")
-			b, err := io.ReadAll(c)
-			addr, number, _ := strings.Cut(string(b), " ")
-			// One of the agent's would have an ordinary client's port.
-			if n, _ := strconv.Atoi(number); addr != want || n < loopback.FirstPort || err != nil {
-				t.Errorf("the server sees %q, %v", b, err)
+		for i, want := range []string{"127.0.0.1", "::1"} {
+			if from, w := wayOf(t, at[i]); from.String() != want || w != by {
+				t.Errorf("the server sees %s, which came %s; want %s, %s", from, w, want, by)
 			}
 		}
 	})
 	t.Run("half-close", func(t *testing.T) {
-		c := dial("tcp", both(18100)[0])
-		defer c.Close()
+		c := dial(t, "tcp", at[0])
 		io.WriteString(c, "H")
 		c.(*net.TCPConn).CloseWrite()
 		if b, err := io.ReadAll(c); string(b) != "after the end" || err != nil {
@@ -103,15 +121,14 @@ func TestConnections(t *testing.T) {
 		}
 	})
 	t.Run("reset by the server", func(t *testing.T) {
-		c := dial("tcp", both(18100)[1])
-		defer c.Close()
+		c := dial(t, "tcp", at[1])
 		io.WriteString(c, "R")
 		if b, err := io.ReadAll(c); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("%q, %v", b, err)
 		}
 	})
 	t.Run("reset by the client", func(t *testing.T) {
-		c := dial("tcp", both(18100)[0])
+		c := dial(t, "tcp", at[0])
 		io.WriteString(c, "x")
 		io.ReadFull(c, make([]byte, 1))
 		c.(*net.TCPConn).SetLinger(0)
@@ -120,14 +137,56 @@ func TestConnections(t *testing.T) {
 			t.Errorf("the server: %s", got)
 		}
 	})
-	t.Run("1 GiB each way at once", func(t *testing.T) { muchBothWays(t, dial("tcp", both(18100)[0]).(*net.TCPConn)) })
-	t.Run("1000 at once", func(t *testing.T) { manyConnections(t, both(18100)) })
+}
+
+// TestFallback has the guest's kernel drop what comes to its 127.0.0.1 by the direct
+// way: then the agent serves it.
+func TestFallback(t *testing.T) {
+	h, distro := withPython(t)
+	const setting = "/proc/sys/net/ipv4/conf/lo/route_localnet"
+	set := func(value string) string { return "cat " + setting + "; echo " + value + " >" + setting }
+	if was := h.sh(t, distro, set("0")); was != "1" {
+		t.Fatalf("%s was %s", setting, was)
+	}
+	t.Cleanup(func() { h.sh(t, distro, set("1")) })
+	h.python(t, distro, fmt.Sprintf(echoServer, 18120)).line()
+	within(t, quick, "the port opens", func() bool { p := h.portOf(t, "tcp", 18120); return p != nil && p.State == "open" }) // nobody connects yet
+	at := both(18120)
+	took := func(what string, want way, at string, times int) time.Duration {
+		start := time.Now()
+		for range times {
+			if _, got := wayOf(t, at); got != want {
+				t.Errorf("%s: it came %s", what, got)
+			}
+		}
+		each := time.Since(start) / time.Duration(times)
+		t.Logf("%s: %v", what, each)
+		return each
+	}
+	// What is asked first waits for the direct way to show that it is none (250 ms); then that is known.
+	if d := took("the first connection", byTheAgent, at[0], 1); d > quick {
+		t.Errorf("the first connection took %v", d)
+	}
+	if d := took("each of the next", byTheAgent, at[0], 10); d > 200*time.Millisecond {
+		t.Errorf("each of the next connections took %v", d)
+	}
+	took("one by IPv6", directly, at[1], 1)
+}
+
+// dial connects to an address of the host. The connection ends with the test.
+func dial(t *testing.T, network, at string) net.Conn {
+	t.Helper()
+	c, err := net.DialTimeout(network, at, 30*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(5 * time.Minute))
+	return c
 }
 
 // muchBothWays sends to an echo server and reads at the same time.
-func muchBothWays(t *testing.T, c *net.TCPConn) {
-	defer c.Close()
-	const size = 1 << 30
+func muchBothWays(t *testing.T, c net.Conn, size int64) {
 	sent, got := sha256.New(), sha256.New()
 	var sending sync.WaitGroup
 	sending.Go(func() {
@@ -135,7 +194,7 @@ func muchBothWays(t *testing.T, c *net.TCPConn) {
 		if n != size || err != nil {
 			t.Errorf("%d bytes sent, %v", n, err)
 		}
-		c.CloseWrite()
+		c.(*net.TCPConn).CloseWrite()
 	})
 	start := time.Now()
 	n, err := io.CopyBuffer(got, c, make([]byte, 256<<10))
@@ -143,12 +202,11 @@ func muchBothWays(t *testing.T, c *net.TCPConn) {
 	if n != size || err != nil || !bytes.Equal(sent.Sum(nil), got.Sum(nil)) {
 		t.Errorf("%d bytes came back, %v", n, err)
 	}
-	t.Logf("%.0f MB/s each way", size/1e6/time.Since(start).Seconds())
+	t.Logf("%.0f MB/s each way", float64(size)/1e6/time.Since(start).Seconds())
 }
 
-// manyConnections opens 1000 connections, and uses each.
-func manyConnections(t *testing.T, at []string) {
-	const n = 1000
+// manyConnections opens n connections, and uses each.
+func manyConnections(t *testing.T, at []string, n int) {
 	conns := make([]net.Conn, n)
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, 50)
