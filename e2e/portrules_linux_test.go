@@ -123,6 +123,33 @@ sys.stdin.read()
 	}
 }
 
+// TestTwoProfiles has the VMs of two profiles listen on one port: the first keeps it,
+// the other says who has it, and gets it after that one.
+func TestTwoProfiles(t *testing.T) {
+	h, distro := withPython(t)
+	s := h.python(t, distro, fmt.Sprintf(echoServer, 18130))
+	s.line()
+	within(t, quick, "the first's port opens", func() bool { return answers(both(18130)[0]) && answers(both(18130)[1]) })
+	other := *h
+	other.env = append(slices.Clone(h.env), "LSUB_PROFILE=other")
+	t.Cleanup(func() { other.run("shutdown", "--force") })
+	other.installTiny(t)
+	other.sh(t, "tiny", "echo other >/root/index.html; busybox httpd -p 18130 -h /root")
+	want := "127.0.0.1:18130 is taken by lsub's profile default, for [::]:18130 in its distro " + distro
+	within(t, quick, "the other says who has the port", func() bool {
+		p := other.portOf(t, "tcp", 18130)
+		return p != nil && p.Reason == want && p.State == "failed"
+	})
+	echoed(t, "the first", 18130)
+	s.in.Close()
+	for _, at := range both(18130) {
+		within(t, 2*quick, at+" is the other's", func() bool { return page("http://"+at) == "other" })
+	}
+	if p := other.portOf(t, "tcp", 18130); p == nil || p.State != "open" || p.Reason != "" {
+		t.Errorf("%+v", p)
+	}
+}
+
 // listening returns where the supervisor and its QEMU listen, as the host's kernel
 // has it.
 func (h *host) listening(t *testing.T) (all []string) {
