@@ -65,9 +65,9 @@ distros:
 	if err != nil {
 		t.Fatal(err)
 	}
-	echo := program(t, "./testdata/udpecho")
+	echo := program(t, "./testdata/echo")
 	tiny := tarball(t, "tar", archive(t, append(tinySystem(t),
-		entry{tar.Header{Typeflag: tar.TypeReg, Name: "./bin/udpecho", Mode: 0o755, Size: int64(len(echo))}, string(echo)})))
+		entry{tar.Header{Typeflag: tar.TypeReg, Name: "./bin/echoes", Mode: 0o755, Size: int64(len(echo))}, string(echo)})))
 	for _, name := range []string{"web", "api", "plain"} {
 		h.ok(t, "install", "--name", name, "--from-file", tiny)
 		h.sh(t, name, "mkdir /www; echo "+name+" >/www/index.html; busybox httpd -p 80 -h /www; busybox httpd -p 127.0.0.1:8"+fmt.Sprint(len(name))+" -h /www")
@@ -97,7 +97,8 @@ distros:
 		h.sh(t, "web", "busybox httpd -p [::1]:18320 -h /www")
 		within(t, quick, "a port on ::1", func() bool { return page("http://[::1]:18320") == "web" })
 		for _, name := range []string{"web", "plain"} {
-			h.sh(t, name, "/bin/udpecho :18310 >/dev/null 2>&1 & echo $! >/tmp/udp")
+			s := h.serve(t, name, "/bin/echoes", "udp", ":18310")
+			s.line()
 			within(t, quick, "a UDP port of "+name, func() bool { return hostPort(name, "udp", 18310) != "" })
 			c, err := net.Dial("udp", hostPort(name, "udp", 18310))
 			if err != nil {
@@ -110,9 +111,19 @@ distros:
 			if n, err := c.Read(b); string(b[:n]) != "packet" {
 				t.Errorf("UDP of %s: %q, %v", name, b[:n], err)
 			}
-			h.sh(t, name, "kill $(cat /tmp/udp)")
+			s.in.Close()
 			within(t, quick, "the UDP port of "+name+" is gone", func() bool { return hostPort(name, "udp", 18310) == "" })
 		}
+	})
+	t.Run("connections", func(t *testing.T) {
+		s := h.serve(t, "web", "/bin/echoes", "tcp", ":18330")
+		s.line()
+		for _, at := range both(18330) {
+			within(t, quick, at+" opens", func() bool { return answers(at) })
+		}
+		connections(t, s, both(18330), byTheAgent)
+		t.Run("64 MiB each way at once", func(t *testing.T) { muchBothWays(t, dial(t, "tcp", both(18330)[1]), 64<<20) })
+		t.Run("100 at once", func(t *testing.T) { manyConnections(t, both(18330), 100) })
 	})
 	// look runs commands in a distro and compares the last line of each.
 	look := func(t *testing.T, distro string, wants ...string) {
