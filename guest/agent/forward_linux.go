@@ -87,7 +87,7 @@ func (a *Agent) beginTCP(req *guestv1.ForwardRequest, in relay.Incoming, head []
 func (a *Agent) serveForward(loop *relay.Loop, stream *relay.Conn, said []byte) {
 	var req guestv1.ForwardRequest
 	stream.SetReadDeadline(time.Now().Add(requestTimeout))
-	head, err := guest.ReadMessage(io.MultiReader(bytes.NewReader(said), stream), guest.FrameRequest, &req)
+	head, err := readRequest(said, stream, &req)
 	if err != nil {
 		a.log.Warn("forwarded stream without a request", "err", err)
 		stream.Close()
@@ -101,6 +101,14 @@ func (a *Agent) serveForward(loop *relay.Loop, stream *relay.Conn, said []byte) 
 		io.Copy(io.Discard, stream)
 		stream.Close()
 	}
+}
+
+// readRequest reads the request at the beginning of a stream, of which said was read
+// already. head is what was read behind it.
+func readRequest(said []byte, stream io.Reader, req *guestv1.ForwardRequest) (head []byte, err error) {
+	rest := bytes.NewReader(said)
+	head, err = guest.ReadMessage(io.MultiReader(rest, stream), guest.FrameRequest, req)
+	return append(head, said[len(said)-rest.Len():]...), err
 }
 
 // forward serves the stream, which it closes. With an error, the host has yet to
