@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -54,13 +55,19 @@ func TestOCIBreaksOff(t *testing.T) {
 	top := p.image(t, "amd64", [][]byte{baseLayer(t)}, nil)
 	reg := serveRegistry(t)
 	ref := reg.push(t, p, top)
+	var mu sync.Mutex
 	dropped := map[string]int{}
+	drop := func(path string) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		dropped[path]++
+		return dropped[path] <= 2
+	}
 	reg.setSpoil(func(w http.ResponseWriter, r *http.Request) bool {
 		data := p.blobs["sha256:"+r.URL.Path[strings.LastIndex(r.URL.Path, ":")+1:]]
-		if len(data) == 0 || data[0] == '{' || r.Method != http.MethodGet || dropped[r.URL.Path] == 2 {
+		if len(data) == 0 || data[0] == '{' || r.Method != http.MethodGet || !drop(r.URL.Path) {
 			return false
 		}
-		dropped[r.URL.Path]++
 		w.Header().Set("Content-Length", fmt.Sprint(len(data)))
 		w.Write(data[:len(data)/2])
 		panic(http.ErrAbortHandler)
