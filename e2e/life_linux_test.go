@@ -198,14 +198,14 @@ func TestIdle(t *testing.T) {
 	}
 
 	// What has kept them up ends.
+	h.sh(t, "debian", "pkill -x sleep")
+	h.sh(t, "server", "systemctl stop listen.socket")
+	h.sh(t, "daemon", "systemctl stop worker")
 	visitor.Close()
 	session.in.Close()
 	for _, name := range []string{"visited", "tiny"} {
 		becomes(t, name+" stops without who used it", 30*time.Second, func() bool { return state(name) == "stopped" })
 	}
-	h.sh(t, "debian", "pkill -x sleep")
-	h.sh(t, "server", "systemctl stop listen.socket")
-	h.sh(t, "daemon", "systemctl stop worker")
 	h.ok(t, "manage", "--idle", "1s", "quiet")
 	becomes(t, "the VM goes off", 2*time.Minute, func() bool { return strings.Contains(h.ok(t, "status"), "off") })
 
