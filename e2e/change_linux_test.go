@@ -69,7 +69,7 @@ func (s *server) ask(line string) string {
 // address: what is connected goes on or fails soon, and nothing has to be shut down.
 func TestSleepAndChange(t *testing.T) {
 	h := fresh(t)
-	h.ok(t, "install", pythonImage, "--name", "debian")
+	h.ok(t, "install", toolsImage, "--name", "debian")
 	o := newOwnHost(t, h)
 	far := o.neighbour(t)
 	s := h.python(t, "debian", talker)

@@ -82,6 +82,10 @@ func fresh(t *testing.T) *host {
 	return h
 }
 
+// toolsImage is a Debian with what several tests use. It is one image for all of them,
+// because the build of each takes a minute on a slow machine.
+const toolsImage = "debian?include=bind9-dnsutils,ca-certificates,curl,iperf3,python3-minimal,libpython3-stdlib"
+
 // debian returns the shared host, with the distro "debian" installed.
 func debian(t *testing.T) *host {
 	t.Helper()

@@ -142,6 +142,7 @@ until [ -s /srv/w/log ]; do sleep 0.1; done`)
 	defer h.run("exec", "-u", "root", "debian", "--", "touch", "/srv/stop")
 	file := filepath.Join(t.TempDir(), "running.tar.zst")
 	h.ok(t, "export", "debian", file)
+	h.sh(t, "debian", "touch /srv/stop") // it has been written to for long enough
 	h.ok(t, "install", "--from-file", file, "--name", "at-one-moment")
 	defer h.run("unregister", "--yes", "at-one-moment")
 	h.sh(t, "at-one-moment", `first=$(cat /srv/w/first) second=$(cat /srv/w/second) log=$(tail -n 1 /srv/w/log)

@@ -72,7 +72,7 @@ go("mute")
 // more than it may, says so, and serves others.
 func TestFlood(t *testing.T) {
 	h := fresh(t)
-	h.ok(t, "install", pythonImage, "--name", "debian")
+	h.ok(t, "install", toolsImage, "--name", "debian")
 	fine := h.python(t, "debian", fmt.Sprintf(echoServer, 18701))
 	fine.line()
 	within(t, quick, "the other's port opens", func() bool { return answers(both(18701)[0]) })

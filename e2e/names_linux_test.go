@@ -12,7 +12,7 @@ import (
 // C library; the host has dnsmasq as its resolver.
 func TestNames(t *testing.T) {
 	h := fresh(t)
-	h.ok(t, "install", "debian?include=bind9-dnsutils", "--name", "debian")
+	h.ok(t, "install", toolsImage, "--name", "debian")
 	h.ok(t, "shutdown")
 	// Where nothing else is, the VM has the default network.
 	if err := os.Remove(filepath.Join(h.dir, "home", "profiles", "default", "network.json")); err != nil {

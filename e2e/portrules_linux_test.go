@@ -62,7 +62,7 @@ ports:
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	h.ok(t, "install", pythonImage, "--name", "debian")
+	h.ok(t, "install", toolsImage, "--name", "debian")
 	s := h.python(t, "debian", `
 import socket as S, sys, threading
 def serve(l):

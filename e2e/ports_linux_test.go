@@ -91,15 +91,13 @@ type server struct {
 	r  *io.PipeReader
 }
 
-// pythonImage has what the programs of tests run with.
-const pythonImage = "debian?include=iperf3,python3-minimal,libpython3-stdlib"
 
 // withPython returns the shared host, and the name of a distro with Python.
 func withPython(t *testing.T) (h *host, distro string) {
 	t.Helper()
 	h, distro = debian(t), "python"
 	if _, there := h.list(t)[distro]; !there {
-		h.ok(t, "install", pythonImage, "--name", distro)
+		h.ok(t, "install", toolsImage, "--name", distro)
 	}
 	return h, distro
 }
