@@ -91,7 +91,6 @@ type server struct {
 	r  *io.PipeReader
 }
 
-
 // withPython returns the shared host, and the name of a distro with Python.
 func withPython(t *testing.T) (h *host, distro string) {
 	t.Helper()
