@@ -48,8 +48,9 @@ var mayImport = map[string][]string{
 	"netstack/loopback":                  {"inbox"},
 	"images":                             {"rootfs", "rootfs/pax", "wslconf"},
 	"images/guestbuild":                  {"images"},
-	"machine":                            {"hypervisor", "guest", "profile"},
-	"cmd/lsub":                           {"hypervisor", "hypervisor/kvm", "guest", "netstack", "netstack/forward", "netstack/loopback", "netstack/names", "images", "machine", "profile"},
+	"machine":                            {"guest", "profile"},
+	"supervisor":                         {"hypervisor", "guest", "netstack", "netstack/forward", "netstack/loopback", "netstack/names", "machine", "profile"},
+	"cmd/lsub":                           {"hypervisor", "hypervisor/kvm", "guest", "images", "machine", "profile", "supervisor"},
 }
 
 // onlyIn keeps each heavy library in one folder.

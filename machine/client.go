@@ -23,9 +23,9 @@ import (
 
 // What the supervisor says about itself in the head of its answers.
 const (
-	versionHeader = "Lsub-Version"
-	stateHeader   = "Lsub-State" // "stopping" where it takes no more work
-	hintHeader    = "Lsub-Error-Hint"
+	VersionHeader = "Lsub-Version"
+	StateHeader   = "Lsub-State" // "stopping" where it takes no more work
+	HintHeader    = "Lsub-Error-Hint"
 )
 
 const (
@@ -74,7 +74,7 @@ var (
 
 // Socket is the path of the supervisor's unix socket, "" where none ever ran.
 func (m *Machine) Socket() string {
-	if rec := m.readRecord(); rec != nil {
+	if rec := m.Record(); rec != nil {
 		return rec.Socket
 	}
 	return ""
@@ -82,7 +82,7 @@ func (m *Machine) Socket() string {
 
 // connect connects to the supervisor's socket.
 func (m *Machine) connect(ctx context.Context) (*net.UnixConn, error) {
-	rec := m.readRecord()
+	rec := m.Record()
 	if rec == nil || !rec.Ended.IsZero() {
 		return nil, ErrNotRunning
 	}
@@ -113,7 +113,7 @@ func (m *Machine) tunnel(ctx context.Context, port uint32) (_ net.Conn, err erro
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
 	defer stop()
 	conn.SetDeadline(time.Now().Add(m.cfg.Patience))
-	if _, err := fmt.Fprintf(conn, "CONNECT guest:%d HTTP/1.1\r\nHost: guest\r\n%s: %s\r\n\r\n", port, versionHeader, m.cfg.Version); isCut(err) {
+	if _, err := fmt.Fprintf(conn, "CONNECT guest:%d HTTP/1.1\r\nHost: guest\r\n%s: %s\r\n\r\n", port, VersionHeader, m.cfg.Version); isCut(err) {
 		return nil, ErrNotRunning
 	} else if err != nil {
 		return nil, tunnelError(ctx, err)
@@ -127,7 +127,7 @@ func (m *Machine) tunnel(ctx context.Context, port uint32) (_ net.Conn, err erro
 		if err != nil {
 			return nil, tunnelError(ctx, err)
 		}
-		if v := res.Header.Get(versionHeader); v != m.cfg.Version {
+		if v := res.Header.Get(VersionHeader); v != m.cfg.Version {
 			return nil, m.errVersion(v)
 		}
 		switch {
@@ -154,12 +154,12 @@ func (m *Machine) tunnel(ctx context.Context, port uint32) (_ net.Conn, err erro
 
 // refusal is the error in an answer that opened no tunnel.
 func refusal(res *http.Response) error {
-	if res.Header.Get(stateHeader) == "stopping" {
+	if res.Header.Get(StateHeader) == "stopping" {
 		return ErrNotRunning
 	}
 	text, _ := io.ReadAll(io.LimitReader(res.Body, 64<<10))
 	err := errors.New(strings.TrimSpace(string(text)))
-	if advice := res.Header.Get(hintHeader); advice != "" {
+	if advice := res.Header.Get(HintHeader); advice != "" {
 		return hint.New(err, advice)
 	}
 	return err
@@ -278,7 +278,7 @@ func (m *Machine) kill() error {
 		l.unlock()
 		return nil // it is gone, and its process number may be another's
 	}
-	rec := m.readRecord()
+	rec := m.Record()
 	if rec == nil {
 		return errSilent()
 	}

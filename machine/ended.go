@@ -24,7 +24,7 @@ func (m *Machine) Ended(ctx context.Context, dialed time.Time) error {
 		if err == nil {
 			l.unlock()
 		}
-		rec := m.readRecord() // after the lock: its last holder has written it
+		rec := m.Record() // after the lock: its last holder has written it
 		switch {
 		case rec == nil || rec.Started.After(dialed):
 			return nil
@@ -46,7 +46,7 @@ func (m *Machine) Ended(ctx context.Context, dialed time.Time) error {
 }
 
 // end says how the VM of a record ended, to whom it ended under their hands.
-func (r *record) end() error {
+func (r *Record) end() error {
 	const again = "the next command starts the VM afresh"
 	switch {
 	case r.Ended.IsZero():

@@ -1,9 +1,9 @@
-// Package machine is a profile's VM on the host: the folder that holds its
-// state, the registry of its distros, and the supervisor, which is one process
-// per running VM.
+// Package machine is a profile's VM on the host as every process sees it: the
+// state directory, the registry of distros, and the way to the supervisor, which
+// is one process for each VM that runs (package supervisor).
 //
-// Two kinds of process use it. A command opens the [Machine] of a profile and
-// dials the guest through it; the first dial starts the VM where it is off:
+// A command opens the [Machine] of a profile and dials the guest through it. The
+// first dial starts the VM where it is off:
 //
 //	m, err := machine.Open(machine.Config{
 //		Profile: "default", Paths: paths, Version: version,
@@ -14,25 +14,27 @@
 //	}
 //	exit, err := guest.NewClient(m, version).Exec(ctx, cmd, stdio)
 //
-// The process that this starts calls [Supervise], which returns when the VM is
-// gone. A Machine holds nothing open, so it has no Close.
+// A Machine holds nothing open, so it has no Close.
 //
-// The supervisor serves the profile's unix socket: the Supervisor service of
-// guest.proto, the Guest service as it is relayed from the VM, and tunnels to
-// vsock ports ("CONNECT guest:PORT HTTP/1.1"). What goes through a tunnel only
-// package guest knows.
+// The supervisor serves the profile's unix socket: the Supervisor service, the
+// Guest service, which it relays from the VM, and tunnels to vsock ports
+// ("CONNECT guest:PORT HTTP/1.1"). Only package guest knows what goes through a
+// tunnel.
 //
-// Files of a profile, all below its folder in [Paths.Home]:
+// Files of a profile, all below its directory in [Paths.Home]:
 //
 //	registry.json    the distros; the one before it is in registry.json.old
 //	registry.lock    held while the registry is changed
 //	data.img         the data disk, sparse
 //	console.log      of the VM that runs, or ran last; console.log.old before it
-//	supervisor.log   what the supervisors said
+//	supervisor.log   what the supervisors logged
 //	supervisor.json  the supervisor that runs, or how the last one ended
 //	supervisor.lock  held by the supervisor as long as it lives
 //	start.lock       held by the command that starts a supervisor
 //	network.json     the network that the VM had last
+//
+// Where a process takes two of the locks, the order is start.lock,
+// supervisor.lock, registry.lock.
 package machine
 
 import (
@@ -49,10 +51,10 @@ type Config struct {
 	Paths   Paths
 	Version string // of lsub; a supervisor of another one is refused
 
-	// Supervisor is the command that calls [Supervise] for this profile: the
-	// path of a program and its arguments. The command gets the argument
-	// "--ready-fd=N" on top, the number of an open file to report its start
-	// to (see [NewReporter]).
+	// Supervisor is the command that runs the profile's supervisor: the path of a
+	// program and its arguments. The command also gets the argument
+	// "--ready-fd=N", the number of an open file to report its start to (see
+	// [NewReporter]).
 	Supervisor []string
 	// Progress is told what a start is doing; nil discards.
 	Progress func(stage string)
@@ -100,8 +102,8 @@ func Open(cfg Config) (*Machine, error) {
 	return &Machine{cfg: cfg, dir: filepath.Join(cfg.Paths.Home, "profiles", cfg.Profile)}, nil
 }
 
-// makeDir makes the profile's folder where it is missing.
-func (m *Machine) makeDir() error {
+// MakeDir makes the profile's folder where it is missing.
+func (m *Machine) MakeDir() error {
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return fmt.Errorf("make the folder of profile %s: %w", m.cfg.Profile, err)
 	}

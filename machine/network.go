@@ -28,7 +28,7 @@ func (m *Machine) Subnet() (netip.Prefix, error) {
 // KeepSubnet has [Machine.Subnet] return subnet. The caller holds the
 // supervisor's lock, or nobody else starts the VM.
 func (m *Machine) KeepSubnet(subnet netip.Prefix) error {
-	if err := m.makeDir(); err != nil {
+	if err := m.MakeDir(); err != nil {
 		return err
 	}
 	return writeJSON(m.path("network.json"), networkState{networkVersion, subnet})

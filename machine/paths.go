@@ -71,22 +71,22 @@ func runtimeHome(getenv func(string) string) string {
 	return "/tmp/lsub-" + strconv.Itoa(os.Getuid())
 }
 
-// runtimeDir makes the folder for the profile's sockets. Its name is short and
+// RuntimeDir makes the folder for the profile's sockets. Its name is short and
 // says nothing, because the path that it stands for may be long.
-func (m *Machine) runtimeDir() (string, error) {
+func (m *Machine) RuntimeDir() (string, error) {
 	sum := sha256.Sum256([]byte(m.dir))
 	dir := filepath.Join(m.cfg.Paths.Runtime, hex.EncodeToString(sum[:6]))
 	for _, d := range []string{m.cfg.Paths.Runtime, dir} {
-		if err := makePrivate(d); err != nil {
+		if err := MakePrivate(d); err != nil {
 			return "", fmt.Errorf("folder for the sockets: %w", err)
 		}
 	}
 	return dir, nil
 }
 
-// makePrivate makes a folder that the user alone may enter, or checks that
+// MakePrivate makes a folder that the user alone may enter, or checks that
 // the one which is there is such a folder.
-func makePrivate(dir string) error {
+func MakePrivate(dir string) error {
 	err := os.Mkdir(dir, 0o700)
 	if errors.Is(err, os.ErrNotExist) {
 		if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {

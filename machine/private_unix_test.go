@@ -15,7 +15,7 @@ func TestMakePrivate(t *testing.T) {
 	base := t.TempDir()
 	dir := filepath.Join(base, "a", "b")
 	for range 2 { // made, then found
-		if err := makePrivate(dir); err != nil {
+		if err := MakePrivate(dir); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -26,7 +26,7 @@ func TestMakePrivate(t *testing.T) {
 
 	refused := func(dir, want string) {
 		t.Helper()
-		err := makePrivate(dir)
+		err := MakePrivate(dir)
 		if err == nil || !strings.Contains(err.Error(), want) || hint.Of(err) == "" {
 			t.Errorf("%v, want %q and a hint", err, want)
 		}

@@ -12,10 +12,10 @@ import (
 // recordVersion is the format of supervisor.json.
 const recordVersion = 1
 
-// record is what a supervisor leaves for the commands: how to reach it, and
+// Record is what a supervisor leaves for the commands: how to reach it, and
 // when it has ended, why. One that says nothing of an end although the lock is
 // free is of a supervisor that was killed.
-type record struct {
+type Record struct {
 	Version int       `json:"version"`
 	Lsub    string    `json:"lsub"` // version
 	PID     int       `json:"pid"`
@@ -27,15 +27,15 @@ type record struct {
 	Reason  string    `json:"reason,omitempty"`
 }
 
-func (m *Machine) writeRecord(r *record) error {
+func (m *Machine) WriteRecord(r *Record) error {
 	r.Version = recordVersion
 	return writeJSON(m.path("supervisor.json"), r)
 }
 
-// readRecord returns nil where no supervisor ever ran. A record that cannot be
+// Record returns nil where no supervisor ever ran. A record that cannot be
 // read is as good as none.
-func (m *Machine) readRecord() *record {
-	var r record
+func (m *Machine) Record() *Record {
+	var r Record
 	if err := readJSON(m.path("supervisor.json"), recordVersion, &r, m.cfg.Logger); err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			m.cfg.Logger.Warn("the supervisor's record is skipped", "err", err)
@@ -45,9 +45,9 @@ func (m *Machine) readRecord() *record {
 	return &r
 }
 
-// lastEnd says in one line why the last VM ended, where that was no shutdown.
+// LastEnd says in one line why the last VM ended, where that was no shutdown.
 // Only the supervisor after it may ask.
-func (r *record) lastEnd() string {
+func (r *Record) LastEnd() string {
 	switch {
 	case r == nil || r.Clean:
 		return ""

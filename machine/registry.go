@@ -78,14 +78,14 @@ type Registry struct {
 	Unused map[string]time.Time `json:"unused,omitempty"`
 }
 
-// imageAge is for how long the VM keeps an image that no distro is left of: as
+// ImageAge is for how long the VM keeps an image that no distro is left of: as
 // long as somebody may well install it again in an instant.
-const imageAge = 7 * 24 * time.Hour
+const ImageAge = 7 * 24 * time.Hour
 
-// keepsImage tells whether an image is worth its place on the data disk.
-func (r *Registry) keepsImage(id string) bool {
+// KeepsImage tells whether an image is worth its place on the data disk.
+func (r *Registry) KeepsImage(id string) bool {
 	since, unused := r.Unused[id]
-	return r.uses(id) || unused && time.Since(since) < imageAge
+	return r.uses(id) || unused && time.Since(since) < ImageAge
 }
 
 // uses tells whether a distro is left of an image.
@@ -95,12 +95,12 @@ func (r *Registry) uses(image string) bool {
 
 // Registry reads the registry. It is a picture of the moment.
 func (m *Machine) Registry() (*Registry, error) {
-	r, _, err := m.readRegistry()
+	r, _, err := m.ReadRegistry()
 	return r, err
 }
 
-// readRegistry also tells whether the file is there.
-func (m *Machine) readRegistry() (*Registry, bool, error) {
+// ReadRegistry also tells whether the file is there.
+func (m *Machine) ReadRegistry() (*Registry, bool, error) {
 	path := m.path("registry.json")
 	r := &Registry{Version: registryVersion}
 	err := readJSON(path, registryVersion, r, m.cfg.Logger)
@@ -124,7 +124,7 @@ func (m *Machine) readRegistry() (*Registry, bool, error) {
 func (m *Machine) Update(ctx context.Context, change func(*Registry) error) error {
 	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
-	if err := m.makeDir(); err != nil {
+	if err := m.MakeDir(); err != nil {
 		return err
 	}
 	l, err := lock(ctx, m.path("registry.lock"))
@@ -132,7 +132,7 @@ func (m *Machine) Update(ctx context.Context, change func(*Registry) error) erro
 		return err
 	}
 	defer l.unlock()
-	r, found, err := m.readRegistry()
+	r, found, err := m.ReadRegistry()
 	if err != nil {
 		return err
 	}

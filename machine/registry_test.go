@@ -25,7 +25,7 @@ func openTest(t *testing.T) (*Machine, *bytes.Buffer) {
 		Logger: slog.New(slog.NewTextHandler(&logged, nil)),
 	})
 	if err == nil {
-		err = m.makeDir()
+		err = m.MakeDir()
 	}
 	if err != nil {
 		t.Fatal(err)

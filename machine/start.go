@@ -15,13 +15,13 @@ import (
 )
 
 const (
-	// bootTimeout bounds the way from the power-on to the agent's first word.
+	// BootTimeout bounds the way from the power-on to the agent's first word.
 	// Emulated on a busy machine it takes some 10 s.
-	bootTimeout = 2 * time.Minute
-	// takeoverTimeout is how long a supervisor waits for the one before it to end.
-	takeoverTimeout = shutdownTimeout
+	BootTimeout = 2 * time.Minute
+	// TakeoverTimeout is how long a supervisor waits for the one before it to end.
+	TakeoverTimeout = shutdownTimeout
 	// startTimeout covers both and what is done between.
-	startTimeout = takeoverTimeout + bootTimeout + 30*time.Second
+	startTimeout = TakeoverTimeout + BootTimeout + 30*time.Second
 	// maxLog is the size in bytes at which supervisor.log is put aside.
 	maxLog = 1 << 20
 )
@@ -32,7 +32,7 @@ const (
 func (m *Machine) Start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, errSilent())
 	defer cancel()
-	if err := m.makeDir(); err != nil {
+	if err := m.MakeDir(); err != nil {
 		return err
 	}
 	l, err := tryLock(m.path("start.lock"))
@@ -84,7 +84,7 @@ func (m *Machine) launch(ctx context.Context) error {
 	done := make(chan error, 1)
 	go func() {
 		defer r.Close()
-		done <- m.follow(r)
+		done <- m.Follow(r)
 	}()
 	select {
 	case err := <-done:
@@ -111,8 +111,8 @@ type report struct {
 	Hint  string `json:"hint,omitempty"`
 }
 
-// follow reads reports to the last one.
-func (m *Machine) follow(r io.Reader) error {
+// Follow reads reports to the last one.
+func (m *Machine) Follow(r io.Reader) error {
 	for d := json.NewDecoder(bufio.NewReader(r)); ; {
 		var rep report
 		if err := d.Decode(&rep); err != nil {
@@ -142,24 +142,20 @@ type Reporter struct {
 	f  *os.File // nil once the start has ended
 }
 
-// NewReporter reports to the file number that the flag --ready-fd gives.
-func NewReporter(fd uintptr) *Reporter { return &Reporter{f: os.NewFile(fd, "ready")} }
-
-// Fail reports that the start is not even tried. Without it, [Supervise]
-// reports everything.
-func (r *Reporter) Fail(err error) { r.finish(err) }
+// NewReporter reports to f, which the flag --ready-fd names, and closes it at the end.
+func NewReporter(f *os.File) *Reporter { return &Reporter{f: f} }
 
 // Warn reports what a start that goes on has to do without.
 func (r *Reporter) Warn(text string) { r.send(report{Warn: text}) }
 
-// note says what became of the VM before.
-func (r *Reporter) note(text string) { r.send(report{Note: text}) }
+// Note says what became of the VM before.
+func (r *Reporter) Note(text string) { r.send(report{Note: text}) }
 
-// stage says what is being done.
-func (r *Reporter) stage(text string) { r.send(report{Stage: text}) }
+// Stage says what is being done.
+func (r *Reporter) Stage(text string) { r.send(report{Stage: text}) }
 
-// finish says how the start ended. The first call counts.
-func (r *Reporter) finish(err error) {
+// Finish says how the start ended. The first call counts.
+func (r *Reporter) Finish(err error) {
 	rep := report{Done: true}
 	if err != nil {
 		rep.Error, rep.Hint = err.Error(), hint.Of(err)

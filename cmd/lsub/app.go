@@ -19,6 +19,7 @@ import (
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/supervisor"
 )
 
 // exitFailed is the exit status where lsub itself failed: it keeps apart from
@@ -33,11 +34,11 @@ const (
 type backend struct {
 	version     string
 	driver      func(*slog.Logger) (hypervisor.Driver, error)
-	guest       func(ctx context.Context, cache string) (machine.GuestFiles, error)
+	guest       func(ctx context.Context, cache string) (supervisor.GuestFiles, error)
 	images      imageOpener
 	catalogues  catalogueOpener
-	bootstraps  func() bool // whether Debian's suites can be made here
-	network     networkOpener
+	bootstraps  func() bool   // whether Debian's suites can be made here
+	network     bool          // whether the VM has one
 	bootTimeout time.Duration // 0 for the usual
 	patience    time.Duration // as machine.Config.Patience
 	pauseCheck  time.Duration // how often a command that runs asks whether the VM is halted

@@ -5,7 +5,7 @@ import (
 
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/images"
-	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/supervisor"
 )
 
 // production is what lsub works with outside of tests.
@@ -13,16 +13,16 @@ func production() backend {
 	return backend{
 		version: guest.Version,
 		driver:  newDriver,
-		guest: func(ctx context.Context, cache string) (machine.GuestFiles, error) {
+		guest: func(ctx context.Context, cache string) (supervisor.GuestFiles, error) {
 			g, err := images.OpenGuest(ctx, cache)
 			if err != nil {
-				return machine.GuestFiles{}, err
+				return supervisor.GuestFiles{}, err
 			}
-			return machine.GuestFiles{Kernel: g.Kernel, Initrd: g.Initrd, System: g.System}, nil
+			return supervisor.GuestFiles{Kernel: g.Kernel, Initrd: g.Initrd, System: g.System}, nil
 		},
 		images:     images.SourceOf,
 		catalogues: images.DefaultCatalogues,
 		bootstraps: images.CanBuildDebian,
-		network:    newNetwork,
+		network:    true,
 	}
 }

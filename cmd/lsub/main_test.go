@@ -20,7 +20,7 @@ import (
 	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/hypervisor/hvtest"
 	"github.com/lsub/lsub/images"
-	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/supervisor"
 )
 
 // TestMain makes the test binary an lsub over a fake VM, for the scripts and
@@ -106,8 +106,8 @@ func fakeDriver(trouble map[string]bool) *hvtest.Fake {
 	return fake
 }
 
-func fakeGuestFiles(_ context.Context, cache string) (machine.GuestFiles, error) {
-	f := machine.GuestFiles{
+func fakeGuestFiles(_ context.Context, cache string) (supervisor.GuestFiles, error) {
+	f := supervisor.GuestFiles{
 		Kernel: filepath.Join(cache, "kernel"), Initrd: filepath.Join(cache, "initrd"), System: filepath.Join(cache, "system"),
 	}
 	if err := os.MkdirAll(cache, 0o700); err != nil {

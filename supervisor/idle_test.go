@@ -1,10 +1,12 @@
-package machine
+package supervisor
 
 import (
 	"errors"
 	"io"
 	"testing"
 	"time"
+
+	"github.com/lsub/lsub/machine"
 
 	"connectrpc.com/connect"
 
@@ -16,8 +18,8 @@ import (
 // TestIdle has the VM go when no distro runs and nobody uses the guest, and
 // not before.
 func TestIdle(t *testing.T) {
-	m, _ := openTest(t)
-	idle := func(s *Supervision) { s.Idle = 50 * time.Millisecond }
+	m := openTest(t)
+	idle := func(s *Config) { s.Idle = 50 * time.Millisecond }
 	s, err := supervise(t, m, guesttest.Options{}, idle)
 	if err != nil {
 		t.Fatal(err)
@@ -41,18 +43,18 @@ func TestIdle(t *testing.T) {
 	stays("somebody imports an image")
 	image := importImage(t, m)
 	createDistro(t, m, image, "d-1")
-	err = m.Update(t.Context(), func(r *Registry) error {
-		return r.Add(Distro{ID: "d-1", Name: "d", Image: image, Autostart: true})
+	err = m.Update(t.Context(), func(r *machine.Registry) error {
+		return r.Add(machine.Distro{ID: "d-1", Name: "d", Image: image, Autostart: true})
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	end()
 	goes()
-	if _, err := m.Status(t.Context()); !errors.Is(err, ErrNotRunning) {
+	if _, err := m.Status(t.Context()); !errors.Is(err, machine.ErrNotRunning) {
 		t.Errorf("Status of a VM that has gone: %v", err)
 	}
-	if text := m.readRecord().lastEnd(); text != "" {
+	if text := m.Record().LastEnd(); text != "" {
 		t.Errorf("the next VM would say: %s", text)
 	}
 
@@ -72,7 +74,7 @@ func TestIdle(t *testing.T) {
 }
 
 // holdStream opens a stream that does nothing until end is called.
-func holdStream(t *testing.T, m *Machine) (end func()) {
+func holdStream(t *testing.T, m *machine.Machine) (end func()) {
 	in, out := io.Pipe()
 	opened, ended := make(chan struct{}), make(chan struct{})
 	go func() {

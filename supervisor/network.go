@@ -1,4 +1,4 @@
-package main
+package supervisor
 
 import (
 	"context"
@@ -15,12 +15,10 @@ import (
 	"github.com/lsub/lsub/profile"
 )
 
-// networkOpener makes the network of a machine's VM as the profile says. own are
-// the addresses of its distros, way is to lead to their loopback; warn is for what the
-// user should hear at the start.
-type networkOpener func(m *machine.Machine, p *profile.Profile, own *addresses, way *direct, log, warn *slog.Logger) (machine.Network, error)
-
-func newNetwork(m *machine.Machine, p *profile.Profile, own *addresses, way *direct, log, warn *slog.Logger) (machine.Network, error) {
+// newNetwork makes the network of a machine's VM as the profile says. own are the
+// addresses of its distros; fast gets the way to their loopback. warn is for what
+// the user should hear at the start.
+func newNetwork(m *machine.Machine, p *profile.Profile, own *addresses, fast *fastPath, log, warn *slog.Logger) (Network, error) {
 	subnet, err := chooseSubnet(m, p, warn)
 	if err != nil {
 		return nil, err
@@ -35,7 +33,7 @@ func newNetwork(m *machine.Machine, p *profile.Profile, own *addresses, way *dir
 	if err != nil {
 		return nil, err
 	}
-	return network{n, way}, nil
+	return network{n, fast}, nil
 }
 
 // chooseSubnet returns the VM's subnet: the profile's, else the one that it had
@@ -74,10 +72,10 @@ func by(card string) string {
 	return " by " + card
 }
 
-// network is a [machine.Network]: netstack knows nothing of hypervisors.
+// network is a [Network]: netstack knows nothing of hypervisors.
 type network struct {
 	*netstack.Network
-	way *direct
+	fast *fastPath
 }
 
 func (n network) Serve(ctx context.Context, conn net.Conn, framing hypervisor.Framing) error {
@@ -87,10 +85,10 @@ func (n network) Serve(ctx context.Context, conn net.Conn, framing hypervisor.Fr
 	return n.Network.Serve(ctx, conn, netstack.Stream)
 }
 
-// Attach also has the direct way go by the card.
+// Attach also has the fast path go by the card.
 func (n network) Attach(card hypervisor.Card) hypervisor.Receiver {
 	p := n.Network.Attach(card)
-	p.Neighbor = n.way.attach(card)
+	p.Neighbor = n.fast.attach(card)
 	return p
 }
 

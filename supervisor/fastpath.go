@@ -1,4 +1,4 @@
-package main
+package supervisor
 
 import (
 	"context"
@@ -14,26 +14,25 @@ import (
 	"github.com/lsub/lsub/netstack/loopback"
 )
 
-// direct is the way of connections to the guest's loopback past the agent, where
-// there is one. It is no more than that: what does not answer by it, the agent
-// connects to.
-type direct struct {
+// fastPath opens connections to the guest's loopback without the agent, where the
+// driver and the guest can. Where it gets no answer, the caller asks the agent.
+type fastPath struct {
 	log *slog.Logger
 
 	mu    sync.Mutex
 	link  *loopback.Link // nil where the driver has none
 	open  bool           // the guest has its end of it
-	ports map[netip.AddrPort]directPort
+	ports map[netip.AddrPort]portState
 }
 
-// directPort is what is known of a port.
-type directPort struct {
+// portState is what is known of a port.
+type portState struct {
 	answers bool
 	not     time.Time // until when there is no use in asking
 }
 
 // attach makes the host's end, by the network card of the VM.
-func (d *direct) attach(card loopback.Card) *loopback.Link {
+func (d *fastPath) attach(card loopback.Card) *loopback.Link {
 	link := loopback.New(loopback.Config{Card: card, Logger: d.log})
 	d.mu.Lock()
 	d.link = link
@@ -41,8 +40,8 @@ func (d *direct) attach(card loopback.Card) *loopback.Link {
 	return link
 }
 
-// close ends what goes by the direct way, and it, until the next VM's.
-func (d *direct) close() {
+// close ends what goes by the fast path, and it, until the next VM's.
+func (d *fastPath) close() {
 	d.mu.Lock()
 	link := d.link
 	d.link, d.open = nil, false
@@ -53,7 +52,7 @@ func (d *direct) close() {
 }
 
 // set tells whether the guest has its end, and where anything listens in it.
-func (d *direct) set(open bool, listeners []forward.Listener) {
+func (d *fastPath) set(open bool, listeners []forward.Listener) {
 	listens := map[uint16]bool{}
 	for _, l := range listeners {
 		if l.Network == forward.TCP && !l.Isolated {
@@ -63,23 +62,23 @@ func (d *direct) set(open bool, listeners []forward.Listener) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.open = open
-	maps.DeleteFunc(d.ports, func(at netip.AddrPort, _ directPort) bool { return !listens[at.Port()] })
+	maps.DeleteFunc(d.ports, func(at netip.AddrPort, _ portState) bool { return !listens[at.Port()] })
 }
 
 const (
 	// A port that has never answered may be led elsewhere, as a container engine's rules
 	// do: nobody is to wait long for that.
-	directFirst = 250 * time.Millisecond
+	firstTimeout = 250 * time.Millisecond
 	// One that has, is busy if it does not at once: a server takes only so many
 	// connections before it gets round to them.
-	directLater = 20 * time.Second
-	// directPause is the time after which a port is asked again.
-	directPause = 30 * time.Second
+	laterTimeout = 20 * time.Second
+	// retryAfter is the time after which a port is asked again.
+	retryAfter = 30 * time.Second
 )
 
 // connect connects to a target, as [forward.Guest] does, or returns nil where the
 // agent has to.
-func (d *direct) connect(ctx context.Context, to forward.Target) (net.Conn, func() ([]byte, error)) {
+func (d *fastPath) connect(ctx context.Context, to forward.Target) (net.Conn, func() ([]byte, error)) {
 	at, err := netip.ParseAddrPort(to.Address)
 	if !to.Shared || to.Network != forward.TCP || err != nil {
 		return nil, nil
@@ -93,31 +92,31 @@ func (d *direct) connect(ctx context.Context, to forward.Target) (net.Conn, func
 		return nil, nil
 	}
 	if known { // it will: so nobody waits for it to say so
-		return conn, func() ([]byte, error) { return nil, d.opened(context.Background(), conn, at, directLater) }
+		return conn, func() ([]byte, error) { return nil, d.opened(context.Background(), conn, at, laterTimeout) }
 	}
-	if d.opened(ctx, conn, at, directFirst) != nil {
+	if d.opened(ctx, conn, at, firstTimeout) != nil {
 		return nil, nil
 	}
 	return conn, func() ([]byte, error) { return nil, nil }
 }
 
 // opened waits for a port to answer, and learns of it.
-func (d *direct) opened(ctx context.Context, conn *loopback.Conn, at netip.AddrPort, patience time.Duration) error {
+func (d *fastPath) opened(ctx context.Context, conn *loopback.Conn, at netip.AddrPort, patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err := conn.Opened(ctx)
 	switch {
-	case err == nil && patience == directFirst:
-		d.learn(at, directPort{answers: true})
+	case err == nil && patience == firstTimeout:
+		d.learn(at, portState{answers: true})
 	case errors.Is(err, context.DeadlineExceeded):
-		d.log.Debug("a port of the guest does not answer by the direct way", "port", at, "waited", patience)
-		d.learn(at, directPort{not: time.Now().Add(directPause)})
+		d.log.Debug("a port of the guest does not answer by the fast path", "port", at, "waited", patience)
+		d.learn(at, portState{not: time.Now().Add(retryAfter)})
 	}
 	return err
 }
 
 // ask returns the way to a port, nil for none, and whether the port is known to answer.
-func (d *direct) ask(at netip.AddrPort) (link *loopback.Link, known bool) {
+func (d *fastPath) ask(at netip.AddrPort) (link *loopback.Link, known bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p := d.ports[at]
@@ -127,11 +126,11 @@ func (d *direct) ask(at netip.AddrPort) (link *loopback.Link, known bool) {
 	return d.link, p.answers
 }
 
-func (d *direct) learn(at netip.AddrPort, p directPort) {
+func (d *fastPath) learn(at netip.AddrPort, p portState) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.ports == nil {
-		d.ports = map[netip.AddrPort]directPort{}
+		d.ports = map[netip.AddrPort]portState{}
 	}
 	d.ports[at] = p
 }

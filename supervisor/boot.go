@@ -1,4 +1,4 @@
-package machine
+package supervisor
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/lsub/lsub/machine"
 
 	"connectrpc.com/connect"
 
@@ -32,8 +34,8 @@ func (s *supervisor) start(ctx context.Context) (hypervisor.VM, error) {
 	if err := s.Driver.Check(ctx); err != nil {
 		return nil, err
 	}
-	s.Reporter.stage("preparing the VM")
-	reg, found, err := s.m.readRegistry()
+	s.Reporter.Stage("preparing the VM")
+	reg, found, err := s.m.ReadRegistry()
 	if err != nil {
 		return nil, err
 	}
@@ -64,8 +66,8 @@ func (s *supervisor) start(ctx context.Context) (hypervisor.VM, error) {
 }
 
 // boot starts the VM and waits for its guest. When it fails, nothing is left running.
-func (s *supervisor) boot(ctx context.Context, cfg hypervisor.Config, reg *Registry, found bool) (hypervisor.VM, error) {
-	s.Reporter.stage("booting the VM")
+func (s *supervisor) boot(ctx context.Context, cfg hypervisor.Config, reg *machine.Registry, found bool) (hypervisor.VM, error) {
+	s.Reporter.Stage("booting the VM")
 	if err := os.Rename(cfg.Console, cfg.Console+".old"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -99,7 +101,7 @@ func (s *supervisor) startDriver(ctx context.Context, cfg hypervisor.Config) (hy
 		if !errors.Is(err, hypervisor.ErrDiskInUse) || time.Since(begin) > diskWait {
 			return vm, err
 		}
-		s.Reporter.stage("waiting for the last VM to let go of its disk")
+		s.Reporter.Stage("waiting for the last VM to let go of its disk")
 		select {
 		case <-time.After(250 * time.Millisecond): // nothing tells of it
 		case <-ctx.Done():
@@ -109,7 +111,7 @@ func (s *supervisor) startDriver(ctx context.Context, cfg hypervisor.Config) (hy
 }
 
 // makeDisk makes the data disk where there is none.
-func (s *supervisor) makeDisk(reg *Registry) error {
+func (s *supervisor) makeDisk(reg *machine.Registry) error {
 	path := s.m.DataDisk()
 	if _, err := os.Stat(path); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -118,7 +120,7 @@ func (s *supervisor) makeDisk(reg *Registry) error {
 		return hint.New(fmt.Errorf("the data disk %s is gone, and %d installed distros with it", path, n),
 			"put it back, or forget the distros with 'lsub unregister NAME'")
 	}
-	f, err := os.CreateTemp(s.m.dir, ".data.img.*")
+	f, err := os.CreateTemp(s.m.Dir(), ".data.img.*")
 	if err != nil {
 		return err
 	}
@@ -139,12 +141,12 @@ func (s *supervisor) makeDisk(reg *Registry) error {
 }
 
 func (s *supervisor) vmConfig(files GuestFiles) (hypervisor.Config, error) {
-	dir, err := s.m.runtimeDir()
+	dir, err := s.m.RuntimeDir()
 	if err != nil {
 		return hypervisor.Config{}, err
 	}
 	dir = filepath.Join(dir, "vm")
-	if err := makePrivate(dir); err != nil {
+	if err := machine.MakePrivate(dir); err != nil {
 		return hypervisor.Config{}, err
 	}
 	cfg := hypervisor.Config{
@@ -264,7 +266,7 @@ func (s *supervisor) bootError(ctx context.Context, err error) error {
 	if advice == "" {
 		advice = "see 'lsub logs' for the whole console"
 	}
-	if tail := Tail(s.m.ConsoleLog(), consoleLines, 0); tail != "" {
+	if tail := machine.Tail(s.m.ConsoleLog(), consoleLines, 0); tail != "" {
 		err = fmt.Errorf("%w; its console ends with:\n%s", err, tail)
 	} else {
 		err = fmt.Errorf("%w; its console is empty", err)
@@ -274,7 +276,7 @@ func (s *supervisor) bootError(ctx context.Context, err error) error {
 
 // reconcile deletes the distros that the registry does not know: what an
 // install left that was cut off, and what was unregistered while the VM was off.
-func (s *supervisor) reconcile(ctx context.Context, vm hypervisor.VM, reg *Registry) error {
+func (s *supervisor) reconcile(ctx context.Context, vm hypervisor.VM, reg *machine.Registry) error {
 	c := guest.NewClient(vm, s.Version)
 	info, err := c.Info(ctx, connect.NewRequest(&guestv1.InfoRequest{}))
 	if err != nil {
@@ -283,7 +285,7 @@ func (s *supervisor) reconcile(ctx context.Context, vm hypervisor.VM, reg *Regis
 	there := map[string]bool{}
 	for _, d := range info.Msg.Distros {
 		there[d.Id] = true
-		if i := slices.IndexFunc(reg.Distros, func(r Distro) bool { return r.ID == d.Id }); i >= 0 {
+		if i := slices.IndexFunc(reg.Distros, func(r machine.Distro) bool { return r.ID == d.Id }); i >= 0 {
 			s.reconcileSnapshots(ctx, c, &reg.Distros[i], d.Snapshots)
 			continue
 		}
@@ -298,7 +300,7 @@ func (s *supervisor) reconcile(ctx context.Context, vm hypervisor.VM, reg *Regis
 		}
 	}
 	for _, id := range info.Msg.Images {
-		if reg.keepsImage(id) {
+		if reg.KeepsImage(id) {
 			continue
 		}
 		s.log.Info("deleting an image that no distro is left of", "id", id)
@@ -311,9 +313,9 @@ func (s *supervisor) reconcile(ctx context.Context, vm hypervisor.VM, reg *Regis
 }
 
 // reconcileSnapshots deletes the snapshots of a distro that the registry does not know.
-func (s *supervisor) reconcileSnapshots(ctx context.Context, c *guest.Client, d *Distro, there []string) {
+func (s *supervisor) reconcileSnapshots(ctx context.Context, c *guest.Client, d *machine.Distro, there []string) {
 	for _, id := range there {
-		if slices.ContainsFunc(d.Snapshots, func(snap Snapshot) bool { return snap.ID == id }) {
+		if slices.ContainsFunc(d.Snapshots, func(snap machine.Snapshot) bool { return snap.ID == id }) {
 			continue
 		}
 		s.log.Info("deleting a snapshot that is not registered", "distro", d.Name, "id", id)

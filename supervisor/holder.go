@@ -1,4 +1,4 @@
-package main
+package supervisor
 
 import (
 	"context"
@@ -39,7 +39,7 @@ func profileWith(ctx context.Context, m *machine.Machine, network string, at net
 			continue
 		}
 		who := fmt.Sprintf("lsub's profile %s", other.Profile())
-		if name := distroNames(other)()[found.Distro]; name != "" {
+		if name := distroNames(other)[found.Distro]; name != "" {
 			who += fmt.Sprintf(", for %s in its distro %s", found.Guest, name)
 		}
 		return who

@@ -1,4 +1,4 @@
-package main
+package supervisor
 
 import (
 	"context"
@@ -17,21 +17,9 @@ func isIsolated(d *machine.Distro, p *profile.Profile) bool {
 	return p.Distro(d.Name).Network == profile.NetworkIsolated
 }
 
-// placeDistro gives a distro the network that the profile says, from its next start on.
-// The registry keeps it, for when the profile cannot be asked.
-func (a *app) placeDistro(ctx context.Context, d *machine.Distro, p *profile.Profile) error {
-	if d.Isolated == isIsolated(d, p) {
-		return nil
-	}
-	return a.changeDistro(ctx, d.ID, func(r *machine.Distro) error {
-		r.Isolated = isIsolated(r, p)
-		d.Isolated = r.Isolated
-		return nil
-	})
-}
-
-// placeDistros does what placeDistro does with all distros of a machine.
-func placeDistros(ctx context.Context, m *machine.Machine, p *profile.Profile) error {
+// isolateDistros gives all distros of a machine the network that the profile says,
+// from their next start on. The registry keeps it, for when the profile cannot be asked.
+func isolateDistros(ctx context.Context, m *machine.Machine, p *profile.Profile) error {
 	reg, err := m.Registry()
 	if err != nil || !slices.ContainsFunc(reg.Distros, func(d machine.Distro) bool { return d.Isolated != isIsolated(&d, p) }) {
 		return err

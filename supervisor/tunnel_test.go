@@ -1,4 +1,4 @@
-package machine
+package supervisor
 
 import (
 	"bytes"
@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"github.com/lsub/lsub/machine"
 )
 
 // pair returns the two ends of a unix stream.
@@ -92,7 +94,7 @@ func TestTunnelReset(t *testing.T) {
 	command, guest := startTunnel(t, &ts, "")
 	guest.Write([]byte("never read")) // closing with this unread is a reset
 	command.Close()
-	if _, err := io.ReadAll(guest); err != nil && !isCut(err) {
+	if _, err := io.ReadAll(guest); err != nil && !machine.IsCut(err) {
 		t.Error(err)
 	}
 	if _, err := guest.Write([]byte("x")); err == nil {

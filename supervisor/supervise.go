@@ -1,16 +1,30 @@
-package machine
+// Package supervisor is the background process that holds a profile's VM: one
+// for each VM that runs. It boots the VM, serves the profile's socket, carries
+// streams and calls to the guest, forwards ports, keeps the guest's clock, and
+// shuts an idle VM down. [Run] returns when the VM is gone:
+//
+//	cfg, err := supervisor.Setup{
+//		Config: machineConfig, Driver: newDriver, Guest: guestFiles, Network: true,
+//	}.Load(ctx)
+//	if err != nil {
+//		return err
+//	}
+//	return supervisor.Run(ctx, cfg)
+//
+// Package machine finds or starts this process, and is the client of its socket.
+package supervisor
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/lsub/lsub/machine"
 
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/guestv1"
@@ -46,9 +60,9 @@ type Forwarder interface {
 	Ports() (ports []*guestv1.Port, changed <-chan struct{})
 }
 
-// Supervision is what a supervisor needs besides its machine's [Config].
-type Supervision struct {
-	Config
+// Config is what a supervisor needs besides the configuration of its machine.
+type Config struct {
+	machine.Config
 	Driver  hypervisor.Driver
 	Guest   func(ctx context.Context) (GuestFiles, error) // makes the files ready; they are not changed
 	Network func() (Network, error)                       // nil for a VM without a network
@@ -67,19 +81,19 @@ type Supervision struct {
 	// BootTimeout bounds the boot; 0 means two minutes.
 	BootTimeout time.Duration
 	// Reporter is told how the start goes; nil where nobody waits.
-	Reporter *Reporter
+	Reporter *machine.Reporter
 }
 
 // stopGrace is how long a supervisor that is told to end (SIGTERM, as when the
 // host shuts down) waits for the VM to shut down before it cuts the power.
 const stopGrace = 60 * time.Second
 
-// supervisor is one run of [Supervise].
+// supervisor is one run of [Run].
 type supervisor struct {
-	Supervision
-	m     *Machine
+	Config
+	m     *machine.Machine
 	log   *slog.Logger
-	rec   record
+	rec   machine.Record
 	trace trace
 
 	// Both may be read once ready is closed: by then one of them is set.
@@ -105,58 +119,57 @@ type supervisor struct {
 	starting sync.WaitGroup // distros that start with the VM
 }
 
-// Supervise runs the VM of a profile and returns when it is gone: nil after a
+// Run runs the VM of a profile and returns when it is gone: nil after a
 // shutdown, else why it ended or could not start. When ctx is done, it shuts
 // the VM down. Where a supervisor of the profile runs already, there is nothing to do.
-func Supervise(ctx context.Context, cfg Supervision) error {
-	m, err := Open(cfg.Config)
+func Run(ctx context.Context, cfg Config) error {
+	m, err := machine.Open(cfg.Config)
 	if err == nil {
-		err = m.makeDir()
+		err = m.MakeDir()
 	}
 	if err != nil {
-		cfg.Reporter.finish(err)
+		cfg.Reporter.Finish(err)
 		return err
 	}
 	if cfg.BootTimeout == 0 {
-		cfg.BootTimeout = bootTimeout
+		cfg.BootTimeout = machine.BootTimeout
 	}
 	if cfg.Idle == 0 {
 		cfg.Idle = DefaultIdle
 	}
 	s := &supervisor{
-		Supervision: cfg, m: m, log: m.cfg.Logger, trace: trace{begin: time.Now()},
+		Config: cfg, m: m, log: m.Config().Logger, trace: trace{begin: time.Now()},
 		ready: make(chan struct{}), vmGone: make(chan struct{}), closed: make(chan struct{}),
 	}
-	l, err := s.takeOver(ctx)
-	if err != nil || l == nil {
-		cfg.Reporter.finish(err)
+	unlock, err := s.takeOver(ctx)
+	if err != nil || unlock == nil {
+		cfg.Reporter.Finish(err)
 		return err
 	}
-	defer l.unlock()
+	defer unlock()
 	err = s.run(ctx)
-	cfg.Reporter.finish(err) // where the start failed; else it has been finished
+	cfg.Reporter.Finish(err) // where the start failed; else it has been finished
 	return err
 }
 
 // takeOver waits until the supervisor before this one has ended. The lock is
 // nil where it has no mind to.
-func (s *supervisor) takeOver(ctx context.Context) (*fileLock, error) {
-	ctx, cancel := context.WithTimeout(ctx, takeoverTimeout)
+func (s *supervisor) takeOver(ctx context.Context) (unlock func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, machine.TakeoverTimeout)
 	defer cancel()
-	path := s.m.path("supervisor.lock")
 	for {
 		round, cancel := context.WithTimeout(ctx, time.Second)
-		l, err := lock(round, path)
+		unlock, err := s.m.LockSupervisor(round)
 		cancel()
 		switch {
 		case err == nil:
-			return l, nil
+			return unlock, nil
 		case !errors.Is(err, context.DeadlineExceeded):
 			return nil, err
 		case ctx.Err() != nil:
 			return nil, hint.New(errors.New("the supervisor before this one does not end"), "'lsub shutdown --force' ends it")
 		}
-		s.Reporter.stage("waiting for the last VM to end")
+		s.Reporter.Stage("waiting for the last VM to end")
 		if st, err := s.m.Status(ctx); err == nil && !st.Stopping {
 			return nil, nil
 		}
@@ -165,16 +178,16 @@ func (s *supervisor) takeOver(ctx context.Context) (*fileLock, error) {
 
 // run serves the socket, and behind it the VM from start to end.
 func (s *supervisor) run(ctx context.Context) error {
-	ln, err := s.listen()
+	ln, err := s.m.Listen()
 	if err != nil {
 		return err
 	}
-	if text := s.m.readRecord().lastEnd(); text != "" {
-		s.Reporter.note(text)
+	if text := s.m.Record().LastEnd(); text != "" {
+		s.Reporter.Note(text)
 		s.log.Warn(text)
 	}
-	s.rec = record{Lsub: s.Version, PID: os.Getpid(), Socket: ln.Addr().String(), Started: s.trace.begin.UTC()}
-	if err := s.m.writeRecord(&s.rec); err != nil {
+	s.rec = machine.Record{Lsub: s.Version, PID: os.Getpid(), Socket: ln.Addr().String(), Started: s.trace.begin.UTC()}
+	if err := s.m.WriteRecord(&s.rec); err != nil {
 		ln.Close()
 		return err
 	}
@@ -196,7 +209,7 @@ func (s *supervisor) run(ctx context.Context) error {
 		s.mu.Unlock()
 	}
 	close(s.ready)
-	s.Reporter.finish(s.err)
+	s.Reporter.Finish(s.err)
 	err = s.err
 	if err == nil {
 		s.log.Info("the VM is up", "took", s.trace.total())
@@ -265,30 +278,8 @@ func (s *supervisor) end(err error) {
 	if err != nil {
 		s.rec.Reason = err.Error()
 	}
-	if err := s.m.writeRecord(&s.rec); err != nil {
+	if err := s.m.WriteRecord(&s.rec); err != nil {
 		s.log.Error("the end is not recorded", "err", err)
 	}
 	s.log.Info("the VM is gone", "err", err)
-}
-
-// listen opens the profile's socket in place of one that a supervisor left
-// which was killed: this one holds the lock.
-func (s *supervisor) listen() (net.Listener, error) {
-	dir, err := s.m.runtimeDir()
-	if err != nil {
-		return nil, err
-	}
-	path := filepath.Join(dir, "sock")
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	ln, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("open the profile's socket: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		ln.Close()
-		return nil, err
-	}
-	return ln, nil
 }

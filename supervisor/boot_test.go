@@ -1,4 +1,4 @@
-package machine
+package supervisor
 
 import (
 	"errors"
@@ -12,6 +12,7 @@ import (
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/hypervisor/hvtest"
+	"github.com/lsub/lsub/machine"
 )
 
 func TestBootFails(t *testing.T) {
@@ -28,7 +29,7 @@ func TestBootFails(t *testing.T) {
 		"mute":   {&hvtest.Fake{Guest: saysNonsense}, "the guest's first word: guest protocol"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m, _ := openTest(t)
+			m := openTest(t)
 			s, err := superviseWith(t, m, c.fake)
 			if err == nil || !strings.Contains(err.Error(), c.want) || hint.Of(err) == "" {
 				t.Errorf("%v (hint %q), want %q", err, hint.Of(err), c.want)
@@ -38,9 +39,9 @@ func TestBootFails(t *testing.T) {
 				t.Error("after the failure, the VM is said to run")
 			}
 			if got := <-s.ended; got == nil {
-				t.Error("Supervise = nil")
+				t.Error("Run = nil")
 			}
-			if rec := m.readRecord(); rec == nil || rec.lastEnd() != "" {
+			if rec := m.Record(); rec == nil || rec.LastEnd() != "" {
 				t.Errorf("record %+v: the failure was reported already", rec)
 			}
 		})
@@ -62,7 +63,7 @@ func saysNonsense(g *hvtest.Guest) error {
 
 // TestForceWhileBooting ends a VM that does not come up.
 func TestForceWhileBooting(t *testing.T) {
-	m, _ := openTest(t)
+	m := openTest(t)
 	booting := make(chan struct{})
 	fake := &hvtest.Fake{Guest: func(g *hvtest.Guest) error {
 		close(booting)
@@ -89,16 +90,16 @@ func TestForceWhileBooting(t *testing.T) {
 // A kernel that crashes while it boots is booted once more, and no further.
 func TestCrashAtBoot(t *testing.T) {
 	for crashes, want := range map[int]bool{1: true, 2: false} {
-		m, _ := openTest(t)
+		m := openTest(t)
 		var said string
-		m.cfg.Warn = func(text string) { said += text }
+		m = reopen(t, m, func(c *machine.Config) { c.Warn = func(text string) { said += text } })
 		fake := &hvtest.Fake{}
 		fake.Guest = func(g *hvtest.Guest) error {
 			if len(fake.VMs()) <= crashes {
 				io.WriteString(g.Console(), "Kernel panic\n")
 				return fmt.Errorf("VM x: %w", hypervisor.ErrGuestCrashed)
 			}
-			return guesttest.Run(g, guesttest.Options{Version: m.cfg.Version, Disk: m.DataDisk()})
+			return guesttest.Run(g, guesttest.Options{Version: m.Config().Version, Disk: m.DataDisk()})
 		}
 		s, err := superviseWith(t, m, fake)
 		if (err == nil) != want || len(fake.VMs()) != 2 {

@@ -1,4 +1,4 @@
-package machine
+package supervisor
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/lsub/lsub/machine"
 
 	"connectrpc.com/connect"
 
@@ -27,6 +29,10 @@ const (
 	// poweroffTimeout is how long the guest may take to stop its distros: it
 	// asks them for 30 s and then kills them, all at once.
 	poweroffTimeout = 90 * time.Second
+	// answerTimeout bounds a question to the guest that it answers at once.
+	answerTimeout = 15 * time.Second
+	// hangUpTimeout is how long the VM may take to be gone once the guest has hung up.
+	hangUpTimeout = 5 * time.Second
 	// offTimeout is how long the VM may take to be gone once the guest has
 	// answered: it flushes its disk.
 	offTimeout = 30 * time.Second
@@ -57,7 +63,7 @@ func (s *supervisor) handler() http.Handler {
 	mux.Handle(guestv1connect.NewSupervisorHandler(s.service(), guest.ServerOptions()))
 	mux.Handle(guestPath, relay)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set(versionHeader, s.Version)
+		w.Header().Set(machine.VersionHeader, s.Version)
 		if r.Method == http.MethodConnect {
 			defer s.beginWork(r.Host == streamHost)()
 			s.connectGuest(w, r)
@@ -78,7 +84,7 @@ func (s *supervisor) connectGuest(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("tunnels go to guest:PORT, not to %q", r.Host), http.StatusBadRequest)
 		return
 	}
-	if v := r.Header.Get(versionHeader); v != "" && v != s.Version {
+	if v := r.Header.Get(machine.VersionHeader); v != "" && v != s.Version {
 		http.Error(w, "another version", http.StatusPreconditionFailed)
 		return
 	}
@@ -100,7 +106,7 @@ func (s *supervisor) connectGuest(w http.ResponseWriter, r *http.Request) {
 	}
 	down.SetDeadline(time.Time{})
 	head, _ := buf.Peek(buf.Reader.Buffered()) // what the server has read ahead
-	if _, err := fmt.Fprintf(down, "HTTP/1.1 200 OK\r\n%s: %s\r\n\r\n", versionHeader, s.Version); err != nil {
+	if _, err := fmt.Fprintf(down, "HTTP/1.1 200 OK\r\n%s: %s\r\n\r\n", machine.VersionHeader, s.Version); err != nil {
 		up.Close()
 		down.Close()
 		return
@@ -185,10 +191,10 @@ func (s *supervisor) isStopping() bool {
 // refuse answers what cannot be carried to the guest.
 func (s *supervisor) refuse(w http.ResponseWriter, err error) {
 	if errors.Is(err, errStopping) {
-		w.Header().Set(stateHeader, "stopping")
+		w.Header().Set(machine.StateHeader, "stopping")
 	}
 	if advice := hint.Of(err); advice != "" {
-		w.Header().Set(hintHeader, advice)
+		w.Header().Set(machine.HintHeader, advice)
 	}
 	http.Error(w, err.Error(), http.StatusServiceUnavailable)
 }
@@ -322,7 +328,7 @@ func (s *supervisor) powerOff(ctx context.Context) (err error) {
 	// Where it has hung up, it is going, maybe because another has cut its power.
 	wait := offTimeout
 	if err != nil {
-		wait = endFor
+		wait = hangUpTimeout
 	}
 	off, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()

@@ -1,4 +1,4 @@
-package main
+package supervisor
 
 import (
 	"context"
@@ -51,10 +51,10 @@ func (a *answerer) serve(ctx context.Context) {
 	}
 }
 
-func TestDirect(t *testing.T) {
+func TestFastPath(t *testing.T) {
 	card := &answerer{frames: make(chan []byte, 64)}
 	card.silent.Store(true)
-	d := &direct{log: slog.New(slog.DiscardHandler)}
+	d := &fastPath{log: slog.New(slog.DiscardHandler)}
 	card.link = d.attach(card)
 	go card.serve(t.Context())
 	defer d.close()
@@ -78,10 +78,10 @@ func TestDirect(t *testing.T) {
 	}
 	d.set(true, listeners)
 	// Nobody answers: it takes a while to find out, once.
-	if ok, took := connect(to); ok || took < directFirst {
+	if ok, took := connect(to); ok || took < firstTimeout {
 		t.Errorf("silence is an answer: %t after %v", ok, took)
 	}
-	if ok, took := connect(to); ok || took >= directFirst {
+	if ok, took := connect(to); ok || took >= firstTimeout {
 		t.Errorf("a silent port is asked again: %t after %v", ok, took)
 	}
 	// Who listens there later is another.

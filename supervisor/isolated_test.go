@@ -1,4 +1,4 @@
-package main
+package supervisor
 
 import (
 	"net/netip"
@@ -29,7 +29,7 @@ func TestAddresses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := placeDistros(t.Context(), m, p); err != nil {
+	if err := isolateDistros(t.Context(), m, p); err != nil {
 		t.Fatal(err)
 	}
 	a := &addresses{machine: m}
@@ -53,7 +53,7 @@ func TestAddresses(t *testing.T) {
 		t.Errorf("%v is called %q", shared, got)
 	}
 	// The profile does not isolate them any more; one runs on as it is.
-	if err := placeDistros(t.Context(), m, profile.Default()); err != nil {
+	if err := isolateDistros(t.Context(), m, profile.Default()); err != nil {
 		t.Fatal(err)
 	}
 	a.set([]*guestv1.OwnNetwork{{Distro: "Web-1", Address: own.String()}})

@@ -1,4 +1,4 @@
-package machine
+package supervisor
 
 import (
 	"testing"
@@ -11,7 +11,7 @@ import (
 func TestClock(t *testing.T) {
 	for _, late := range []time.Duration{time.Hour, -3 * time.Second} {
 		moved := make(chan time.Duration, 1)
-		m, _ := openTest(t)
+		m := openTest(t)
 		s, err := supervise(t, m, guesttest.Options{Late: late, Moved: func(d time.Duration) { moved <- d }})
 		if err != nil {
 			t.Fatal(err)

@@ -1,4 +1,4 @@
-package main
+package supervisor
 
 import (
 	"cmp"
@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -20,7 +19,7 @@ import (
 	"github.com/lsub/lsub/profile"
 )
 
-// forwarder is a [machine.Forwarder]: it translates between the profile's rules,
+// forwarder is a [Forwarder]: it translates between the profile's rules,
 // the guest's protocol and package forward, which knows neither.
 type forwarder struct {
 	profile *profile.Profile
@@ -33,10 +32,10 @@ type forwarder struct {
 	guest *forwardGuest
 }
 
-func newForwarder(p *profile.Profile, m *machine.Machine, own *addresses, way *direct, log *slog.Logger) (*forwarder, error) {
-	w := &forwarder{profile: p, read: distroNames(m), own: own, log: log, guest: &forwardGuest{direct: way}}
+func newForwarder(p *profile.Profile, m *machine.Machine, own *addresses, fast *fastPath, log *slog.Logger, getenv func(string) string) (*forwarder, error) {
+	w := &forwarder{profile: p, read: func() map[string]string { return distroNames(m) }, own: own, log: log, guest: &forwardGuest{fast: fast}}
 	w.readNames()
-	rules, err := forwardRules(p, os.Getenv)
+	rules, err := forwardRules(p, getenv)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +89,7 @@ func (w *forwarder) Run(ctx context.Context, c *guest.Client) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w.guest.client = c
-	defer context.AfterFunc(ctx, w.guest.direct.close)()
+	defer context.AfterFunc(ctx, w.guest.fast.close)()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -141,7 +140,7 @@ func (w *forwarder) watchOnce(ctx context.Context, c *guest.Client) error {
 				Network: l.Network, Addr: addr, V6Only: l.V6Only, Distro: l.Distro, Isolated: l.Isolated, PID: int(l.Pid), Process: l.Process,
 			})
 		}
-		w.guest.direct.set(stream.Msg().Direct, all)
+		w.guest.fast.set(stream.Msg().Direct, all)
 		w.f.SetListeners(all)
 	}
 	return stream.Err()
@@ -162,16 +161,16 @@ func (w *forwarder) Ports() ([]*guestv1.Port, <-chan struct{}) {
 	return ports, changed
 }
 
-var _ machine.Forwarder = (*forwarder)(nil)
+var _ Forwarder = (*forwarder)(nil)
 
 // forwardGuest is a [forward.Guest].
 type forwardGuest struct {
 	client *guest.Client
-	direct *direct
+	fast   *fastPath
 }
 
 func (g *forwardGuest) Connect(ctx context.Context, to forward.Target) (net.Conn, func() ([]byte, error), error) {
-	if c, answer := g.direct.connect(ctx, to); c != nil {
+	if c, answer := g.fast.connect(ctx, to); c != nil {
 		return c, answer, nil
 	}
 	return g.client.Connect(ctx, &guestv1.Connect{Distro: to.Distro, Network: to.Network, Address: to.Address})

@@ -1,4 +1,4 @@
-package machine
+package supervisor
 
 import (
 	"bufio"
@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/lsub/lsub/machine"
 
 	"connectrpc.com/connect"
 
@@ -26,18 +29,58 @@ import (
 	"github.com/lsub/lsub/hypervisor/hvtest"
 )
 
+// openTest opens a machine of the test's own.
+func openTest(t *testing.T) *machine.Machine {
+	t.Helper()
+	m, err := machine.Open(machine.Config{
+		Profile: "default", Version: "1.0",
+		Paths:  machine.Paths{Home: t.TempDir(), Runtime: shortDir(t), Cache: t.TempDir()},
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	if err == nil {
+		err = m.MakeDir()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// reopen opens a machine with another configuration.
+func reopen(t *testing.T, m *machine.Machine, change func(*machine.Config)) *machine.Machine {
+	t.Helper()
+	cfg := m.Config()
+	change(&cfg)
+	m, err := machine.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// shortDir is a directory whose path leaves room for a socket's name.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "lsub-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 // supervised is a supervisor in the test's process.
 type supervised struct {
-	m     *Machine
+	m     *machine.Machine
 	fake  *hvtest.Fake
 	stop  context.CancelFunc
-	ended chan error // gets what Supervise returned
+	ended chan error // gets what Run returned
 }
 
 // supervise runs a supervisor of m and returns when it has reported its start.
-func supervise(t *testing.T, m *Machine, o guesttest.Options, change ...func(*Supervision)) (*supervised, error) {
+func supervise(t *testing.T, m *machine.Machine, o guesttest.Options, change ...func(*Config)) (*supervised, error) {
 	t.Helper()
-	o.Version = m.cfg.Version
+	o.Version = m.Config().Version
 	fake := &hvtest.Fake{}
 	fake.Guest = func(g *hvtest.Guest) error {
 		o := o
@@ -47,7 +90,7 @@ func supervise(t *testing.T, m *Machine, o guesttest.Options, change ...func(*Su
 	return superviseWith(t, m, fake, change...)
 }
 
-func superviseWith(t *testing.T, m *Machine, fake *hvtest.Fake, change ...func(*Supervision)) (*supervised, error) {
+func superviseWith(t *testing.T, m *machine.Machine, fake *hvtest.Fake, change ...func(*Config)) (*supervised, error) {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -60,20 +103,20 @@ func superviseWith(t *testing.T, m *Machine, fake *hvtest.Fake, change ...func(*
 	finished := make(chan struct{})
 	go func() {
 		defer close(finished)
-		cfg := Supervision{
-			Config: m.cfg, Driver: fake, CPUs: 1, Memory: hypervisor.MinMemory, Guest: bootFiles,
-			Reporter: &Reporter{f: w},
+		cfg := Config{
+			Config: m.Config(), Driver: fake, CPUs: 1, Memory: hypervisor.MinMemory, Guest: bootFiles,
+			Reporter: machine.NewReporter(w),
 		}
 		for _, f := range change {
 			f(&cfg)
 		}
-		s.ended <- Supervise(ctx, cfg)
+		s.ended <- Run(ctx, cfg)
 	}()
 	t.Cleanup(func() {
 		cancel()
 		<-finished
 	})
-	return s, m.follow(r)
+	return s, m.Follow(r)
 }
 
 func bootFiles(context.Context) (GuestFiles, error) {
@@ -82,19 +125,19 @@ func bootFiles(context.Context) (GuestFiles, error) {
 }
 
 // importImage gives the guest an image, and returns its ID.
-func importImage(t *testing.T, m *Machine) string {
+func importImage(t *testing.T, m *machine.Machine) string {
 	t.Helper()
 	const empty = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-	c := guest.NewClient(m.Running(), m.cfg.Version)
+	c := guest.NewClient(m.Running(), m.Config().Version)
 	if err := c.ImportImage(t.Context(), empty, 0, strings.NewReader("")); err != nil {
 		t.Fatal(err)
 	}
 	return empty
 }
 
-func createDistro(t *testing.T, m *Machine, image, id string) {
+func createDistro(t *testing.T, m *machine.Machine, image, id string) {
 	t.Helper()
-	_, err := guest.NewClient(m.Running(), m.cfg.Version).CreateDistro(t.Context(), connect.NewRequest(
+	_, err := guest.NewClient(m.Running(), m.Config().Version).CreateDistro(t.Context(), connect.NewRequest(
 		&guestv1.CreateDistroRequest{Distro: &guestv1.Distro{Id: id, Name: id}, From: &guestv1.CreateDistroRequest_Image{Image: image}}))
 	if err != nil {
 		t.Fatal(err)
@@ -102,11 +145,11 @@ func createDistro(t *testing.T, m *Machine, image, id string) {
 }
 
 func TestSupervise(t *testing.T) {
-	m, _ := openTest(t)
-	if _, err := m.Status(t.Context()); !errors.Is(err, ErrNotRunning) {
+	m := openTest(t)
+	if _, err := m.Status(t.Context()); !errors.Is(err, machine.ErrNotRunning) {
 		t.Errorf("Status of a VM that is off: %v", err)
 	}
-	if err := m.Shutdown(t.Context(), false); !errors.Is(err, ErrNotRunning) {
+	if err := m.Shutdown(t.Context(), false); !errors.Is(err, machine.ErrNotRunning) {
 		t.Errorf("Shutdown of a VM that is off: %v", err)
 	}
 	s, err := supervise(t, m, guesttest.Options{})
@@ -142,10 +185,10 @@ func TestSupervise(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := <-s.ended; err != nil {
-		t.Errorf("Supervise = %v", err)
+		t.Errorf("Run = %v", err)
 	}
-	rec := m.readRecord()
-	if rec == nil || !rec.Clean || rec.Ended.IsZero() || rec.lastEnd() != "" {
+	rec := m.Record()
+	if rec == nil || !rec.Clean || rec.Ended.IsZero() || rec.LastEnd() != "" {
 		t.Errorf("record %+v", rec)
 	}
 	if _, err := os.Stat(rec.Socket); !errors.Is(err, os.ErrNotExist) {
@@ -159,7 +202,7 @@ type describedVM struct{ hypervisor.VM }
 func (describedVM) Description() string { return "all in the mind" }
 
 func TestDescribed(t *testing.T) {
-	m, _ := openTest(t)
+	m := openTest(t)
 	vm, err := (&hvtest.Fake{}).Start(t.Context(), hypervisor.Config{
 		Name: "x", Dir: t.TempDir(), Kernel: os.Args[0], CPUs: 1, Memory: hypervisor.MinMemory, Console: filepath.Join(t.TempDir(), "console"),
 	})
@@ -168,7 +211,7 @@ func TestDescribed(t *testing.T) {
 	}
 	defer vm.Close()
 	s := &supervisor{
-		Supervision: Supervision{Config: m.cfg, Driver: &hvtest.Fake{}}, m: m,
+		Config: Config{Config: m.Config(), Driver: &hvtest.Fake{}}, m: m,
 		vm: describedVM{vm}, ready: make(chan struct{}), vmGone: make(chan struct{}),
 	}
 	for _, want := range []string{"fake", "fake: all in the mind"} {
@@ -183,7 +226,7 @@ func TestDescribed(t *testing.T) {
 }
 
 func TestReconcile(t *testing.T) {
-	m, _ := openTest(t)
+	m := openTest(t)
 	s, err := supervise(t, m, guesttest.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -211,13 +254,15 @@ func TestReconcile(t *testing.T) {
 	if info := restart(); len(info.Distros) != 2 {
 		t.Errorf("without a registry, %d distros are left of 2", len(info.Distros))
 	}
-	change := func(f func(r *Registry) error) {
+	change := func(f func(r *machine.Registry) error) {
 		t.Helper()
 		if err := m.Update(t.Context(), f); err != nil {
 			t.Fatal(err)
 		}
 	}
-	change(func(r *Registry) error { return r.Add(Distro{ID: "kept-1", Name: "kept", Image: image}) })
+	change(func(r *machine.Registry) error {
+		return r.Add(machine.Distro{ID: "kept-1", Name: "kept", Image: image})
+	})
 	info := restart()
 	if len(info.Distros) != 1 || info.Distros[0].Id != "kept-1" {
 		t.Errorf("distros %v, want the registered one", info.Distros)
@@ -225,11 +270,11 @@ func TestReconcile(t *testing.T) {
 	if len(info.Images) != 1 {
 		t.Errorf("images %v: that of a distro stays", info.Images)
 	}
-	change(func(r *Registry) error { r.Remove("kept-1"); return nil })
+	change(func(r *machine.Registry) error { r.Remove("kept-1"); return nil })
 	if info := restart(); len(info.Images) != 1 {
 		t.Errorf("images %v: one that was used a moment ago stays, to be installed again", info.Images)
 	}
-	change(func(r *Registry) error { r.Unused[image] = time.Now().Add(-imageAge); return nil })
+	change(func(r *machine.Registry) error { r.Unused[image] = time.Now().Add(-machine.ImageAge); return nil })
 	if info := restart(); len(info.Images) != 0 {
 		t.Errorf("images %v: one that was not used for a week goes", info.Images)
 	}
@@ -237,12 +282,12 @@ func TestReconcile(t *testing.T) {
 
 // TestSocket calls the socket as curl would.
 func TestSocket(t *testing.T) {
-	m, _ := openTest(t)
+	m := openTest(t)
 	s, err := supervise(t, m, guesttest.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	socket := m.readRecord().Socket
+	socket := m.Record().Socket
 	if fi, err := os.Stat(socket); err != nil || fi.Mode().Perm() != 0o600 {
 		t.Errorf("socket: %v, %v", fi.Mode(), err)
 	}
@@ -261,13 +306,13 @@ func TestSocket(t *testing.T) {
 		return res.StatusCode, string(b), res.Header
 	}
 	code, body, head := call(guestv1connect.GuestInfoProcedure)
-	if code != 200 || !strings.Contains(body, `"kernel":"0.0-fake"`) || head.Get(versionHeader) != "1.0" {
+	if code != 200 || !strings.Contains(body, `"kernel":"0.0-fake"`) || head.Get(machine.VersionHeader) != "1.0" {
 		t.Errorf("relayed Info: %d %s %v", code, body, head)
 	}
 	if code, body, _ := call(guestv1connect.SupervisorStatusProcedure); code != 200 || !strings.Contains(body, `"driver":"fake"`) {
 		t.Errorf("Status: %d %s", code, body)
 	}
-	if code, _, head := call("/nowhere"); code != 404 || head.Get(versionHeader) != "1.0" {
+	if code, _, head := call("/nowhere"); code != 404 || head.Get(machine.VersionHeader) != "1.0" {
 		t.Errorf("an unknown path: %d", code)
 	}
 	if code, _ := connectTo(t, socket, "example.com:80"); code != 400 {
@@ -316,13 +361,13 @@ func connectTo(t *testing.T, socket, to string) (int, string) {
 }
 
 func TestOtherVersion(t *testing.T) {
-	m, _ := openTest(t)
+	m := openTest(t)
 	if _, err := supervise(t, m, guesttest.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	cfg := m.cfg
+	cfg := m.Config()
 	cfg.Version = "2.0"
-	newer, err := Open(cfg)
+	newer, err := machine.Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -343,7 +388,7 @@ func TestEnds(t *testing.T) {
 	for name, c := range map[string]struct {
 		end  func(*testing.T, *supervised)
 		want string // of the note
-		err  bool   // of Supervise
+		err  bool   // of Run
 		why  string // that a command is told which runs
 	}{
 		"told to end": {end: func(_ *testing.T, s *supervised) { s.stop() }, why: "the VM was shut down"},
@@ -359,7 +404,7 @@ func TestEnds(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m, _ := openTest(t)
+			m := openTest(t)
 			s, err := supervise(t, m, guesttest.Options{})
 			if err != nil {
 				t.Fatal(err)
@@ -370,10 +415,10 @@ func TestEnds(t *testing.T) {
 				t.Errorf("Ended = %v, want %q", why, c.why)
 			}
 			if err := <-s.ended; (err != nil) != c.err {
-				t.Errorf("Supervise = %v", err)
+				t.Errorf("Run = %v", err)
 			}
 			var notes []string
-			m.cfg.Notice = func(text string) { notes = append(notes, text) }
+			m = reopen(t, m, func(c *machine.Config) { c.Notice = func(text string) { notes = append(notes, text) } })
 			if _, err := supervise(t, m, guesttest.Options{}); err != nil {
 				t.Fatal(err)
 			}
@@ -388,8 +433,8 @@ func TestEnds(t *testing.T) {
 }
 
 func TestKilledSupervisor(t *testing.T) {
-	m, _ := openTest(t)
-	dir, err := m.runtimeDir()
+	m := openTest(t)
+	dir, err := m.RuntimeDir()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -400,20 +445,17 @@ func TestKilledSupervisor(t *testing.T) {
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	l.Close()
-	if err := m.writeRecord(&record{Lsub: "1.0", PID: 1, Socket: socket}); err != nil {
+	if err := m.WriteRecord(&machine.Record{Lsub: "1.0", PID: 1, Socket: socket}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := m.Status(t.Context()); !errors.Is(err, ErrNotRunning) {
+	if _, err := m.Status(t.Context()); !errors.Is(err, machine.ErrNotRunning) {
 		t.Errorf("Status = %v", err)
 	}
 	if err := m.Ended(t.Context(), time.Now()); err == nil || !strings.Contains(err.Error(), "was killed") {
 		t.Errorf("Ended = %v", err)
 	}
-	if err := m.kill(); err != nil { // process 1 is not the supervisor any more
-		t.Error(err)
-	}
 	var notes []string
-	m.cfg.Notice = func(text string) { notes = append(notes, text) }
+	m = reopen(t, m, func(c *machine.Config) { c.Notice = func(text string) { notes = append(notes, text) } })
 	if _, err := supervise(t, m, guesttest.Options{}); err != nil {
 		t.Fatal(err)
 	}
@@ -422,43 +464,10 @@ func TestKilledSupervisor(t *testing.T) {
 	}
 }
 
-// TestKillStranger has a record that names a process which is no supervisor's.
-func TestKillStranger(t *testing.T) {
-	m, _ := openTest(t)
-	m.cfg.Supervisor = []string{"/usr/bin/lsub", "supervise"}
-	l, err := tryLock(m.path("supervisor.lock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.unlock()
-	if err := m.writeRecord(&record{Lsub: "1.0", PID: os.Getpid()}); err != nil {
-		t.Fatal(err)
-	}
-	if err := m.kill(); err == nil || hint.Of(err) == "" { // else the test ends here
-		t.Errorf("kill = %v", err)
-	}
-}
-
-func TestRunsSupervisor(t *testing.T) {
-	ours := []string{"/usr/bin/lsub", "--profile=a", "--log-level=INFO", "supervise", "--home=/h", "--runtime=/r"}
-	for line, want := range map[string]bool{
-		"/usr/bin/lsub --profile=a --log-level=DEBUG supervise --home=/h --runtime=/other --ready-fd=3": true,
-		"/old/lsub --profile=a supervise --home=/h":                                                     true,
-		"/usr/bin/lsub --profile=b supervise --home=/h":                                                 false,
-		"/usr/bin/lsub --profile=a supervise --home=/i":                                                 false,
-		"/usr/bin/vi --profile=a supervise --home=/h":                                                   false,
-		"": false,
-	} {
-		if got := runsSupervisor(strings.Fields(line), ours); got != want {
-			t.Errorf("%q: %v, want %v", line, got, want)
-		}
-	}
-}
-
 // TestShutdownAtOnce has several shut a VM down, one by force.
 func TestShutdownAtOnce(t *testing.T) {
 	for range 5 {
-		m, _ := openTest(t)
+		m := openTest(t)
 		s, err := supervise(t, m, guesttest.Options{})
 		if err != nil {
 			t.Fatal(err)
@@ -468,12 +477,12 @@ func TestShutdownAtOnce(t *testing.T) {
 			go func() { asked <- m.Shutdown(t.Context(), i == 2) }()
 		}
 		for range 4 {
-			if err := <-asked; err != nil && !errors.Is(err, ErrNotRunning) {
+			if err := <-asked; err != nil && !errors.Is(err, machine.ErrNotRunning) {
 				t.Errorf("Shutdown = %v", err)
 			}
 		}
 		if err := <-s.ended; err != nil {
-			t.Errorf("Supervise = %v", err)
+			t.Errorf("Run = %v", err)
 		}
 	}
 }
