@@ -84,10 +84,6 @@ func (s *supervisor) boot(ctx context.Context, cfg hypervisor.Config, reg *machi
 		vm.Close()
 		return nil, err
 	}
-	go func() {
-		s.vmErr = vm.Wait()
-		close(s.vmGone)
-	}()
 	return vm, nil
 }
 
@@ -177,7 +173,7 @@ func (s *supervisor) vmConfig(files GuestFiles) (hypervisor.Config, error) {
 
 // awaitGuest returns when the agent has said that it serves.
 func (s *supervisor) awaitGuest(ctx context.Context, vm hypervisor.VM) error {
-	hello, err := s.hear(ctx, vm)
+	hello, err := s.waitHello(ctx, vm)
 	if errors.Is(err, net.ErrClosed) && ctx.Err() == nil { // by the end of the VM
 		err = fmt.Errorf("the VM ended while it booted: %w", orPoweroff(vm.Wait()))
 	}
@@ -195,9 +191,9 @@ func (s *supervisor) awaitGuest(ctx context.Context, vm hypervisor.VM) error {
 	return nil
 }
 
-// hear listens until the guest has spoken, the VM is gone (net.ErrClosed) or
+// waitHello listens until the guest has spoken, the VM is gone (net.ErrClosed) or
 // ctx is done.
-func (s *supervisor) hear(ctx context.Context, vm hypervisor.VM) (*guestv1.Hello, error) {
+func (s *supervisor) waitHello(ctx context.Context, vm hypervisor.VM) (*guestv1.Hello, error) {
 	ln, err := vm.Listen(ctx, guest.HelloPort)
 	if err != nil {
 		return nil, fmt.Errorf("listen for the guest: %w", err)

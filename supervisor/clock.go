@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"connectrpc.com/connect"
@@ -11,10 +12,10 @@ import (
 )
 
 const (
-	// clockLook is the time between two looks at the host's clock; clockEvery that
-	// after which the guest hears the time though nothing has happened to it.
+	// clockLook is the time between two looks at the host's clock. clockEvery is the
+	// longest time between two clock syncs.
 	clockLook, clockEvery = 2 * time.Second, time.Minute
-	// clockJump is from which difference on the host's clock has been set.
+	// clockJump is the least difference that means that the host's clock was set.
 	clockJump = 50 * time.Millisecond
 )
 
@@ -24,10 +25,14 @@ type moment struct {
 	ran  time.Duration // that do not run while the host sleeps, and are never set
 }
 
-// keepClock has the guest's clock follow the host's until ctx is done: at once,
-// after the host has slept, its clock was set or anything stood still, and now and
-// then, as no two clocks go alike.
-func (s *supervisor) keepClock(ctx context.Context) {
+// clock is the service that has the guest's clock follow the host's: at once, after
+// the host has slept, its clock was set or anything stood still, and now and then,
+// as no two clocks run alike.
+type clock struct{ log *slog.Logger }
+
+func (clock) Name() string { return "clock" }
+
+func (c clock) Run(ctx context.Context, vm VM) error {
 	start := time.Now()
 	now := func() moment {
 		t := time.Now()
@@ -39,10 +44,10 @@ func (s *supervisor) keepClock(ctx context.Context) {
 	var told time.Duration
 	for stale := true; ; {
 		switch at := now(); {
-		case s.paused() != nil: // the VM would not hear it
+		case vm.Paused() != nil: // the VM would not hear it
 			stale = true
 		case stale || missed(last, at) || at.ran-told >= clockEvery:
-			stale = s.setClock(ctx) != nil
+			stale = c.set(ctx, vm.Client()) != nil
 			told = at.ran
 			last = now()
 		default:
@@ -50,7 +55,7 @@ func (s *supervisor) keepClock(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-tick.C:
 		}
 	}
@@ -65,13 +70,12 @@ func missed(last, now moment) bool {
 // clockNoise is the difference that is none.
 const clockNoise = 10 * time.Millisecond
 
-// setClock compares the guest's clock with the host's, and moves it.
-func (s *supervisor) setClock(ctx context.Context) error {
+// set compares the guest's clock with the host's, and moves it.
+func (c clock) set(ctx context.Context, client *guest.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	c := guest.NewClient(s.vm, s.Version)
 	start := time.Now()
-	res, err := c.AdjustClock(ctx, connect.NewRequest(&guestv1.AdjustClockRequest{}))
+	res, err := client.AdjustClock(ctx, connect.NewRequest(&guestv1.AdjustClockRequest{}))
 	took := time.Since(start)
 	if err == nil {
 		late := clockLate(start, took, res.Msg.UnixNs)
@@ -79,11 +83,11 @@ func (s *supervisor) setClock(ctx context.Context) error {
 			return nil
 		}
 		// A distance stays true however long it is on the way.
-		_, err = c.AdjustClock(ctx, connect.NewRequest(&guestv1.AdjustClockRequest{ByNs: int64(late)}))
-		s.log.Debug("the VM's clock was late", "by", late, "err", err)
+		_, err = client.AdjustClock(ctx, connect.NewRequest(&guestv1.AdjustClockRequest{ByNs: int64(late)}))
+		c.log.Debug("the VM's clock was late", "by", late, "err", err)
 	}
-	if err != nil && ctx.Err() == nil && !s.isStopping() {
-		s.log.Warn("the VM's clock may be wrong", "err", err)
+	if err != nil && ctx.Err() == nil {
+		c.log.Warn("the VM's clock may be wrong", "err", err)
 	}
 	return err
 }

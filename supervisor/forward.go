@@ -25,6 +25,7 @@ type forwarder struct {
 	profile *profile.Profile
 	read    func() map[string]string // the names of the distros, by id
 	own     *addresses
+	version string
 	log     *slog.Logger
 	names   atomic.Pointer[map[string]string] // as they were read last
 
@@ -33,7 +34,7 @@ type forwarder struct {
 }
 
 func newForwarder(p *profile.Profile, m *machine.Machine, own *addresses, fast *fastPath, log *slog.Logger, getenv func(string) string) (*forwarder, error) {
-	w := &forwarder{profile: p, read: func() map[string]string { return distroNames(m) }, own: own, log: log, guest: &forwardGuest{fast: fast}}
+	w := &forwarder{profile: p, read: func() map[string]string { return distroNames(m) }, own: own, version: m.Config().Version, log: log, guest: &forwardGuest{fast: fast}}
 	w.readNames()
 	rules, err := forwardRules(p, getenv)
 	if err != nil {
@@ -84,10 +85,15 @@ func (w *forwarder) distroID(name string) string {
 	return ""
 }
 
+func (*forwarder) Name() string { return "ports" }
+
 // Run forwards until ctx is done or the guest tells no more what listens.
-func (w *forwarder) Run(ctx context.Context, c *guest.Client) error {
+func (w *forwarder) Run(ctx context.Context, vm VM) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	dialer := guest.NewWarm(vm)
+	defer dialer.Close()
+	c := guest.NewClient(dialer, w.version)
 	w.guest.client = c
 	defer context.AfterFunc(ctx, w.guest.fast.close)()
 	done := make(chan struct{})

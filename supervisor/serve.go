@@ -65,12 +65,12 @@ func (s *supervisor) handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set(machine.VersionHeader, s.Version)
 		if r.Method == http.MethodConnect {
-			defer s.beginWork(r.Host == streamHost)()
+			defer s.usage.begin(r.Host == streamHost)()
 			s.connectGuest(w, r)
 			return
 		}
 		if strings.HasPrefix(r.URL.Path, guestPath) {
-			defer s.beginWork(false)()
+			defer s.usage.begin(false)()
 		}
 		mux.ServeHTTP(w, r)
 	})
@@ -89,7 +89,7 @@ func (s *supervisor) connectGuest(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	select {
-	case <-s.ready:
+	case <-s.life.after(running):
 	default:
 		w.WriteHeader(http.StatusProcessing) // so that the caller knows whom it waits for
 	}
@@ -120,21 +120,21 @@ var errStopping = errors.New("the VM is shutting down")
 // dial opens a stream to the guest, as soon as it serves.
 func (s *supervisor) dial(ctx context.Context, port uint32) (net.Conn, error) {
 	select {
-	case <-s.ready:
+	case <-s.life.after(running):
 		if s.err != nil {
 			return nil, errStopping // the next start is another one's, and may go better
 		}
 	default:
 	}
 	select {
-	case <-s.ready:
+	case <-s.life.after(running):
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 	if s.err != nil {
 		return nil, s.err
 	}
-	if s.isStopping() {
+	if s.life.isStopping() {
 		return nil, errStopping
 	}
 	if err := s.paused(); err != nil {
@@ -150,7 +150,7 @@ func (s *supervisor) dial(ctx context.Context, port uint32) (net.Conn, error) {
 		return nil, s.paused()
 	case errors.Is(err, net.ErrClosed):
 		select { // so that whoever hears of it and asks again hears of the end
-		case <-s.vmGone:
+		case <-s.life.after(gone):
 		case <-ctx.Done():
 		}
 		return nil, errStopping
@@ -177,17 +177,6 @@ func (s *supervisor) paused() error {
 	return hint.New(fmt.Errorf("the VM stands still: %w", err), advice)
 }
 
-func (s *supervisor) isStopping() bool {
-	select {
-	case <-s.vmGone:
-		return true
-	default:
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.gone || s.asked > 0
-}
-
 // refuse answers what cannot be carried to the guest.
 func (s *supervisor) refuse(w http.ResponseWriter, err error) {
 	if errors.Is(err, errStopping) {
@@ -211,10 +200,10 @@ func (v service) Status(context.Context, *connect.Request[guestv1.StatusRequest]
 	s := v.s
 	res := &guestv1.StatusResponse{
 		Version: s.Version, Pid: int32(os.Getpid()), Driver: s.Driver.Name(),
-		StartedAtNs: s.trace.begin.UnixNano(), Stopping: s.isStopping(),
+		StartedAtNs: s.trace.begin.UnixNano(), Stopping: s.life.isStopping(),
 	}
 	select {
-	case <-s.ready:
+	case <-s.life.after(running):
 		if s.err == nil {
 			if err := s.paused(); err != nil {
 				res.Paused = err.Error()
@@ -235,7 +224,7 @@ const portsEvery = time.Second
 func (v service) Ports(ctx context.Context, req *connect.Request[guestv1.PortsRequest], out *connect.ServerStream[guestv1.PortsResponse]) error {
 	s := v.s
 	select {
-	case <-s.ready:
+	case <-s.life.after(running):
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -251,7 +240,7 @@ func (v service) Ports(ctx context.Context, req *connect.Request[guestv1.PortsRe
 		select {
 		case <-changed:
 		case <-time.After(portsEvery):
-		case <-s.vmGone:
+		case <-s.life.after(gone):
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
@@ -265,7 +254,7 @@ func (v service) Shutdown(ctx context.Context, req *connect.Request[guestv1.Shut
 		s.cutStart()
 	}
 	select {
-	case <-s.ready:
+	case <-s.life.after(running):
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -275,7 +264,7 @@ func (v service) Shutdown(ctx context.Context, req *connect.Request[guestv1.Shut
 		}
 	}
 	select {
-	case <-s.closed:
+	case <-s.life.after(closed):
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -291,23 +280,19 @@ func answered(err error) bool {
 // shutdown returns when the VM is gone. Where the guest does not do what it
 // is asked, the VM runs on.
 func (s *supervisor) shutdown(ctx context.Context, force bool) error {
-	s.mu.Lock()
-	s.asked++
-	s.forced = s.forced || force
-	s.mu.Unlock()
+	s.life.ask()
 	if force {
+		s.forced.Store(true)
 		return s.vm.Close()
 	}
 	return s.powerOff(ctx)
 }
 
-// powerOff has the guest shut down. The caller has counted itself in s.asked.
+// powerOff has the guest shut down. The caller has called s.life.ask.
 func (s *supervisor) powerOff(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
-			s.mu.Lock()
-			s.asked-- // another may still be about it
-			s.mu.Unlock()
+			s.life.refuse()
 			err = hint.New(fmt.Errorf("the VM does not shut down: %w", err), "'lsub shutdown --force' cuts its power")
 		}
 	}()
@@ -319,7 +304,7 @@ func (s *supervisor) powerOff(ctx context.Context) (err error) {
 	_, err = guest.NewClient(s.vm, s.Version).Poweroff(call, connect.NewRequest(&guestv1.PoweroffRequest{}))
 	if err != nil && (call.Err() != nil || answered(err)) {
 		select {
-		case <-s.vmGone:
+		case <-s.life.after(gone):
 			return nil
 		default:
 			return err
@@ -333,7 +318,7 @@ func (s *supervisor) powerOff(ctx context.Context) (err error) {
 	off, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	select {
-	case <-s.vmGone:
+	case <-s.life.after(gone):
 		return nil
 	case <-off.Done():
 		if err != nil {

@@ -21,7 +21,7 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lsub/lsub/machine"
@@ -52,10 +52,10 @@ type Network interface {
 	MAC() net.HardwareAddr
 }
 
-// Forwarder opens ports of the distros on the host, and of the host in distros.
+// Forwarder is the service that opens ports of the distros on the host, and of the
+// host in distros. What it has opened is closed when its Run returns.
 type Forwarder interface {
-	// Run forwards until ctx is done, and closes what it opened.
-	Run(ctx context.Context, c *guest.Client) error
+	Service
 	// Ports tells what is forwarded, and returns what is closed when that changes.
 	Ports() (ports []*guestv1.Port, changed <-chan struct{})
 }
@@ -96,27 +96,18 @@ type supervisor struct {
 	rec   machine.Record
 	trace trace
 
-	// Both may be read once ready is closed: by then one of them is set.
-	vm    hypervisor.VM
-	err   error // why the VM did not come up
-	ready chan struct{}
+	life  *life
+	usage usage
+
+	// Both may be read once the VM does not boot any more: then one of them is set.
+	vm  hypervisor.VM
+	err error // why the VM did not come up
 
 	cutStart context.CancelFunc // ends a start that is under way
+	vmErr    error              // how the VM has ended; may be read once it is gone
+	forced   atomic.Bool        // its power was cut
 
-	vmGone chan struct{} // closed when the VM has ended; then vmErr says how
-	vmErr  error
-	closed chan struct{} // closed when the record of the end is written
-
-	mu       sync.Mutex
-	gone     bool      // the VM has ended, or never came up
-	asked    int       // how many have asked for the end of the VM, and were not refused
-	forced   bool      // its power was cut
-	work     int       // how many use the guest
-	worked   int       // how many have begun to, ever
-	lastWork time.Time // when the last of them was done
-
-	tunnels  tunnels
-	starting sync.WaitGroup // distros that start with the VM
+	tunnels tunnels
 }
 
 // Run runs the VM of a profile and returns when it is gone: nil after a
@@ -139,7 +130,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	s := &supervisor{
 		Config: cfg, m: m, log: m.Config().Logger, trace: trace{begin: time.Now()},
-		ready: make(chan struct{}), vmGone: make(chan struct{}), closed: make(chan struct{}),
+		life: newLife(),
 	}
 	unlock, err := s.takeOver(ctx)
 	if err != nil || unlock == nil {
@@ -203,40 +194,19 @@ func (s *supervisor) run(ctx context.Context) error {
 	go func() { served <- server.Serve(ln) }()
 
 	s.vm, s.err = s.start(starting)
-	if s.err != nil { // before anybody hears of it, who may try again at once
-		s.mu.Lock()
-		s.gone = true
-		s.mu.Unlock()
-	}
-	close(s.ready)
-	s.Reporter.Finish(s.err)
-	err = s.err
-	if err == nil {
+	if err = s.err; err != nil {
+		s.life.enter(gone) // before anybody hears of it, who may try again at once
+		s.Reporter.Finish(err)
+	} else {
+		s.usage.touch()
+		s.life.enter(running)
 		s.log.Info("the VM is up", "took", s.trace.total())
-		s.mu.Lock()
-		s.lastWork = time.Now()
-		s.mu.Unlock()
-		tending, untend := context.WithCancel(ctx)
-		var tended sync.WaitGroup
-		tended.Go(func() { s.tend(tending) })
-		tended.Go(func() { s.keepClock(tending) })
-		if s.Forwarder != nil {
-			tended.Go(func() {
-				dialer := guest.NewWarm(s.vm)
-				defer dialer.Close()
-				if err := s.Forwarder.Run(tending, guest.NewClient(dialer, s.Version)); err != nil {
-					s.log.Error("nothing is forwarded any more", "err", err)
-				}
-			})
-		}
+		s.Reporter.Finish(nil)
 		err = s.supervise(ctx)
-		untend()
-		tended.Wait()
-		s.starting.Wait()
 	}
 	s.end(err)
 	ln.Close() // removes the socket
-	close(s.closed)
+	s.life.enter(closed)
 	s.tunnels.close()
 
 	// Whoever asked for the end or waited for the start still gets the answer.
@@ -249,10 +219,29 @@ func (s *supervisor) run(ctx context.Context) error {
 	return err
 }
 
-// supervise waits until the VM has ended, by itself or because ctx is done.
+// services are what a VM has for its whole life.
+func (s *supervisor) services() []Service {
+	all := []Service{autostart{s}, idle{s}, clock{s.log}}
+	if s.Forwarder != nil {
+		all = append(all, s.Forwarder)
+	}
+	return all
+}
+
+// supervise runs the services until the VM has ended, by itself or because ctx is done.
 func (s *supervisor) supervise(ctx context.Context) error {
+	go func() {
+		s.vmErr = s.vm.Wait()
+		s.life.enter(gone)
+	}()
+	serving, cancel := context.WithCancel(ctx)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		s.runServices(serving, s.services())
+	}()
 	select {
-	case <-s.vmGone:
+	case <-s.life.after(gone):
 	case <-ctx.Done():
 		s.log.Info("told to end")
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopGrace)
@@ -261,20 +250,18 @@ func (s *supervisor) supervise(ctx context.Context) error {
 			s.log.Warn("the VM does not shut down; its power is cut", "err", err)
 			s.shutdown(grace, true)
 		}
-		<-s.vmGone
+		<-s.life.after(gone)
 	}
+	cancel()
+	<-served
 	return s.vmErr
 }
 
 // end records how the VM ended.
 func (s *supervisor) end(err error) {
-	s.mu.Lock()
-	s.gone = true
-	asked := s.asked > 0
-	s.rec.Forced = s.forced
-	s.mu.Unlock()
+	s.rec.Forced = s.forced.Load()
 	s.rec.Ended = time.Now().UTC()
-	s.rec.Clean = err == nil || asked || s.err != nil // a start that failed was reported
+	s.rec.Clean = err == nil || s.life.wasAsked() || s.err != nil // a start that failed was reported
 	if err != nil {
 		s.rec.Reason = err.Error()
 	}

@@ -212,7 +212,7 @@ func TestDescribed(t *testing.T) {
 	defer vm.Close()
 	s := &supervisor{
 		Config: Config{Config: m.Config(), Driver: &hvtest.Fake{}}, m: m,
-		vm: describedVM{vm}, ready: make(chan struct{}), vmGone: make(chan struct{}),
+		vm: describedVM{vm}, life: newLife(),
 	}
 	for _, want := range []string{"fake", "fake: all in the mind"} {
 		res, err := s.service().Status(t.Context(), nil)
@@ -220,7 +220,7 @@ func TestDescribed(t *testing.T) {
 			t.Errorf("driver %q, %v; want %q", res.Msg.Driver, err, want)
 		}
 		if want == "fake" {
-			close(s.ready)
+			s.life.enter(running)
 		}
 	}
 }

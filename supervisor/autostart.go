@@ -1,0 +1,41 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"connectrpc.com/connect"
+
+	"github.com/lsub/lsub/guest/guestv1"
+)
+
+// autostart is the service that starts the distros that start with the VM, all at once.
+type autostart struct{ s *supervisor }
+
+func (autostart) Name() string { return "start of distros" }
+
+func (a autostart) Run(ctx context.Context, vm VM) error {
+	s := a.s
+	reg, err := s.m.Registry()
+	if err != nil {
+		return fmt.Errorf("no distro starts with the VM: %w", err)
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, d := range reg.Distros {
+		if !d.Autostart {
+			continue
+		}
+		d.Env = s.DistroEnv
+		done := s.usage.begin(true)
+		wg.Go(func() {
+			defer done()
+			_, err := vm.Client().StartDistro(ctx, connect.NewRequest(&guestv1.StartDistroRequest{Distro: d.Guest()}))
+			if err != nil && ctx.Err() == nil && !s.life.isStopping() {
+				s.log.Error("a distro does not start with the VM", "distro", d.Name, "err", err)
+			}
+		})
+	}
+	return nil
+}
