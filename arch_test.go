@@ -46,10 +46,12 @@ var mayImport = map[string][]string{
 	"netstack/names":                     {},
 	"netstack/forward":                   {},
 	"netstack/loopback":                  {"inbox"},
-	"images":                             {"rootfs", "rootfs/pax", "wslconf"},
-	"images/guestbuild":                  {"images"},
+	"images":                             {"images/internal", "rootfs", "rootfs/pax", "wslconf"},
+	"images/catalogue":                   {"images", "images/internal"},
+	"images/guestimage":                  {"images/internal"},
+	"images/internal":                    {"rootfs/pax"},
 	"machine":                            {"hypervisor", "guest", "profile"},
-	"cmd/lsub":                           {"hypervisor", "hypervisor/kvm", "guest", "netstack", "netstack/forward", "netstack/loopback", "netstack/names", "images", "machine", "profile"},
+	"cmd/lsub":                           {"hypervisor", "hypervisor/kvm", "guest", "netstack", "netstack/forward", "netstack/loopback", "netstack/names", "images", "images/catalogue", "images/guestimage", "machine", "profile"},
 }
 
 // onlyIn keeps each heavy library in one folder.

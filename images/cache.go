@@ -17,6 +17,8 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/images/internal/cachedir"
+	"github.com/lsub/lsub/images/internal/ctxio"
 	"github.com/lsub/lsub/images/internal/filelock"
 	"github.com/lsub/lsub/rootfs"
 )
@@ -125,7 +127,7 @@ func (c *cacheEntry) openBlob(ctx context.Context, rec *record) (io.ReadCloser, 
 	if err != nil {
 		return nil, err
 	}
-	z, err := zstd.NewReader(ctxReader{ctx, f})
+	z, err := zstd.NewReader(ctxio.NewReader(ctx, f))
 	if err != nil {
 		f.Close()
 		return nil, err
@@ -260,7 +262,7 @@ func (c *cacheEntry) removeLeftovers() {
 	left = append(left, c.unreferenced()...)
 	partial, _ := filepath.Glob(filepath.Join(c.dir, "partial", "*"))
 	for _, dir := range partial {
-		if dir != c.partialDir() && olderThan(dir, partialAge) {
+		if dir != c.partialDir() && cachedir.OlderThan(dir, partialAge) {
 			left = append(left, dir)
 		}
 	}
@@ -318,7 +320,7 @@ func (c *cacheEntry) unreferenced() []string {
 	var found []string
 	blobs, _ := filepath.Glob(filepath.Join(c.dir, "blobs", "*"))
 	for _, blob := range blobs {
-		if !named[blob] && olderThan(blob, time.Hour) {
+		if !named[blob] && cachedir.OlderThan(blob, time.Hour) {
 			found = append(found, blob)
 		}
 	}

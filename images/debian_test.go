@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/images/internal/cachedir"
 	"github.com/lsub/lsub/rootfs"
 )
 
@@ -309,7 +310,7 @@ func TestStoreOnFullDisk(t *testing.T) {
 	if err == nil || err.Error() != "write blob: "+syscall.ENOSPC.Error() {
 		t.Errorf("got %v", err)
 	}
-	if advice := hint.Of(noSpace(err, "/cache")); !strings.Contains(advice, "/cache") {
+	if advice := hint.Of(cachedir.NoSpace(err, "/cache")); !strings.Contains(advice, "/cache") {
 		t.Errorf("got hint %q", advice)
 	}
 }

@@ -18,6 +18,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/images/internal/cachedir"
+	"github.com/lsub/lsub/images/internal/ctxio"
+	"github.com/lsub/lsub/images/internal/web"
 	"github.com/lsub/lsub/rootfs"
 )
 
@@ -76,7 +79,7 @@ func (o *OCI) Pull(ctx context.Context, ref Ref, progress Progress) (*Image, err
 	p.arch = arch
 	rec, err := p.pull(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", ref, noSpace(notForDistros(err), o.CacheDir))
+		return nil, fmt.Errorf("image %s: %w", ref, cachedir.NoSpace(notForDistros(err), o.CacheDir))
 	}
 	return p.image(rec, distroName(path.Base(parsed.Context().RepositoryStr()))), nil
 }
@@ -181,7 +184,7 @@ func (p *ociPull) download(ctx context.Context, c *container) ([]layer, error) {
 func (p *ociPull) tryLayer(ctx context.Context, l v1.Descriptor, file string, step *Step) error {
 	for attempt := 1; ; attempt++ {
 		err := p.downloadLayer(ctx, l, file, step)
-		if err == nil || attempt == attempts || !ofNetwork(err) || !unreachable(ctx, err) {
+		if err == nil || attempt == attempts || !web.IsNetworkError(err) || !unreachable(ctx, err) {
 			return err
 		}
 		p.log.Debug("the download of a layer stopped", "layer", l.Digest.String(), "err", err)
@@ -203,7 +206,7 @@ func (p *ociPull) downloadLayer(ctx context.Context, l v1.Descriptor, file strin
 	defer os.Remove(tmp.Name())
 	defer tmp.Close()
 	sum := newDigester()
-	got := &progressReader{r: io.LimitReader(ctxReader{ctx, r}, l.Size+1), step: *step, reported: step.Done, progress: p.progress}
+	got := &progressReader{r: io.LimitReader(ctxio.NewReader(ctx, r), l.Size+1), step: *step, reported: step.Done, progress: p.progress}
 	if _, err := io.Copy(io.MultiWriter(tmp, sum), got); err != nil {
 		return err
 	}
