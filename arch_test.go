@@ -19,6 +19,8 @@ const module = "github.com/lsub/lsub"
 // what all may (hint). A folder that is not in the table does not belong here.
 // Tests may import more: they wire what is tested.
 var mayImport = map[string][]string{
+	"atomicfile":                         {},
+	"filelock":                           {},
 	"hint":                               {},
 	"hypervisor":                         {},
 	"hypervisor/hvtest":                  {"hypervisor"},
@@ -46,12 +48,12 @@ var mayImport = map[string][]string{
 	"netstack/names":                     {},
 	"netstack/forward":                   {},
 	"netstack/loopback":                  {"inbox"},
-	"images":                             {"images/internal", "rootfs", "rootfs/pax", "wslconf"},
-	"images/catalogue":                   {"images", "images/internal"},
-	"images/guestimage":                  {"images/internal"},
+	"images":                             {"atomicfile", "filelock", "images/internal", "rootfs", "rootfs/pax", "wslconf"},
+	"images/catalogue":                   {"atomicfile", "images", "images/internal"},
+	"images/guestimage":                  {"atomicfile", "filelock", "images/internal"},
 	"images/internal":                    {"rootfs/pax"},
-	"machine":                            {"hypervisor", "guest", "profile"},
-	"cmd/lsub":                           {"hypervisor", "hypervisor/kvm", "guest", "netstack", "netstack/forward", "netstack/loopback", "netstack/names", "images", "images/catalogue", "images/guestimage", "machine", "profile"},
+	"machine":                            {"atomicfile", "filelock", "hypervisor", "guest", "profile"},
+	"cmd/lsub":                           {"atomicfile", "hypervisor", "hypervisor/kvm", "guest", "netstack", "netstack/forward", "netstack/loopback", "netstack/names", "images", "images/catalogue", "images/guestimage", "machine", "profile"},
 }
 
 // onlyIn keeps each heavy library in one folder.

@@ -17,6 +17,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
+	"github.com/lsub/lsub/atomicfile"
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/images/internal/cachedir"
 	"github.com/lsub/lsub/images/internal/ctxio"
@@ -199,12 +200,11 @@ func (p *ociPull) downloadLayer(ctx context.Context, l v1.Descriptor, file strin
 		return err
 	}
 	defer r.Close()
-	tmp, err := os.CreateTemp(filepath.Dir(file), "tmp-")
+	tmp, err := atomicfile.Create(filepath.Dir(file), "tmp-")
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name())
-	defer tmp.Close()
+	defer tmp.Discard()
 	sum := newDigester()
 	got := &progressReader{r: io.LimitReader(ctxio.NewReader(ctx, r), l.Size+1), step: *step, reported: step.Done, progress: p.progress}
 	if _, err := io.Copy(io.MultiWriter(tmp, sum), got); err != nil {
@@ -213,8 +213,5 @@ func (p *ociPull) downloadLayer(ctx context.Context, l v1.Descriptor, file strin
 	if err := wrongDigest(sum, l); err != nil {
 		return err
 	}
-	if err := errors.Join(tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), file)
+	return tmp.Commit(file)
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lsub/lsub/filelock"
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/hint"
@@ -132,7 +133,7 @@ func Supervise(ctx context.Context, cfg Supervision) error {
 		cfg.Reporter.finish(err)
 		return err
 	}
-	defer l.unlock()
+	defer l.Release()
 	err = s.run(ctx)
 	cfg.Reporter.finish(err) // where the start failed; else it has been finished
 	return err
@@ -140,13 +141,13 @@ func Supervise(ctx context.Context, cfg Supervision) error {
 
 // takeOver waits until the supervisor before this one has ended. The lock is
 // nil where it has no mind to.
-func (s *supervisor) takeOver(ctx context.Context) (*fileLock, error) {
+func (s *supervisor) takeOver(ctx context.Context) (*filelock.Lock, error) {
 	ctx, cancel := context.WithTimeout(ctx, takeoverTimeout)
 	defer cancel()
 	path := s.m.path("supervisor.lock")
 	for {
 		round, cancel := context.WithTimeout(ctx, time.Second)
-		l, err := lock(round, path)
+		l, err := filelock.Acquire(round, path, nil)
 		cancel()
 		switch {
 		case err == nil:

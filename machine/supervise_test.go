@@ -17,6 +17,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/lsub/lsub/filelock"
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/guesttest"
 	"github.com/lsub/lsub/guest/guestv1"
@@ -426,11 +427,11 @@ func TestKilledSupervisor(t *testing.T) {
 func TestKillStranger(t *testing.T) {
 	m, _ := openTest(t)
 	m.cfg.Supervisor = []string{"/usr/bin/lsub", "supervise"}
-	l, err := tryLock(m.path("supervisor.lock"))
+	l, err := filelock.TryAcquire(m.path("supervisor.lock"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.unlock()
+	defer l.Release()
 	if err := m.writeRecord(&record{Lsub: "1.0", PID: os.Getpid()}); err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/lsub/lsub/atomicfile"
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/images/guestimage/manifest"
 	"github.com/lsub/lsub/images/internal/cachedir"
@@ -117,7 +118,7 @@ func unpackAll(ctx context.Context, files fs.FS, dir string, jobs []unpackJob) e
 
 // unpack puts one file in place, whole or not at all. Another process that
 // does the same at the same time puts the same bytes there.
-func unpack(ctx context.Context, files fs.FS, j unpackJob) (err error) {
+func unpack(ctx context.Context, files fs.FS, j unpackJob) error {
 	in, err := files.Open(j.name)
 	if err != nil {
 		return fmt.Errorf("embedded guest: %w", err)
@@ -128,15 +129,11 @@ func unpack(ctx context.Context, files fs.FS, j unpackJob) (err error) {
 		return err
 	}
 	defer z.Close()
-	tmp, err := os.CreateTemp(filepath.Dir(j.path), tempPrefix)
+	tmp, err := atomicfile.Create(filepath.Dir(j.path), tempPrefix)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, tmp.Close(), os.Remove(tmp.Name()))
-		}
-	}()
+	defer tmp.Discard()
 	h := sha256.New()
 	// One byte more than wanted is enough to see that there are too many.
 	n, err := io.Copy(io.MultiWriter(tmp, h), io.LimitReader(z, j.want.Size+1))
@@ -146,16 +143,9 @@ func unpack(ctx context.Context, files fs.FS, j unpackJob) (err error) {
 	if n != j.want.Size || hex.EncodeToString(h.Sum(nil)) != j.want.SHA256 {
 		return fmt.Errorf("embedded guest: %s is damaged", j.name)
 	}
-	if err := tmp.Sync(); err != nil {
-		return err
-	}
-	if err := tmp.Close(); err != nil {
-		return err
-	}
-	err = os.Rename(tmp.Name(), j.path)
+	err = tmp.Commit(j.path)
 	if info, statErr := os.Stat(j.path); err != nil && statErr == nil && info.Size() == j.want.Size {
-		// Windows: another process was faster and its VM has the file open.
-		return os.Remove(tmp.Name())
+		return nil // Windows: another process was faster and its VM has the file open
 	}
 	return err
 }

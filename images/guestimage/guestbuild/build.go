@@ -19,8 +19,9 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/lsub/lsub/atomicfile"
+	"github.com/lsub/lsub/filelock"
 	"github.com/lsub/lsub/images/guestimage/manifest"
-	"github.com/lsub/lsub/images/internal/filelock"
 )
 
 // The recipe is part of the cache's keys, so that a change of it is never
@@ -313,11 +314,7 @@ func replaceFile(name string, data []byte) error {
 	if have, err := os.ReadFile(name); err == nil && bytes.Equal(have, data) {
 		return nil
 	}
-	tmp := name + ".tmp"
-	if err := os.WriteFile(tmp, data, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(tmp, name)
+	return atomicfile.Write(name, data, 0o644)
 }
 
 func sorted(set map[string]bool) []string { return slices.Sorted(maps.Keys(set)) }

@@ -50,3 +50,29 @@ func TestContextEndsTheWait(t *testing.T) {
 		t.Fatalf("got %v, want the deadline's error", err)
 	}
 }
+
+func TestTryAcquire(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	first, err := TryAcquire(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := TryAcquire(path); !errors.Is(err, ErrLocked) {
+		t.Errorf("a second time: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Acquire(ctx, path, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("with a context that has ended: %v", err)
+	}
+	if err := first.Release(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := TryAcquire(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Release(); err != nil {
+		t.Error(err)
+	}
+}

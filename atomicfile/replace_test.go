@@ -1,4 +1,4 @@
-package main
+package atomicfile
 
 import (
 	"errors"
@@ -7,10 +7,10 @@ import (
 	"testing"
 )
 
-// TestReplaceFile writes files in both ways: with and without a name before
+// TestReplace writes files in both ways: with and without a name before
 // they are whole.
-func TestReplaceFile(t *testing.T) {
-	t.Run("usual", func(t *testing.T) { testReplace(t, replaceFile, hasUnnamed(t)) })
+func TestReplace(t *testing.T) {
+	t.Run("usual", func(t *testing.T) { testReplace(t, Replace, CanHide(t.TempDir())) })
 	t.Run("named", func(t *testing.T) { testReplace(t, replaceNamed, false) })
 }
 
@@ -60,18 +60,6 @@ func testReplace(t *testing.T, replace func(string, func(*os.File) error) error,
 		}
 	}
 	if err := replace(filepath.Join(t.TempDir(), "none", "file"), func(*os.File) error { return nil }); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("in no folder: %v", err)
+		t.Errorf("in no directory: %v", err)
 	}
-}
-
-// hasUnnamed tells whether temporary folders can hold files without a name.
-func hasUnnamed(t *testing.T) bool {
-	f := openUnnamed(filepath.Join(t.TempDir(), "x"))
-	if f == nil {
-		return false
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return true
 }
