@@ -19,6 +19,8 @@ const module = "github.com/lsub/lsub"
 // what all may (hint). A folder that is not in the table does not belong here.
 // Tests may import more: they wire what is tested.
 var mayImport = map[string][]string{
+	"atomicfile":                         {},
+	"filelock":                           {},
 	"hint":                               {},
 	"hypervisor":                         {},
 	"hypervisor/hvtest":                  {"hypervisor"},
@@ -46,11 +48,13 @@ var mayImport = map[string][]string{
 	"netstack/names":                     {},
 	"netstack/forward":                   {},
 	"netstack/loopback":                  {"inbox"},
-	"images":                             {"rootfs", "rootfs/pax", "wslconf"},
-	"images/guestbuild":                  {"images"},
-	"machine":                            {"guest", "profile"},
+	"images":                             {"atomicfile", "filelock", "images/internal", "rootfs", "rootfs/pax", "wslconf"},
+	"images/catalogue":                   {"atomicfile", "images", "images/internal"},
+	"images/guestimage":                  {"atomicfile", "filelock", "images/internal"},
+	"images/internal":                    {"rootfs/pax"},
+	"machine":                            {"atomicfile", "filelock", "guest", "profile"},
 	"supervisor":                         {"hypervisor", "guest", "netstack", "netstack/forward", "netstack/loopback", "netstack/names", "machine", "profile"},
-	"cmd/lsub":                           {"hypervisor", "hypervisor/kvm", "guest", "images", "machine", "profile", "supervisor"},
+	"cmd/lsub":                           {"atomicfile", "hypervisor", "hypervisor/kvm", "guest", "supervisor", "images", "images/catalogue", "images/guestimage", "machine", "profile"},
 }
 
 // onlyIn keeps each heavy library in one folder.

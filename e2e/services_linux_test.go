@@ -123,6 +123,43 @@ func TestServices(t *testing.T) {
 	t.Run("PostgreSQL", testPostgres)
 	t.Run("Redis", testRedis)
 	t.Run("ssh", func(t *testing.T) { testSSH(t, h, key) })
+	t.Run("keys", func(t *testing.T) { testOwnKeys(t, h) })
+}
+
+// ownKeys prints what identifies a distro, and wants its keys and certificates
+// to fit each other.
+const ownKeys = `cd /etc/ssh; for k in ssh_host_*_key; do ssh-keygen -y -f $k | cmp - <(cut -d' ' -f1,2 $k.pub); done >&2
+key=/etc/ssl/private/ssl-cert-snakeoil.key cert=/etc/ssl/certs/ssl-cert-snakeoil.pem
+cmp <(openssl pkey -in $key -pubout) <(openssl x509 -in $cert -noout -pubkey) >&2
+openssl verify -x509_strict -CApath /etc/ssl/certs $cert >/dev/null
+openssl x509 -in $cert -noout -subject
+stat -c '%a %U:%G' $key
+su postgres -c "cat $key" | sha256sum
+sha256sum </etc/machine-id
+cat ssh_host_*_key | sha256sum
+`
+
+// testOwnKeys makes a second distro of an image and a copy of the first one:
+// none has a key that another has, and all can be used as they are.
+func testOwnKeys(t *testing.T, h *host) {
+	h.ok(t, "install", servicesImage, "--name", "services2")
+	defer h.run("unregister", "--yes", "services2")
+	h.ok(t, "clone", "services", "services3")
+	defer h.run("unregister", "--yes", "services3")
+	seen := map[string]string{}
+	for _, name := range []string{"services", "services2", "services3"} {
+		lines := strings.Split(h.sh(t, name, "bash -e <<'END'\n"+ownKeys+"END"), "\n")
+		if len(lines) != 5 || lines[0] != "subject=CN = "+name || lines[1] != "640 root:ssl-cert" {
+			t.Errorf("%s: got %q", name, lines)
+			continue
+		}
+		for _, sum := range lines[2:] {
+			if seen[sum] != "" {
+				t.Errorf("%s and %s have a key or machine id in common", name, seen[sum])
+			}
+			seen[sum] = name
+		}
+	}
 }
 
 // tool runs a program of the host's, which must succeed, and returns its output.

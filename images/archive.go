@@ -18,6 +18,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/images/internal/ctxio"
 	"github.com/lsub/lsub/images/internal/squashfs"
 	"github.com/lsub/lsub/images/internal/unxz"
 	"github.com/lsub/lsub/rootfs"
@@ -137,7 +138,7 @@ func scan(ctx context.Context, r io.Reader, arch string, st *rootfs.State) (*sum
 		maxBytes = rootfs.DefaultMaxBytes
 	}
 	// Headers count too, or an archive of nothing else would never end.
-	raw := &rawReader{r: ctxReader{ctx, r}, sum: sha256.New(), limit: 2*maxBytes + 64<<20}
+	raw := &rawReader{r: ctxio.NewReader(ctx, r), sum: sha256.New(), limit: 2*maxBytes + 64<<20}
 	tr := tar.NewReader(raw)
 	var found setupFinder
 	var machine machineFinder

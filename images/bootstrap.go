@@ -35,6 +35,22 @@ var debianPackages = []string{
 	"procps", "less", "nano", "vim-tiny", "bash-completion", "tzdata", // what a shell is expected to offer
 }
 
+// setupHook runs before the first package, in mmdebstrap's namespaces with the
+// tree as $1. Packages ask for the host's name when they make certificates or
+// configuration: all hosts that build images have the same one. Perl is there
+// because mmdebstrap is written in it. netbase would write the same etc/hosts.
+const setupHook = `set -e
+perl -e 'require "syscall.ph"; my $n = "localhost"; syscall(&SYS_sethostname(), $n, length $n) == 0 or die "sethostname: $!\n"'
+echo localhost >"$1/etc/hostname"
+cat >"$1/etc/hosts" <<END
+127.0.0.1	localhost
+::1		localhost ip6-localhost ip6-loopback
+ff02::1		ip6-allnodes
+ff02::2		ip6-allrouters
+
+END
+`
+
 // customizeHook runs on the host at the end, with the tree as $1.
 const customizeHook = `set -e
 cd "$1"
@@ -51,6 +67,13 @@ for timer in apt-daily apt-daily-upgrade fstrim; do
 done
 # No copies of what was before.
 rm -f etc/passwd- etc/shadow- etc/group- etc/gshadow- etc/subuid- etc/subgid- var/cache/debconf/*-old
+# Keys that packages made. The agent makes keys for each distro in the place of empty ones.
+# RSA host keys are not needed beside the others, and take seconds to make.
+rm -f etc/ssh/ssh_host_*.pub etc/ssh/ssh_host_rsa_key var/lib/systemd/random-seed var/lib/systemd/credential.secret
+for key in etc/ssh/ssh_host_*_key etc/ssl/private/ssl-cert-snakeoil.key etc/ssl/certs/ssl-cert-snakeoil.pem; do
+	if [ -f $key ]; then : >$key; fi
+done
+find etc/ssl/certs -lname ssl-cert-snakeoil.pem -delete
 # systemd need not bring /etc and /var up to date with /usr on the first boot.
 touch etc/.updated var/.updated
 `
@@ -58,7 +81,7 @@ touch etc/.updated var/.updated
 // recipe stands for the above and the options: an image of another recipe is
 // built anew.
 func (o debianOptions) recipe() string {
-	sum := sha256.Sum256([]byte(sourceDateEpoch + strings.Join(debianPackages, " ") + customizeHook + o.String()))
+	sum := sha256.Sum256([]byte(sourceDateEpoch + strings.Join(debianPackages, " ") + setupHook + customizeHook + o.String()))
 	return hex.EncodeToString(sum[:8])
 }
 
@@ -94,7 +117,7 @@ func (b *bootstrap) run(ctx context.Context, take func(context.Context, io.Reade
 	}
 
 	cmd := exec.Command("mmdebstrap", b.args(mode)...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "TMPDIR="+tmp, "SOURCE_DATE_EPOCH="+sourceDateEpoch)
+	cmd.Env = append(buildEnv(os.Environ()), "LC_ALL=C", "TMPDIR="+tmp, "SOURCE_DATE_EPOCH="+sourceDateEpoch)
 	cmd.WaitDelay = stopWait // for output that a lost grandchild keeps open
 	lines := newAptLog(b.progress, b.log)
 	cmd.Stderr = lines
@@ -102,10 +125,10 @@ func (b *bootstrap) run(ctx context.Context, take func(context.Context, io.Reade
 	if err != nil {
 		return err
 	}
-	// The child is told when this thread ends (see ownGroup), so keep it.
+	// The child is told when this thread ends (see isolate), so keep it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	ownGroup(cmd)
+	isolate(cmd)
 	b.progress.report(Step{Text: "looking for packages"})
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("mmdebstrap: %w", err)
@@ -133,6 +156,26 @@ func (b *bootstrap) run(ctx context.Context, take func(context.Context, io.Reade
 		return fmt.Errorf("mmdebstrap's archive %w", takeErr)
 	}
 	return nil
+}
+
+// keptEnv are the variables of the user's that lead to the packages, in either
+// case. Others, such as TZ, would reach the scripts of packages.
+var keptEnv = []string{"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
+
+// buildEnv returns the environment of a build, out of the user's.
+func buildEnv(user []string) []string {
+	path := "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	var env []string
+	for _, v := range user {
+		name, value, _ := strings.Cut(v, "=")
+		switch {
+		case name == "PATH" && value != "":
+			path += ":" + value // mmdebstrap's tools may be anywhere
+		case name == "HOME" || slices.Contains(keptEnv, strings.ToLower(name)):
+			env = append(env, v)
+		}
+	}
+	return append(env, path)
 }
 
 // stopGroupWith stops the command and all it started when ctx ends, first
@@ -189,7 +232,7 @@ func (b *bootstrap) args(mode string) []string {
 		"--mode=" + mode, "--variant=" + cmp.Or(b.options.variant, debianVariants[0]), "--format=tar", "--verbose",
 		"--include=" + strings.Join(slices.Concat(debianPackages, b.options.include), ","),
 		`--aptopt=Acquire::Retries "3"`,
-		"--customize-hook=" + customizeHook,
+		"--setup-hook=" + setupHook, "--customize-hook=" + customizeHook,
 	}
 	if b.options.stale {
 		args = append(args, `--aptopt=Acquire::Check-Valid-Until "false"`) // the distro's apt keeps it

@@ -5,6 +5,6 @@ package images
 import "os/exec"
 
 // mmdebstrap runs on Linux only; Debian.Pull says so before it gets here.
-func ownGroup(*exec.Cmd)       {}
+func isolate(*exec.Cmd)        {}
 func interruptGroup(*exec.Cmd) {}
 func killGroup(*exec.Cmd)      {}

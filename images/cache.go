@@ -16,8 +16,11 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/lsub/lsub/atomicfile"
+	"github.com/lsub/lsub/filelock"
 	"github.com/lsub/lsub/hint"
-	"github.com/lsub/lsub/images/internal/filelock"
+	"github.com/lsub/lsub/images/internal/cachedir"
+	"github.com/lsub/lsub/images/internal/ctxio"
 	"github.com/lsub/lsub/rootfs"
 )
 
@@ -125,7 +128,7 @@ func (c *cacheEntry) openBlob(ctx context.Context, rec *record) (io.ReadCloser, 
 	if err != nil {
 		return nil, err
 	}
-	z, err := zstd.NewReader(ctxReader{ctx, f})
+	z, err := zstd.NewReader(ctxio.NewReader(ctx, f))
 	if err != nil {
 		f.Close()
 		return nil, err
@@ -164,24 +167,20 @@ func (f *forgetful) Read(p []byte) (int, error) {
 // knows itself. The lock is held.
 func (c *cacheEntry) save(fill func(io.Writer) (*summary, *record, error)) (*record, error) {
 	old := c.readRecord()
-	tmp, err := os.CreateTemp(c.dir, c.tempPrefix())
+	tmp, err := atomicfile.Create(c.dir, c.tempPrefix())
 	if err != nil {
 		return nil, err
 	}
-	defer os.Remove(tmp.Name()) // fails once it was renamed
-	defer tmp.Close()
+	defer tmp.Discard()
 	s, rec, err := fill(tmp)
 	if err != nil {
-		return nil, err
-	}
-	if err := tmp.Sync(); err != nil {
 		return nil, err
 	}
 	info, err := tmp.Stat()
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Rename(tmp.Name(), c.blobPath(s.id)); err != nil {
+	if err := tmp.Commit(c.blobPath(s.id)); err != nil {
 		return nil, err
 	}
 	rec.Version, rec.Name, rec.ID, rec.Size = 1, c.name, s.id, s.size
@@ -239,16 +238,7 @@ func (c *cacheEntry) writeRecord(rec *record) error {
 	if err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(c.dir, c.tempPrefix())
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(append(data, '\n'))
-	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), c.recordPath())
+	return atomicfile.Write(c.recordPath(), append(data, '\n'), 0o600)
 }
 
 func (c *cacheEntry) tempPrefix() string { return "tmp-" + c.key + "-" }
@@ -260,7 +250,7 @@ func (c *cacheEntry) removeLeftovers() {
 	left = append(left, c.unreferenced()...)
 	partial, _ := filepath.Glob(filepath.Join(c.dir, "partial", "*"))
 	for _, dir := range partial {
-		if dir != c.partialDir() && olderThan(dir, partialAge) {
+		if dir != c.partialDir() && cachedir.OlderThan(dir, partialAge) {
 			left = append(left, dir)
 		}
 	}
@@ -318,7 +308,7 @@ func (c *cacheEntry) unreferenced() []string {
 	var found []string
 	blobs, _ := filepath.Glob(filepath.Join(c.dir, "blobs", "*"))
 	for _, blob := range blobs {
-		if !named[blob] && olderThan(blob, time.Hour) {
+		if !named[blob] && cachedir.OlderThan(blob, time.Hour) {
 			found = append(found, blob)
 		}
 	}

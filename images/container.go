@@ -13,6 +13,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/images/internal/ctxio"
 )
 
 // Limits of what describes a container image.
@@ -51,7 +52,7 @@ func readBlob(ctx context.Context, open func(context.Context, v1.Descriptor) (io
 		return nil, err
 	}
 	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(ctxReader{ctx, r}, most+1))
+	data, err := io.ReadAll(io.LimitReader(ctxio.NewReader(ctx, r), most+1))
 	if err != nil {
 		return nil, err
 	}

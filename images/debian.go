@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/images/internal/cachedir"
 	"github.com/lsub/lsub/rootfs"
 )
 
@@ -28,8 +29,8 @@ type Debian struct {
 
 var _ Source = (*Debian)(nil)
 
-// defaultSuite is what "debian" alone means.
-const defaultSuite = "trixie"
+// DefaultSuite is the suite that "debian" alone means.
+const DefaultSuite = "trixie"
 
 // debianSuites are the suites known to boot in lsub.
 var debianSuites = []struct{ name, number string }{
@@ -63,7 +64,7 @@ func (d *Debian) Pull(ctx context.Context, ref Ref, progress Progress) (*Image, 
 	b := &debianBuild{newCacheEntry(d.CacheDir, "debian-"+key, ref, progress, d.Log), d, suite, options}
 	rec, err := b.pull(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", ref, noSpace(err, d.CacheDir))
+		return nil, fmt.Errorf("image %s: %w", ref, cachedir.NoSpace(err, d.CacheDir))
 	}
 	return b.image(rec, ref.Source), nil
 }

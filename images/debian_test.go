@@ -5,11 +5,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/user"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,6 +19,7 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/images/internal/cachedir"
 	"github.com/lsub/lsub/rootfs"
 )
 
@@ -28,17 +31,16 @@ func fakeBootstrap(t *testing.T, script string) (runs func() int) {
 		t.Skip("mmdebstrap runs on Linux only")
 	}
 	dir := t.TempDir()
-	head := "#!/bin/sh\n[ \"$1\" = --unshare-helper ] && exit 0\necho run >>\"$RUNS\"\n"
+	log, archive := filepath.Join(dir, "runs"), writeFile(t, "archive", goodTar(t))
+	head := fmt.Sprintf("#!/bin/sh\n[ \"$1\" = --unshare-helper ] && exit 0\nRUNS=%s ARCHIVE=%s\necho run >>\"$RUNS\"\n", log, archive)
 	tail := "\ncat \"$ARCHIVE\"\n"
 	for name, text := range map[string]string{"mmdebstrap": head + script + tail, "newuidmap": "#!/bin/sh\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	log := filepath.Join(dir, "runs")
 	t.Setenv("PATH", dir+":/usr/bin:/bin")
 	t.Setenv("RUNS", log)
-	t.Setenv("ARCHIVE", writeFile(t, "archive", goodTar(t)))
 	t.Setenv("TMPDIR", filepath.Join(dir, "tmp"))
 	if err := os.Mkdir(filepath.Join(dir, "tmp"), 0o755); err != nil {
 		t.Fatal(err)
@@ -309,8 +311,17 @@ func TestStoreOnFullDisk(t *testing.T) {
 	if err == nil || err.Error() != "write blob: "+syscall.ENOSPC.Error() {
 		t.Errorf("got %v", err)
 	}
-	if advice := hint.Of(noSpace(err, "/cache")); !strings.Contains(advice, "/cache") {
+	if advice := hint.Of(cachedir.NoSpace(err, "/cache")); !strings.Contains(advice, "/cache") {
 		t.Errorf("got hint %q", advice)
+	}
+}
+
+// The user's environment reaches a build as far as it leads to the packages.
+func TestBuildEnv(t *testing.T) {
+	got := buildEnv([]string{"TZ=Asia/Tokyo", "LANG=de_DE", "HTTP_PROXY=h", "no_proxy=n", "HOME=/h", "PATH=/opt/bin", "USER=ann", "PGDATA=/x"})
+	want := []string{"HTTP_PROXY=h", "no_proxy=n", "HOME=/h", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/bin"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

@@ -113,7 +113,7 @@ func parseDebian(name string) (Ref, error) {
 	name, text, hasOptions := strings.Cut(name, "?")
 	_, version, tagged := strings.Cut(name, ":")
 	if !tagged {
-		version = defaultSuite
+		version = DefaultSuite
 	}
 	suite := ""
 	for _, s := range debianSuites {

@@ -1,28 +1,25 @@
-// Package images gives the VM what it boots and its distros what they start
-// from.
+// Package images gets the root file systems that distros are made from.
 //
-//   - [OpenGuest] unpacks the kernel, initrd and system image that are embedded
-//     in lsub, once per version of lsub.
-//   - A [Source] gives the [Image] that a [Ref] names: [Debian] builds a root
-//     file system with mmdebstrap and keeps it in the cache, [OCI] flattens a
-//     container image of a registry into the cache, [Tarball] takes an archive, a
-//     squashfs image or a saved container image from a file, [HTTPS] downloads
-//     such a file of known sum.
-//   - A [Catalogue] lists what servers offer, as names for addresses and sums:
-//     [WSLCatalogue] reads WSL's manifests, [Simplestreams] an image server's.
-//     [Online] merges and remembers them, [Resolve] finds a short name.
+// A [Source] returns the [Image] that a [Ref] names:
 //
-// An image is a tar archive of a root file system, known by the sha256 of its
-// uncompressed bytes. It holds no user account and no identity of a machine:
-// the guest's agent unpacks it once, and makes a distro of a snapshot of that.
+//   - [Debian] builds a root file system with mmdebstrap.
+//   - [OCI] flattens the layers of a container image in a registry.
+//   - [Tarball] reads an archive, a squashfs image or a saved container image
+//     from a file.
+//   - [HTTPS] downloads such a file, whose sum is known.
+//
+// An image is a tar archive of a root file system. The sha256 sum of its
+// uncompressed bytes identifies it. It holds no user account and nothing that
+// identifies a machine: the agent in the VM unpacks it once, and each distro
+// starts as a snapshot of that.
 //
 //	ref, err := images.ParseRef("debian")
 //	src := &images.Debian{CacheDir: dir}
 //	img, err := src.Pull(ctx, ref, nil)
 //	r, err := img.Open(ctx)
 //	defer r.Close()
-//	_, err = io.Copy(guest, r) // an error where the bytes are not those of img.ID
+//	_, err = io.Copy(guest, r) // fails where the bytes do not match img.ID
 //
-// The cache folder may be shared by any number of processes. Everything in it
-// can be had again, so it may be deleted whenever no VM runs.
+// Any number of processes may share the cache directory. Everything in it can
+// be downloaded or built again, so it may be deleted while no VM runs.
 package images

@@ -11,6 +11,7 @@ import (
 	"io"
 
 	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/images/internal/ctxio"
 	"github.com/lsub/lsub/rootfs"
 	"github.com/lsub/lsub/rootfs/pax"
 )
@@ -87,7 +88,7 @@ func (l *layer) openTar(ctx context.Context, maxBytes int64, report func(int64))
 	if err != nil {
 		return nil, err
 	}
-	z, err := decompressGuarded(&countReader{ctxReader{ctx, r}, report}, maxBytes)
+	z, err := decompressGuarded(&countReader{ctxio.NewReader(ctx, r), report}, maxBytes)
 	if err != nil {
 		r.Close()
 		return nil, err

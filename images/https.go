@@ -18,6 +18,9 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/images/internal/cachedir"
+	"github.com/lsub/lsub/images/internal/ctxio"
+	"github.com/lsub/lsub/images/internal/web"
 	"github.com/lsub/lsub/rootfs"
 )
 
@@ -31,8 +34,9 @@ type HTTPS struct {
 	MaxDownload int64        // limit for the download; 0: 64 GiB
 	Log         *slog.Logger // may be nil
 
-	roots *x509.CertPool // nil: the host's
-	wait  time.Duration  // between attempts; 0: a second, then longer
+	Roots *x509.CertPool // authorities to trust; nil: the host's
+
+	wait time.Duration // between attempts; 0: a second, then longer
 }
 
 var _ Source = (*HTTPS)(nil)
@@ -76,7 +80,7 @@ type httpsPull struct {
 	src *HTTPS
 	url *url.URL
 	sum string // of the download
-	web *webClient
+	web *web.Client
 }
 
 // Pull returns the image in the archive that ref names.
@@ -93,7 +97,7 @@ func (h *HTTPS) Pull(ctx context.Context, ref Ref, progress Progress) (*Image, e
 	p := &httpsPull{newCacheEntry(h.CacheDir, "url-"+ref.SHA256, ref, progress, h.Log), h, u, ref.SHA256, nil}
 	rec, err := p.pull(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", ref, noSpace(err, h.CacheDir))
+		return nil, fmt.Errorf("image %s: %w", ref, cachedir.NoSpace(err, h.CacheDir))
 	}
 	img := p.image(rec, distroName(path.Base(u.Path)))
 	img.Name, img.Distro = cmp.Or(given.Label, img.Name), cmp.Or(given.Distro, img.Distro)
@@ -113,8 +117,8 @@ func (p *httpsPull) pull(ctx context.Context) (*record, error) {
 		return rec, nil
 	}
 	p.removeLeftovers()
-	p.web = newWebClient(p.src.roots)
-	defer p.web.close()
+	p.web = web.NewClient(p.src.Roots)
+	defer p.web.Close()
 	if err := os.MkdirAll(p.partialDir(), 0o700); err != nil {
 		return nil, err
 	}
@@ -185,7 +189,7 @@ func (p *httpsPull) download(ctx context.Context, f *os.File) error {
 	resumed := info.Size() > 0
 	for {
 		if err := p.fill(ctx, f); err != nil {
-			return explainWeb(ctx, p.url, err)
+			return web.Explain(ctx, p.url, err)
 		}
 		sum, err := sumOf(ctx, f)
 		if err != nil {
@@ -210,7 +214,7 @@ func sumOf(ctx context.Context, f *os.File) (string, error) {
 		return "", err
 	}
 	sum := newDigester()
-	_, err := io.Copy(sum, ctxReader{ctx, f})
+	_, err := io.Copy(sum, ctxio.NewReader(ctx, f))
 	return sum.String(), err
 }
 
@@ -227,7 +231,7 @@ func (p *httpsPull) fill(ctx context.Context, f *os.File) error {
 		if err = p.request(ctx, f, before); err == nil {
 			return nil
 		}
-		if lasting(ctx, err) {
+		if web.Lasting(ctx, err) {
 			return err
 		}
 		if after, _ := f.Seek(0, io.SeekCurrent); after > before {
@@ -267,7 +271,7 @@ func (p *httpsPull) request(ctx context.Context, f *os.File, offset int64) error
 	switch resp.StatusCode {
 	case http.StatusPartialContent:
 		if !strings.HasPrefix(resp.Header.Get("Content-Range"), fmt.Sprintf("bytes %d-", offset)) {
-			return &statusError{resp.StatusCode}
+			return &web.StatusError{Code: resp.StatusCode}
 		}
 	case http.StatusOK: // from its beginning
 		if offset, err = 0, f.Truncate(0); err != nil {
@@ -282,7 +286,7 @@ func (p *httpsPull) request(ctx context.Context, f *os.File, offset int64) error
 		}
 		fallthrough
 	default:
-		return &statusError{resp.StatusCode}
+		return &web.StatusError{Code: resp.StatusCode}
 	}
 	return p.receive(ctx, f, resp, offset)
 }
@@ -300,7 +304,7 @@ func (p *httpsPull) receive(ctx context.Context, f *os.File, resp *http.Response
 	if resp.ContentLength >= 0 {
 		step.Total = offset + resp.ContentLength
 	}
-	body := &progressReader{r: io.LimitReader(ctxReader{ctx, resp.Body}, most-offset+1), step: step, reported: offset, progress: p.progress}
+	body := &progressReader{r: io.LimitReader(ctxio.NewReader(ctx, resp.Body), most-offset+1), step: step, reported: offset, progress: p.progress}
 	n, err := io.Copy(f, body)
 	if err == nil && n > most-offset {
 		return errors.Join(tooLarge, f.Truncate(0))

@@ -34,7 +34,7 @@ func serveWeb(t *testing.T, h http.HandlerFunc) (*httptest.Server, *x509.CertPoo
 }
 
 func testHTTPS(t *testing.T, roots *x509.CertPool) *HTTPS {
-	return &HTTPS{CacheDir: t.TempDir(), roots: roots, wait: time.Millisecond}
+	return &HTTPS{CacheDir: t.TempDir(), Roots: roots, wait: time.Millisecond}
 }
 
 func webRef(t *testing.T, address string, data []byte) Ref {

@@ -2,14 +2,11 @@ package images
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"runtime"
 	"strings"
 	"sync"
-	"syscall"
 
 	"github.com/lsub/lsub/hint"
 )
@@ -156,29 +153,4 @@ func (p Progress) report(s Step) {
 	if p != nil {
 		p(s)
 	}
-}
-
-// noSpace adds a hint to an error that a full disk caused; dir is a folder on
-// that disk.
-func noSpace(err error, dir string) error {
-	const diskFull = syscall.Errno(112) // Windows' ERROR_DISK_FULL
-	full := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) ||
-		runtime.GOOS == "windows" && errors.Is(err, diskFull)
-	if !full {
-		return err
-	}
-	return hint.New(err, "free some space on the disk that holds "+dir)
-}
-
-// ctxReader fails once its context has ended.
-type ctxReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c ctxReader) Read(p []byte) (int, error) {
-	if c.ctx.Err() != nil {
-		return 0, context.Cause(c.ctx)
-	}
-	return c.r.Read(p)
 }

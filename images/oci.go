@@ -17,7 +17,11 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
+	"github.com/lsub/lsub/atomicfile"
 	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/images/internal/cachedir"
+	"github.com/lsub/lsub/images/internal/ctxio"
+	"github.com/lsub/lsub/images/internal/web"
 	"github.com/lsub/lsub/rootfs"
 )
 
@@ -76,7 +80,7 @@ func (o *OCI) Pull(ctx context.Context, ref Ref, progress Progress) (*Image, err
 	p.arch = arch
 	rec, err := p.pull(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("image %s: %w", ref, noSpace(notForDistros(err), o.CacheDir))
+		return nil, fmt.Errorf("image %s: %w", ref, cachedir.NoSpace(notForDistros(err), o.CacheDir))
 	}
 	return p.image(rec, distroName(path.Base(parsed.Context().RepositoryStr()))), nil
 }
@@ -181,7 +185,7 @@ func (p *ociPull) download(ctx context.Context, c *container) ([]layer, error) {
 func (p *ociPull) tryLayer(ctx context.Context, l v1.Descriptor, file string, step *Step) error {
 	for attempt := 1; ; attempt++ {
 		err := p.downloadLayer(ctx, l, file, step)
-		if err == nil || attempt == attempts || !ofNetwork(err) || !unreachable(ctx, err) {
+		if err == nil || attempt == attempts || !web.IsNetworkError(err) || !unreachable(ctx, err) {
 			return err
 		}
 		p.log.Debug("the download of a layer stopped", "layer", l.Digest.String(), "err", err)
@@ -196,22 +200,18 @@ func (p *ociPull) downloadLayer(ctx context.Context, l v1.Descriptor, file strin
 		return err
 	}
 	defer r.Close()
-	tmp, err := os.CreateTemp(filepath.Dir(file), "tmp-")
+	tmp, err := atomicfile.Create(filepath.Dir(file), "tmp-")
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name())
-	defer tmp.Close()
+	defer tmp.Discard()
 	sum := newDigester()
-	got := &progressReader{r: io.LimitReader(ctxReader{ctx, r}, l.Size+1), step: *step, reported: step.Done, progress: p.progress}
+	got := &progressReader{r: io.LimitReader(ctxio.NewReader(ctx, r), l.Size+1), step: *step, reported: step.Done, progress: p.progress}
 	if _, err := io.Copy(io.MultiWriter(tmp, sum), got); err != nil {
 		return err
 	}
 	if err := wrongDigest(sum, l); err != nil {
 		return err
 	}
-	if err := errors.Join(tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), file)
+	return tmp.Commit(file)
 }

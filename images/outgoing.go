@@ -20,6 +20,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/lsub/lsub/images/internal/cachedir"
 )
 
 // Outgoing is a container image of one layer that is made of a plain tar
@@ -304,7 +306,7 @@ func Push(ctx context.Context, ref Ref, cacheDir string, about About, progress P
 	}()
 	o, err := fill(f, about, write)
 	if err != nil {
-		return noSpace(err, cacheDir)
+		return cachedir.NoSpace(err, cacheDir)
 	}
 	return push(ctx, tag, reg, o.image, progress)
 }

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/images/internal/ctxio"
 	"github.com/lsub/lsub/images/internal/squashfs"
 )
 
@@ -26,7 +27,7 @@ func plainTar(ctx context.Context, f *os.File, maxBytes int64, report func(int64
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return nil, err
 	}
-	return decompressGuarded(&countReader{ctxReader{ctx, f}, report}, maxBytes)
+	return decompressGuarded(&countReader{ctxio.NewReader(ctx, f), report}, maxBytes)
 }
 
 // squashTar is plainTar for a squashfs image.

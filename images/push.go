@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"path"
 	"strings"
@@ -100,25 +99,4 @@ func (r *registry) explainPush(ctx context.Context, err error) error {
 		}
 	}
 	return r.explain(ctx, err)
-}
-
-// sendBody ends a request whose body nobody takes for too long.
-type sendBody struct {
-	io.ReadCloser
-	alive func()
-	done  func()
-}
-
-func (b *sendBody) Read(p []byte) (int, error) {
-	b.alive()
-	n, err := b.ReadCloser.Read(p)
-	if err != nil {
-		b.done() // from here on, the wait for the answer has a limit of its own
-	}
-	return n, err
-}
-
-func (b *sendBody) Close() error {
-	b.done()
-	return b.ReadCloser.Close()
 }

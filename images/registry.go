@@ -3,14 +3,10 @@ package images
 import (
 	"bytes"
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"net"
 	"net/http"
-	"os"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -19,6 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/images/internal/web"
 )
 
 // registry is one repository of a registry, over https; also over plain http and
@@ -27,13 +24,13 @@ import (
 type registry struct {
 	ref    name.Reference
 	puller *remote.Puller
-	http   *guardedTransport
+	http   *web.Transport
 }
 
 var _ blobs = (*registry)(nil)
 
 func openRegistry(ref name.Reference, insecure bool, backoff remote.Backoff) (*registry, error) {
-	t := newGuardedTransport(ref.Context().RegistryStr(), insecure)
+	t := web.NewTransport(ref.Context().RegistryStr(), insecure)
 	opts := []remote.Option{
 		remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(t), remote.WithUserAgent("lsub"),
 	}
@@ -44,7 +41,7 @@ func openRegistry(ref name.Reference, insecure bool, backoff remote.Backoff) (*r
 	return &registry{ref: ref, puller: p, http: t}, err
 }
 
-func (r *registry) close() { r.http.close() }
+func (r *registry) close() { r.http.Close() }
 
 // top returns the manifest or index that the reference means now.
 func (r *registry) top(ctx context.Context) (v1.Descriptor, []byte, error) {
@@ -85,28 +82,14 @@ func (r *registry) blob(ctx context.Context, d v1.Descriptor) (io.ReadCloser, er
 // unreachable tells errors of the way to a registry, and of a registry that
 // serves nobody now, from its answers.
 func unreachable(ctx context.Context, err error) bool {
-	if ctx.Err() != nil || errors.As(err, new(*insecureError)) || badCertificate(err) || errors.Is(err, http.ErrSchemeMismatch) {
+	if ctx.Err() != nil || errors.As(err, new(*web.InsecureError)) || web.IsBadCertificate(err) || errors.Is(err, http.ErrSchemeMismatch) {
 		return false
 	}
 	var answer *transport.Error
 	if errors.As(err, &answer) {
 		return answer.StatusCode >= 500 || answer.StatusCode == http.StatusTooManyRequests
 	}
-	return ofNetwork(err)
-}
-
-// ofNetwork tells the network's errors from those of the host's disk, whose
-// error numbers look like the network's.
-func ofNetwork(err error) bool {
-	if errors.As(err, new(*fs.PathError)) || errors.As(err, new(*os.LinkError)) {
-		return false
-	}
-	return errors.As(err, new(net.Error)) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
-}
-
-func badCertificate(err error) bool {
-	return errors.As(err, new(x509.UnknownAuthorityError)) || errors.As(err, new(x509.HostnameError)) ||
-		errors.As(err, new(x509.CertificateInvalidError))
+	return web.IsNetworkError(err)
 }
 
 // explain says in the user's words why a registry did not give something.
@@ -117,20 +100,20 @@ func (r *registry) explain(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.As(err, &answer):
-	case badCertificate(err):
+	case web.IsBadCertificate(err):
 		advice := "have the host trust the authority that signed the registry's certificate"
-		if isLoopback(host) {
+		if web.IsLoopback(host) {
 			advice += "; --insecure does without that for a registry on this host"
 		}
-		return hint.New(fmt.Errorf("%s: %w", host, ofHTTPS(err)), advice)
+		return hint.New(fmt.Errorf("%s: %w", host, web.WithoutFallback(err)), advice)
 	case errors.Is(err, http.ErrSchemeMismatch):
 		advice := "have it serve https; only to a registry on this host, --insecure allows plain http"
-		if isLoopback(host) {
+		if web.IsLoopback(host) {
 			advice = "--insecure allows that for a registry on this host"
 		}
 		return hint.New(fmt.Errorf("%s speaks plain http, not https", host), advice)
 	case unreachable(ctx, err):
-		return hint.New(fmt.Errorf("%s cannot be reached: %w", host, ofHTTPS(err)), "check the network and the registry's name")
+		return hint.New(fmt.Errorf("%s cannot be reached: %w", host, web.WithoutFallback(err)), "check the network and the registry's name")
 	default:
 		return err
 	}

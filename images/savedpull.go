@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 
+	"github.com/lsub/lsub/images/internal/ctxio"
 	"github.com/lsub/lsub/rootfs"
 )
 
@@ -84,7 +85,7 @@ func (t *Tarball) unpackSaved(ctx context.Context, packed *os.File, progress Pro
 	if err != nil {
 		return nil, err
 	}
-	z, err := decompressGuarded(&progressReader{r: ctxReader{ctx, packed}, progress: progress, step: Step{
+	z, err := decompressGuarded(&progressReader{r: ctxio.NewReader(ctx, packed), progress: progress, step: Step{
 		Text: "decompressing the archive", Total: info.Size(), Bytes: true}}, t.MaxBytes)
 	if err != nil {
 		return nil, err

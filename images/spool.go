@@ -8,6 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/lsub/lsub/images/internal/cachedir"
+	"github.com/lsub/lsub/images/internal/ctxio"
 )
 
 // Spool copies an archive that can be read but once to a temporary file in the
@@ -21,10 +24,10 @@ func Spool(ctx context.Context, cacheDir, label string, r io.Reader, progress Pr
 	removeSpooled(cacheDir)
 	f, err := os.CreateTemp(cacheDir, spoolPrefix)
 	if err != nil {
-		return Ref{}, nil, noSpace(err, cacheDir)
+		return Ref{}, nil, cachedir.NoSpace(err, cacheDir)
 	}
 	remove = func() { os.Remove(f.Name()) }
-	from := &progressReader{r: ctxReader{ctx, r}, step: Step{Text: "reading " + label, Bytes: true}, progress: progress}
+	from := &progressReader{r: ctxio.NewReader(ctx, r), step: Step{Text: "reading " + label, Bytes: true}, progress: progress}
 	progress.report(from.step)
 	copied := make(chan error, 1)
 	go func() {
@@ -39,7 +42,7 @@ func Spool(ctx context.Context, cacheDir, label string, r io.Reader, progress Pr
 	}
 	if err != nil {
 		remove()
-		return Ref{}, nil, fmt.Errorf("%s: %w", label, noSpace(err, cacheDir))
+		return Ref{}, nil, fmt.Errorf("%s: %w", label, cachedir.NoSpace(err, cacheDir))
 	}
 	return Ref{Source: "file", Version: f.Name(), Label: label}, remove, nil
 }
@@ -52,7 +55,7 @@ const spoolAge = 24 * time.Hour
 func removeSpooled(cacheDir string) {
 	files, _ := filepath.Glob(filepath.Join(cacheDir, spoolPrefix+"*"))
 	for _, f := range files {
-		if olderThan(f, spoolAge) {
+		if cachedir.OlderThan(f, spoolAge) {
 			os.Remove(f)
 		}
 	}

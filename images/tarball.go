@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/images/internal/cachedir"
 	"github.com/lsub/lsub/rootfs"
 )
 
@@ -49,7 +50,7 @@ func (t *Tarball) Pull(ctx context.Context, ref Ref, progress Progress) (*Image,
 	if t.CacheDir != "" && isSaved(path, err) {
 		img, err := t.pullSaved(ctx, ref, progress)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", shown, noSpace(notForDistros(err), t.CacheDir))
+			return nil, fmt.Errorf("%s: %w", shown, cachedir.NoSpace(notForDistros(err), t.CacheDir))
 		}
 		img.Name = cmp.Or(ref.Label, img.Name)
 		return img, nil

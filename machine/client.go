@@ -15,6 +15,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/lsub/lsub/filelock"
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/guest/guestv1/guestv1connect"
@@ -263,19 +264,19 @@ func (m *Machine) Shutdown(ctx context.Context, force bool) error {
 	}
 	gone, cancel := context.WithTimeoutCause(ctx, answerTimeout, errSilent())
 	defer cancel()
-	l, err := lock(gone, m.path("supervisor.lock"))
+	l, err := filelock.Acquire(gone, m.path("supervisor.lock"), nil)
 	if err != nil {
 		return callError(gone, err)
 	}
-	l.unlock()
+	l.Release()
 	return nil
 }
 
 // kill ends a supervisor that does not listen; the hypervisor dies with it.
 func (m *Machine) kill() error {
-	l, err := tryLock(m.path("supervisor.lock"))
+	l, err := filelock.TryAcquire(m.path("supervisor.lock"))
 	if err == nil {
-		l.unlock()
+		l.Release()
 		return nil // it is gone, and its process number may be another's
 	}
 	rec := m.Record()

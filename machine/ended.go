@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/lsub/lsub/filelock"
 	"github.com/lsub/lsub/hint"
 )
 
@@ -20,9 +21,9 @@ const (
 // runs on, or the next one does already.
 func (m *Machine) Ended(ctx context.Context, dialed time.Time) error {
 	for begin := time.Now(); ; {
-		l, err := tryLock(m.path("supervisor.lock"))
+		l, err := filelock.TryAcquire(m.path("supervisor.lock"))
 		if err == nil {
-			l.unlock()
+			l.Release()
 		}
 		rec := m.Record() // after the lock: its last holder has written it
 		switch {

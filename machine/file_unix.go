@@ -7,15 +7,6 @@ import (
 	"syscall"
 )
 
-// syncDir makes a rename last through a power cut. Where the file system
-// cannot, the file is as safe as that file system makes it.
-func syncDir(dir string) {
-	if d, err := os.Open(dir); err == nil {
-		d.Sync()
-		d.Close()
-	}
-}
-
 // allocated is what a sparse file takes of the disk, in bytes.
 func allocated(fi os.FileInfo) int64 {
 	if st, ok := fi.Sys().(*syscall.Stat_t); ok {

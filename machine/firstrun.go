@@ -2,8 +2,9 @@ package machine
 
 import (
 	"context"
-	"errors"
 	"os"
+
+	"github.com/lsub/lsub/filelock"
 )
 
 // BeginFirstRun gives the caller the right to run what a distro's FirstRun
@@ -13,13 +14,7 @@ import (
 // call end.
 func (m *Machine) BeginFirstRun(ctx context.Context, d *Distro, waiting func()) (now *Distro, end func(), err error) {
 	path := m.path("first-run-" + d.ID + ".lock")
-	l, err := tryLock(path)
-	if errors.Is(err, errLocked) {
-		if waiting != nil {
-			waiting()
-		}
-		l, err = lock(ctx, path)
-	}
+	l, err := filelock.Acquire(ctx, path, waiting)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -31,7 +26,7 @@ func (m *Machine) BeginFirstRun(ctx context.Context, d *Distro, waiting func()) 
 		}
 	}
 	if err != nil {
-		l.unlock()
+		l.Release()
 		return nil, nil, err
 	}
 	return now, func() {
@@ -42,7 +37,7 @@ func (m *Machine) BeginFirstRun(ctx context.Context, d *Distro, waiting func()) 
 				os.Remove(path)
 			}
 		}
-		l.unlock()
+		l.Release()
 	}, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/lsub/lsub/filelock"
 	"github.com/lsub/lsub/hint"
 )
 
@@ -12,11 +13,11 @@ import (
 func TestKillStranger(t *testing.T) {
 	m, _ := openTest(t)
 	m.cfg.Supervisor = []string{"/usr/bin/lsub", "supervise"}
-	l, err := tryLock(m.path("supervisor.lock"))
+	l, err := filelock.TryAcquire(m.path("supervisor.lock"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.unlock()
+	defer l.Release()
 	if err := m.WriteRecord(&Record{Lsub: "1.0", PID: os.Getpid()}); err != nil {
 		t.Fatal(err)
 	}

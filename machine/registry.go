@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lsub/lsub/atomicfile"
+	"github.com/lsub/lsub/filelock"
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/hint"
 )
@@ -127,11 +129,11 @@ func (m *Machine) Update(ctx context.Context, change func(*Registry) error) erro
 	if err := m.MakeDir(); err != nil {
 		return err
 	}
-	l, err := lock(ctx, m.path("registry.lock"))
+	l, err := filelock.Acquire(ctx, m.path("registry.lock"), nil)
 	if err != nil {
 		return err
 	}
-	defer l.unlock()
+	defer l.Release()
 	r, found, err := m.ReadRegistry()
 	if err != nil {
 		return err
@@ -145,7 +147,7 @@ func (m *Machine) Update(ctx context.Context, change func(*Registry) error) erro
 		if err != nil {
 			return err
 		}
-		if err := writeAtomic(path+".old", old); err != nil {
+		if err := atomicfile.Write(path+".old", old, 0o600); err != nil {
 			return err
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lsub/lsub/filelock"
 	"github.com/lsub/lsub/hint"
 )
 
@@ -35,15 +36,11 @@ func (m *Machine) Start(ctx context.Context) error {
 	if err := m.MakeDir(); err != nil {
 		return err
 	}
-	l, err := tryLock(m.path("start.lock"))
-	if errors.Is(err, errLocked) {
-		m.cfg.Progress("waiting for another command that starts the VM")
-		l, err = lock(ctx, m.path("start.lock"))
-	}
+	l, err := filelock.Acquire(ctx, m.path("start.lock"), func() { m.cfg.Progress("waiting for another command that starts the VM") })
 	if err != nil {
 		return callError(ctx, err)
 	}
-	defer l.unlock()
+	defer l.Release()
 	switch st, err := m.Status(ctx); {
 	case err == nil && !st.Stopping:
 		return nil // the other command did

@@ -7,6 +7,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+
+	"github.com/lsub/lsub/filelock"
 )
 
 // Config returns the configuration that the machine was opened with.
@@ -15,11 +17,11 @@ func (m *Machine) Config() Config { return m.cfg }
 // LockSupervisor takes the lock that a supervisor holds as long as it lives. It
 // waits as long as ctx allows. The caller calls unlock.
 func (m *Machine) LockSupervisor(ctx context.Context) (unlock func(), err error) {
-	l, err := lock(ctx, m.path("supervisor.lock"))
+	l, err := filelock.Acquire(ctx, m.path("supervisor.lock"), nil)
 	if err != nil {
 		return nil, err
 	}
-	return l.unlock, nil
+	return func() { l.Release() }, nil
 }
 
 // Listen opens the profile's socket for its supervisor. The caller holds the

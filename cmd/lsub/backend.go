@@ -5,6 +5,8 @@ import (
 
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/images"
+	"github.com/lsub/lsub/images/catalogue"
+	"github.com/lsub/lsub/images/guestimage"
 	"github.com/lsub/lsub/supervisor"
 )
 
@@ -14,14 +16,14 @@ func production() backend {
 		version: guest.Version,
 		driver:  newDriver,
 		guest: func(ctx context.Context, cache string) (supervisor.GuestFiles, error) {
-			g, err := images.OpenGuest(ctx, cache)
+			g, err := guestimage.Open(ctx, cache)
 			if err != nil {
 				return supervisor.GuestFiles{}, err
 			}
 			return supervisor.GuestFiles{Kernel: g.Kernel, Initrd: g.Initrd, System: g.System}, nil
 		},
 		images:     images.SourceOf,
-		catalogues: images.DefaultCatalogues,
+		catalogues: catalogue.Defaults,
 		bootstraps: images.CanBuildDebian,
 		network:    true,
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
+	"github.com/lsub/lsub/atomicfile"
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/hint"
@@ -176,16 +177,16 @@ func (a *app) export(ctx context.Context, d *machine.Distro, req *guestv1.Export
 	case to.path == "":
 		err = images.Compress(ctx, a.stdout, to.format, read)
 	case to.folder:
-		err = replace(to.path, func(tmp string) error {
+		err = atomicfile.ReplaceTree(to.path, func(tmp string) error {
 			if err := os.Remove(tmp); err != nil {
 				return err
 			}
 			return images.LayoutFolder(tmp, about, read)
 		})
 	case to.format == images.FormatOCI:
-		err = replaceFile(to.path, func(f *os.File) error { return images.LayoutArchive(f, about, read) })
+		err = atomicfile.Replace(to.path, func(f *os.File) error { return images.LayoutArchive(f, about, read) })
 	default:
-		err = replaceFile(to.path, func(f *os.File) error { return images.Compress(ctx, f, to.format, read) })
+		err = atomicfile.Replace(to.path, func(f *os.File) error { return images.Compress(ctx, f, to.format, read) })
 	}
 	p.end()
 	if err != nil {

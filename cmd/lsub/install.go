@@ -16,6 +16,7 @@ import (
 
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/images"
+	"github.com/lsub/lsub/images/catalogue"
 	"github.com/lsub/lsub/machine"
 )
 
@@ -106,7 +107,7 @@ func (a *app) installed(ctx context.Context, ref string, insecure bool) (*machin
 	if d, err := reg.Find(ref); err == nil {
 		return d, nil
 	}
-	if images.IsShortName(ref) { // it may be known without asking
+	if catalogue.IsShortName(ref) { // it may be known without asking
 		if d := distroOf(reg, images.Ref{Label: ref}); d != nil {
 			return d, nil
 		}
@@ -135,7 +136,7 @@ func distroOf(reg *machine.Registry, image images.Ref) *machine.Distro {
 	want, _, _ := strings.Cut(image.Label, "@")
 	for i, d := range reg.Distros {
 		made, _, labelled := strings.Cut(d.ImageName, "@")
-		if d.ImageName == image.String() || want != "" && labelled && images.IsShortName(made) && images.ShortName(made) == images.ShortName(want) {
+		if d.ImageName == image.String() || want != "" && labelled && catalogue.IsShortName(made) && catalogue.ShortName(made) == catalogue.ShortName(want) {
 			return &reg.Distros[i]
 		}
 	}

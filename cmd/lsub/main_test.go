@@ -20,6 +20,7 @@ import (
 	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/hypervisor/hvtest"
 	"github.com/lsub/lsub/images"
+	"github.com/lsub/lsub/images/catalogue"
 	"github.com/lsub/lsub/supervisor"
 )
 
@@ -45,9 +46,9 @@ func fakeBackend() backend {
 		},
 		guest:  fakeGuestFiles,
 		images: func(_ images.Ref, cache string, _ *slog.Logger) images.Source { return fakeSource{cache, trouble} },
-		catalogues: func(log *slog.Logger) (list []images.Catalogue) {
+		catalogues: func(log *slog.Logger) (list []catalogue.Catalogue) {
 			for _, address := range strings.Fields(os.Getenv("LSUBTEST_CATALOGUES")) {
-				list = append(list, images.CatalogueAt(address, log))
+				list = append(list, catalogue.At(address, log))
 			}
 			return list
 		},

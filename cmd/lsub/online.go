@@ -15,11 +15,12 @@ import (
 
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/images"
+	"github.com/lsub/lsub/images/catalogue"
 	"github.com/lsub/lsub/machine"
 )
 
 // catalogueOpener gives the catalogues in which short names are looked up.
-type catalogueOpener func(log *slog.Logger) []images.Catalogue
+type catalogueOpener func(log *slog.Logger) []catalogue.Catalogue
 
 // onlineImages is what "list --online --json" prints.
 type onlineImages struct {
@@ -28,7 +29,7 @@ type onlineImages struct {
 }
 
 type onlineImage struct {
-	images.Offer
+	catalogue.Offer
 	From string `json:"from"` // a catalogue's address, "" for what lsub makes itself
 }
 
@@ -50,7 +51,7 @@ func (a *app) listOnline(c *cli.Context) error {
 	all := onlineImages{Images: []onlineImage{}, Catalogues: []onlineCatalogue{}}
 	if a.bootstraps() {
 		for _, name := range images.Names() {
-			all.Images = append(all.Images, onlineImage{Offer: images.Offer{Name: name, Arch: runtime.GOARCH, Title: "Debian, made by lsub"}})
+			all.Images = append(all.Images, onlineImage{Offer: catalogue.Offer{Name: name, Arch: runtime.GOARCH, Title: "Debian, made by lsub"}})
 		}
 	}
 	for _, l := range listings {
@@ -91,7 +92,7 @@ func onlineRows(offers []onlineImage, verbose bool) [][]string {
 		rows[0] = append(rows[0], "VERSION", "SIZE", "ALSO CALLED")
 	}
 	for _, o := range offers {
-		from := images.Listing{Address: o.From}
+		from := catalogue.Listing{Address: o.From}
 		row := []string{o.Name, cmp.Or(o.Title, "-"), cmp.Or(from.Host(), "built in")}
 		if verbose {
 			bytes := "-"
@@ -106,14 +107,14 @@ func onlineRows(offers []onlineImage, verbose bool) [][]string {
 }
 
 // online asks the catalogues, and warns of those that do not answer.
-func (a *app) online(ctx context.Context, refresh bool) ([]images.Listing, error) {
+func (a *app) online(ctx context.Context, refresh bool) ([]catalogue.Listing, error) {
 	catalogues, err := a.allCatalogues()
 	if err != nil {
 		return nil, err
 	}
 	a.status.setSoon("asking the catalogues of images")
 	defer a.status.clear()
-	o := &images.Online{CacheDir: a.paths.Cache, Catalogues: catalogues, Log: a.log}
+	o := &catalogue.Online{CacheDir: a.paths.Cache, Catalogues: catalogues, Log: a.log}
 	listings := o.List(ctx, refresh)
 	if ctx.Err() != nil {
 		return listings, nil
@@ -131,24 +132,24 @@ func (a *app) online(ctx context.Context, refresh bool) ([]images.Listing, error
 }
 
 // allCatalogues are those of the profile, which come first, and the built-in ones.
-func (a *app) allCatalogues() ([]images.Catalogue, error) {
+func (a *app) allCatalogues() ([]catalogue.Catalogue, error) {
 	p, err := a.machine.LoadProfile()
 	if err != nil {
 		return nil, err
 	}
-	var all []images.Catalogue
+	var all []catalogue.Catalogue
 	for _, c := range p.Catalogues {
 		switch c.Kind {
 		case "wsl":
-			all = append(all, &images.WSLCatalogue{URL: c.URL, Log: a.log})
+			all = append(all, &catalogue.WSL{URL: c.URL, Log: a.log})
 		case "simplestreams":
-			all = append(all, &images.Simplestreams{URL: c.URL, Log: a.log})
+			all = append(all, &catalogue.Simplestreams{URL: c.URL, Log: a.log})
 		default:
-			all = append(all, images.CatalogueAt(c.URL, a.log))
+			all = append(all, catalogue.At(c.URL, a.log))
 		}
 	}
 	for _, c := range a.catalogues(a.log) {
-		if !slices.ContainsFunc(all, func(o images.Catalogue) bool { return o.Address() == c.Address() }) {
+		if !slices.ContainsFunc(all, func(o catalogue.Catalogue) bool { return o.Address() == c.Address() }) {
 			all = append(all, c)
 		}
 	}
@@ -169,10 +170,10 @@ func (a *app) imageNamed(ctx context.Context, name string) (images.Ref, error) {
 	case err == nil && (ref.Source != "debian" || a.bootstraps() || strings.Contains(ref.Version, "?")): // nobody else has what lsub is to make
 		return ref, nil
 	case err == nil: // a suite that this host cannot make
-		if short := images.ShortName(name); short != "debian" {
+		if short := catalogue.ShortName(name); short != "debian" {
 			name = "debian-" + ref.Version
 		}
-	case !images.IsShortName(name):
+	case !catalogue.IsShortName(name):
 		return images.Ref{}, err
 	}
 	listings, broken := a.online(ctx, false)
@@ -182,7 +183,7 @@ func (a *app) imageNamed(ctx context.Context, name string) (images.Ref, error) {
 	if err := context.Cause(ctx); err != nil {
 		return images.Ref{}, interrupted(ctx, err)
 	}
-	o, unknown := images.Resolve(images.Offers(listings), name, "")
+	o, unknown := catalogue.Resolve(catalogue.Offers(listings), name, "")
 	if unknown != nil {
 		switch {
 		case err == nil && runtime.GOOS == "linux":
@@ -204,8 +205,8 @@ func (a *app) imageNamed(ctx context.Context, name string) (images.Ref, error) {
 }
 
 // adviseName adds a hint to the error for a name that no catalogue has.
-func (a *app) adviseName(err error, listings []images.Listing) error {
-	var unknown *images.UnknownError
+func (a *app) adviseName(err error, listings []catalogue.Listing) error {
+	var unknown *catalogue.UnknownError
 	if !errors.As(err, &unknown) {
 		return err
 	}
@@ -213,10 +214,10 @@ func (a *app) adviseName(err error, listings []images.Listing) error {
 	if a.bootstraps() {
 		names = append(names, images.Names()...)
 	}
-	for _, o := range images.Offers(listings) {
+	for _, o := range catalogue.Offers(listings) {
 		if o.Arch == runtime.GOARCH {
 			for _, n := range append([]string{o.Name}, o.Aliases...) {
-				names = append(names, n, images.ShortName(n))
+				names = append(names, n, catalogue.ShortName(n))
 			}
 		}
 	}

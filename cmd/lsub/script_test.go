@@ -18,6 +18,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/lsub/lsub/atomicfile"
 )
 
 // TestScripts runs testdata/script: one script for each command and each kind
@@ -54,11 +56,7 @@ func scriptCondition(cond string) (bool, error) {
 	if cond != "unnamed-files" {
 		return false, fmt.Errorf("unknown condition %q", cond)
 	}
-	f := openUnnamed(filepath.Join(os.TempDir(), "x"))
-	if f == nil {
-		return false, nil
-	}
-	return true, f.Close()
+	return atomicfile.CanHide(os.TempDir()), nil
 }
 
 func setUpScript(e *testscript.Env) error {

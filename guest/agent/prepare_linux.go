@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,9 +17,9 @@ import (
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
-// prepareDistro makes a new distro's own what images share: its machine id, the
-// account of its user, and the environment of a container image. All paths are
-// resolved beneath dir.
+// prepareDistro gives a new distro what images do not have: an identity of its
+// own, the account of its user, and the environment of a container image. All
+// paths are resolved beneath dir.
 func prepareDistro(dir string, req *guestv1.CreateDistroRequest) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -30,9 +29,7 @@ func prepareDistro(dir string, req *guestv1.CreateDistroRequest) error {
 	// With an id that is there, systemd does not take the boot for a first
 	// one, which would preset every unit anew.
 	if _, err := root.Stat("etc"); err == nil && !(req.KeepIdentity && hasIdentity(root)) {
-		var id [16]byte
-		rand.Read(id[:])
-		if err := writeNew(root, "etc/machine-id", hex.EncodeToString(id[:])+"\n", 0o444); err != nil {
+		if err := newIdentity(root, req.GetDistro().GetName()); err != nil {
 			return err
 		}
 		markUpdated(root)

@@ -640,7 +640,7 @@ type CreateDistroRequest struct {
 	// NAME=VALUE, as a container image's configuration has them: they are
 	// written to /etc/environment, and PATH for login shells too.
 	Env           [][]byte `protobuf:"bytes,6,rep,name=env,proto3" json:"env,omitempty"`
-	KeepIdentity  bool     `protobuf:"varint,7,opt,name=keep_identity,json=keepIdentity,proto3" json:"keep_identity,omitempty"` // keep the machine id that the files have; a copy gets one of its own otherwise
+	KeepIdentity  bool     `protobuf:"varint,7,opt,name=keep_identity,json=keepIdentity,proto3" json:"keep_identity,omitempty"` // keep the machine id and keys that the files have; a copy gets its own otherwise
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -15,7 +15,7 @@ import (
 
 	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/hypervisor/hvtest"
-	"github.com/lsub/lsub/images"
+	"github.com/lsub/lsub/images/guestimage"
 )
 
 // guestDirEnv hands the guest's files to a test process of another user.
@@ -64,7 +64,7 @@ func makeGuest(dir string) error {
 		return err
 	}
 	cache := filepath.Join(dir, "cache")
-	g, err := images.OpenGuest(context.Background(), cache)
+	g, err := guestimage.Open(context.Background(), cache)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/lsub/lsub/images"
+	"github.com/lsub/lsub/images/guestimage"
 )
 
 // guest is what QEMU boots: lsub's kernel with the guest of the drivers' tests.
@@ -30,7 +30,7 @@ func makeGuest(b *testing.B) *guest {
 	if err != nil {
 		b.Fatal(err)
 	}
-	g, err := images.OpenGuest(context.Background(), filepath.Join(cache, "lsub"))
+	g, err := guestimage.Open(context.Background(), filepath.Join(cache, "lsub"))
 	if err != nil {
 		b.Fatal(err)
 	}

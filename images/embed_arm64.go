@@ -1,6 +1,0 @@
-package images
-
-import "embed"
-
-//go:embed all:embedded/arm64
-var embedded embed.FS

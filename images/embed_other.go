@@ -1,7 +1,0 @@
-//go:build !amd64 && !arm64
-
-package images
-
-import "embed"
-
-var embedded embed.FS // no guest is built for this architecture

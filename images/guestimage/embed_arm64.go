@@ -1,0 +1,6 @@
+package guestimage
+
+import "embed"
+
+//go:embed all:embedded/arm64
+var embedded embed.FS
