@@ -34,13 +34,13 @@ var mayImport = map[string][]string{
 	"profile":                            {},
 	"guest":                              {"guest/guestv1"},
 	"guest/guestv1":                      {},
-	"guest/agent":                        {"guest", "guest/agent/listeners", "guest/agent/loopback", "guest/agent/network", "guest/agent/relay", "rootfs", "rootfs/pax", "wslconf"},
-	"guest/agent/devices":                {},
+	"guest/agent":                        {"guest", "guest/agent/listeners", "guest/agent/tcredirect", "guest/agent/network", "guest/agent/relay", "rootfs", "rootfs/pax", "wslconf"},
+	"guest/agent/devicefilter":           {},
 	"guest/agent/listeners":              {},
-	"guest/agent/loopback":               {},
+	"guest/agent/tcredirect":             {},
 	"guest/agent/network":                {},
 	"guest/agent/relay":                  {},
-	"guest/lsubinit":                     {"guest", "guest/agent", "guest/agent/devices", "guest/agent/network"},
+	"guest/lsubinit":                     {"guest", "guest/agent", "guest/agent/devicefilter", "guest/agent/network"},
 	"guest/guesttest":                    {"guest"},
 	"netstack":                           {"netstack/names"},
 	"netstack/names":                     {},
@@ -54,7 +54,7 @@ var mayImport = map[string][]string{
 
 // onlyIn keeps each heavy library in one folder.
 var onlyIn = map[string]string{
-	"github.com/cilium/ebpf":                 "guest/agent", // listeners and devices
+	"github.com/cilium/ebpf":                 "guest/agent", // listeners, devicefilter, tcredirect
 	"github.com/containers/gvisor-tap-vsock": "netstack",
 	"github.com/digitalocean/go-qemu":        "hypervisor/kvm",
 	"github.com/vishvananda/netlink":         "guest/agent/network",

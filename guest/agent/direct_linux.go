@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/lsub/lsub/guest/agent/loopback"
 	"github.com/lsub/lsub/guest/agent/network"
+	"github.com/lsub/lsub/guest/agent/tcredirect"
 )
 
 // direct is the way of the host's connections to the loopback of the VM's
@@ -14,7 +14,7 @@ import (
 // listeners on, for as long as the VM.
 type direct struct {
 	once sync.Once
-	way  atomic.Pointer[loopback.Direct] // nil where there is none
+	way  atomic.Pointer[tcredirect.Direct] // nil where there is none
 }
 
 // openDirect opens the way, in a VM that has a card. Without it the host's
@@ -25,7 +25,7 @@ func (a *Agent) openDirect() {
 			return
 		}
 		start := time.Now()
-		way, err := loopback.Attach(network.Card, a.log)
+		way, err := tcredirect.Attach(network.Card, a.log)
 		if err != nil {
 			a.log.Warn("no direct way for connections from the host", "err", err)
 			return
@@ -41,7 +41,7 @@ func (d *distro) directClients() int {
 	if d.a.direct.way.Load() == nil || d.spec.Isolated {
 		return 0
 	}
-	all, err := d.a.clients(loopback.FirstPort)
+	all, err := d.a.clients(tcredirect.FirstPort)
 	if err != nil {
 		d.a.log.Warn("connections from the host are not known", "err", err)
 		return 0

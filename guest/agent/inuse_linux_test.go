@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/guest/agent/listeners"
-	"github.com/lsub/lsub/guest/agent/loopback"
+	"github.com/lsub/lsub/guest/agent/tcredirect"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
@@ -85,7 +85,7 @@ func TestIdleDirect(t *testing.T) {
 	if d.idleFor(); d.idleSince.IsZero() {
 		t.Error("not idle where there is no direct way")
 	}
-	a.direct.way.Store(&loopback.Direct{})
+	a.direct.way.Store(&tcredirect.Direct{})
 	if got := d.idleFor(); got != 0 || !d.idleSince.IsZero() {
 		t.Errorf("idle for %v with connections", got)
 	}

@@ -15,7 +15,7 @@ import (
 
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/agent"
-	"github.com/lsub/lsub/guest/agent/devices"
+	"github.com/lsub/lsub/guest/agent/devicefilter"
 )
 
 const (
@@ -37,7 +37,7 @@ func mountDisks(t *trace, log *slog.Logger) error {
 	var filter sync.WaitGroup
 	defer filter.Wait()
 	filter.Go(func() {
-		if err := t.step("device filter", func() error { return devices.CloseDisks(distrosGroup) }); err != nil {
+		if err := t.step("device filter", func() error { return devicefilter.CloseDisks(distrosGroup) }); err != nil {
 			log.Warn("root in a distro can open the VM's disks", "err", err)
 		}
 	})

@@ -1,15 +1,15 @@
-// Package devices keeps distros away from the VM's own disks, which hold the files of
+// Package devicefilter keeps distros away from the VM's own disks, which hold the files of
 // all of them.
 //
 // Each distro's root has every device at hand (/dev is shared, and there is
 // mknod). A small program in the kernel, attached to the control group that is
 // above all distros, is asked about each device that a process below opens or makes:
 //
-//	err := devices.CloseDisks("/sys/fs/cgroup/distros")
+//	err := devicefilter.CloseDisks("/sys/fs/cgroup/distros")
 //
 // It is no prison: whoever may load kernel modules gets past it. It keeps a
 // mistaken command, or an archive's tool, from the disk that everybody shares.
-package devices
+package devicefilter
 
 import (
 	"fmt"

@@ -1,4 +1,4 @@
-package loopback_test
+package tcredirect_test
 
 import (
 	"encoding/binary"
@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/lsub/lsub/guest/agent/loopback/loopbacktest"
+	"github.com/lsub/lsub/guest/agent/tcredirect/tcredirecttest"
 )
 
 type rawConn = syscall.RawConn
@@ -46,7 +46,7 @@ type segment struct {
 func (p *peer) send(flags byte, data []byte) {
 	p.t.Helper()
 	frame := p.frame(flags, data)
-	header := make([]byte, loopbacktest.HeaderLen)
+	header := make([]byte, tcredirecttest.HeaderLen)
 	if !p.whole {
 		at, tcp := places(frame)
 		header[0] = 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM
@@ -130,10 +130,10 @@ func fold(s uint32) uint16 {
 // parse reads a frame with its header.
 func parse(f []byte) (segment, error) {
 	var s segment
-	if len(f) < loopbacktest.HeaderLen+54 {
+	if len(f) < tcredirecttest.HeaderLen+54 {
 		return s, errors.New("a short frame")
 	}
-	f = f[loopbacktest.HeaderLen:]
+	f = f[tcredirecttest.HeaderLen:]
 	for _, b := range f[:12] {
 		if b != 0 {
 			return s, errors.New("not from lo")
@@ -168,7 +168,7 @@ func edit(f []byte, at int, b ...byte) []byte {
 func (n *network) mac() []byte {
 	var mac []byte
 	n.Do(func() {
-		if c, err := net.InterfaceByName(loopbacktest.Card); err == nil {
+		if c, err := net.InterfaceByName(tcredirecttest.Card); err == nil {
 			mac = c.HardwareAddr
 		}
 	})
@@ -186,7 +186,7 @@ func (n *network) address(addr string) {
 		}
 		defer unix.Close(fd)
 		var ifr *unix.Ifreq
-		if ifr, err = unix.NewIfreq(loopbacktest.Card); err != nil {
+		if ifr, err = unix.NewIfreq(tcredirecttest.Card); err != nil {
 			return
 		}
 		if err = ifr.SetInet4Addr(net.ParseIP(addr).To4()); err == nil {

@@ -1,14 +1,14 @@
-// Package loopbacktest makes a network namespace with a card whose other end is
-// the test, and with package loopback attached to it: what speaks TCP in frames
+// Package tcredirecttest makes a network namespace with a card whose other end is
+// the test, and with package tcredirect attached to it: what speaks TCP in frames
 // meets the kernel's own.
 //
-//	n := loopbacktest.New(t)
+//	n := tcredirecttest.New(t)
 //	n.Receive(func(parts [][]byte) { … }, func() { … })
 //	n.Do(func() { l, err = net.Listen("tcp", "127.0.0.1:80") })
 //	n.Send(header, frame)
 //
 // It needs root; without, the test is skipped.
-package loopbacktest
+package tcredirecttest
 
 import (
 	"errors"
@@ -22,7 +22,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
-	"github.com/lsub/lsub/guest/agent/loopback"
+	"github.com/lsub/lsub/guest/agent/tcredirect"
 )
 
 // Card is what the card is called in the namespace.
@@ -40,7 +40,7 @@ const mtu = 65520
 
 // Namespace is a network namespace with lo and a card.
 type Namespace struct {
-	Direct *loopback.Direct // what is attached
+	Direct *tcredirect.Direct // what is attached
 
 	t      testing.TB
 	calls  chan func()
@@ -72,7 +72,7 @@ func New(t testing.TB) *Namespace {
 		n.tap.Close()
 	})
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	n.Do(func() { n.Direct, err = loopback.Attach(Card, log) })
+	n.Do(func() { n.Direct, err = tcredirect.Attach(Card, log) })
 	if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, os.ErrPermission) {
 		t.Skipf("this kernel does not take the programs: %v", err)
 	}

@@ -1,8 +1,8 @@
-// Package loopback leads TCP connections of the host's supervisor to the loopback
+// Package tcredirect leads TCP connections of the host's supervisor to the loopback
 // of a network namespace, with no process in the way. The supervisor speaks TCP
 // itself, in frames through the network card:
 //
-//	direct, err := loopback.Attach("eth0", log) // on a thread in the namespace
+//	direct, err := tcredirect.Attach("eth0", log) // on a thread in the namespace
 //	defer direct.Close()
 //
 // To what listens there a client on port 61000 or above of 127.0.0.1, or of ::1, has
@@ -19,7 +19,7 @@
 // The supervisor is the one who connects: a SYN is never handed to the card. It
 // answers what belongs to no connection of its own with a reset, and does not
 // connect from a port to the same port.
-package loopback
+package tcredirect
 
 import (
 	"encoding/binary"

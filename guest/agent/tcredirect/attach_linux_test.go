@@ -1,4 +1,4 @@
-package loopback_test
+package tcredirect_test
 
 import (
 	"bytes"
@@ -16,8 +16,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/lsub/lsub/guest/agent/loopback"
-	"github.com/lsub/lsub/guest/agent/loopback/loopbacktest"
+	"github.com/lsub/lsub/guest/agent/tcredirect"
+	"github.com/lsub/lsub/guest/agent/tcredirect/tcredirecttest"
 )
 
 const patience = 20 * time.Second
@@ -29,13 +29,13 @@ var (
 
 // network is a namespace, and the frames that came out of it.
 type network struct {
-	*loopbacktest.Namespace
+	*tcredirecttest.Namespace
 	t      *testing.T
 	frames chan []byte
 }
 
 func newNetwork(t *testing.T) *network {
-	n := &network{Namespace: loopbacktest.New(t), t: t, frames: make(chan []byte, 1000)}
+	n := &network{Namespace: tcredirecttest.New(t), t: t, frames: make(chan []byte, 1000)}
 	n.Receive(func(parts [][]byte) { n.frames <- bytes.Join(parts, nil) }, func() {})
 	return n
 }
@@ -205,7 +205,7 @@ func TestConnect(t *testing.T) {
 // TestFilter tries rp_filter at all its places: systems set it.
 func TestFilter(t *testing.T) {
 	for _, value := range []string{"0", "1", "2"} {
-		for _, places := range []string{"all", "default", "lo", "all default lo " + loopbacktest.Card} {
+		for _, places := range []string{"all", "default", "lo", "all default lo " + tcredirecttest.Card} {
 			n := newNetwork(t)
 			for _, place := range strings.Fields(places) {
 				n.set("ipv4/conf/"+place+"/rp_filter", value)
@@ -359,7 +359,7 @@ func TestForeign(t *testing.T) {
 		"to its own port, 6":    (&peer{network: n, addr: local6, source: 61000, dest: 61000}).frame(flagSYN, nil),
 	} {
 		before := n.received()
-		n.Send(make([]byte, loopbacktest.HeaderLen), fixSums(f))
+		n.Send(make([]byte, tcredirecttest.HeaderLen), fixSums(f))
 		if n.received() != before {
 			t.Errorf("%s is let in", name)
 		}
@@ -371,7 +371,7 @@ func TestForeign(t *testing.T) {
 		t.Errorf("%d packets are let in, want 1", got)
 	}
 	// To the card's own address all may come as ever; the kernel finds these addresses odd.
-	n.Send(make([]byte, loopbacktest.HeaderLen), edit(good6.frame(flagSYN, nil), 0, n.mac()...))
+	n.Send(make([]byte, tcredirecttest.HeaderLen), edit(good6.frame(flagSYN, nil), 0, n.mac()...))
 	n.quiet()
 }
 
@@ -379,10 +379,10 @@ func TestForeign(t *testing.T) {
 func TestOrdinary(t *testing.T) {
 	n := newNetwork(t)
 	n.address("10.9.8.7")
-	n.Send(make([]byte, loopbacktest.HeaderLen), arpRequest("10.9.8.1", "10.9.8.7"))
+	n.Send(make([]byte, tcredirecttest.HeaderLen), arpRequest("10.9.8.1", "10.9.8.7"))
 	select {
 	case f := <-n.frames:
-		if want := n.mac(); !bytes.Equal(f[loopbacktest.HeaderLen+6:][:6], want) {
+		if want := n.mac(); !bytes.Equal(f[tcredirecttest.HeaderLen+6:][:6], want) {
 			t.Errorf("the answer is %x, want from %x", f, want)
 		}
 	case <-time.After(patience):
@@ -397,7 +397,7 @@ func TestEngine(t *testing.T) {
 	n := newNetwork(t)
 	container := map[netip.Addr]netip.Addr{local4: netip.MustParseAddr("172.17.0.2"), local6: netip.MustParseAddr("fd00::2")}
 	var err error
-	n.Do(func() { err = loopback.Publish(8080, container) })
+	n.Do(func() { err = tcredirect.Publish(8080, container) })
 	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, os.ErrNotExist) {
 		t.Skipf("this kernel has no nftables: %v", err)
 	}
@@ -428,7 +428,7 @@ func TestReserved(t *testing.T) {
 	n.set(name, "70,8000-8010")
 	attach := func() {
 		n.Do(func() {
-			d, err := loopback.Attach(loopbacktest.Card, slog.New(slog.DiscardHandler))
+			d, err := tcredirect.Attach(tcredirecttest.Card, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Error(err)
 				return
@@ -452,7 +452,7 @@ func TestReserved(t *testing.T) {
 				return
 			}
 			t.Cleanup(func() { c.Close() })
-			if p := c.LocalAddr().(*net.TCPAddr).Port; p >= loopback.FirstPort {
+			if p := c.LocalAddr().(*net.TCPAddr).Port; p >= tcredirect.FirstPort {
 				t.Error("a client has port " + strconv.Itoa(p))
 			}
 		})
@@ -462,7 +462,7 @@ func TestReserved(t *testing.T) {
 func TestNoCard(t *testing.T) {
 	n := newNetwork(t)
 	n.Do(func() {
-		if d, err := loopback.Attach("eth7", slog.New(slog.DiscardHandler)); err == nil {
+		if d, err := tcredirect.Attach("eth7", slog.New(slog.DiscardHandler)); err == nil {
 			d.Close()
 			t.Error("attached to a card that there is not")
 		}

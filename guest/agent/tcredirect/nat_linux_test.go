@@ -1,4 +1,4 @@
-package loopback
+package tcredirect
 
 import (
 	"errors"
