@@ -44,7 +44,7 @@ type Agent struct {
 	stopping bool                     // no distro starts any more
 
 	arrivals arrivals
-	direct   direct
+	fastPath fastPath
 	// listening and clients are List and Clients of listeners, but for tests.
 	listening func([]*listeners.Space) ([]listeners.Listener, error)
 	clients   func(first uint16) (map[string]int, error)

@@ -72,9 +72,9 @@ func TestIdleOccupied(t *testing.T) {
 	}
 }
 
-// Connections by the direct way keep a distro up, and it is idle from the look on
+// Connections by the fast path keep a distro up, and it is idle from the look on
 // that finds none.
-func TestIdleDirect(t *testing.T) {
+func TestIdleFastPath(t *testing.T) {
 	count := map[string]int{"web": 2}
 	a := &Agent{
 		listening: func([]*listeners.Space) ([]listeners.Listener, error) { return nil, nil },
@@ -83,9 +83,9 @@ func TestIdleDirect(t *testing.T) {
 	files := map[string]string{insideGroup + "/cgroup.events": "populated 1\n", insideGroup + "/cgroup.procs": "1\n"}
 	d := &distro{a: a, spec: &guestv1.Distro{Id: "web"}, pid: 1, cgroup: fakeCgroup(t, files)}
 	if d.idleFor(); d.idleSince.IsZero() {
-		t.Error("not idle where there is no direct way")
+		t.Error("not idle where there is no fast path")
 	}
-	a.direct.way.Store(&tcredirect.Direct{})
+	a.fastPath.redirect.Store(&tcredirect.Redirect{})
 	if got := d.idleFor(); got != 0 || !d.idleSince.IsZero() {
 		t.Errorf("idle for %v with connections", got)
 	}
@@ -99,7 +99,7 @@ func TestIdleDirect(t *testing.T) {
 	}
 	count["own"] = 1
 	own := &distro{a: a, spec: &guestv1.Distro{Id: "own", Isolated: true}}
-	if n := own.directClients(); n != 0 {
+	if n := own.fastPathClients(); n != 0 {
 		t.Errorf("%d connections lead into a network of its own", n)
 	}
 }

@@ -45,7 +45,7 @@ func (d *distro) reasons() []string {
 	d.mu.Lock()
 	sessions, forwards := d.sessions, d.forwards
 	d.mu.Unlock()
-	forwards += d.directClients()
+	forwards += d.fastPathClients()
 	switch {
 	case sessions == 1:
 		why = append(why, "a command runs")

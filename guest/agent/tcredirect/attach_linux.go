@@ -12,16 +12,16 @@ import (
 	"github.com/cilium/ebpf/link"
 )
 
-// Direct is the way between a card and the loopback of its network namespace.
-type Direct struct {
+// Redirect leads TCP between a card and the loopback of its network namespace.
+type Redirect struct {
 	closers []func() error
 	guard   *guard
 }
 
-// Attach opens the way in the network namespace of the calling thread, by the
+// Attach installs the redirect in the network namespace of the calling thread, for the
 // card of that name. The caller closes it. The namespace's settings for lo, and
 // its reserved ports, stay as Attach has made them.
-func Attach(card string, log *slog.Logger) (_ *Direct, err error) {
+func Attach(card string, log *slog.Logger) (_ *Redirect, err error) {
 	eth, err := net.InterfaceByName(card)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", card, err)
@@ -29,8 +29,8 @@ func Attach(card string, log *slog.Logger) (_ *Direct, err error) {
 	if err := settings(); err != nil {
 		return nil, err
 	}
-	rehearse()
-	d := &Direct{}
+	warmUp()
+	d := &Redirect{}
 	defer func() {
 		if err != nil {
 			d.Close()
@@ -48,8 +48,8 @@ func Attach(card string, log *slog.Logger) (_ *Direct, err error) {
 	return d, nil
 }
 
-// Close closes the way. What uses it is lost.
-func (d *Direct) Close() error {
+// Close removes the redirect. Connections that use it are lost.
+func (d *Redirect) Close() error {
 	if d.guard != nil {
 		d.guard.close()
 		d.guard = nil
@@ -64,7 +64,7 @@ func (d *Direct) Close() error {
 	return first
 }
 
-func (d *Direct) attach(index int, at ebpf.AttachType, code asm.Instructions) error {
+func (d *Redirect) attach(index int, at ebpf.AttachType, code asm.Instructions) error {
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "lsub_loopback", Type: ebpf.SchedCLS, AttachType: at, Instructions: code, License: "GPL",
 	})
@@ -80,26 +80,26 @@ func (d *Direct) attach(index int, at ebpf.AttachType, code asm.Instructions) er
 	return nil
 }
 
-// rehearse has a connection pass lo in each family. The kernel makes the secrets of
+// warmUp has a connection pass lo in each family. The kernel makes the secrets of
 // its tables for the first one, and then changes its code so that it does not ask
 // for them again. With software emulation a processor that runs this code at that
 // moment may run half a change, and the kernel dies (seen: "Oops: int3" in inet6_ehashfn, under
 // a burst of frames). Now, nothing comes by the card yet.
-func rehearse() {
+func warmUp() {
 	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
 		l, err := net.Listen("tcp", at)
 		if err != nil {
 			continue // a family that there is not
 		}
-		if c, err := net.DialTimeout("tcp", l.Addr().String(), rehearsalTimeout); err == nil {
+		if c, err := net.DialTimeout("tcp", l.Addr().String(), warmUpTimeout); err == nil {
 			c.Close()
 		}
 		l.Close()
 	}
 }
 
-// rehearsalTimeout bounds what takes no time, unless a firewall is in the way.
-const rehearsalTimeout = 100 * time.Millisecond
+// warmUpTimeout bounds what takes no time, unless a firewall is in the way.
+const warmUpTimeout = 100 * time.Millisecond
 
 // settings has lo take packets with loopback addresses that do not come from
 // this kernel's own sockets, and keeps the supervisor's ports for it.

@@ -404,7 +404,7 @@ func TestEngine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.Direct.Guarded()
+	n.Redirect.Guarded()
 	for _, addr := range []netip.Addr{local4, local6} {
 		l := n.listen(netip.AddrPortFrom(addr, 8080).String())
 		who := echo(l)

@@ -7,7 +7,7 @@ import (
 )
 
 // Guarded waits until the guard has made its rule.
-func (d *Direct) Guarded() { <-d.guard.done }
+func (d *Redirect) Guarded() { <-d.guard.done }
 
 // Publish makes rules as a container engine does, in the calling thread's network
 // namespace: what comes in for a port of an address leads to a container.

@@ -2,8 +2,8 @@
 // of a network namespace, with no process in the way. The supervisor speaks TCP
 // itself, in frames through the network card:
 //
-//	direct, err := tcredirect.Attach("eth0", log) // on a thread in the namespace
-//	defer direct.Close()
+//	redirect, err := tcredirect.Attach("eth0", log) // on a thread in the namespace
+//	defer redirect.Close()
 //
 // To what listens there a client on port 61000 or above of 127.0.0.1, or of ::1, has
 // come. Its frames are those whose Ethernet addresses are zeros, as those of lo

@@ -40,7 +40,7 @@ const mtu = 65520
 
 // Namespace is a network namespace with lo and a card.
 type Namespace struct {
-	Direct *tcredirect.Direct // what is attached
+	Redirect *tcredirect.Redirect // what is attached
 
 	t      testing.TB
 	calls  chan func()
@@ -72,14 +72,14 @@ func New(t testing.TB) *Namespace {
 		n.tap.Close()
 	})
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	n.Do(func() { n.Direct, err = tcredirect.Attach(Card, log) })
+	n.Do(func() { n.Redirect, err = tcredirect.Attach(Card, log) })
 	if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, os.ErrPermission) {
 		t.Skipf("this kernel does not take the programs: %v", err)
 	}
 	if err != nil {
 		t.Fatalf("attach: %+v", err)
 	}
-	t.Cleanup(func() { n.Direct.Close() })
+	t.Cleanup(func() { n.Redirect.Close() })
 	return n
 }
 
