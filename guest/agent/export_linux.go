@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/btrfs"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
@@ -20,7 +21,7 @@ func (a *Agent) export(ctx context.Context, req *guestv1.Export, w *guest.Writer
 		return nil, err
 	}
 	defer func() {
-		if err := deleteSubvolume(tmp); err != nil {
+		if err := btrfs.Delete(tmp); err != nil {
 			a.log.Error("an export's snapshot stays until the next start", "err", err)
 		}
 	}()
@@ -62,7 +63,7 @@ func (a *Agent) snapshotOf(ctx context.Context, req *guestv1.Export) (tmp string
 		return "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no files of what is to be exported")
 	}
 	tmp = a.store.staging()
-	err = still(func() error { return snapshotTree(from, tmp) })
+	err = still(func() error { return btrfs.Snapshot(from, tmp) })
 	a.store.discard(tmp, err)
 	return tmp, storeError(err)
 }

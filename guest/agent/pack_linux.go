@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lsub/lsub/guest/agent/btrfs"
 	"github.com/lsub/lsub/rootfs"
 	"github.com/lsub/lsub/rootfs/pax"
 )
@@ -82,7 +83,7 @@ func (p *packer) folder(fd int, name string) error {
 		func(key string, b []byte) (int, error) { return unix.Fgetxattr(fd, key, b) }); err != nil {
 		return err
 	}
-	if p.btrfs && st.Ino == btrfsSubvolInode && name != "./" {
+	if p.btrfs && st.Ino == btrfs.SubvolumeInode && name != "./" {
 		if h.PAXRecords == nil {
 			h.PAXRecords = map[string]string{}
 		}

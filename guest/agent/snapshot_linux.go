@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/btrfs"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
@@ -36,13 +37,13 @@ func (s *store) createSnapshot(snap *guestv1.Snapshot, still stillness) (err err
 	}
 	tmp := s.staging()
 	defer func() { s.discard(tmp, err) }()
-	if err := still(func() error { return snapshotTree(s.distroPath(snap.Distro), tmp) }); err != nil {
+	if err := still(func() error { return btrfs.Snapshot(s.distroPath(snap.Distro), tmp) }); err != nil {
 		return storeError(err)
 	}
 	if err := s.publish(tmp, to); err != nil {
 		return storeError(err)
 	}
-	if err := setReadOnlyTree(to); err != nil {
+	if err := btrfs.SetReadOnly(to); err != nil {
 		s.log.Warn("the snapshot stays writable", "snapshot", to, "err", err)
 	}
 	return nil
@@ -56,7 +57,7 @@ func (s *store) restoreSnapshot(snap *guestv1.Snapshot) (err error) {
 	}
 	tmp := s.staging()
 	defer func() { s.discard(tmp, err) }()
-	if err := snapshotTree(s.snapshotPath(snap.Distro, snap.Id), tmp); err != nil {
+	if err := btrfs.Snapshot(s.snapshotPath(snap.Distro, snap.Id), tmp); err != nil {
 		return storeError(err)
 	}
 	if err := s.sync(); err != nil {
@@ -69,7 +70,7 @@ func (s *store) restoreSnapshot(snap *guestv1.Snapshot) (err error) {
 	if err := s.sync(); err != nil {
 		return storeError(err)
 	}
-	if err := deleteSubvolume(tmp); err != nil { // what was there before
+	if err := btrfs.Delete(tmp); err != nil { // what was there before
 		s.log.Error("the files from before the restore stay until the next start", "err", err)
 	}
 	return nil

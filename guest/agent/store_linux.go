@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/btrfs"
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/rootfs"
 )
@@ -53,7 +54,7 @@ func openStore(dir string, log *slog.Logger) (*store, error) {
 	}
 	for _, name := range left {
 		log.Warn("remove what was left half-made", "name", name)
-		if err := deleteSubvolume(filepath.Join(dir, "staging", name)); err != nil {
+		if err := btrfs.Delete(filepath.Join(dir, "staging", name)); err != nil {
 			log.Error("what was left half-made stays", "name", name, "err", err) // no reason to keep the distros from starting
 		}
 	}
@@ -136,7 +137,7 @@ func (s *store) importImage(id string, in io.Reader) (err error) {
 		return nil
 	}
 	tmp := s.staging()
-	if err := createSubvolume(tmp); err != nil {
+	if err := btrfs.Create(tmp); err != nil {
 		return storeError(err)
 	}
 	defer func() { s.discard(tmp, err) }()
@@ -152,7 +153,7 @@ func (s *store) importImage(id string, in io.Reader) (err error) {
 	s.log.Info("image imported", "image", id, "entries", st.Entries, "bytes", st.Bytes,
 		"unpack", unpacked.since(begin), "flush", loadNow().since(unpacked))
 	// Last, because what is read-only cannot be renamed.
-	if err := setReadOnlyTree(s.imagePath(id)); err != nil {
+	if err := btrfs.SetReadOnly(s.imagePath(id)); err != nil {
 		s.log.Warn("the image stays writable", "image", id, "err", err)
 	}
 	return nil
@@ -184,7 +185,7 @@ func (s *store) createDistro(req *guestv1.CreateDistroRequest, still stillness) 
 	}
 	tmp := s.staging()
 	defer func() { s.discard(tmp, err) }()
-	if err := still(func() error { return snapshotTree(from, tmp) }); err != nil {
+	if err := still(func() error { return btrfs.Snapshot(from, tmp) }); err != nil {
 		return storeError(err)
 	}
 	if err := prepareDistro(tmp, req); err != nil {
@@ -231,7 +232,7 @@ func (s *store) discard(tmp string, err error) {
 	if err == nil || !exists(tmp) {
 		return
 	}
-	if err := deleteSubvolume(tmp); err != nil {
+	if err := btrfs.Delete(tmp); err != nil {
 		s.log.Error("clean up after a failure", "err", err)
 	}
 }
@@ -240,7 +241,7 @@ func (s *store) delete(path string) error {
 	if !exists(path) {
 		return nil
 	}
-	return storeError(deleteSubvolume(path))
+	return storeError(btrfs.Delete(path))
 }
 
 func exists(path string) bool {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lsub/lsub/guest/agent/btrfs"
 	"github.com/lsub/lsub/rootfs"
 	"github.com/lsub/lsub/rootfs/pax"
 )
@@ -252,7 +253,7 @@ const maxSubvolumes = 4096
 // the file system has them.
 func (u *unpacker) mkdir(base string, h *tar.Header) error {
 	if _, marked := h.PAXRecords[pax.XattrRecord(subvolumeMark)]; marked && u.asRoot && u.subvolumes < maxSubvolumes {
-		err := createSubvolume(fmt.Sprintf("/proc/self/fd/%d/%s", u.parent.fd, base))
+		err := btrfs.Create(fmt.Sprintf("/proc/self/fd/%d/%s", u.parent.fd, base))
 		switch {
 		case err == nil:
 			u.subvolumes++

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest"
-	"github.com/lsub/lsub/guest/agent"
+	"github.com/lsub/lsub/guest/agent/btrfs"
 	"github.com/lsub/lsub/guest/agent/devicefilter"
 )
 
@@ -63,7 +63,7 @@ func mountDisks(t *trace, log *slog.Logger) error {
 			return err
 		}
 		// The host may have given the disk more room since the last boot.
-		if err := agent.GrowFilesystem(dataDir); err != nil {
+		if err := btrfs.Grow(dataDir); err != nil {
 			log.Warn("the data disk keeps its size", "err", err)
 		}
 		readLessAhead(log)

@@ -1,4 +1,4 @@
-package agent
+package btrfs
 
 import (
 	"bytes"
@@ -11,24 +11,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A distro is a subvolume, and may hold further ones: docker's btrfs driver
-// makes them, and systemd-tmpfiles (/var/lib/machines). A snapshot ends at
-// those, so that trees of subvolumes have to be handled as such.
-//
 // Paths go through the descriptor of each subvolume on the way (below), because
 // they may be longer together than the kernel takes: a distro nests as deep as it
 // likes.
 
-// below is a path beneath an open folder, in a form of the same length at any depth.
+// below is a path beneath an open directory, in a form of the same length at any depth.
 func below(dir *os.File, path string) string {
 	return filepath.Join(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()), path)
 }
 
-// snapshotTree makes dst a snapshot of the subvolume src and of those below it.
-// It takes as long as there are subvolumes, whatever their size. What is left of
-// a failure is the caller's to delete.
-func snapshotTree(src, dst string) error {
-	if err := snapshot(src, dst, false); err != nil {
+// Snapshot makes dst a writable snapshot of the subvolume src and of those below
+// it. The time it takes grows with the number of subvolumes, not with their size.
+// After an error the caller deletes dst.
+func Snapshot(src, dst string) error {
+	if err := snapshotOne(src, dst); err != nil {
 		return err
 	}
 	return eachNested(src, func(from *os.File, path string) error {
@@ -37,19 +33,19 @@ func snapshotTree(src, dst string) error {
 			return err
 		}
 		defer to.Close()
-		// Where a subvolume was, its parent's snapshot has an empty folder.
+		// Where a subvolume was, its parent's snapshot has an empty directory.
 		at := below(to, path)
 		if err := unix.Rmdir(at); err != nil {
 			return fmt.Errorf("snapshot of %s: %w", path, err)
 		}
-		if err := snapshotTree(below(from, path), at); err != nil {
+		if err := Snapshot(below(from, path), at); err != nil {
 			return err
 		}
 		return copyTimes(below(from, filepath.Dir(path)), below(to, filepath.Dir(path)))
 	})
 }
 
-// copyTimes gives a folder the times of another one.
+// copyTimes gives a directory the times of another one.
 func copyTimes(from, to string) error {
 	var st unix.Stat_t
 	if err := unix.Stat(from, &st); err != nil {
@@ -81,13 +77,12 @@ func eachNested(path string, f func(dir *os.File, path string) error) error {
 	return nil
 }
 
-// deleteSubvolume deletes a subvolume with all that is in it, and those below
-// it.
-func deleteSubvolume(path string) error {
-	destroy := func() error { return onParent(path, btrfsSnapDestroy, newVolArgs) }
+// Delete deletes a subvolume with all its files, and the subvolumes below it.
+func Delete(path string) error {
+	destroy := func() error { return onParent(path, snapDestroy, newVolArgs) }
 	err := destroy()
 	if errors.Is(err, unix.ENOTEMPTY) {
-		if err = deleteNested(path); err == nil {
+		if err = deleteBelow(path); err == nil {
 			err = destroy()
 		}
 	}
@@ -97,20 +92,20 @@ func deleteSubvolume(path string) error {
 	return nil
 }
 
-func deleteNested(path string) error {
-	if err := setReadOnly(path, false); err != nil {
+func deleteBelow(path string) error {
+	if err := setReadOnlyFlag(path, false); err != nil {
 		return err
 	}
-	return eachNested(path, func(dir *os.File, p string) error { return deleteSubvolume(below(dir, p)) })
+	return eachNested(path, func(dir *os.File, p string) error { return Delete(below(dir, p)) })
 }
 
-// setReadOnlyTree makes a subvolume and those below it read-only.
-func setReadOnlyTree(path string) error {
-	err := eachNested(path, func(dir *os.File, p string) error { return setReadOnlyTree(below(dir, p)) })
+// SetReadOnly makes a subvolume and those below it read-only.
+func SetReadOnly(path string) error {
+	err := eachNested(path, func(dir *os.File, p string) error { return SetReadOnly(below(dir, p)) })
 	if err != nil {
 		return err
 	}
-	return setReadOnly(path, true)
+	return setReadOnlyFlag(path, true)
 }
 
 // rootrefArgs is struct btrfs_ioctl_get_subvol_rootref_args, 4096 bytes.
@@ -131,10 +126,10 @@ type inoLookupArgs struct {
 // relative to it. It asks the kernel for them, and does not walk the tree.
 func nested(f *os.File) ([]string, error) {
 	var paths []string
-	seen := map[uint64]bool{} // folders
+	seen := map[uint64]bool{} // directories
 	var args rootrefArgs
 	for {
-		err := ioctl(f, btrfsSubvolRootref, unsafe.Pointer(&args))
+		err := ioctl(f, subvolRootref, unsafe.Pointer(&args))
 		more := errors.Is(err, unix.EOVERFLOW)
 		if err != nil && !more {
 			return nil, fmt.Errorf("subvolumes below %s: %w", f.Name(), err)
@@ -157,25 +152,25 @@ func nested(f *os.File) ([]string, error) {
 	}
 }
 
-// nestedIn returns the subvolumes in one folder of a subvolume.
+// nestedIn returns the subvolumes in one directory of a subvolume.
 func nestedIn(subvolume *os.File, dirID uint64) ([]string, error) {
 	lookup := inoLookupArgs{objectID: dirID}
-	if err := ioctl(subvolume, btrfsInoLookup, unsafe.Pointer(&lookup)); err != nil {
-		return nil, fmt.Errorf("folder %d of %s: %w", dirID, subvolume.Name(), err)
+	if err := ioctl(subvolume, inoLookup, unsafe.Pointer(&lookup)); err != nil {
+		return nil, fmt.Errorf("directory %d of %s: %w", dirID, subvolume.Name(), err)
 	}
 	dir, _, _ := bytes.Cut(lookup.name[:], []byte{0}) // "" for the top, else it ends with a slash
-	list, err := names(below(subvolume, string(dir)))
+	list, err := os.ReadDir(below(subvolume, string(dir)))
 	if err != nil {
 		return nil, err
 	}
 	var paths []string
-	for _, name := range list {
-		p := filepath.Join(string(dir), name)
+	for _, e := range list {
+		p := filepath.Join(string(dir), e.Name())
 		var st unix.Stat_t
 		if err := unix.Lstat(below(subvolume, p), &st); err != nil {
 			return nil, err
 		}
-		if st.Ino == btrfsSubvolInode && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		if st.Ino == SubvolumeInode && st.Mode&unix.S_IFMT == unix.S_IFDIR {
 			paths = append(paths, p)
 		}
 	}
