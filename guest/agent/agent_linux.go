@@ -43,10 +43,10 @@ type Agent struct {
 	changed  chan struct{}            // closed and replaced when distros come or go
 	stopping bool                     // no distro starts any more
 
-	arrivals arrivals
+	pending  pendingAccepts
 	fastPath fastPath
 	// listening and clients are List and Clients of listeners, but for tests.
-	listening func([]*listeners.Space) ([]listeners.Listener, error)
+	listening func([]*listeners.Netns) ([]listeners.Listener, error)
 	clients   func(first uint16) (map[string]int, error)
 
 	server *http.Server // of the control port

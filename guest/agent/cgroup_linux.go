@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lsub/lsub/guest/agent/procfs"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
@@ -70,7 +71,7 @@ func DelegateControllers(group string) error {
 }
 
 // sessions opens the group of the distro's commands. The caller closes it. It
-// works beneath the open folder, because the entrance, which calls it, sees
+// works beneath the open directory, because the namespace thread, which calls it, sees
 // other mounts.
 func (c *cgroup) sessions() (*os.File, error) {
 	at := int(c.dir.Fd())
@@ -123,28 +124,12 @@ func (c *cgroup) hangUpSessions() {
 		if err != nil || pid <= 1 {
 			continue
 		}
-		if hasTerminal(pid) {
+		if procfs.HasTerminal(pid) {
 			unix.Kill(pid, unix.SIGHUP)
 			unix.Kill(pid, unix.SIGCONT)
 		}
 		unix.Kill(pid, unix.SIGTERM)
 	}
-}
-
-// hasTerminal tells whether a process has a controlling terminal.
-func hasTerminal(pid int) bool {
-	fields := statFields(pid)
-	return len(fields) > 4 && fields[4] != "0"
-}
-
-// statFields are the fields of /proc/PID/stat from the third one on; before it comes
-// a name in parentheses, which may hold anything.
-func statFields(pid int) []string {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return nil
-	}
-	return strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
 }
 
 // awaitNoSessions waits until no process of a command is left.

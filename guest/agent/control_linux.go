@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/procfs"
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/guest/guestv1/guestv1connect"
 )
@@ -65,7 +66,7 @@ func (c control) Info(ctx context.Context, req *connect.Request[guestv1.InfoRequ
 		}
 		res.Distros = append(res.Distros, st)
 	}
-	res.MemoryTotal, res.MemoryAvailable = memory()
+	res.MemoryTotal, res.MemoryAvailable = procfs.Memory()
 	var fs unix.Statfs_t
 	if err := unix.Statfs(a.cfg.Data, &fs); err == nil {
 		res.DiskTotal = fs.Blocks * uint64(fs.Bsize)

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/nsthread"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
@@ -62,8 +63,8 @@ type distro struct {
 
 	mu        sync.Mutex
 	limits    *guestv1.Limits
-	entrance  *entrance // another one where the first hangs
-	space     *space    // nil where it has the VM's network
+	thread    *nsthread.Thread // in its namespaces; replaced where it hangs
+	netns     *netns           // nil where it has the VM's network
 	stopping  bool
 	idle      time.Duration // as Distro.idle_ns says it
 	idleSince time.Time     // zero while it is busy, or in use
@@ -129,27 +130,27 @@ func (d *distro) isStopping() bool {
 	return d.stopping
 }
 
-// way returns the entrance, nil where there is none yet.
-func (d *distro) way() *entrance {
+// currentThread returns the namespace thread, nil where there is none yet.
+func (d *distro) currentThread() *nsthread.Thread {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.entrance
+	return d.thread
 }
 
-// replaceEntrance gives the distro another entrance than one that hangs.
-func (d *distro) replaceEntrance(stuck *entrance) {
+// replaceThread gives the distro another namespace thread in place of one that hangs.
+func (d *distro) replaceThread(stuck *nsthread.Thread) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.entrance != stuck || d.stopping {
+	if d.thread != stuck || d.stopping {
 		return // somebody else did, or nobody needs one
 	}
-	e, err := enter(d.pid)
+	thread, err := nsthread.Enter(d.pid)
 	if err != nil {
-		d.a.log.Warn("no new entrance to a distro that hangs", "distro", d.spec.Name, "err", err)
+		d.a.log.Warn("no new namespace thread for a distro that hangs", "distro", d.spec.Name, "err", err)
 		return
 	}
-	stuck.close()
-	d.entrance = e
+	stuck.Close()
+	d.thread = thread
 }
 
 func (d *distro) state() *guestv1.DistroState {
@@ -165,7 +166,7 @@ func (d *distro) state() *guestv1.DistroState {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s.Running, s.Init, s.Sessions, s.Stopping = true, d.init, int32(d.sessions), d.stopping
-	s.StartedAtNs, s.Address = d.startedAt.UnixNano(), d.space.address()
+	s.StartedAtNs, s.Address = d.startedAt.UnixNano(), d.netns.address()
 	if !d.idleSince.IsZero() {
 		s.IdleSinceNs = d.idleSince.UnixNano()
 	}
@@ -237,8 +238,8 @@ func (d *distro) tidy(cmd *exec.Cmd) {
 		cmd.Process.Kill()
 		cmd.Wait()
 	}
-	if e := d.way(); e != nil {
-		e.close()
+	if t := d.currentThread(); t != nil {
+		t.Close()
 	}
 	if d.console != nil {
 		d.console.close()
@@ -249,7 +250,7 @@ func (d *distro) tidy(cmd *exec.Cmd) {
 	if d.unwatch != nil {
 		d.unwatch()
 	}
-	d.closeSpace()
+	d.closeNetns()
 	if d.cgroup != nil {
 		if err := d.cgroup.remove(); err != nil {
 			d.a.log.Warn("remove a distro's cgroup", "distro", d.spec.Name, "err", err)
@@ -264,7 +265,7 @@ func (d *distro) openNetwork() error {
 	if !d.spec.Isolated {
 		return nil
 	}
-	return d.openSpace()
+	return d.openNetns()
 }
 
 // boot starts the distro's init in namespaces of its own, and returns when
@@ -296,12 +297,12 @@ func (d *distro) boot() (cmd *exec.Cmd, err error) {
 	d.mu.Lock()
 	d.warnings = report.Warnings
 	d.mu.Unlock()
-	e, err := enter(d.pid)
+	thread, err := nsthread.Enter(d.pid)
 	if err != nil {
 		return cmd, err
 	}
 	d.mu.Lock()
-	d.entrance = e
+	d.thread = thread
 	d.mu.Unlock()
 	if err := d.awaitReady(cmp.Or(report.Timeout, readyTimeout)); err != nil {
 		return cmd, d.withConsole(err)
@@ -336,7 +337,7 @@ func (d *distro) startInit() (*exec.Cmd, *os.File, error) {
 		UseCgroupFD: true, CgroupFD: int(d.cgroup.dir.Fd()),
 	}
 	// A process is in the network namespace of the thread that starts it.
-	if err := d.ownSpace().do(cmd.Start); err != nil {
+	if err := d.ownNetns().do(cmd.Start); err != nil {
 		ours.Close()
 		return nil, nil, fmt.Errorf("start its init: %w", err)
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // environment is the command's: the user's own, then the distro's, then the
-// host's wishes. It runs on the entrance.
+// host's wishes. It runs on the namespace thread.
 //
 // Scripts made for WSL look at WSL_DISTRO_NAME. There is no WSL_INTEROP, which
 // names a socket, because programs of the host cannot be started from a distro.

@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/nsthread"
+	"github.com/lsub/lsub/guest/agent/procfs"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
@@ -98,7 +100,7 @@ func (a *Agent) enterDistro(ctx context.Context, spec *guestv1.Distro, f func(*d
 		if !d.hold() {
 			continue
 		}
-		if err := f(d); err == nil || !errors.Is(err, errLeaving) && !isEnding(d.pid) {
+		if err := f(d); err == nil || !errors.Is(err, errLeaving) && !procfs.IsExiting(d.pid) {
 			return d, err
 		}
 		d.release() // start waits until it is gone
@@ -124,14 +126,14 @@ var errStuck = errors.New("the distro does not answer")
 
 // spawn starts a command in the distro.
 func (d *distro) spawn(ctx context.Context, cmd *guestv1.Exec) (*process, error) {
-	who, err := onEntrance(ctx, d, func() (*account, error) { return whoRuns(cmd) }, func(*account) {})
+	who, err := onNSThread(ctx, d, func() (*account, error) { return whoRuns(cmd) }, func(*account) {})
 	if err != nil {
 		return nil, err
 	}
 	if wantsManager(who, cmd) {
 		d.awaitUserManager(ctx, who)
 	}
-	p, err := onEntrance(ctx, d, func() (*process, error) { return d.fork(cmd, who) }, (*process).abandon)
+	p, err := onNSThread(ctx, d, func() (*process, error) { return d.fork(cmd, who) }, (*process).abandon)
 	switch {
 	case errors.Is(err, unix.EAGAIN) && d.cgroup.full():
 		return nil, d.tooMany()
@@ -141,21 +143,21 @@ func (d *distro) spawn(ctx context.Context, cmd *guestv1.Exec) (*process, error)
 	return p, err
 }
 
-// onEntrance is [call] with a time limit, after which the distro gets a new
-// entrance: the old one may hang for ever.
-func onEntrance[T any](ctx context.Context, d *distro, f func() (T, error), drop func(T)) (T, error) {
+// onNSThread runs f on the distro's namespace thread. It is [nsthread.Call] with a
+// time limit, after which the distro gets a new thread: the old one may hang for ever.
+func onNSThread[T any](ctx context.Context, d *distro, f func() (T, error), drop func(T)) (T, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, forkTimeout, errStuck)
 	defer cancel()
-	e := d.way()
-	v, err := call(ctx, e, f, drop)
+	thread := d.currentThread()
+	v, err := nsthread.Call(ctx, thread, f, drop)
 	switch {
 	case errors.Is(err, errStuck):
-		d.replaceEntrance(e)
+		d.replaceThread(thread)
 		return v, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_START_FAILED, "a file system in it may hang; 'lsub stop "+d.spec.Name+"' ends the distro",
 			"distro %s does not answer within %s", d.spec.Name, forkTimeout)
-	case errors.Is(err, errLeft) && d.way() != e:
-		return onEntrance(ctx, d, f, drop) // there is a new one
-	case errors.Is(err, errLeft):
+	case errors.Is(err, nsthread.ErrClosed) && d.currentThread() != thread:
+		return onNSThread(ctx, d, f, drop) // there is a new one
+	case errors.Is(err, nsthread.ErrClosed):
 		return v, errLeaving
 	}
 	return v, err
@@ -168,7 +170,7 @@ func (p *process) abandon() {
 	p.close()
 }
 
-// fork starts the command as the user. It runs on the entrance.
+// fork starts the command as the user. It runs on the namespace thread.
 func (d *distro) fork(cmd *guestv1.Exec, who *account) (*process, error) {
 	env := environment(who, cmd)
 	argv, file, err := command(cmd, who, env)
@@ -272,7 +274,7 @@ func (p *process) resize(rows, cols uint16) {
 }
 
 // command returns the argument list and the program's path. It runs on the
-// entrance.
+// namespace thread.
 func command(cmd *guestv1.Exec, who *account, env []string) (argv []string, file string, err error) {
 	for _, a := range cmd.Argv {
 		argv = append(argv, string(a))
@@ -308,7 +310,7 @@ func command(cmd *guestv1.Exec, who *account, env []string) (argv []string, file
 }
 
 // workingFolder resolves the folder that a command starts in. It runs on the
-// entrance.
+// namespace thread.
 func workingFolder(cwd string, who *account) (string, error) {
 	isDir := func(p string) bool {
 		info, err := os.Stat(p)

@@ -21,7 +21,7 @@ import (
 func TestIdleHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &Agent{log: slog.New(slog.DiscardHandler)}
-		a.listening = func([]*listeners.Space) ([]listeners.Listener, error) {
+		a.listening = func([]*listeners.Netns) ([]listeners.Listener, error) {
 			return []listeners.Listener{
 				{Network: listeners.TCP, Addr: netip.MustParseAddrPort("[::]:80"), Distro: "apache", Process: "apache2", Group: "system.slice/apache2.service"},
 				{Network: listeners.TCP, Addr: netip.MustParseAddrPort("127.0.0.1:8000"), Distro: "listens", Process: "python3", Group: ".lsub"},

@@ -47,7 +47,7 @@ func TestIdleInUse(t *testing.T) {
 // A process that was left behind keeps the distro up, and one look finds it.
 func TestIdleOccupied(t *testing.T) {
 	d := &distro{
-		a: &Agent{listening: func([]*listeners.Space) ([]listeners.Listener, error) { return nil, nil }}, spec: &guestv1.Distro{Id: "none"}, pid: 1,
+		a: &Agent{listening: func([]*listeners.Netns) ([]listeners.Listener, error) { return nil, nil }}, spec: &guestv1.Distro{Id: "none"}, pid: 1,
 		cgroup: fakeCgroup(t, map[string]string{
 			insideGroup + "/cgroup.events":                                     "populated 1\n",
 			insideGroup + "/cgroup.procs":                                      "",
@@ -77,7 +77,7 @@ func TestIdleOccupied(t *testing.T) {
 func TestIdleFastPath(t *testing.T) {
 	count := map[string]int{"web": 2}
 	a := &Agent{
-		listening: func([]*listeners.Space) ([]listeners.Listener, error) { return nil, nil },
+		listening: func([]*listeners.Netns) ([]listeners.Listener, error) { return nil, nil },
 		clients:   func(first uint16) (map[string]int, error) { return count, nil },
 	}
 	files := map[string]string{insideGroup + "/cgroup.events": "populated 1\n", insideGroup + "/cgroup.procs": "1\n"}

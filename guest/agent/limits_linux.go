@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/procfs"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
@@ -189,7 +190,7 @@ func (d *distro) whyKilled(before, now pressure) string {
 	case now.own > before.own:
 		return fmt.Sprintf("distro %s is out of memory", d.spec.Name)
 	}
-	total, _ := memory()
+	total, _ := procfs.Memory()
 	return fmt.Sprintf("the VM is out of memory (it has %s)", inMiB(int64(total)))
 }
 
@@ -257,7 +258,7 @@ func (d *distro) watchLimits() (stop func(), err error) {
 // group: for the kernel, and for the agent, which must get through to distros
 // that want more than there is.
 func ReserveMemory(group string) error {
-	total, _ := memory()
+	total, _ := procfs.Memory()
 	err := os.WriteFile(filepath.Join(group, "memory.max"), []byte(strconv.FormatUint(total-reserve(total), 10)), 0)
 	if err != nil {
 		return fmt.Errorf("cgroup: memory of all distros: %w", err)

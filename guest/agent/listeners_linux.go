@@ -28,7 +28,7 @@ func (c control) WatchListeners(ctx context.Context, _ *connect.Request[guestv1.
 	latest := make(chan []listeners.Listener, 1)
 	watched := make(chan error, 1)
 	go func() {
-		watched <- listeners.Watch(ctx, c.a.log, c.a.spaces, func(all []listeners.Listener) {
+		watched <- listeners.Watch(ctx, c.a.log, c.a.namespaces, func(all []listeners.Listener) {
 			select { // only the newest counts where the host is slow
 			case <-latest:
 			default:

@@ -52,7 +52,7 @@ func (d *distro) startUserManager(who *account) {
 	cmd := &guestv1.Exec{Cwd: []byte("/"), Argv: [][]byte{[]byte("systemctl"), []byte("start"),
 		fmt.Appendf(nil, "user@%d.service", who.uid), fmt.Appendf(nil, "lsub-session@%d.service", who.uid)}}
 	root := rootAccount()
-	p, err := onEntrance(ctx, d, func() (*process, error) { return d.fork(cmd, root) }, (*process).abandon)
+	p, err := onNSThread(ctx, d, func() (*process, error) { return d.fork(cmd, root) }, (*process).abandon)
 	if err == nil {
 		p.stdin.Close()
 		stop := context.AfterFunc(ctx, func() { p.proc.Kill() })

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/lsub/lsub/guest/agent/listeners"
+	"github.com/lsub/lsub/guest/agent/procfs"
 )
 
 // baseUnits are services that are there for others: an installed distro runs
@@ -88,7 +89,7 @@ func (d *distro) occupantsOf(group string) (what []string) {
 	case group == sessionsGroup, group == ".":
 		for _, pid := range d.cgroup.processes(group) {
 			if pid != d.pid {
-				what = append(what, "process "+processName(pid))
+				what = append(what, "process "+procfs.Name(pid))
 			}
 		}
 	case unit == "":
@@ -105,7 +106,7 @@ func (d *distro) occupantsOf(group string) (what []string) {
 func (c *cgroup) onlyOurs(group string) bool {
 	for _, pid := range c.processes(group) {
 		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-		if processName(pid) == "(sd-pam)" {
+		if procfs.Name(pid) == "(sd-pam)" {
 			continue
 		}
 		if err == nil && !slices.Contains(strings.Split(string(env), "\x00"), sessionMark) {
@@ -118,11 +119,11 @@ func (c *cgroup) onlyOurs(group string) bool {
 // listens says which ports the distro's processes listen on, but for those of
 // its base services.
 func (d *distro) listens() []string {
-	var spaces []*listeners.Space
-	if s := d.ownSpace(); s != nil {
-		spaces = append(spaces, s.seen)
+	var namespaces []*listeners.Netns
+	if s := d.ownNetns(); s != nil {
+		namespaces = append(namespaces, s.listeners)
 	}
-	all, err := d.a.listening(spaces)
+	all, err := d.a.listening(namespaces)
 	if err != nil {
 		d.a.log.Warn("listening ports are not known", "err", err)
 		return []string{"its ports are not known"}
@@ -185,14 +186,6 @@ func cutLast(s, sep string) (before, after string, found bool) {
 		return s, "", false
 	}
 	return s[:i], s[i+len(sep):], true
-}
-
-func processName(pid int) string {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	if name := strings.TrimSpace(string(b)); name != "" {
-		return strings.ToValidUTF8(name, "?")
-	}
-	return strconv.Itoa(pid)
 }
 
 // occupied lists the groups of a distro that have processes of their own,

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -91,33 +90,5 @@ func TestListsMounts(t *testing.T) {
 		if listsMounts(text) != want {
 			t.Errorf("listsMounts(%q) = %v", text, !want)
 		}
-	}
-}
-
-func TestIsEnding(t *testing.T) {
-	cmd := exec.Command("cat")
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if isEnding(cmd.Process.Pid) || isEnding(os.Getpid()) {
-		t.Error("a process that runs is ending")
-	}
-	died, err := watchDeath(cmd.Process.Pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer died.close()
-	in.Close()
-	<-died.c
-	if !isEnding(cmd.Process.Pid) {
-		t.Error("one that has ended is not")
-	}
-	cmd.Wait()
-	if !isEnding(cmd.Process.Pid) {
-		t.Error("one that is gone is not")
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/agent/btrfs"
+	"github.com/lsub/lsub/guest/agent/procfs"
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/rootfs"
 )
@@ -142,16 +143,16 @@ func (s *store) importImage(id string, in io.Reader) (err error) {
 	}
 	defer func() { s.discard(tmp, err) }()
 	var st rootfs.State
-	begin := loadNow()
+	begin := procfs.LoadNow()
 	if err := unpack(tmp, in, &st); err != nil {
 		return storeError(err)
 	}
-	unpacked := loadNow()
+	unpacked := procfs.LoadNow()
 	if err := s.publish(tmp, s.imagePath(id)); err != nil {
 		return storeError(err)
 	}
 	s.log.Info("image imported", "image", id, "entries", st.Entries, "bytes", st.Bytes,
-		"unpack", unpacked.since(begin), "flush", loadNow().since(unpacked))
+		"unpack", unpacked.Since(begin), "flush", procfs.LoadNow().Since(unpacked))
 	// Last, because what is read-only cannot be renamed.
 	if err := btrfs.SetReadOnly(s.imagePath(id)); err != nil {
 		s.log.Warn("the image stays writable", "image", id, "err", err)

@@ -18,7 +18,7 @@ import (
 const defaultUmask = 0o022
 
 // whoRuns finds the account that a command runs as, in the distro's files as
-// they are now. It runs on the entrance.
+// they are now. It runs on the namespace thread.
 func whoRuns(cmd *guestv1.Exec) (*account, error) { return whoRunsIn(readSmall, cmd) }
 
 // whoRunsIn finds the account in the files that read reads. Those that cannot

@@ -1,4 +1,4 @@
-package agent
+package procfs
 
 import (
 	"bufio"
@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// vsockDriver has a link to the VM's vsock device.
+// vsockDriver is the driver's directory, which has a link to the VM's vsock device.
 const vsockDriver = "/sys/bus/virtio/drivers/vmw_vsock_virtio_transport"
 
-// vsockCPU returns the CPU that takes the interrupt of what comes over vsock, or -1
-// where there is no such.
-func vsockCPU() int {
+// VsockCPU returns the CPU that handles the interrupts of the vsock device's receive
+// queue, or -1 where it is unknown.
+func VsockCPU() int {
 	devices, _ := filepath.Glob(filepath.Join(vsockDriver, "virtio*"))
 	f, err := os.Open("/proc/interrupts")
 	if err != nil || len(devices) == 0 {

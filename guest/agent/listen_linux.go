@@ -9,72 +9,24 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/nsthread"
 	"github.com/lsub/lsub/guest/agent/relay"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
-const (
-	// collectTimeout is how long a connection waits for the host to collect it.
-	collectTimeout = 10 * time.Second
-	// maxArrivals is how many may wait for that.
-	maxArrivals = 1024
-)
-
-// arrivals are connections in the VM that wait for the host to collect them.
-type arrivals struct {
-	mu      sync.Mutex
-	next    uint64
-	waiting map[uint64]net.Conn
-}
-
-// put keeps a connection, and returns its number.
-func (ar *arrivals) put(c net.Conn) (uint64, error) {
-	ar.mu.Lock()
-	defer ar.mu.Unlock()
-	if len(ar.waiting) >= maxArrivals {
-		return 0, fmt.Errorf("%d connections wait for the host", len(ar.waiting))
-	}
-	if ar.waiting == nil {
-		ar.waiting = map[uint64]net.Conn{}
-	}
-	ar.next++
-	id := ar.next
-	ar.waiting[id] = c
-	time.AfterFunc(collectTimeout, func() {
-		if c, err := ar.take(id); err == nil {
-			c.Close()
-		}
-	})
-	return id, nil
-}
-
-// take returns a connection that waits, which it is the caller's to close.
-func (ar *arrivals) take(id uint64) (net.Conn, error) {
-	ar.mu.Lock()
-	defer ar.mu.Unlock()
-	c, ok := ar.waiting[id]
-	if !ok {
-		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "no connection %d waits", id)
-	}
-	delete(ar.waiting, id)
-	return c, nil
-}
-
-// listenForHost takes connections for the host for as long as the stream lasts.
-func (a *Agent) listenForHost(stream *relay.Conn, req *guestv1.Listen) {
+// serveListen takes connections for the host for as long as the stream lasts.
+func (a *Agent) serveListen(stream *relay.Conn, req *guestv1.Listen) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		io.Copy(io.Discard, stream) // the host says nothing more, but its end
 		cancel()
 	}()
 	w := guest.NewWriter(stream)
-	if err := a.takeForHost(ctx, w, req); err != nil && ctx.Err() == nil {
+	if err := a.listenFor(ctx, w, req); err != nil && ctx.Err() == nil {
 		w.SendMessage(guest.FrameError, guest.ErrorMessage(err))
 		stream.CloseWrite()
 		<-ctx.Done()
@@ -83,9 +35,9 @@ func (a *Agent) listenForHost(stream *relay.Conn, req *guestv1.Listen) {
 	stream.Close()
 }
 
-func (a *Agent) takeForHost(ctx context.Context, w *guest.Writer, req *guestv1.Listen) error {
+func (a *Agent) listenFor(ctx context.Context, w *guest.Writer, req *guestv1.Listen) error {
 	if req.Network == "unix" {
-		return a.takeUnix(ctx, w, req)
+		return a.listenUnixFor(ctx, w, req)
 	}
 	if req.Network == "udp" {
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "UDP cannot be forwarded from a distro to the host")
@@ -94,9 +46,9 @@ func (a *Agent) takeForHost(ctx context.Context, w *guest.Writer, req *guestv1.L
 	if err != nil || req.Network != "tcp" {
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no address of network %q that can be listened on", req.Address, req.Network)
 	}
-	listen := func(s *space) (net.Listener, error) {
+	listen := func(s *netns) (net.Listener, error) {
 		lc := net.ListenConfig{KeepAlive: -1}
-		return inSpace(s, func() (net.Listener, error) { return lc.Listen(ctx, "tcp", addr.String()) })
+		return inNetns(s, func() (net.Listener, error) { return lc.Listen(ctx, "tcp", addr.String()) })
 	}
 	if req.Distro == "" {
 		l, err := listen(nil)
@@ -106,7 +58,7 @@ func (a *Agent) takeForHost(ctx context.Context, w *guest.Writer, req *guestv1.L
 		return a.announce(ctx, w, l)
 	}
 	// As soon as the network stands: the distro's services may want it at their start.
-	return a.takeFromDistro(ctx, w, req.Distro, func(d *distro) (net.Listener, error) {
+	return a.listenInDistro(ctx, w, req.Distro, func(d *distro) (net.Listener, error) {
 		if err := await(ctx, d.networked); err != nil {
 			return nil, err
 		}
@@ -115,19 +67,19 @@ func (a *Agent) takeForHost(ctx context.Context, w *guest.Writer, req *guestv1.L
 			return nil, nil
 		}
 		l, err := listen(s)
-		if errors.Is(err, errLeft) {
+		if errors.Is(err, nsthread.ErrClosed) {
 			return nil, nil
 		}
 		return l, err
 	})
 }
 
-// takeUnix listens on a unix socket in a distro.
-func (a *Agent) takeUnix(ctx context.Context, w *guest.Writer, req *guestv1.Listen) error {
+// listenUnixFor listens on a unix socket in a distro.
+func (a *Agent) listenUnixFor(ctx context.Context, w *guest.Writer, req *guestv1.Listen) error {
 	if err := checkSocketPath(req.Address); err != nil {
 		return err
 	}
-	return a.takeFromDistro(ctx, w, req.Distro, func(d *distro) (net.Listener, error) {
+	return a.listenInDistro(ctx, w, req.Distro, func(d *distro) (net.Listener, error) {
 		if err := await(ctx, d.ready); err != nil || d.err != nil {
 			return nil, err
 		}
@@ -135,9 +87,9 @@ func (a *Agent) takeUnix(ctx context.Context, w *guest.Writer, req *guestv1.List
 	})
 }
 
-// takeFromDistro listens in a distro whenever it runs. Where it does not come up,
+// listenInDistro listens in a distro whenever it runs. Where it does not come up,
 // listen returns nil.
-func (a *Agent) takeFromDistro(ctx context.Context, w *guest.Writer, id string, listen func(*distro) (net.Listener, error)) error {
+func (a *Agent) listenInDistro(ctx context.Context, w *guest.Writer, id string, listen func(*distro) (net.Listener, error)) error {
 	if err := checkDistro(&guestv1.Distro{Id: id}); err != nil {
 		return err
 	}
@@ -196,7 +148,7 @@ func (a *Agent) announce(ctx context.Context, w *guest.Writer, l net.Listener) e
 		case err != nil:
 			return err
 		}
-		id, err := a.arrivals.put(c)
+		id, err := a.pending.put(c)
 		if err != nil {
 			a.log.Warn("a connection to the host is refused", "at", l.Addr(), "err", err)
 			c.Close()
@@ -211,7 +163,7 @@ func (a *Agent) announce(ctx context.Context, w *guest.Writer, l net.Listener) e
 // listenUnix listens on a unix socket in the distro, which belongs to the
 // distro's default user. One that nobody serves any more is replaced.
 func (d *distro) listenUnix(ctx context.Context, name string) (net.Listener, error) {
-	return onEntrance(ctx, d, func() (net.Listener, error) {
+	return onNSThread(ctx, d, func() (net.Listener, error) {
 		who, err := whoRuns(&guestv1.Exec{Distro: d.spec})
 		if err != nil {
 			return nil, err

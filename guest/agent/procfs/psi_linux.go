@@ -1,4 +1,4 @@
-package agent
+package procfs
 
 import (
 	"fmt"
@@ -9,17 +9,18 @@ import (
 	"time"
 )
 
-// load is how much the VM has done, and how long something of it has waited, up to
-// a moment. Two of them tell what held up what was done between.
-type load struct {
+// Load is a reading of the kernel's counters of work done and time waited (PSI,
+// pressure stall information). The difference of two readings tells what slowed down
+// the work between them.
+type Load struct {
 	at        time.Time
 	busy, all uint64        // ticks of all CPUs
 	cpu, disk time.Duration // in which something waited for a CPU, or for a disk
 }
 
-// loadNow reads the kernel's counters. Those that it does not have are 0.
-func loadNow() load {
-	l := load{at: time.Now(), cpu: pressureTotal(content("/proc/pressure/cpu")), disk: pressureTotal(content("/proc/pressure/io"))}
+// LoadNow reads the counters. Those that the kernel does not have are 0.
+func LoadNow() Load {
+	l := Load{at: time.Now(), cpu: pressureTotal(content("/proc/pressure/cpu")), disk: pressureTotal(content("/proc/pressure/io"))}
 	l.busy, l.all = processorTicks(content("/proc/stat"))
 	return l
 }
@@ -55,12 +56,11 @@ func pressureTotal(file string) time.Duration {
 	return time.Duration(n) * time.Microsecond
 }
 
-// since is what was between an earlier load and this one, for the log: the time,
-// the share of it in which the CPUs were busy, in which something could have run that
-// no CPU was free for, and in which something waited for a disk. The second tells more
-// than the first of a VM whose CPUs are the host's threads: these take their time
-// to wake up.
-func (l load) since(earlier load) slog.Value {
+// Since returns the difference to an earlier reading for the log: the time that
+// passed, and the shares of it in which the CPUs were busy, in which a task waited for
+// a CPU, and in which one waited for a disk. The wait for CPUs tells more than their
+// use: a VM's CPUs are threads of the host, which take their time to wake up.
+func (l Load) Since(earlier Load) slog.Value {
 	took := l.at.Sub(earlier.at)
 	share := func(part, whole float64) string { return fmt.Sprintf("%.0f%%", 100*part/max(whole, 1)) }
 	return slog.GroupValue(

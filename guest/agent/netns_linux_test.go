@@ -68,7 +68,7 @@ func TestConnectIsolated(t *testing.T) {
 	go serveWord(vm, "vm")
 	at := vm.Addr().String()
 	for _, d := range []*distro{web, api} {
-		l, err := inSpace(d.ownSpace(), func() (net.Listener, error) { return net.Listen("tcp", at) })
+		l, err := inNetns(d.ownNetns(), func() (net.Listener, error) { return net.Listen("tcp", at) })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,7 +93,7 @@ func TestConnectIsolated(t *testing.T) {
 			t.Errorf("in %q: %s, want %s", id, got, want)
 		}
 	}
-	web.closeSpace()
+	web.closeNetns()
 	if got := read("web-1"); !strings.Contains(got, "does not run") {
 		t.Errorf("in a distro whose network is gone: %s", got)
 	}
@@ -111,10 +111,10 @@ func TestConnectIsolated(t *testing.T) {
 	if api.forwards != 0 || shared.forwards != 0 {
 		t.Errorf("still in use: %d, %d", api.forwards, shared.forwards)
 	}
-	if spaces, _ := a.spaces(); len(spaces) != 1 || spaces[0].Distro != "api-1" || len(a.networks()) != 1 {
-		t.Errorf("spaces %v, networks %v", spaces, a.networks())
+	if namespaces, _ := a.namespaces(); len(namespaces) != 1 || namespaces[0].Distro != "api-1" || len(a.networks()) != 1 {
+		t.Errorf("namespaces %v, networks %v", namespaces, a.networks())
 	}
-	api.closeSpace()
+	api.closeNetns()
 }
 
 // TestListenIsolated takes connections for the host in a distro that comes and goes.
@@ -125,7 +125,7 @@ func TestListenIsolated(t *testing.T) {
 	ended := make(chan error)
 	const at = "127.0.0.1:15432"
 	go func() {
-		ended <- a.takeForHost(ctx, guest.NewWriter(w), &guestv1.Listen{Distro: "web-1", Network: "tcp", Address: at})
+		ended <- a.listenFor(ctx, guest.NewWriter(w), &guestv1.Listen{Distro: "web-1", Network: "tcp", Address: at})
 	}()
 	r := guest.NewReader(said)
 	for round := range 2 {
@@ -141,7 +141,7 @@ func TestListenIsolated(t *testing.T) {
 			c.Close()
 			t.Error("the VM's network has the port, too")
 		}
-		c, err := inSpace(d.ownSpace(), func() (net.Conn, error) { return net.DialTimeout("tcp", at, 10*time.Second) })
+		c, err := inNetns(d.ownNetns(), func() (net.Conn, error) { return net.DialTimeout("tcp", at, 10*time.Second) })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -149,7 +149,7 @@ func TestListenIsolated(t *testing.T) {
 			t.Fatalf("round %d: frame %d, %v", round, kind, err)
 		}
 		c.Close()
-		d.closeSpace()
+		d.closeNetns()
 		a.mu.Lock()
 		delete(a.distros, "web-1")
 		a.tellChange()

@@ -1,4 +1,4 @@
-package agent
+package procfs
 
 import (
 	"bufio"
@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// memory returns the VM's memory in bytes: all of it, and what could be used
-// without swapping (/proc/meminfo). Zeros mean unknown.
-func memory() (total, available uint64) {
+// Memory returns the VM's memory in bytes: the total, and how much of it programs can
+// still get without swapping. Zeros mean unknown.
+func Memory() (total, available uint64) {
 	f, err := os.Open("/proc/meminfo")
 	if err != nil {
 		return 0, 0
