@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/distrofile"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
@@ -133,7 +134,7 @@ func (a *Agent) checkSnapshot(snap *guestv1.Snapshot) error {
 			return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no id", id)
 		}
 	}
-	if !exists(a.store.distroPath(snap.Distro)) {
+	if !distrofile.Exists(a.store.distroPath(snap.Distro)) {
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no files of distro %s", snap.Distro)
 	}
 	return nil

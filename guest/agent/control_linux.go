@@ -62,7 +62,7 @@ func (c control) Info(ctx context.Context, req *connect.Request[guestv1.InfoRequ
 		}
 		if req.Msg.Users {
 			own := a.store.ownUser(id)
-			st.DefaultUser, st.DefaultUserFrom = own.name, own.from
+			st.DefaultUser, st.DefaultUserFrom = own.Name, own.From
 		}
 		res.Distros = append(res.Distros, st)
 	}
@@ -103,7 +103,7 @@ func (c control) SetDefaultUser(ctx context.Context, req *connect.Request[guestv
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&guestv1.SetDefaultUserResponse{Name: who.name, Uid: who.uid}), nil
+	return connect.NewResponse(&guestv1.SetDefaultUserResponse{Name: who.Name, Uid: who.UID}), nil
 }
 
 func (c control) DeleteImage(ctx context.Context, req *connect.Request[guestv1.DeleteImageRequest]) (*connect.Response[guestv1.DeleteImageResponse], error) {

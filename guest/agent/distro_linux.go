@@ -18,6 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/account"
+	"github.com/lsub/lsub/guest/agent/distrofile"
 	"github.com/lsub/lsub/guest/agent/nsthread"
 	"github.com/lsub/lsub/guest/guestv1"
 )
@@ -97,7 +99,7 @@ func (a *Agent) start(ctx context.Context, spec *guestv1.Distro) (*distro, error
 				a.mu.Unlock()
 				return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_START_FAILED, "", "the VM is shutting down")
 			}
-			if !exists(a.store.distroPath(spec.Id)) {
+			if !distrofile.Exists(a.store.distroPath(spec.Id)) {
 				a.mu.Unlock()
 				return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no files of distro %s", spec.Name)
 			}
@@ -329,7 +331,7 @@ func (d *distro) startInit() (*exec.Cmd, *os.File, error) {
 	}
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{"lsub-init", distroInitArg}
-	cmd.Env = []string{"container=lsub", "PATH=" + defaultPath, "TERM=linux"}
+	cmd.Env = []string{"container=lsub", "PATH=" + account.DefaultPath, "TERM=linux"}
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.SysProcAttr = &unix.SysProcAttr{
 		Setsid:      true,

@@ -9,6 +9,7 @@ import (
 
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/agent/btrfs"
+	"github.com/lsub/lsub/guest/agent/distrofile"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
@@ -59,7 +60,7 @@ func (a *Agent) snapshotOf(ctx context.Context, req *guestv1.Export) (tmp string
 	default:
 		return "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "the export is of nothing")
 	}
-	if !exists(from) {
+	if !distrofile.Exists(from) {
 		return "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no files of what is to be exported")
 	}
 	tmp = a.store.staging()

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/lsub/lsub/guest/agent/distrofile"
 	"github.com/lsub/lsub/guest/agent/listeners"
 	"github.com/lsub/lsub/guest/guestv1"
 )
@@ -90,7 +91,7 @@ func TestRemoveStale(t *testing.T) {
 		t.Error("a socket that somebody listens on is removed")
 	}
 	l.Close()
-	if err := removeStale(path); err != nil || exists(path) {
+	if err := removeStale(path); err != nil || distrofile.Exists(path) {
 		t.Errorf("a socket that nobody listens on stays: %v", err)
 	}
 	if err := removeStale(path); err != nil {
@@ -99,7 +100,7 @@ func TestRemoveStale(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := removeStale(path); err != nil || !exists(path) {
+	if err := removeStale(path); err != nil || !distrofile.Exists(path) {
 		t.Errorf("a file is taken for a socket: %v", err)
 	}
 }

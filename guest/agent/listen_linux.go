@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/account"
 	"github.com/lsub/lsub/guest/agent/nsthread"
 	"github.com/lsub/lsub/guest/agent/relay"
 	"github.com/lsub/lsub/guest/guestv1"
@@ -164,7 +165,7 @@ func (a *Agent) announce(ctx context.Context, w *guest.Writer, l net.Listener) e
 // distro's default user. One that nobody serves any more is replaced.
 func (d *distro) listenUnix(ctx context.Context, name string) (net.Listener, error) {
 	return onNSThread(ctx, d, func() (net.Listener, error) {
-		who, err := whoRuns(&guestv1.Exec{Distro: d.spec})
+		who, err := account.ForCommand(&guestv1.Exec{Distro: d.spec})
 		if err != nil {
 			return nil, err
 		}
@@ -181,7 +182,7 @@ func (d *distro) listenUnix(ctx context.Context, name string) (net.Listener, err
 		err = unix.Bind(fd, &unix.SockaddrUnix{Name: name})
 		unix.Umask(old)
 		if err == nil {
-			err = unix.Lchown(name, int(who.uid), int(who.gid))
+			err = unix.Lchown(name, int(who.UID), int(who.GID))
 		}
 		if err == nil {
 			err = unix.Listen(fd, unix.SOMAXCONN)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest/agent/btrfs"
+	"github.com/lsub/lsub/guest/agent/distrofile"
 	"github.com/lsub/lsub/rootfs"
 	"github.com/lsub/lsub/rootfs/pax"
 )
@@ -314,7 +315,7 @@ func header(name string, st *unix.Stat_t) *tar.Header {
 func (p *packer) header(h *tar.Header, data []pax.Extent) error {
 	err := p.out.header(h, data)
 	if errors.Is(err, pax.ErrTooMuch) {
-		p.note(fmt.Sprintf("%s goes without its extended attributes: they are too many", shown(h.Name)))
+		p.note(fmt.Sprintf("%s goes without its extended attributes: they are too many", distrofile.Shown(h.Name)))
 		h.PAXRecords = nil
 		err = p.out.header(h, data)
 	}
@@ -377,12 +378,12 @@ func extents(fd int, size int64) ([]pax.Extent, error) {
 }
 
 func (p *packer) leaveOut(name, why string) {
-	p.note(fmt.Sprintf("%s is left out: %s", shown(strings.TrimPrefix(name, ".")), why))
+	p.note(fmt.Sprintf("%s is left out: %s", distrofile.Shown(strings.TrimPrefix(name, ".")), why))
 }
 
 func (p *packer) failed(name string, err error) error {
 	if cause := p.ctx.Err(); cause != nil {
 		return cause
 	}
-	return fmt.Errorf("read %s: %w", shown(strings.TrimPrefix(name, ".")), err)
+	return fmt.Errorf("read %s: %w", distrofile.Shown(strings.TrimPrefix(name, ".")), err)
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/distrofile"
 	"github.com/lsub/lsub/rootfs"
 )
 
@@ -203,7 +204,7 @@ func diffArchives(t *testing.T, a, b []byte) string {
 func formatRecords(h *tar.Header) string {
 	var b strings.Builder
 	for k, v := range h.PAXRecords {
-		b.WriteString(" " + k + "=" + shown(v))
+		b.WriteString(" " + k + "=" + distrofile.Shown(v))
 	}
 	return b.String()
 }

@@ -6,7 +6,25 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/lsub/lsub/guest/agent/distrofile"
 )
+
+// newTree makes the files of a small root file system.
+func newTree(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		p := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
 
 func TestHostsWith(t *testing.T) {
 	const local = "127.0.0.1\tlocalhost\n"
@@ -61,7 +79,7 @@ func TestFollowTimezone(t *testing.T) {
 	if to, _ := os.Readlink(filepath.Join(root, "etc/localtime")); to != relative {
 		t.Errorf("the link was written anew: %s", to)
 	}
-	if exists(filepath.Join(root, "etc/timezone")) {
+	if distrofile.Exists(filepath.Join(root, "etc/timezone")) {
 		t.Error("a distro without /etc/timezone has one now")
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/agent/btrfs"
+	"github.com/lsub/lsub/guest/agent/distrofile"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
@@ -29,7 +30,7 @@ func (s *store) snapshots(distro string) ([]string, error) {
 // createSnapshot keeps a distro's files under snap.
 func (s *store) createSnapshot(snap *guestv1.Snapshot, still stillness) (err error) {
 	to := s.snapshotPath(snap.Distro, snap.Id)
-	if exists(to) {
+	if distrofile.Exists(to) {
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_ALREADY_EXISTS, "", "snapshot %s exists", snap.Id)
 	}
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
@@ -52,7 +53,7 @@ func (s *store) createSnapshot(snap *guestv1.Snapshot, still stillness) (err err
 // restoreSnapshot puts the files of a snapshot in the place of the distro's,
 // which nobody uses. A crash leaves the ones or the others.
 func (s *store) restoreSnapshot(snap *guestv1.Snapshot) (err error) {
-	if !exists(s.snapshotPath(snap.Distro, snap.Id)) {
+	if !distrofile.Exists(s.snapshotPath(snap.Distro, snap.Id)) {
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no snapshot %s", snap.Id)
 	}
 	tmp := s.staging()
@@ -84,18 +85,18 @@ func (s *store) source(req *guestv1.CreateDistroRequest) (string, error) {
 	}
 	switch from := req.From.(type) {
 	case *guestv1.CreateDistroRequest_Image:
-		if !validImage().MatchString(from.Image) || !exists(s.imagePath(from.Image)) {
+		if !validImage().MatchString(from.Image) || !distrofile.Exists(s.imagePath(from.Image)) {
 			return notFound("the VM has no image %q", from.Image)
 		}
 		return s.imagePath(from.Image), nil
 	case *guestv1.CreateDistroRequest_Clone:
-		if !exists(s.distroPath(from.Clone)) {
+		if !distrofile.Exists(s.distroPath(from.Clone)) {
 			return notFound("the VM has no files of distro %s", from.Clone)
 		}
 		return s.distroPath(from.Clone), nil
 	case *guestv1.CreateDistroRequest_Snapshot:
 		p := s.snapshotPath(from.Snapshot.GetDistro(), from.Snapshot.GetId())
-		if !exists(p) {
+		if !distrofile.Exists(p) {
 			return notFound("the VM has no snapshot %s", from.Snapshot.GetId())
 		}
 		return p, nil

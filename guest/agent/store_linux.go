@@ -14,7 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/account"
 	"github.com/lsub/lsub/guest/agent/btrfs"
+	"github.com/lsub/lsub/guest/agent/distrofile"
 	"github.com/lsub/lsub/guest/agent/procfs"
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/rootfs"
@@ -90,7 +92,7 @@ func (s *store) staging() string {
 	defer s.mu.Unlock()
 	for {
 		s.serial++
-		if p := filepath.Join(s.dir, "staging", fmt.Sprint(s.serial)); !exists(p) {
+		if p := filepath.Join(s.dir, "staging", fmt.Sprint(s.serial)); !distrofile.Exists(p) {
 			return p
 		}
 	}
@@ -134,7 +136,7 @@ func (s *store) importImage(id string, in io.Reader) (err error) {
 	one.Lock()
 	defer one.Unlock()
 
-	if exists(s.imagePath(id)) {
+	if distrofile.Exists(s.imagePath(id)) {
 		return nil
 	}
 	tmp := s.staging()
@@ -181,7 +183,7 @@ func (s *store) createDistro(req *guestv1.CreateDistroRequest, still stillness) 
 		return err
 	}
 	to := s.distroPath(req.Distro.Id)
-	if exists(to) {
+	if distrofile.Exists(to) {
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_ALREADY_EXISTS, "", "distro %s exists", req.Distro.Id)
 	}
 	tmp := s.staging()
@@ -189,7 +191,7 @@ func (s *store) createDistro(req *guestv1.CreateDistroRequest, still stillness) 
 	if err := still(func() error { return btrfs.Snapshot(from, tmp) }); err != nil {
 		return storeError(err)
 	}
-	if err := prepareDistro(tmp, req); err != nil {
+	if err := account.Prepare(tmp, req); err != nil {
 		return storeError(err)
 	}
 	return storeError(s.publish(tmp, to))
@@ -230,7 +232,7 @@ func (s *store) publish(tmp, to string) error {
 
 // discard deletes what stands half-made in staging, where err says why.
 func (s *store) discard(tmp string, err error) {
-	if err == nil || !exists(tmp) {
+	if err == nil || !distrofile.Exists(tmp) {
 		return
 	}
 	if err := btrfs.Delete(tmp); err != nil {
@@ -239,15 +241,10 @@ func (s *store) discard(tmp string, err error) {
 }
 
 func (s *store) delete(path string) error {
-	if !exists(path) {
+	if !distrofile.Exists(path) {
 		return nil
 	}
 	return storeError(btrfs.Delete(path))
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // storeError gives err the code that it has in the protocol.

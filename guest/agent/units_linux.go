@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lsub/lsub/guest/agent/distrofile"
 	"github.com/lsub/lsub/wslconf"
 )
 
@@ -34,7 +35,7 @@ const keepMounts = "[Unit]\nDefaultDependencies=no\n"
 // distros when one shuts down.
 const keepFormats = "[Service]\nExecStop=\n"
 
-// sessionMark is in the environment of the process that holds a user's session.
+// sessionMark is in the account.Environment of the process that holds a user's session.
 const sessionMark = "LSUB_SESSION=1"
 
 // sessionUnit is a login session of a user, by uid: with it, logind knows who
@@ -84,7 +85,7 @@ const flushedFile = "/run/systemd/journal/flushed"
 
 // writeUnits lays units over the distro's, in /run: they go with the distro's
 // run, and /etc still overrides them.
-// env is the environment of all services.
+// env is the account.Environment of all services.
 func writeUnits(settings wslconf.Settings, env []string) error {
 	files := map[string]string{
 		"lsub-ready.socket":           readySocket,
@@ -100,7 +101,7 @@ func writeUnits(settings wslconf.Settings, env []string) error {
 	for _, g := range maskedGenerators {
 		links["../system-generators/systemd-"+g+"-generator"] = "/dev/null"
 	}
-	fstab, _ := readSmall("/etc/fstab")
+	fstab, _ := distrofile.Read("/etc/fstab")
 	if !mountsBelow(string(fstab), "/var") {
 		files[flushedFile] = ""
 		links["systemd-journal-flush.service"] = "/dev/null"
@@ -150,13 +151,13 @@ const tmpOptions = "\nOptions=mode=1777,strictatime,nosuid,nodev,size=50%%,nr_in
 // would take a process, for which others wait.
 func mountTmp() {
 	const etc, lib = "/etc/systemd/system/", "/usr/lib/systemd/system/"
-	if !exists(lib+"local-fs.target.wants/tmp.mount") || exists(etc+"tmp.mount") || exists(etc+"tmp.mount.d") {
+	if !distrofile.Exists(lib+"local-fs.target.wants/tmp.mount") || distrofile.Exists(etc+"tmp.mount") || distrofile.Exists(etc+"tmp.mount.d") {
 		return // it is not wanted, or wanted in another way
 	}
-	if fstab, _ := readSmall("/etc/fstab"); mountsBelow(string(fstab), "/tmp") {
+	if fstab, _ := distrofile.Read("/etc/fstab"); mountsBelow(string(fstab), "/tmp") {
 		return
 	}
-	if unit, _ := readSmall(lib + "tmp.mount"); !strings.Contains(string(unit), tmpOptions) {
+	if unit, _ := distrofile.Read(lib + "tmp.mount"); !strings.Contains(string(unit), tmpOptions) {
 		return
 	}
 	if info, err := os.Lstat("/tmp"); err != nil || !info.IsDir() {

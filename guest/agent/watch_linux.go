@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/guest/agent/distrofile"
 )
 
 var errDied = errors.New("the process ended")
@@ -46,7 +48,7 @@ func watchDeath(pid int) (*death, error) {
 
 func (d *death) close() { d.fd.Close() }
 
-// awaitFile waits until a file of that name exists in dir, ctx is done, or
+// awaitFile waits until a file of that name distrofile.Exists in dir, ctx is done, or
 // died is closed (errDied).
 func awaitFile(ctx context.Context, dir, name string, died <-chan struct{}) error {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
@@ -61,7 +63,7 @@ func awaitFile(ctx context.Context, dir, name string, died <-chan struct{}) erro
 	found := make(chan error, 1)
 	go func() {
 		buf := make([]byte, 4096)
-		for !exists(filepath.Join(dir, name)) {
+		for !distrofile.Exists(filepath.Join(dir, name)) {
 			if _, err := f.Read(buf); err != nil {
 				found <- err
 				return

@@ -1,27 +1,24 @@
-package agent
+package account
 
 import (
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/distrofile"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
-// prepareDistro makes a new distro's own what images share: its machine id, the
-// account of its user, and the environment of a container image. All paths are
+// Prepare makes a new distro's own what images share: its machine id, the
+// account of its user, and the Environment of a container image. All paths are
 // resolved beneath dir.
-func prepareDistro(dir string, req *guestv1.CreateDistroRequest) error {
+func Prepare(dir string, req *guestv1.CreateDistroRequest) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
@@ -32,7 +29,7 @@ func prepareDistro(dir string, req *guestv1.CreateDistroRequest) error {
 	if _, err := root.Stat("etc"); err == nil && !(req.KeepIdentity && hasIdentity(root)) {
 		var id [16]byte
 		rand.Read(id[:])
-		if err := writeNew(root, "etc/machine-id", hex.EncodeToString(id[:])+"\n", 0o444); err != nil {
+		if err := distrofile.Create(root, "etc/machine-id", hex.EncodeToString(id[:])+"\n", 0o444); err != nil {
 			return err
 		}
 		markUpdated(root)
@@ -51,38 +48,14 @@ func prepareDistro(dir string, req *guestv1.CreateDistroRequest) error {
 	if err := addAccount(root, user.Name, uid); err != nil {
 		return err
 	}
-	return setDefaultUser(root, user.Name)
+	return SetDefault(root, user.Name)
 }
 
 // hasIdentity tells whether the files have a machine id: 32 hexadecimal digits.
 func hasIdentity(root *os.Root) bool {
-	b, err := readSmallIn(root, "etc/machine-id")
+	b, err := distrofile.ReadIn(root, "etc/machine-id")
 	id, err2 := hex.DecodeString(strings.TrimSpace(string(b)))
 	return err == nil && err2 == nil && len(id) == 16
-}
-
-// writeNew writes a file in place of what stands there, which may be anything:
-// a FIFO would hold up whoever opens it.
-func writeNew(root *os.Root, name, text string, mode os.FileMode) error {
-	if err := root.Remove(name); err != nil && !os.IsNotExist(err) {
-		return err
-	}
-	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(text)
-	return errors.Join(err, f.Close())
-}
-
-// putFile is writeNew for a file that somebody may read meanwhile: they find the
-// one before or this one, whole.
-func putFile(root *os.Root, name, text string) error {
-	tmp := name + ".lsub-new"
-	if err := writeNew(root, tmp, text, 0o644); err != nil {
-		return err
-	}
-	return root.Rename(tmp, name)
 }
 
 // markUpdated tells systemd that /etc and /var are as new as /usr, so that it
@@ -94,14 +67,14 @@ func markUpdated(root *os.Root) {
 	}
 	for _, name := range []string{"etc/.updated", "var/.updated"} {
 		text := fmt.Sprintf("TIMESTAMP_NSEC=%d\n", usr.ModTime().UnixNano())
-		if writeNew(root, name, text, 0o644) == nil {
+		if distrofile.Create(root, name, text, 0o644) == nil {
 			root.Chtimes(name, usr.ModTime(), usr.ModTime())
 		}
 	}
 }
 
-// addAccount makes an account with a home folder, a group of its own, and sudo
-// rights without a password. Where the name exists, it gets the rights only;
+// addAccount makes an account with a home directory, a group of its own, and sudo
+// rights without a password. Where the name distrofile.Exists, it gets the rights only;
 // where the uid is taken, the account gets the next free one.
 func addAccount(root *os.Root, name string, uid int) error {
 	if !validAccount(name) {
@@ -147,7 +120,7 @@ func addAccount(root *os.Root, name string, uid int) error {
 	if _, err := root.Stat("etc/sudoers.d"); err != nil {
 		return nil // no sudo: nothing to allow
 	}
-	return writeNew(root, "etc/sudoers.d/90-lsub-"+name, name+" ALL=(ALL:ALL) NOPASSWD: ALL\n", 0o440)
+	return distrofile.Create(root, "etc/sudoers.d/90-lsub-"+name, name+" ALL=(ALL:ALL) NOPASSWD: ALL\n", 0o440)
 }
 
 // validAccount holds names to what useradd of the big distros accepts.
@@ -167,7 +140,7 @@ func loginShell(root *os.Root) string {
 	return "/bin/sh"
 }
 
-// makeHome copies /etc/skel to a new home folder.
+// makeHome copies /etc/skel to a new home directory.
 func makeHome(root *os.Root, home string, uid, gid int) error {
 	if err := root.MkdirAll(path.Dir(home), 0o755); err != nil {
 		return err
@@ -194,7 +167,7 @@ func makeHome(root *os.Root, home string, uid, gid int) error {
 			err = root.Mkdir(dst, info.Mode().Perm())
 		case info.Mode().IsRegular():
 			var b []byte
-			if b, err = readSmallIn(root, p); err == nil {
+			if b, err = distrofile.ReadIn(root, p); err == nil {
 				err = root.WriteFile(dst, b, info.Mode().Perm())
 			}
 		default:
@@ -248,94 +221,14 @@ func addSubordinate(root *os.Root, name string) error {
 	return nil
 }
 
-// appendLine adds a line to a file that exists; one that does not is left so.
+// appendLine adds a line to a file that distrofile.Exists; one that does not is left so.
 func appendLine(root *os.Root, file, line string) error {
-	b, err := readSmallIn(root, file)
+	b, err := distrofile.ReadIn(root, file)
 	if err != nil {
 		return nil
 	}
 	if len(b) > 0 && b[len(b)-1] != '\n' {
 		b = append(b, '\n')
 	}
-	return replaceFile(root, file, append(b, line+"\n"...))
-}
-
-// replaceFile replaces a file's content, keeping its mode and owner.
-func replaceFile(root *os.Root, file string, content []byte) error {
-	f, err := root.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NONBLOCK|unix.O_NOCTTY, 0o644)
-	if err != nil {
-		return err
-	}
-	if _, err := f.Write(content); err != nil {
-		f.Close()
-		return err
-	}
-	return f.Close()
-}
-
-// table is a file of colon-separated rows, such as /etc/passwd.
-type table struct {
-	file string
-	rows [][]string
-}
-
-// readTable reads a file; one that does not exist is an empty table.
-func readTable(root *os.Root, file string) (*table, error) {
-	b, err := readSmallIn(root, file)
-	if err != nil && !os.IsNotExist(err) {
-		return nil, err
-	}
-	return parseTable(file, b), nil
-}
-
-func parseTable(file string, b []byte) *table {
-	t := &table{file: file}
-	for line := range strings.Lines(string(b)) {
-		if line = strings.TrimRight(line, "\n"); line != "" {
-			t.rows = append(t.rows, strings.Split(line, ":"))
-		}
-	}
-	return t
-}
-
-func (t *table) write(root *os.Root) error {
-	var b strings.Builder
-	for _, r := range t.rows {
-		b.WriteString(strings.Join(r, ":") + "\n")
-	}
-	return replaceFile(root, t.file, []byte(b.String()))
-}
-
-func (t *table) add(row ...string) { t.rows = append(t.rows, row) }
-
-// find returns the first row whose column holds value, or nil.
-func (t *table) find(column int, value string) []string {
-	for _, r := range t.rows {
-		if len(r) > max(column, 2) && r[column] == value {
-			return r
-		}
-	}
-	return nil
-}
-
-func (t *table) has(name string) bool { return t.find(0, name) != nil }
-
-// free returns id, or the next one that no row has in the column.
-func (t *table) free(column, id int) int {
-	for t.find(column, strconv.Itoa(id)) != nil {
-		id++
-	}
-	return id
-}
-
-// join makes name a member of a group that exists.
-func (t *table) join(group, name string) {
-	row := t.find(0, group)
-	if len(row) < 4 {
-		return
-	}
-	members := strings.FieldsFunc(row[3], func(r rune) bool { return r == ',' })
-	if !slices.Contains(members, name) {
-		row[3] = strings.Join(append(members, name), ",")
-	}
+	return distrofile.Overwrite(root, file, append(b, line+"\n"...))
 }

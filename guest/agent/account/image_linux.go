@@ -1,4 +1,4 @@
-package agent
+package account
 
 import (
 	"errors"
@@ -9,17 +9,18 @@ import (
 	"strings"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/distrofile"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
-// findDefaultUser looks up a distro's default user, which is one as container
+// findImageUser looks up a distro's default user, which is one as container
 // images name it: USER or USER:GROUP, each by name or number. A number needs
 // nobody in /etc/passwd: many images have a user of whom they say no more.
-func findDefaultUser(passwd, group []byte, user string) (*account, error) {
+func findImageUser(passwd, group []byte, user string) (*Account, error) {
 	name, groupName, hasGroup := strings.Cut(user, ":")
-	who, err := findAccount(passwd, group, name)
+	who, err := Find(passwd, group, name)
 	if uid, ok := parseID(name); err != nil && ok {
-		who, err = &account{name: name, uid: uid, groups: []uint32{0}, home: "/", shell: "/bin/sh"}, nil
+		who, err = &Account{Name: name, UID: uid, Groups: []uint32{0}, Home: "/", Shell: "/bin/sh"}, nil
 	}
 	if err != nil || !hasGroup || groupName == "" {
 		return who, err
@@ -32,7 +33,7 @@ func findDefaultUser(passwd, group []byte, user string) (*account, error) {
 	if !ok {
 		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_USER, "name another user with '-u', such as root", "no group %q in the distro", groupName)
 	}
-	who.gid, who.groups = gid, []uint32{gid} // and no others, as with an engine
+	who.GID, who.Groups = gid, []uint32{gid} // and no others, as with an engine
 	return who, nil
 }
 
@@ -53,7 +54,7 @@ var ownVars = []string{
 // another one before it reads this.
 const profileScript = "etc/profile.d/lsub-image.sh"
 
-// writeImageEnv gives the distro the environment that its container image asks
+// writeImageEnv gives the distro the Environment that its container image asks
 // for: in /etc/environment, where commands and PAM find it. What the file says
 // already, the image has over.
 func writeImageEnv(root *os.Root, env [][]byte) error {
@@ -84,14 +85,14 @@ func writeImageEnv(root *os.Root, env [][]byte) error {
 	if err := root.MkdirAll("etc", 0o755); err != nil {
 		return err
 	}
-	if err := replaceFile(root, "etc/environment", []byte(lines+"\n")); err != nil || path == "" {
+	if err := distrofile.Overwrite(root, "etc/environment", []byte(lines+"\n")); err != nil || path == "" {
 		return err
 	}
 	if err := errors.Join(root.MkdirAll("etc/profile.d", 0o755), root.RemoveAll(profileScript)); err != nil {
 		return err
 	}
 	quoted := "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
-	return replaceFile(root, profileScript, []byte("# PATH of the container image that this distro was made of\nPATH="+quoted+"\nexport PATH\n"))
+	return distrofile.Overwrite(root, profileScript, []byte("# PATH of the container image that this distro was made of\nPATH="+quoted+"\nexport PATH\n"))
 }
 
 // readEnvironment reads /etc/environment. What has its place and is no file
@@ -108,7 +109,7 @@ func readEnvironment(root *os.Root) ([]byte, error) {
 	case info.Size() > 1<<20:
 		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_BAD_IMAGE, "", "the image's /etc/environment has %d bytes", info.Size())
 	}
-	return readSmallIn(root, "etc/environment")
+	return distrofile.ReadIn(root, "etc/environment")
 }
 
 // isVariable tells whether a shell can have a variable of that name.

@@ -1,34 +1,39 @@
-package agent
+package account
 
 import (
 	"cmp"
 	"fmt"
 	"strings"
 
+	"github.com/lsub/lsub/guest/agent/distrofile"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
-// environment is the command's: the user's own, then the distro's, then the
-// host's wishes. It runs on the namespace thread.
+// DefaultPath is the PATH of commands where the distro does not set another.
+const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// Environment returns a command's environment: the user's own variables, the distro's
+// over them, and those that cmd sets over both. The calling thread's root directory is
+// the distro's.
 //
 // Scripts made for WSL look at WSL_DISTRO_NAME. There is no WSL_INTEROP, which
 // names a socket, because programs of the host cannot be started from a distro.
-func environment(who *account, cmd *guestv1.Exec) []string {
+func Environment(who *Account, cmd *guestv1.Exec) []string {
 	title := cmp.Or(cmd.Distro.GetTitle(), cmd.Distro.GetName())
 	env := []string{
-		"PATH=" + defaultPath, "HOME=" + who.home, "USER=" + who.name, "LOGNAME=" + who.name,
-		"SHELL=" + who.shell, "LANG=C.UTF-8", "LSUB_DISTRO_NAME=" + title, "WSL_DISTRO_NAME=" + title,
+		"PATH=" + DefaultPath, "HOME=" + who.Home, "USER=" + who.Name, "LOGNAME=" + who.Name,
+		"SHELL=" + who.Shell, "LANG=C.UTF-8", "LSUB_DISTRO_NAME=" + title, "WSL_DISTRO_NAME=" + title,
 	}
-	run := fmt.Sprintf("/run/user/%d", who.uid)
-	if exists(run) {
+	run := fmt.Sprintf("/run/user/%d", who.UID)
+	if distrofile.Exists(run) {
 		env = append(env, "XDG_RUNTIME_DIR="+run)
-		if exists(run + "/bus") {
+		if distrofile.Exists(run + "/bus") {
 			env = append(env, "DBUS_SESSION_BUS_ADDRESS=unix:path="+run+"/bus")
 		}
 	}
 	// As PAM does it: the language, where a distro keeps it, and the rest.
 	for _, file := range []string{"/etc/locale.conf", "/etc/default/locale", "/etc/environment"} {
-		if b, err := readSmall(file); err == nil {
+		if b, err := distrofile.Read(file); err == nil {
 			env = append(env, readVariables(b)...)
 		}
 	}
@@ -65,7 +70,8 @@ func lastWins(env []string) []string {
 	return out
 }
 
-func lookupEnv(env []string, key string) string {
+// LookupEnv returns the value of a variable in env, "" where there is none.
+func LookupEnv(env []string, key string) string {
 	for _, e := range env {
 		if k, v, _ := strings.Cut(e, "="); k == key {
 			return v

@@ -1,4 +1,4 @@
-package agent
+package account
 
 import (
 	"errors"
@@ -7,33 +7,35 @@ import (
 	"slices"
 	"syscall"
 	"testing"
+
+	"github.com/lsub/lsub/guest/agent/distrofile"
 )
 
 func TestFindDefaultUser(t *testing.T) {
 	passwd := []byte("root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/ash\n")
 	group := []byte("root:x:0:\nwheel:x:10:ann\nann:x:1000:\n")
-	for user, want := range map[string]account{
-		"":          {name: "root", home: "/root", shell: "/bin/sh", groups: []uint32{0}},
-		"ann":       {name: "ann", uid: 1000, gid: 1000, home: "/home/ann", shell: "/bin/ash", groups: []uint32{1000, 10}},
-		"1000":      {name: "ann", uid: 1000, gid: 1000, home: "/home/ann", shell: "/bin/ash", groups: []uint32{1000, 10}},
-		"1000:":     {name: "ann", uid: 1000, gid: 1000, home: "/home/ann", shell: "/bin/ash", groups: []uint32{1000, 10}},
-		"ann:wheel": {name: "ann", uid: 1000, gid: 10, home: "/home/ann", shell: "/bin/ash", groups: []uint32{10}},
-		"65532":     {name: "65532", uid: 65532, home: "/", shell: "/bin/sh", groups: []uint32{0}},
-		"77:10":     {name: "77", uid: 77, gid: 10, home: "/", shell: "/bin/sh", groups: []uint32{10}},
-		"77:4711":   {name: "77", uid: 77, gid: 4711, home: "/", shell: "/bin/sh", groups: []uint32{4711}},
+	for user, want := range map[string]Account{
+		"":          {Name: "root", Home: "/root", Shell: "/bin/sh", Groups: []uint32{0}},
+		"ann":       {Name: "ann", UID: 1000, GID: 1000, Home: "/home/ann", Shell: "/bin/ash", Groups: []uint32{1000, 10}},
+		"1000":      {Name: "ann", UID: 1000, GID: 1000, Home: "/home/ann", Shell: "/bin/ash", Groups: []uint32{1000, 10}},
+		"1000:":     {Name: "ann", UID: 1000, GID: 1000, Home: "/home/ann", Shell: "/bin/ash", Groups: []uint32{1000, 10}},
+		"ann:wheel": {Name: "ann", UID: 1000, GID: 10, Home: "/home/ann", Shell: "/bin/ash", Groups: []uint32{10}},
+		"65532":     {Name: "65532", UID: 65532, Home: "/", Shell: "/bin/sh", Groups: []uint32{0}},
+		"77:10":     {Name: "77", UID: 77, GID: 10, Home: "/", Shell: "/bin/sh", Groups: []uint32{10}},
+		"77:4711":   {Name: "77", UID: 77, GID: 4711, Home: "/", Shell: "/bin/sh", Groups: []uint32{4711}},
 	} {
-		who, err := findDefaultUser(passwd, group, user)
+		who, err := findImageUser(passwd, group, user)
 		if err != nil {
 			t.Errorf("findDefaultUser(%q): %v", user, err)
 			continue
 		}
-		if who.name != want.name || who.uid != want.uid || who.gid != want.gid || who.home != want.home ||
-			who.shell != want.shell || !slices.Equal(who.groups, want.groups) {
+		if who.Name != want.Name || who.UID != want.UID || who.GID != want.GID || who.Home != want.Home ||
+			who.Shell != want.Shell || !slices.Equal(who.Groups, want.Groups) {
 			t.Errorf("findDefaultUser(%q) = %+v, want %+v", user, who, want)
 		}
 	}
 	for _, user := range []string{"bob", "ann:bob", "77:bob", ":10x", "-1", "4294967295", "4294967296", "0x10", "ann:-1"} {
-		if who, err := findDefaultUser(passwd, group, user); err == nil {
+		if who, err := findImageUser(passwd, group, user); err == nil {
 			t.Errorf("findDefaultUser(%q) = %+v", user, who)
 		}
 	}
@@ -99,7 +101,7 @@ func TestWriteImageEnvHostile(t *testing.T) {
 	if b, err := root.ReadFile("etc/environment"); string(b) != "PATH=\"/x\"\n" {
 		t.Errorf("environment %q, %v", b, err)
 	}
-	if exists(out) {
+	if distrofile.Exists(out) {
 		t.Error("it wrote out of the tree")
 	}
 	if err := errors.Join(root.Remove("etc/environment"), root.WriteFile("etc/environment", nil, 0o644)); err != nil {

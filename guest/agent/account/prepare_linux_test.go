@@ -1,4 +1,4 @@
-package agent
+package account
 
 import (
 	"os"
@@ -38,7 +38,7 @@ func TestPrepareDistro(t *testing.T) {
 		"etc/shadow": "root:*:1::::::\n", "etc/skel/.profile": "hello", "etc/sudoers.d/README": "",
 		"etc/subuid": "old:100000:65536\n", "bin/bash": "",
 	})
-	if err := prepareDistro(dir, &guestv1.CreateDistroRequest{User: &guestv1.User{Name: "ann", Uid: uint32(uid)}}); err != nil && os.Getuid() == 0 {
+	if err := Prepare(dir, &guestv1.CreateDistroRequest{User: &guestv1.User{Name: "ann", Uid: uint32(uid)}}); err != nil && os.Getuid() == 0 {
 		t.Fatal(err)
 	} else if err != nil {
 		t.Fatalf("%v (uid %d)", err, uid)
@@ -53,11 +53,11 @@ func TestPrepareDistro(t *testing.T) {
 	if id := strings.TrimSpace(read("etc/machine-id")); len(id) != 32 {
 		t.Errorf("machine-id %q", id)
 	}
-	who, err := findAccount([]byte(read("etc/passwd")), []byte(read("etc/group")), "ann")
+	who, err := Find([]byte(read("etc/passwd")), []byte(read("etc/group")), "ann")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if int(who.uid) != uid || who.home != "/home/ann" || who.shell != "/bin/bash" || !slices.Contains(who.groups, 27) {
+	if int(who.UID) != uid || who.Home != "/home/ann" || who.Shell != "/bin/bash" || !slices.Contains(who.Groups, 27) {
 		t.Errorf("account %+v", who)
 	}
 	for name, want := range map[string]string{
@@ -110,21 +110,21 @@ func TestFindAccount(t *testing.T) {
 	group := "root:x:0:\nwheel:x:10:root,ann\nann:x:1000:\nbroken\n"
 	passwd := passwdText + "ann:x:1000:1000:Ann:/home/ann:\nshort:x\n"
 	for user, want := range map[string]uint32{"": 0, "root": 0, "0": 0, "ann": 1000, "1000": 1000, "nobody": 65534} {
-		who, err := findAccount([]byte(passwd), []byte(group), user)
-		if err != nil || who.uid != want {
+		who, err := Find([]byte(passwd), []byte(group), user)
+		if err != nil || who.UID != want {
 			t.Errorf("findAccount(%q) = %+v, %v", user, who, err)
 		}
 	}
 	for _, user := range []string{"bob", "short", "77"} {
-		if _, err := findAccount([]byte(passwd), []byte(group), user); err == nil {
+		if _, err := Find([]byte(passwd), []byte(group), user); err == nil {
 			t.Errorf("findAccount(%q) found somebody", user)
 		}
 	}
-	if who, err := findAccount(nil, nil, "root"); err != nil || who.shell != "/bin/sh" {
+	if who, err := Find(nil, nil, "root"); err != nil || who.Shell != "/bin/sh" {
 		t.Errorf("without a passwd file: %+v, %v", who, err)
 	}
-	who, _ := findAccount([]byte(passwd), []byte(group), "ann")
-	if !slices.Equal(who.groups, []uint32{1000, 10}) || who.shell != "/bin/sh" {
+	who, _ := Find([]byte(passwd), []byte(group), "ann")
+	if !slices.Equal(who.Groups, []uint32{1000, 10}) || who.Shell != "/bin/sh" {
 		t.Errorf("ann: %+v", who)
 	}
 }
