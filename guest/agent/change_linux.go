@@ -90,12 +90,12 @@ func (a *Agent) whileStill(ctx context.Context, id string, f func() error) error
 		if d.err != nil {
 			return f()
 		}
-		if err := d.cgroup.freeze(freezeTimeout); err != nil {
+		if err := d.group.Freeze(freezeTimeout); err != nil {
 			// btrfs takes all of a subvolume at one moment anyway.
 			a.log.Warn("a distro does not stand still for its snapshot", "distro", d.spec.Name, "err", err)
 		}
 		defer func() {
-			if err := d.cgroup.thaw(); err != nil {
+			if err := d.group.Thaw(); err != nil {
 				a.log.Error("thaw a distro", "distro", d.spec.Name, "err", err)
 			}
 		}()

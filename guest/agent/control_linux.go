@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/cgroup"
 	"github.com/lsub/lsub/guest/agent/procfs"
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/guest/guestv1/guestv1connect"
@@ -36,7 +37,7 @@ func checkDistro(d *guestv1.Distro) error {
 			return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no NAME=value", e)
 		}
 	}
-	return checkLimits(d.Limits)
+	return cgroup.CheckLimits(d.Limits)
 }
 
 func (c control) Info(ctx context.Context, req *connect.Request[guestv1.InfoRequest]) (*connect.Response[guestv1.InfoResponse], error) {

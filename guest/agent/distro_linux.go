@@ -19,6 +19,7 @@ import (
 
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/agent/account"
+	"github.com/lsub/lsub/guest/agent/cgroup"
 	"github.com/lsub/lsub/guest/agent/distrofile"
 	"github.com/lsub/lsub/guest/agent/nsthread"
 	"github.com/lsub/lsub/guest/guestv1"
@@ -56,7 +57,7 @@ type distro struct {
 	init      string
 	startedAt time.Time
 	address   netip.Addr // of an isolated one; guarded by Agent.mu
-	cgroup    *cgroup
+	group     *cgroup.Group
 	console   *console
 	readyDir  *os.File // where its init says that it is ready
 	unwatch   func()   // ends the watch of its limits; nil where there is none
@@ -196,7 +197,7 @@ func (d *distro) run() {
 	if err == nil {
 		log.Info("distro started", "init", d.init, "pid", d.pid, "took", time.Since(d.startedAt))
 	} else {
-		if why := d.whyKilled(pressure{}, d.cgroup.pressure()); why != "" {
+		if why := d.whyKilled(cgroup.Pressure{}, d.group.Pressure()); why != "" {
 			err = fmt.Errorf("%w: %s", err, why)
 		}
 		log.Error("distro does not start", "err", err)
@@ -233,8 +234,8 @@ func (d *distro) tidy(cmd *exec.Cmd) {
 	d.mu.Lock()
 	d.stopping = true
 	d.mu.Unlock()
-	if d.cgroup != nil {
-		d.cgroup.kill()
+	if d.group != nil {
+		d.group.Kill()
 	}
 	if cmd != nil && cmd.ProcessState == nil {
 		cmd.Process.Kill()
@@ -253,8 +254,8 @@ func (d *distro) tidy(cmd *exec.Cmd) {
 		d.unwatch()
 	}
 	d.closeNetns()
-	if d.cgroup != nil {
-		if err := d.cgroup.remove(); err != nil {
+	if d.group != nil {
+		if err := d.group.Remove(); err != nil {
 			d.a.log.Warn("remove a distro's cgroup", "distro", d.spec.Name, "err", err)
 		}
 	}
@@ -276,7 +277,7 @@ func (d *distro) boot() (cmd *exec.Cmd, err error) {
 	if err := restoreDevices(); err != nil {
 		return nil, err
 	}
-	if d.cgroup, err = newCgroup(d.spec.Id, d.spec.Limits); err != nil {
+	if d.group, err = cgroup.New(d.spec.Id, d.spec.Limits); err != nil {
 		return nil, err
 	}
 	if d.unwatch, err = d.watchLimits(); err != nil {
@@ -336,7 +337,7 @@ func (d *distro) startInit() (*exec.Cmd, *os.File, error) {
 	cmd.SysProcAttr = &unix.SysProcAttr{
 		Setsid:      true,
 		Cloneflags:  unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
-		UseCgroupFD: true, CgroupFD: int(d.cgroup.dir.Fd()),
+		UseCgroupFD: true, CgroupFD: d.group.FD(),
 	}
 	// A process is in the network namespace of the thread that starts it.
 	if err := d.ownNetns().do(cmd.Start); err != nil {
@@ -414,7 +415,7 @@ func (d *distro) stop(grace time.Duration) (killed bool) {
 // end shuts down a distro that is marked as stopping.
 func (d *distro) end(grace time.Duration) (killed bool) {
 	if grace <= 0 {
-		d.cgroup.kill()
+		d.group.Kill()
 		<-d.gone
 		return true
 	}
@@ -431,7 +432,7 @@ func (d *distro) end(grace time.Duration) (killed bool) {
 	case <-timer.C:
 	}
 	d.a.log.Warn("distro does not stop; kill it", "distro", d.spec.Name)
-	d.cgroup.kill()
+	d.group.Kill()
 	<-d.gone
 	return true
 }
@@ -443,11 +444,11 @@ func (d *distro) endSessions(grace time.Duration) {
 	if d.init == initTiny {
 		unix.Kill(d.pid, unix.SIGTERM) // passed on to all processes
 	}
-	d.cgroup.hangUpSessions()
+	d.group.HangUpSessions()
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
-	if d.cgroup.awaitNoSessions(ctx) != nil {
-		d.cgroup.killSessions()
+	if d.group.AwaitNoSessions(ctx) != nil {
+		d.group.KillSessions()
 	}
 	if d.init == initTiny {
 		unix.Kill(d.pid, unix.SIGKILL)

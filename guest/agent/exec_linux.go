@@ -44,10 +44,10 @@ func (a *Agent) exec(ctx context.Context, cmd *guestv1.Exec, in *inbox, controls
 	w.SendMessage(guest.FrameStarted, &guestv1.Started{Warnings: append(d.takeWarnings(), p.warnings...)})
 	p.resize(before.rows, before.cols)
 	p.signal(before.signal) // one that came just as the command began
-	pressure := d.cgroup.pressure()
+	pressure := d.group.Pressure()
 	exit, err := p.serve(ctx, in, controls, w)
 	if err == nil && wasKilled(exit) {
-		if why := d.whyKilled(pressure, d.cgroup.pressure()); why != "" {
+		if why := d.whyKilled(pressure, d.group.Pressure()); why != "" {
 			exit.Reason = "killed: " + why
 		}
 	}
@@ -136,7 +136,7 @@ func (d *distro) spawn(ctx context.Context, cmd *guestv1.Exec) (*process, error)
 	}
 	p, err := onNSThread(ctx, d, func() (*process, error) { return d.fork(cmd, who) }, (*process).abandon)
 	switch {
-	case errors.Is(err, unix.EAGAIN) && d.cgroup.full():
+	case errors.Is(err, unix.EAGAIN) && d.group.PidsFull():
 		return nil, d.tooMany()
 	case p != nil:
 		p.warnings = who.Warnings
@@ -182,7 +182,7 @@ func (d *distro) fork(cmd *guestv1.Exec, who *account.Account) (*process, error)
 	if err != nil {
 		return nil, err
 	}
-	group, err := d.cgroup.sessions()
+	group, err := d.group.OpenSessions()
 	if err != nil {
 		return nil, err
 	}

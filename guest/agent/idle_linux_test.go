@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/lsub/lsub/guest/agent/cgroup"
 	"github.com/lsub/lsub/guest/agent/distrofile"
 	"github.com/lsub/lsub/guest/agent/listeners"
 	"github.com/lsub/lsub/guest/guestv1"
@@ -31,12 +32,12 @@ func TestIdleHour(t *testing.T) {
 		}
 		start := func(id string, services ...string) *distro {
 			d := &distro{a: a, spec: &guestv1.Distro{Id: id, Name: id}, gone: make(chan struct{}), reconfigured: make(chan struct{}, 1)}
-			files := map[string]string{insideGroup + "/cgroup.events": "populated 1\n"}
+			files := map[string]string{cgroup.InsideGroup + "/cgroup.events": "populated 1\n"}
 			for _, s := range append(services, "systemd-journald") {
-				files[insideGroup+"/system.slice/"+s+".service/cgroup.events"] = "populated 1\n"
-				files[insideGroup+"/system.slice/"+s+".service/cgroup.procs"] = "1\n"
+				files[cgroup.InsideGroup+"/system.slice/"+s+".service/cgroup.events"] = "populated 1\n"
+				files[cgroup.InsideGroup+"/system.slice/"+s+".service/cgroup.procs"] = "1\n"
 			}
-			d.cgroup = fakeCgroup(t, files)
+			d.group = fakeGroup(t, files)
 			go d.watchIdle()
 			return d
 		}

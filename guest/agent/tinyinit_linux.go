@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest/agent/account"
+	"github.com/lsub/lsub/guest/agent/cgroup"
 	"github.com/lsub/lsub/guest/agent/distrofile"
 )
 
@@ -114,7 +115,7 @@ func reap() {
 // startBootCommand starts the distro's own command where the commands of users
 // are, so that it is asked to end as they are.
 func startBootCommand(command string, env []string) error {
-	group := filepath.Join("/sys/fs/cgroup", sessionsGroup)
+	group := filepath.Join("/sys/fs/cgroup", cgroup.SessionsGroup)
 	if err := os.MkdirAll(group, 0o755); err != nil {
 		return err
 	}

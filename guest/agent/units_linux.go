@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lsub/lsub/guest/agent/cgroup"
 	"github.com/lsub/lsub/guest/agent/distrofile"
 	"github.com/lsub/lsub/wslconf"
 )
@@ -35,9 +36,6 @@ const keepMounts = "[Unit]\nDefaultDependencies=no\n"
 // distros when one shuts down.
 const keepFormats = "[Service]\nExecStop=\n"
 
-// sessionMark is in the account.Environment of the process that holds a user's session.
-const sessionMark = "LSUB_SESSION=1"
-
 // sessionUnit is a login session of a user, by uid: with it, logind knows who
 // works in the distro (loginctl, polkit). Commands do not belong to it, as they do
 // not pass through PAM; it lasts as long as the distro. Where PAM does not have
@@ -51,7 +49,7 @@ ConditionPathExists=|/usr/lib/pam.d/runuser-l
 [Service]
 User=%i
 PAMName=runuser-l
-Environment=` + sessionMark + ` XDG_SESSION_CLASS=user
+Environment=` + cgroup.SessionMark + ` XDG_SESSION_CLASS=user
 ExecStart=-/bin/sleep infinity
 `
 
@@ -85,7 +83,7 @@ const flushedFile = "/run/systemd/journal/flushed"
 
 // writeUnits lays units over the distro's, in /run: they go with the distro's
 // run, and /etc still overrides them.
-// env is the account.Environment of all services.
+// env is the environment of all services.
 func writeUnits(settings wslconf.Settings, env []string) error {
 	files := map[string]string{
 		"lsub-ready.socket":           readySocket,

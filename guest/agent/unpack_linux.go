@@ -20,7 +20,7 @@ import (
 var errBadArchive = errors.New("bad archive")
 
 // unpack makes the tree of an uncompressed tar archive in the folder dir, which
-// distrofile.Exists and is empty. Nothing is ever made outside dir, whatever the archive
+// exists and is empty. Nothing is ever made outside dir, whatever the archive
 // says: names are checked by package rootfs, and resolved by the kernel
 // beneath dir without following symbolic links.
 //

@@ -48,7 +48,7 @@ func watchDeath(pid int) (*death, error) {
 
 func (d *death) close() { d.fd.Close() }
 
-// awaitFile waits until a file of that name distrofile.Exists in dir, ctx is done, or
+// awaitFile waits until a file of that name exists in dir, ctx is done, or
 // died is closed (errDied).
 func awaitFile(ctx context.Context, dir, name string, died <-chan struct{}) error {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)

@@ -54,7 +54,7 @@ var ownVars = []string{
 // another one before it reads this.
 const profileScript = "etc/profile.d/lsub-image.sh"
 
-// writeImageEnv gives the distro the Environment that its container image asks
+// writeImageEnv gives the distro the environment that its container image asks
 // for: in /etc/environment, where commands and PAM find it. What the file says
 // already, the image has over.
 func writeImageEnv(root *os.Root, env [][]byte) error {

@@ -15,9 +15,9 @@ import (
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
-// Prepare makes a new distro's own what images share: its machine id, the
-// account of its user, and the Environment of a container image. All paths are
-// resolved beneath dir.
+// Prepare gives the new distro in dir what it does not share with others of its image:
+// a machine id, the account of its user, and the environment of its container image. No
+// path leads out of dir.
 func Prepare(dir string, req *guestv1.CreateDistroRequest) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -74,7 +74,7 @@ func markUpdated(root *os.Root) {
 }
 
 // addAccount makes an account with a home directory, a group of its own, and sudo
-// rights without a password. Where the name distrofile.Exists, it gets the rights only;
+// rights without a password. Where the name exists, it gets the rights only;
 // where the uid is taken, the account gets the next free one.
 func addAccount(root *os.Root, name string, uid int) error {
 	if !validAccount(name) {
@@ -221,7 +221,7 @@ func addSubordinate(root *os.Root, name string) error {
 	return nil
 }
 
-// appendLine adds a line to a file that distrofile.Exists; one that does not is left so.
+// appendLine adds a line to a file that exists; one that does not is left so.
 func appendLine(root *os.Root, file, line string) error {
 	b, err := distrofile.ReadIn(root, file)
 	if err != nil {

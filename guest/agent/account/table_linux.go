@@ -64,7 +64,7 @@ func (t *table) free(column, id int) int {
 	return id
 }
 
-// join makes name a member of a group that distrofile.Exists.
+// join makes name a member of a group that exists.
 func (t *table) join(group, name string) {
 	row := t.find(0, group)
 	if len(row) < 4 {

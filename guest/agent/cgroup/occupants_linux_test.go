@@ -1,4 +1,4 @@
-package agent
+package cgroup
 
 import (
 	"fmt"
@@ -42,7 +42,7 @@ func TestUnits(t *testing.T) {
 // that somebody works in does.
 func TestOnlyOurs(t *testing.T) {
 	sleep := exec.Command("sleep", "60")
-	sleep.Env = []string{"A=b", sessionMark}
+	sleep.Env = []string{"A=b", SessionMark}
 	if err := sleep.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestOnlyOurs(t *testing.T) {
 		for _, pid := range c.pids {
 			fmt.Fprintln(&procs, pid)
 		}
-		group := fakeCgroup(t, map[string]string{insideGroup + "/cgroup.procs": procs.String()})
+		group := fakeGroup(t, map[string]string{InsideGroup + "/cgroup.procs": procs.String()})
 		if got := group.onlyOurs("."); got != c.want {
 			t.Errorf("%v: %v", c.pids, got)
 		}
