@@ -20,7 +20,7 @@ type Config struct {
 	Version string        // of lsub
 	Kernel  string        // release
 	Data    string        // where the data disk (btrfs) is mounted
-	Modules string        // folder with the kernel's modules; "" for none
+	Modules string        // directory with the kernel's modules; "" for none
 	Network network.VM    // whose gateway is the name server of the distros
 	Search  []string      // as guest.BootArgs.Search
 	Idle    time.Duration // as guest.BootArgs.Idle

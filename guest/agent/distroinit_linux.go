@@ -25,13 +25,13 @@ const sigPowerOff = unix.Signal(34 + 4)
 type initConfig struct {
 	Root     string // the distro's subvolume
 	Hostname string
-	Modules  string // folder to show as /lib/modules; "" for none
+	Modules  string // directory to show as /lib/modules; "" for none
 	Console  string // path of the terminal to show as /dev/console
 	DNS      string // name server; "" for none
 	Search   []string
 	Timezone string   // of the host; "" where unknown
 	Env      []string // of its services
-	Shared   string   // folder to show as /mnt/lsub, in all distros the same; "" for none
+	Shared   string   // directory to show as /mnt/lsub, in all distros the same; "" for none
 }
 
 // setUp is what a distro's PID 1 reports, as a line of JSON, when all is set

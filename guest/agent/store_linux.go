@@ -15,6 +15,7 @@ import (
 
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/agent/account"
+	"github.com/lsub/lsub/guest/agent/archive"
 	"github.com/lsub/lsub/guest/agent/btrfs"
 	"github.com/lsub/lsub/guest/agent/distrofile"
 	"github.com/lsub/lsub/guest/agent/procfs"
@@ -146,7 +147,7 @@ func (s *store) importImage(id string, in io.Reader) (err error) {
 	defer func() { s.discard(tmp, err) }()
 	var st rootfs.State
 	begin := procfs.LoadNow()
-	if err := unpack(tmp, in, &st); err != nil {
+	if err := archive.Unpack(tmp, in, &st); err != nil {
 		return storeError(err)
 	}
 	unpacked := procfs.LoadNow()
@@ -261,7 +262,7 @@ func storeError(err error) error {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SPACE, "delete files in distros, or distros with 'lsub unregister'",
 			"the data disk is full: %v", err)
-	case errors.As(err, &entry), errors.As(err, &limit), errors.As(err, &unusable), errors.Is(err, errBadArchive):
+	case errors.As(err, &entry), errors.As(err, &limit), errors.As(err, &unusable), errors.Is(err, archive.ErrBad):
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_BAD_IMAGE, "", "%v", err)
 	}
 	return err

@@ -131,11 +131,11 @@ func quoteEnv(env []string) string {
 	return strings.Join(words, " ")
 }
 
-// mountsBelow tells whether an fstab has a mount at the folder or below it.
-func mountsBelow(fstab, folder string) bool {
+// mountsBelow tells whether an fstab has a mount at the directory or below it.
+func mountsBelow(fstab, dir string) bool {
 	for line := range strings.Lines(fstab) {
 		f := strings.Fields(line)
-		if len(f) > 1 && f[0][0] != '#' && (f[1] == folder || strings.HasPrefix(f[1], folder+"/")) {
+		if len(f) > 1 && f[0][0] != '#' && (f[1] == dir || strings.HasPrefix(f[1], dir+"/")) {
 			return true
 		}
 	}

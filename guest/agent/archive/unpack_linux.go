@@ -1,4 +1,4 @@
-package agent
+package archive
 
 import (
 	"archive/tar"
@@ -17,29 +17,29 @@ import (
 	"github.com/lsub/lsub/rootfs/pax"
 )
 
-var errBadArchive = errors.New("bad archive")
+// ErrBad is in the error of [Unpack] for an archive that is no valid one.
+var ErrBad = errors.New("bad archive")
 
-// unpack makes the tree of an uncompressed tar archive in the folder dir, which
-// exists and is empty. Nothing is ever made outside dir, whatever the archive
-// says: names are checked by package rootfs, and resolved by the kernel
-// beneath dir without following symbolic links.
+// Unpack makes the tree of an uncompressed tar archive in the directory dir, which exists
+// and is empty. Whatever the archive says, it makes nothing outside dir: package rootfs
+// checks names, and the kernel resolves them beneath dir without following symbolic links.
 //
-// Owners, modes, times and extended attributes are kept where the caller may
-// set them; as root all are. Holes of sparse files stay holes. st has the
-// limits, and is used up.
-func unpack(dir string, archive io.Reader, st *rootfs.State) error {
+// It sets the owners, modes, times and extended attributes that the caller may set; as
+// root all of them. Holes of sparse files stay holes. st has the limits, and counts what
+// was made; it is for one archive.
+func Unpack(dir string, archive io.Reader, st *rootfs.State) error {
 	root, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", dir, err)
 	}
 	defer unix.Close(root)
-	u := &unpacker{root: root, asRoot: os.Geteuid() == 0, in: pax.NewReader(limit(archive, st)), crew: newCrew()}
+	u := &unpacker{root: root, asRoot: os.Geteuid() == 0, in: pax.NewReader(limit(archive, st)), pool: newExtractPool()}
 	defer u.leave()
 	err = u.entries(st)
 	if err != nil {
-		u.crew.fail(err)
+		u.pool.fail(err)
 	}
-	if err := u.crew.end(); err != nil {
+	if err := u.pool.end(); err != nil {
 		return err
 	}
 	return u.finishDirs()
@@ -64,7 +64,7 @@ func (u *unpacker) entries(st *rootfs.State) error {
 		if err := u.entry(h); err != nil {
 			return fmt.Errorf("unpack %s: %w", h.Name, err)
 		}
-		if err := u.crew.err(); err != nil {
+		if err := u.pool.err(); err != nil {
 			return err
 		}
 	}
@@ -77,7 +77,7 @@ func (u *unpacker) entries(st *rootfs.State) error {
 
 func archiveError(err error) error {
 	if errors.Is(err, tar.ErrHeader) {
-		return fmt.Errorf("%w: %w", errBadArchive, err)
+		return fmt.Errorf("%w: %w", ErrBad, err)
 	}
 	return fmt.Errorf("read the archive: %w", err)
 }
@@ -108,17 +108,17 @@ func (l *limited) Read(p []byte) (int, error) {
 
 type unpacker struct {
 	in     *pax.Reader
-	crew   *crew
-	root   int     // O_PATH
-	parent *folder // that path names, nil for none
-	path   string  // relative to root
+	pool   *extractPool
+	root   int      // O_PATH
+	parent *openDir // that path names, nil for none
+	path   string   // relative to root
 	asRoot bool
 
 	dirs       []lateDir
 	subvolumes int // made so far
 }
 
-// lateDir is what a folder gets when everything is unpacked: its time, which
+// lateDir is what a directory gets when everything is unpacked: its time, which
 // each new entry changes, and attributes that new entries would inherit.
 type lateDir struct {
 	name   string
@@ -129,7 +129,7 @@ type lateDir struct {
 // leave lets go of the parent.
 func (u *unpacker) leave() {
 	if u.parent != nil {
-		u.parent.release()
+		u.parent.unref()
 	}
 	u.parent = nil
 }
@@ -142,7 +142,7 @@ func (u *unpacker) beneath(name string, flags uint64) (int, error) {
 	})
 }
 
-// enter makes the folder of an entry the parent, making it where the archive
+// enter makes the directory of an entry the parent, making it where the archive
 // did not name it.
 func (u *unpacker) enter(dir string) error {
 	if u.parent != nil && u.path == dir {
@@ -159,16 +159,16 @@ func (u *unpacker) enter(dir string) error {
 		return err
 	}
 	u.leave()
-	u.parent, u.path = newFolder(fd), dir
+	u.parent, u.path = newOpenDir(fd), dir
 	return nil
 }
 
 // await returns when what the archive had before at a name, and at those of the
-// folders above it, is made.
+// directories above it, is made.
 func (u *unpacker) await(name string) {
 	for ; name != "."; name = path.Dir(name) {
-		if u.crew.busy(name) {
-			u.crew.settle()
+		if u.pool.busy(name) {
+			u.pool.barrier()
 			return
 		}
 	}
@@ -203,8 +203,8 @@ func (u *unpacker) entry(h *tar.Header) error {
 	if err := u.enter(path.Dir(name)); err != nil {
 		return err
 	}
-	if u.crew.busy(name) {
-		u.crew.settle()
+	if u.pool.busy(name) {
+		u.pool.barrier()
 	}
 	base := path.Base(name)
 	switch h.Typeflag {
@@ -213,14 +213,14 @@ func (u *unpacker) entry(h *tar.Header) error {
 	case tar.TypeLink:
 		return u.hardLink(base, h)
 	}
-	l := leaf{dir: u.parent, base: base, h: h, asRoot: u.asRoot, chown: u.asRoot && (h.Uid != 0 || h.Gid != 0 || u.parent.gives)}
+	e := fileEntry{dir: u.parent, base: base, h: h, asRoot: u.asRoot, chown: u.asRoot && (h.Uid != 0 || h.Gid != 0 || u.parent.gives)}
 	if h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeGNUSparse {
-		return u.crew.add(name, l, 0, u.in)
+		return u.pool.add(name, e, 0, u.in)
 	}
 	if h.Size > wholeFile || pax.Sparse(h) {
-		return u.crew.addParts(l, u.in)
+		return u.pool.addParts(e, u.in)
 	}
-	return u.crew.add(name, l, h.Size, u.in)
+	return u.pool.add(name, e, h.Size, u.in)
 }
 
 func (u *unpacker) dir(name, base string, h *tar.Header) error {
@@ -231,7 +231,7 @@ func (u *unpacker) dir(name, base string, h *tar.Header) error {
 			return err
 		}
 		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			if err := removeLeaf(u.parent.fd, base); err != nil {
+			if err := removeEntry(u.parent.fd, base); err != nil {
 				return err
 			}
 			err = u.mkdir(base, h)
@@ -246,10 +246,10 @@ func (u *unpacker) dir(name, base string, h *tar.Header) error {
 }
 
 // maxSubvolumes is how many subvolumes an archive makes: a snapshot takes time for
-// each. Further ones are folders.
+// each. Further ones are directories.
 const maxSubvolumes = 4096
 
-// mkdir makes a folder, which is a subvolume again where the archive says so and
+// mkdir makes a directory, which is a subvolume again where the archive says so and
 // the file system has them.
 func (u *unpacker) mkdir(base string, h *tar.Header) error {
 	if _, marked := h.PAXRecords[pax.XattrRecord(subvolumeMark)]; marked && u.asRoot && u.subvolumes < maxSubvolumes {
@@ -274,7 +274,7 @@ func (u *unpacker) hardLink(base string, h *tar.Header) error {
 	u.await(target)
 	fd, err := u.beneath(target, unix.O_PATH|unix.O_NOFOLLOW)
 	if err == unix.ENOENT {
-		return fmt.Errorf("%w: its hard link's target %s does not come before it", errBadArchive, h.Linkname)
+		return fmt.Errorf("%w: its hard link's target %s does not come before it", ErrBad, h.Linkname)
 	}
 	if err != nil {
 		return err
@@ -284,14 +284,14 @@ func (u *unpacker) hardLink(base string, h *tar.Header) error {
 	source := fmt.Sprintf("/proc/self/fd/%d", fd)
 	err = unix.Linkat(unix.AT_FDCWD, source, u.parent.fd, base, unix.AT_SYMLINK_FOLLOW)
 	if err == unix.EEXIST {
-		if err = removeLeaf(u.parent.fd, base); err == nil {
+		if err = removeEntry(u.parent.fd, base); err == nil {
 			err = unix.Linkat(unix.AT_FDCWD, source, u.parent.fd, base, unix.AT_SYMLINK_FOLLOW)
 		}
 	}
 	return err
 }
 
-// finishDir is finish for a folder, of which some has to wait.
+// finishDir is finish for a directory, of which some has to wait.
 func (u *unpacker) finishDir(dirfd int, base, name string, h *tar.Header) error {
 	now, late := map[string]string{}, map[string]string{}
 	for key, value := range pax.Xattrs(h) {

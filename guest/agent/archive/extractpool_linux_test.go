@@ -1,4 +1,4 @@
-package agent
+package archive
 
 import (
 	"archive/tar"
@@ -41,7 +41,7 @@ func TestUnpackKeepsOrder(t *testing.T) {
 			}
 		}
 		root := t.TempDir()
-		if err := unpack(root, bytes.NewReader(archive(t, entries...)), &rootfs.State{}); err != nil {
+		if err := Unpack(root, bytes.NewReader(archive(t, entries...)), &rootfs.State{}); err != nil {
 			t.Fatal(err)
 		}
 		for name, w := range want {
@@ -68,26 +68,26 @@ func TestUnpackFailsLate(t *testing.T) {
 	for i := range 200 {
 		entries = append(entries, file(fmt.Sprint("after", i), strings.Repeat("y", wholeFile+1)))
 	}
-	err := unpack(t.TempDir(), bytes.NewReader(archive(t, entries...)), &rootfs.State{})
-	if !errors.Is(err, errBadArchive) || !strings.Contains(err.Error(), "unpack x: ") {
+	err := Unpack(t.TempDir(), bytes.NewReader(archive(t, entries...)), &rootfs.State{})
+	if !errors.Is(err, ErrBad) || !strings.Contains(err.Error(), "unpack x: ") {
 		t.Errorf("err = %v", err)
 	}
 }
 
-// A folder that follows a file of its name, and files in it, stand in its place
+// A directory that follows a file of its name, and files in it, stand in its place
 // also where the file is not made yet.
 func TestUnpackFolderOverFile(t *testing.T) {
 	for range 5 {
 		root := t.TempDir()
 		entries := append(append([]entry{}, system...), file("x", "a file"), dir("x"), file("x/y", "in it"))
-		if err := unpack(root, bytes.NewReader(archive(t, entries...)), &rootfs.State{}); err != nil {
+		if err := Unpack(root, bytes.NewReader(archive(t, entries...)), &rootfs.State{}); err != nil {
 			t.Fatal(err)
 		}
 		if b, _ := os.ReadFile(filepath.Join(root, "x/y")); string(b) != "in it" {
 			t.Errorf("x/y = %q", b)
 		}
 		entries = append(append([]entry{}, system...), file("x", "a file"), file("x/y/z", "in it"))
-		if err := unpack(t.TempDir(), bytes.NewReader(archive(t, entries...)), &rootfs.State{}); err == nil {
+		if err := Unpack(t.TempDir(), bytes.NewReader(archive(t, entries...)), &rootfs.State{}); err == nil {
 			t.Error("a file in a file is accepted")
 		}
 	}

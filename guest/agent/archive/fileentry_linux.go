@@ -1,4 +1,4 @@
-package agent
+package archive
 
 import (
 	"archive/tar"
@@ -15,16 +15,17 @@ import (
 	"github.com/lsub/lsub/rootfs/pax"
 )
 
-// folder is an open folder that several make files in.
-type folder struct {
+// openDir is an open directory that several workers make files in. The last one who
+// uses it closes it.
+type openDir struct {
 	fd    int  // O_PATH
 	gives bool // its group to new files
 	users atomic.Int32
 }
 
-// newFolder takes fd over.
-func newFolder(fd int) *folder {
-	f := &folder{fd: fd}
+// newOpenDir takes fd over.
+func newOpenDir(fd int) *openDir {
+	f := &openDir{fd: fd}
 	f.users.Store(1)
 	var st unix.Stat_t
 	err := unix.Fstat(fd, &st)
@@ -32,22 +33,22 @@ func newFolder(fd int) *folder {
 	return f
 }
 
-func (f *folder) hold() *folder {
+func (f *openDir) ref() *openDir {
 	f.users.Add(1)
 	return f
 }
 
-// release closes the folder where nobody else holds it.
-func (f *folder) release() {
+// unref closes the directory where nobody else uses it.
+func (f *openDir) unref() {
 	if f.users.Add(-1) == 0 {
 		unix.Close(f.fd)
 	}
 }
 
-// leaf is what an archive has in a folder, but for folders and hard links. It
-// depends on nothing but that folder.
-type leaf struct {
-	dir    *folder
+// fileEntry is an entry of an archive that is neither a directory nor a hard link. To make
+// it, nothing is needed but its directory.
+type fileEntry struct {
+	dir    *openDir
 	base   string
 	h      *tar.Header
 	asRoot bool // owners and all attributes can be set
@@ -56,28 +57,28 @@ type leaf struct {
 
 // make makes it, in place of what stands there. content writes the bytes of a
 // regular file.
-func (l *leaf) make(content func(fd int) error) error {
-	fd, err := l.createAnew()
+func (e *fileEntry) make(content func(fd int) error) error {
+	fd, err := e.createAnew()
 	if err != nil {
 		return err
 	}
 	if fd < 0 {
-		return l.finish()
+		return e.finish()
 	}
 	defer unix.Close(fd)
 	if err := content(fd); err != nil {
 		return err
 	}
-	return l.finishFile(fd)
+	return e.finishFile(fd)
 }
 
 // createAnew is create in place of what stands there.
-func (l *leaf) createAnew() (fd int, err error) {
-	fd, err = l.create()
+func (e *fileEntry) createAnew() (fd int, err error) {
+	fd, err = e.create()
 	if err == unix.EEXIST {
 		// What stands there goes: it must neither be followed nor written into.
-		if err = removeLeaf(l.dir.fd, l.base); err == nil {
-			fd, err = l.create()
+		if err = removeEntry(e.dir.fd, e.base); err == nil {
+			fd, err = e.create()
 		}
 	}
 	return fd, err
@@ -101,34 +102,34 @@ var umask = sync.OnceValue(func() uint32 {
 
 // create makes it where nothing stands. It returns the descriptor of a regular
 // file, else -1.
-func (l *leaf) create() (fd int, err error) {
-	switch l.h.Typeflag {
+func (e *fileEntry) create() (fd int, err error) {
+	switch e.h.Typeflag {
 	case tar.TypeReg, tar.TypeGNUSparse:
-		return unix.Openat(l.dir.fd, l.base, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, createMode)
+		return unix.Openat(e.dir.fd, e.base, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, createMode)
 	case tar.TypeSymlink:
-		return -1, unix.Symlinkat(l.h.Linkname, l.dir.fd, l.base)
+		return -1, unix.Symlinkat(e.h.Linkname, e.dir.fd, e.base)
 	case tar.TypeChar:
-		return -1, l.mknod(unix.S_IFCHR, int(unix.Mkdev(uint32(l.h.Devmajor), uint32(l.h.Devminor))))
+		return -1, e.mknod(unix.S_IFCHR, int(unix.Mkdev(uint32(e.h.Devmajor), uint32(e.h.Devminor))))
 	case tar.TypeFifo:
-		return -1, l.mknod(unix.S_IFIFO, 0)
+		return -1, e.mknod(unix.S_IFIFO, 0)
 	}
-	return -1, &rootfs.EntryError{Name: l.h.Name, Reason: fmt.Sprintf("is of the unknown type %q", l.h.Typeflag)}
+	return -1, &rootfs.EntryError{Name: e.h.Name, Reason: fmt.Sprintf("is of the unknown type %q", e.h.Typeflag)}
 }
 
-func (l *leaf) mknod(kind uint32, dev int) error {
-	err := unix.Mknodat(l.dir.fd, l.base, kind|0o600, dev)
-	if err == unix.EPERM && !l.asRoot {
+func (e *fileEntry) mknod(kind uint32, dev int) error {
+	err := unix.Mknodat(e.dir.fd, e.base, kind|0o600, dev)
+	if err == unix.EPERM && !e.asRoot {
 		return fmt.Errorf("make a device as an ordinary user: %w", err)
 	}
 	return err
 }
 
-// removeLeaf deletes what is no folder; a folder in the place of something else
+// removeEntry deletes what is no directory; a directory in the place of something else
 // makes the archive bad.
-func removeLeaf(dir int, base string) error {
+func removeEntry(dir int, base string) error {
 	err := unix.Unlinkat(dir, base, 0)
 	if err == unix.EISDIR {
-		return fmt.Errorf("%w: a folder stands in its place", errBadArchive)
+		return fmt.Errorf("%w: a folder stands in its place", ErrBad)
 	}
 	if err == unix.ENOENT {
 		return nil
@@ -138,29 +139,29 @@ func removeLeaf(dir int, base string) error {
 
 // finishFile gives a file with its content the rest: by descriptor, and only
 // what is not so already, because there are many files.
-func (l *leaf) finishFile(fd int) error {
-	if l.chown {
-		if err := unix.Fchown(fd, l.h.Uid, l.h.Gid); err != nil {
+func (e *fileEntry) finishFile(fd int) error {
+	if e.chown {
+		if err := unix.Fchown(fd, e.h.Uid, e.h.Gid); err != nil {
 			return err
 		}
 	}
-	if mode := uint32(l.h.Mode) & 0o7777; mode != createMode&^umask() {
+	if mode := uint32(e.h.Mode) & 0o7777; mode != createMode&^umask() {
 		if err := unix.Fchmod(fd, mode); err != nil {
 			return err
 		}
 	}
-	for key, value := range pax.Xattrs(l.h) {
-		if err := xattrError(unix.Fsetxattr(fd, key, []byte(value), 0), l.asRoot); err != nil {
+	for key, value := range pax.Xattrs(e.h) {
+		if err := xattrError(unix.Fsetxattr(fd, key, []byte(value), 0), e.asRoot); err != nil {
 			return fmt.Errorf("attribute %s: %w", key, err)
 		}
 	}
-	return setTime(fd, "", l.h.ModTime)
+	return setTime(fd, "", e.h.ModTime)
 }
 
 // finish sets owner, mode, attributes and time of what is no regular file.
-func (l *leaf) finish() error {
-	if err := setAttributes(l.dir.fd, l.base, l.h, pax.Xattrs(l.h), l.asRoot, l.chown); err != nil {
+func (e *fileEntry) finish() error {
+	if err := setAttributes(e.dir.fd, e.base, e.h, pax.Xattrs(e.h), e.asRoot, e.chown); err != nil {
 		return err
 	}
-	return setTime(l.dir.fd, l.base, l.h.ModTime)
+	return setTime(e.dir.fd, e.base, e.h.ModTime)
 }

@@ -1,4 +1,4 @@
-package agent
+package archive
 
 import (
 	"fmt"
@@ -13,15 +13,15 @@ import (
 	"github.com/lsub/lsub/rootfs/pax"
 )
 
-// A crew makes the files, symbolic links and devices of an archive on all CPUs
-// while the archive is read on: what a file costs the kernel is many times what its
-// bytes cost. They are handed over by the batch, because waking a worker for each
-// would cost as much again.
+// An extractPool makes the files, symbolic links and devices of an archive with a worker
+// per CPU, while the archive is read on: making a file takes the kernel many times as
+// long as copying its bytes. Workers get entries by the batch, because waking one for
+// each entry would take as long again.
 //
 // One goroutine calls its methods: the archive's reader. The order of the archive
 // counts where two entries touch the same name; the reader asks for that (busy), and
-// waits until all is made (settle) before it goes on.
-type crew struct {
+// waits until all is made (barrier) before it goes on.
+type extractPool struct {
 	work chan *batch // to be made
 	free chan *batch // made
 	wg   sync.WaitGroup
@@ -42,83 +42,83 @@ const (
 
 // batch is work for one worker.
 type batch struct {
-	names []string // clean, of its leaves
+	names []string // clean, of its entries
 	jobs  []job
 	data  []byte // of all jobs, one behind the other
 }
 
-// job makes a leaf, or writes a part of a file.
+// job makes a file entry, or writes a part of a file.
 type job struct {
-	leaf leaf
-	part *openFile // nil for a leaf
-	at   int64     // of the part, in its file
-	size int       // of the bytes in the batch
+	entry fileEntry
+	part  *openFile // nil for a file entry
+	at    int64     // of the part, in its file
+	size  int       // of the bytes in the batch
 }
 
 // openFile is a file that is written in parts. Who writes the last one finishes it.
 type openFile struct {
-	leaf leaf
-	fd   int
-	left atomic.Int32 // parts, and one for the reader
+	entry fileEntry
+	fd    int
+	left  atomic.Int32 // parts, and one for the reader
 }
 
-func newCrew() *crew {
+func newExtractPool() *extractPool {
 	workers := runtime.GOMAXPROCS(0)
 	// A batch for each worker, one that waits for each, and one that is filled.
 	n := 2*workers + 1
-	c := &crew{work: make(chan *batch, n), free: make(chan *batch, n), pending: map[string]*batch{}}
+	p := &extractPool{work: make(chan *batch, n), free: make(chan *batch, n), pending: map[string]*batch{}}
 	for range n {
-		c.free <- &batch{}
+		p.free <- &batch{}
 	}
 	for range workers {
-		c.wg.Go(func() {
-			for b := range c.work {
-				c.do(b)
-				c.free <- b
+		p.wg.Go(func() {
+			for b := range p.work {
+				p.do(b)
+				p.free <- b
 			}
 		})
 	}
-	return c
+	return p
 }
 
 // do does the work of a batch. After an error nothing more is made.
-func (c *crew) do(b *batch) {
+func (p *extractPool) do(b *batch) {
 	data := b.data
 	for i := range b.jobs {
 		j := &b.jobs[i]
 		bytes := data[:j.size]
 		data = data[j.size:]
-		l := &j.leaf
+		l := &j.entry
 		if j.part != nil {
-			l = &j.part.leaf
+			l = &j.part.entry
 		}
 		var err error
 		switch {
-		case c.err() != nil:
+		case p.err() != nil:
 		case j.part != nil:
 			err = writeAt(j.part.fd, bytes, j.at)
 		default:
 			err = l.make(func(fd int) error { return writeAt(fd, bytes, 0) })
 		}
 		if err != nil {
-			c.fail(fmt.Errorf("unpack %s: %w", l.h.Name, err))
+			p.fail(fmt.Errorf("unpack %s: %w", l.h.Name, err))
 		}
 		if j.part != nil {
-			c.done(j.part)
+			p.done(j.part)
 		} else {
-			l.dir.release()
+			l.dir.unref()
 		}
 	}
 }
 
 // done takes one off the parts of a file that are left.
-func (c *crew) done(f *openFile) {
+func (p *extractPool) done(f *openFile) {
 	if f.left.Add(-1) > 0 {
 		return
 	}
-	if c.err() == nil {
-		if err := f.leaf.finishFile(f.fd); err != nil {
-			c.fail(fmt.Errorf("unpack %s: %w", f.leaf.h.Name, err))
+	if p.err() == nil {
+		if err := f.entry.finishFile(f.fd); err != nil {
+			p.fail(fmt.Errorf("unpack %s: %w", f.entry.h.Name, err))
 		}
 		// It goes to the disk now, from every CPU, and not at the end from one.
 		unix.SyncFileRange(f.fd, 0, 0, unix.SYNC_FILE_RANGE_WRITE)
@@ -127,59 +127,59 @@ func (c *crew) done(f *openFile) {
 }
 
 // err returns the first error.
-func (c *crew) err() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.failed
+func (p *extractPool) err() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.failed
 }
 
-func (c *crew) fail(err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.failed == nil {
-		c.failed = err
+func (p *extractPool) fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failed == nil {
+		p.failed = err
 	}
 }
 
 // busy tells whether a name stands for something that may not be made yet.
-func (c *crew) busy(name string) bool {
-	_, ok := c.pending[name]
+func (p *extractPool) busy(name string) bool {
+	_, ok := p.pending[name]
 	return ok
 }
 
-// add takes on a leaf, of which name is the clean name; the size bytes of a file
+// add takes on a file entry, of which name is the clean name; the size bytes of a file
 // are read from in.
-func (c *crew) add(name string, l leaf, size int64, in io.Reader) error {
-	b, err := c.append(job{leaf: l, size: int(size)}, in)
+func (p *extractPool) add(name string, l fileEntry, size int64, in io.Reader) error {
+	b, err := p.append(job{entry: l, size: int(size)}, in)
 	if err != nil {
 		return err
 	}
-	l.dir.hold()
+	l.dir.ref()
 	b.names = append(b.names, name)
-	c.pending[name] = b
-	c.flushFull()
+	p.pending[name] = b
+	p.flushFull()
 	return nil
 }
 
 // addParts takes on a file that is long or has holes. The file is there when it returns,
 // so that its name can be dealt with; its content need not be.
-func (c *crew) addParts(l leaf, in *pax.Reader) error {
+func (p *extractPool) addParts(l fileEntry, in *pax.Reader) error {
 	fd, err := l.createAnew()
 	if err != nil {
 		return err
 	}
-	f := &openFile{leaf: l, fd: fd}
+	f := &openFile{entry: l, fd: fd}
 	f.left.Store(1)
-	defer c.done(f)
+	defer p.done(f)
 	end := int64(0)
 	for _, e := range in.Extents() {
 		for end = e.Offset; end < e.Offset+e.Size; {
 			n := min(e.Offset+e.Size-end, wholeFile)
-			if _, err := c.append(job{part: f, at: end, size: int(n)}, in); err != nil {
+			if _, err := p.append(job{part: f, at: end, size: int(n)}, in); err != nil {
 				return err
 			}
 			f.left.Add(1)
-			c.flushFull()
+			p.flushFull()
 			end += n
 		}
 	}
@@ -190,11 +190,11 @@ func (c *crew) addParts(l leaf, in *pax.Reader) error {
 }
 
 // append adds a job to the batch that is filled, with its bytes from in.
-func (c *crew) append(j job, in io.Reader) (*batch, error) {
-	if c.filling == nil {
-		c.filling = c.take()
+func (p *extractPool) append(j job, in io.Reader) (*batch, error) {
+	if p.filling == nil {
+		p.filling = p.take()
 	}
-	b := c.filling
+	b := p.filling
 	at := len(b.data)
 	b.data = slices.Grow(b.data, j.size)[:at+j.size]
 	if _, err := io.ReadFull(in, b.data[at:]); err != nil {
@@ -206,17 +206,17 @@ func (c *crew) append(j job, in io.Reader) (*batch, error) {
 }
 
 // flushFull hands over a batch that has no room for one more job.
-func (c *crew) flushFull() {
-	if b := c.filling; len(b.jobs) == batchFiles || len(b.data) > batchBytes-wholeFile {
-		c.flush()
+func (p *extractPool) flushFull() {
+	if b := p.filling; len(b.jobs) == batchFiles || len(b.data) > batchBytes-wholeFile {
+		p.flush()
 	}
 }
 
 // take waits for an empty batch.
-func (c *crew) take() *batch {
-	b := <-c.free
+func (p *extractPool) take() *batch {
+	b := <-p.free
 	for _, name := range b.names {
-		delete(c.pending, name)
+		delete(p.pending, name)
 	}
 	clear(b.names)
 	clear(b.jobs)
@@ -225,32 +225,32 @@ func (c *crew) take() *batch {
 }
 
 // flush hands over what was added.
-func (c *crew) flush() {
-	if c.filling != nil {
-		c.work <- c.filling
-		c.filling = nil
+func (p *extractPool) flush() {
+	if p.filling != nil {
+		p.work <- p.filling
+		p.filling = nil
 	}
 }
 
-// settle returns when all that was added is made.
-func (c *crew) settle() {
-	c.flush()
-	all := make([]*batch, cap(c.free))
+// barrier returns when all that was added is made.
+func (p *extractPool) barrier() {
+	p.flush()
+	all := make([]*batch, cap(p.free))
 	for i := range all {
-		all[i] = c.take()
+		all[i] = p.take()
 	}
 	for _, b := range all {
-		c.free <- b
+		p.free <- b
 	}
 }
 
 // end waits until all is made and the workers have ended, and returns the first
 // error.
-func (c *crew) end() error {
-	c.flush()
-	close(c.work)
-	c.wg.Wait()
-	return c.err()
+func (p *extractPool) end() error {
+	p.flush()
+	close(p.work)
+	p.wg.Wait()
+	return p.err()
 }
 
 // writeAt writes all of p.

@@ -1,4 +1,4 @@
-package agent
+package archive
 
 import (
 	"archive/tar"
@@ -70,7 +70,7 @@ func TestUnpack(t *testing.T) {
 	entries := append(append([]entry{}, system...), dir("./usr"), file("./usr/big", big), setuid,
 		link(tar.TypeSymlink, "lib", "usr/lib"), link(tar.TypeLink, "usr/same", "usr/big"),
 		file("deep/er/without/folders", "x"), entry{tar.Header{Typeflag: tar.TypeFifo, Name: "fifo", Mode: 0o600}, ""})
-	if err := unpack(root, bytes.NewReader(archive(t, entries...)), &rootfs.State{}); err != nil {
+	if err := Unpack(root, bytes.NewReader(archive(t, entries...)), &rootfs.State{}); err != nil {
 		t.Fatal(err)
 	}
 	if b, _ := os.ReadFile(filepath.Join(root, "usr/big")); string(b) != big {
@@ -97,7 +97,7 @@ func TestUnpack(t *testing.T) {
 	}
 }
 
-// Archives that lie: each is refused, and nothing outside the folder changes.
+// Archives that lie: each is refused, and nothing outside the directory changes.
 func TestUnpackRefuses(t *testing.T) {
 	for name, bad := range map[string][]entry{
 		"parent":               {file("../evil", "x")},
@@ -120,13 +120,13 @@ func TestUnpackRefuses(t *testing.T) {
 				}
 			}
 			os.WriteFile(filepath.Join(outside, "secret"), []byte("s"), 0o600)
-			err := unpack(root, bytes.NewReader(archive(t, append(append([]entry{}, system...), bad...)...)), &rootfs.State{})
+			err := Unpack(root, bytes.NewReader(archive(t, append(append([]entry{}, system...), bad...)...)), &rootfs.State{})
 			if err == nil {
 				t.Error("accepted")
 			}
 			checkOutside(t, outside)
 			if names, _ := os.ReadDir(parent); len(names) != 2 {
-				t.Errorf("the parent folder has %d entries, want 2", len(names))
+				t.Errorf("the parent openDir has %d entries, want 2", len(names))
 			}
 		})
 	}
@@ -147,15 +147,15 @@ func checkOutside(t *testing.T, outside string) {
 func TestUnpackCutShort(t *testing.T) {
 	whole := archive(t, append(append([]entry{}, system...), file("big", strings.Repeat("x", 4000)))...)
 	for _, n := range []int{600, 1700, 3000} {
-		if err := unpack(t.TempDir(), bytes.NewReader(whole[:n]), &rootfs.State{}); err == nil {
+		if err := Unpack(t.TempDir(), bytes.NewReader(whole[:n]), &rootfs.State{}); err == nil {
 			t.Errorf("an archive cut after %d bytes was accepted", n)
 		}
 	}
-	if err := unpack(t.TempDir(), strings.NewReader(strings.Repeat("no tar ", 200)), &rootfs.State{}); !errors.Is(err, errBadArchive) {
+	if err := Unpack(t.TempDir(), strings.NewReader(strings.Repeat("no tar ", 200)), &rootfs.State{}); !errors.Is(err, ErrBad) {
 		t.Errorf("no archive: %v", err)
 	}
 	var unusable *rootfs.UnusableError
-	if err := unpack(t.TempDir(), bytes.NewReader(archive(t, file("readme", "hi"))), &rootfs.State{}); !errors.As(err, &unusable) {
+	if err := Unpack(t.TempDir(), bytes.NewReader(archive(t, file("readme", "hi"))), &rootfs.State{}); !errors.As(err, &unusable) {
 		t.Errorf("an archive without a system: %v", err)
 	}
 }
@@ -167,7 +167,7 @@ func TestUnpackTwice(t *testing.T) {
 		file("a", "first"), file("a", "second"),
 		link(tar.TypeSymlink, "b", "a"), file("b", "third"),
 		link(tar.TypeSymlink, "c", "bin"), dir("c"))
-	if err := unpack(root, bytes.NewReader(archive(t, entries...)), &rootfs.State{}); err != nil {
+	if err := Unpack(root, bytes.NewReader(archive(t, entries...)), &rootfs.State{}); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{"a": "second", "b": "third"} {
@@ -176,11 +176,11 @@ func TestUnpackTwice(t *testing.T) {
 		}
 	}
 	if st, err := os.Lstat(filepath.Join(root, "c")); err != nil || !st.IsDir() {
-		t.Errorf("c is no folder: %v", err)
+		t.Errorf("c is no openDir: %v", err)
 	}
 }
 
-// FuzzUnpack: no bytes make anything outside the folder.
+// FuzzUnpack: no bytes make anything outside the directory.
 func FuzzUnpack(f *testing.F) {
 	f.Add(archive(f, system...))
 	f.Add(archive(f, append(append([]entry{}, system...), link(tar.TypeSymlink, "o", ".."), file("o/evil", "x"))...))
@@ -195,10 +195,10 @@ func FuzzUnpack(f *testing.F) {
 		os.Mkdir(root, 0o755)
 		os.Mkdir(outside, 0o755)
 		os.WriteFile(filepath.Join(outside, "secret"), []byte("s"), 0o600)
-		unpack(root, bytes.NewReader(b), &rootfs.State{MaxBytes: 1 << 20, MaxEntries: 100})
+		Unpack(root, bytes.NewReader(b), &rootfs.State{MaxBytes: 1 << 20, MaxEntries: 100})
 		checkOutside(t, outside)
 		if names, _ := os.ReadDir(parent); len(names) != 2 {
-			t.Errorf("the parent folder has %d entries, want 2", len(names))
+			t.Errorf("the parent openDir has %d entries, want 2", len(names))
 		}
 		makeRemovable(root)
 	})
@@ -214,14 +214,14 @@ func makeRemovable(root string) {
 	})
 }
 
-// Where the file system has no subvolumes, one of an archive is a folder, and
+// Where the file system has no subvolumes, one of an archive is a directory, and
 // what marks it does not stay.
 func TestUnpackSubvolume(t *testing.T) {
 	root := t.TempDir()
 	marked := dir("sub")
 	marked.PAXRecords = map[string]string{"SCHILY.xattr." + subvolumeMark: "1"}
 	twice := append(append([]entry{}, system...), marked, file("sub/file", "x"), marked)
-	if err := unpack(root, bytes.NewReader(archive(t, twice...)), &rootfs.State{}); err != nil {
+	if err := Unpack(root, bytes.NewReader(archive(t, twice...)), &rootfs.State{}); err != nil {
 		t.Fatal(err)
 	}
 	if b, err := os.ReadFile(filepath.Join(root, "sub/file")); err != nil || string(b) != "x" {

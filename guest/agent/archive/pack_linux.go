@@ -1,4 +1,4 @@
-package agent
+package archive
 
 import (
 	"archive/tar"
@@ -19,31 +19,35 @@ import (
 	"github.com/lsub/lsub/rootfs/pax"
 )
 
-// pack writes the tree in the folder dir, which must not change meanwhile, as a
-// tar archive that [unpack] makes the same tree of: with every byte, hole,
-// mode, owner, time, extended attribute and hard link. Owners are numbers
-// only: names would mean others wherever the archive goes.
+// Pack writes the tree in the directory dir, which must not change meanwhile, as a tar
+// archive of which [Unpack] makes the same tree: with every byte, hole, mode, owner,
+// time, extended attribute and hard link. Owners are numbers only: names would mean
+// other users wherever the archive goes.
 //
-// What an import would refuse is left out, and note is called with a line for
-// people: sockets, block devices, names beyond Linux's own limit. The memory
-// that it takes grows with the files of which it has seen some names and not
-// yet all.
-func pack(ctx context.Context, dir string, out *packet, note func(string)) error {
+// send sends the archive's frames, in order, each with room for its header at the front,
+// see [guest.Writer.SendBuffer]. Pack leaves out what an import would refuse (sockets,
+// block devices, names beyond Linux's own limit), and calls note with a line for people
+// about each. It keeps in memory the files with several names of which it has not seen all.
+func Pack(ctx context.Context, dir string, send func(frame []byte) error, note func(string)) error {
 	root, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", dir, err)
 	}
+	out := newFrameWriter(send)
 	p := &packer{ctx: ctx, out: out, note: note, links: map[inode]linked{}, xattrs: make([]byte, 64<<10), btrfs: onBtrfs(root)}
-	// Openat closes it.
-	if err := p.folder(root, "./"); err != nil {
-		return err
+	err = p.dir(root, "./") // closes root
+	if err == nil {
+		err = out.end()
 	}
-	return out.end()
+	if cerr := out.close(); err == nil {
+		err = cerr
+	}
+	return err
 }
 
 type packer struct {
 	ctx    context.Context
-	out    *packet
+	out    *frameWriter
 	note   func(string)
 	links  map[inode]linked
 	ahead  int    // files that are open before their turn
@@ -51,9 +55,9 @@ type packer struct {
 	btrfs  bool   // there may be subvolumes
 }
 
-// subvolumeMark marks the folders of an archive that are subvolumes, in the form
-// of an extended attribute that no folder has: docker's btrfs driver cannot use
-// its data where they come back as mere folders. Other tools than ours take it
+// subvolumeMark marks the directories of an archive that are subvolumes, in the form
+// of an extended attribute that no directory has: docker's btrfs driver cannot use
+// its data where they come back as mere directories. Other tools than ours take it
 // for an attribute, or for nothing.
 const subvolumeMark = "user.lsub.subvolume"
 
@@ -71,8 +75,8 @@ type linked struct {
 	left uint32 // names not yet seen
 }
 
-// folder packs a folder and what is in it. It closes fd. name ends in a slash.
-func (p *packer) folder(fd int, name string) error {
+// dir packs a directory and what is in it. It closes fd. name ends in a slash.
+func (p *packer) dir(fd int, name string) error {
 	f := os.NewFile(uintptr(fd), name)
 	defer f.Close()
 	var st unix.Stat_t
@@ -124,8 +128,8 @@ func (p *packer) folder(fd int, name string) error {
 }
 
 const (
-	filesAhead = 16        // of a folder are opened before it is their turn
-	mostAhead  = 64        // of all folders that the walk is in
+	filesAhead = 16        // of a directory are opened before it is their turn
+	mostAhead  = 64        // of all directories that the walk is in
 	bytesAhead = 256 << 10 // of each are read
 )
 
@@ -155,7 +159,7 @@ func (p *packer) closeAhead(fd int) {
 // nameMax is how long a name unpack takes.
 const nameMax = unix.PathMax - 1
 
-// entry packs what is in a folder; file is the descriptor of one that is open
+// entry packs what is in a directory; file is the descriptor of one that is open
 // already, or -1.
 func (p *packer) entry(dirfd, file int, e os.DirEntry, dir string) error {
 	base := e.Name()
@@ -170,7 +174,7 @@ func (p *packer) entry(dirfd, file int, e os.DirEntry, dir string) error {
 		if err != nil {
 			return p.failed(name, err)
 		}
-		return p.folder(fd, name+"/")
+		return p.dir(fd, name+"/")
 	case 0:
 		if file >= 0 {
 			return p.file(file, name)
@@ -188,7 +192,7 @@ func (p *packer) entry(dirfd, file int, e os.DirEntry, dir string) error {
 	return p.special(dirfd, base, name)
 }
 
-// openIn opens what is in a folder to read it, and nothing that is elsewhere.
+// openIn opens what is in a directory to read it, and nothing that is elsewhere.
 func openIn(dirfd int, base string, flags uint64) (int, error) {
 	return unix.Openat2(dirfd, base, &unix.OpenHow{
 		Flags:   flags | unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
@@ -230,7 +234,7 @@ func (p *packer) file(fd int, name string) error {
 	return p.out.pad(sum)
 }
 
-// special packs what is neither a file nor a folder.
+// special packs what is neither a regular file nor a directory.
 func (p *packer) special(dirfd int, base, name string) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dirfd, base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {

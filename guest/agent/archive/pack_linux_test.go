@@ -1,4 +1,4 @@
-package agent
+package archive
 
 import (
 	"archive/tar"
@@ -24,12 +24,11 @@ import (
 // packed returns a tree's archive, and what is noted.
 func packed(t *testing.T, dir string) (archive []byte, notes []string) {
 	t.Helper()
-	out := newPacket(func(frame []byte) error {
+	send := func(frame []byte) error {
 		archive = append(archive, frame[guest.HeaderSize:]...)
 		return nil
-	})
-	err := pack(t.Context(), dir, out, func(line string) { notes = append(notes, line) })
-	if err := errors.Join(err, out.close()); err != nil {
+	}
+	if err := Pack(t.Context(), dir, send, func(line string) { notes = append(notes, line) }); err != nil {
 		t.Fatal(err)
 	}
 	return archive, notes
@@ -47,7 +46,7 @@ func nastyTree(t *testing.T) string {
 		}
 	}
 	at := func(name string) string { return filepath.Join(root, name) }
-	deep := at(strings.Repeat("a folder with a name/", 20))
+	deep := at(strings.Repeat("a openDir with a name/", 20))
 	must(errors.Join(os.MkdirAll(at("bin"), 0o755), os.MkdirAll(deep, 0o755), os.Mkdir(at("set"), 0o700)))
 	must(os.WriteFile(at("bin/sh"), []byte("#!"), 0o755))
 	must(os.WriteFile(at("empty"), nil, 0o400))
@@ -140,7 +139,7 @@ func TestPackRoundTrip(t *testing.T) {
 		t.Errorf("notes: %s", left)
 	}
 	copied := t.TempDir()
-	if err := unpack(copied, bytes.NewReader(first), &rootfs.State{}); err != nil {
+	if err := Unpack(copied, bytes.NewReader(first), &rootfs.State{}); err != nil {
 		t.Fatal(err)
 	}
 	second, notes := packed(t, copied)
@@ -213,18 +212,14 @@ func formatRecords(h *tar.Header) string {
 func TestPackStops(t *testing.T) {
 	tree := nastyTree(t)
 	gone := errors.New("the host is gone")
-	out := newPacket(func([]byte) error { return gone })
-	err := pack(t.Context(), tree, out, func(string) {})
-	if err := errors.Join(err, out.close()); !errors.Is(err, gone) {
+	if err := Pack(t.Context(), tree, func([]byte) error { return gone }, func(string) {}); !errors.Is(err, gone) {
 		t.Errorf("with a stream that fails: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	out = newPacket(func([]byte) error { return nil })
-	if err := pack(ctx, tree, out, func(string) {}); !errors.Is(err, context.Canceled) {
+	if err := Pack(ctx, tree, func([]byte) error { return nil }, func(string) {}); !errors.Is(err, context.Canceled) {
 		t.Errorf("with a context that has ended: %v", err)
 	}
-	out.close()
 }
 
 // The estimate is near the length of the archive, for trees that have no more
@@ -232,12 +227,12 @@ func TestPackStops(t *testing.T) {
 func TestEstimate(t *testing.T) {
 	tree := nastyTree(t)
 	b, _ := packed(t, tree)
-	if n := int(estimate(t.Context(), tree)); n < len(b)/2 || n > 2*len(b) {
+	if n := int(Estimate(t.Context(), tree)); n < len(b)/2 || n > 2*len(b) {
 		t.Errorf("%d bytes are estimated of %d", n, len(b))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if n := estimate(ctx, tree); n != 0 {
+	if n := Estimate(ctx, tree); n != 0 {
 		t.Errorf("without time it is %d", n)
 	}
 }
