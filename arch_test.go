@@ -36,13 +36,20 @@ var mayImport = map[string][]string{
 	"profile":                            {},
 	"guest":                              {"guest/guestv1"},
 	"guest/guestv1":                      {},
-	"guest/agent":                        {"guest", "guest/agent/listeners", "guest/agent/loopback", "guest/agent/network", "guest/agent/relay", "rootfs", "rootfs/pax", "wslconf"},
-	"guest/agent/devices":                {},
+	"guest/agent":                        {"guest", "guest/agent/account", "guest/agent/archive", "guest/agent/btrfs", "guest/agent/cgroup", "guest/agent/distrofile", "guest/agent/listeners", "guest/agent/network", "guest/agent/nsthread", "guest/agent/procfs", "guest/agent/relay", "guest/agent/tcredirect", "rootfs", "wslconf"},
+	"guest/agent/account":                {"guest", "guest/agent/distrofile", "wslconf"},
+	"guest/agent/archive":                {"guest", "guest/agent/btrfs", "guest/agent/distrofile", "rootfs", "rootfs/pax"},
+	"guest/agent/btrfs":                  {},
+	"guest/agent/cgroup":                 {"guest", "guest/agent/procfs"},
+	"guest/agent/devicefilter":           {},
+	"guest/agent/distrofile":             {"wslconf"},
 	"guest/agent/listeners":              {},
-	"guest/agent/loopback":               {},
 	"guest/agent/network":                {},
+	"guest/agent/nsthread":               {},
+	"guest/agent/procfs":                 {},
 	"guest/agent/relay":                  {},
-	"guest/lsubinit":                     {"guest", "guest/agent", "guest/agent/devices", "guest/agent/network"},
+	"guest/agent/tcredirect":             {},
+	"guest/lsubinit":                     {"guest", "guest/agent", "guest/agent/btrfs", "guest/agent/cgroup", "guest/agent/devicefilter", "guest/agent/network"},
 	"guest/guesttest":                    {"guest"},
 	"netstack":                           {"netstack/names"},
 	"netstack/names":                     {},
@@ -59,7 +66,7 @@ var mayImport = map[string][]string{
 
 // onlyIn keeps each heavy library in one folder.
 var onlyIn = map[string]string{
-	"github.com/cilium/ebpf":                 "guest/agent", // listeners and devices
+	"github.com/cilium/ebpf":                 "guest/agent", // listeners, devicefilter, tcredirect
 	"github.com/containers/gvisor-tap-vsock": "netstack",
 	"github.com/digitalocean/go-qemu":        "hypervisor/kvm",
 	"github.com/vishvananda/netlink":         "guest/agent/network",

@@ -163,7 +163,7 @@ func TestFallback(t *testing.T) {
 		t.Logf("%s: %v", what, each)
 		return each
 	}
-	// What is asked first waits for the direct way to show that it is none (250 ms); then that is known.
+	// What is asked first waits for the fast path to show that it is none (250 ms); then that is known.
 	if d := took("the first connection", byTheAgent, at[0], 1); d > quick {
 		t.Errorf("the first connection took %v", d)
 	}

@@ -133,7 +133,7 @@ docker run -d --name web --restart always --stop-timeout 1 --memory 64m -p 18480
 }
 
 // testPublishedWay has the rules that docker makes for a published port not be in
-// the direct way of a connection to it. The container cannot tell who its peer is.
+// the fast path of a connection to it. The container cannot tell who its peer is.
 func testPublishedWay(t *testing.T, h *host, name string) {
 	c, err := net.Dial("tcp", "127.0.0.1:18480")
 	if err != nil {

@@ -215,7 +215,7 @@ func TestIdle(t *testing.T) {
 	}
 }
 
-// visitedServer takes connections until one comes by the direct way (docs/adr/0022),
+// visitedServer takes connections until one comes by the fast path (docs/adr/0022),
 // closes its listener, and sends back what comes over that one. Each is told
 // the port that it comes from.
 const visitedServer = `use IO::Socket::INET;
@@ -234,7 +234,7 @@ func (h *host) visit(t *testing.T, distro string, port int) net.Conn {
 	t.Helper()
 	h.sh(t, distro, fmt.Sprintf("cat >/srv/server <<'END'\n%sEND\nsystemd-run --quiet --unit=lsub-visited perl /srv/server %d %d", visitedServer, port, loopback.FirstPort))
 	var conn net.Conn
-	becomes(t, "a connection goes by the direct way", time.Minute, func() bool {
+	becomes(t, "a connection goes by the fast path", time.Minute, func() bool {
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
 			return false

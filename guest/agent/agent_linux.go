@@ -20,7 +20,7 @@ type Config struct {
 	Version string        // of lsub
 	Kernel  string        // release
 	Data    string        // where the data disk (btrfs) is mounted
-	Modules string        // folder with the kernel's modules; "" for none
+	Modules string        // directory with the kernel's modules; "" for none
 	Network network.VM    // whose gateway is the name server of the distros
 	Search  []string      // as guest.BootArgs.Search
 	Idle    time.Duration // as guest.BootArgs.Idle
@@ -43,10 +43,10 @@ type Agent struct {
 	changed  chan struct{}            // closed and replaced when distros come or go
 	stopping bool                     // no distro starts any more
 
-	arrivals arrivals
-	direct   direct
+	pending  pendingAccepts
+	fastPath fastPath
 	// listening and clients are List and Clients of listeners, but for tests.
-	listening func([]*listeners.Space) ([]listeners.Listener, error)
+	listening func([]*listeners.Netns) ([]listeners.Listener, error)
 	clients   func(first uint16) (map[string]int, error)
 
 	server *http.Server // of the control port

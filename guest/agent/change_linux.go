@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/distrofile"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
@@ -89,12 +90,12 @@ func (a *Agent) whileStill(ctx context.Context, id string, f func() error) error
 		if d.err != nil {
 			return f()
 		}
-		if err := d.cgroup.freeze(freezeTimeout); err != nil {
+		if err := d.group.Freeze(freezeTimeout); err != nil {
 			// btrfs takes all of a subvolume at one moment anyway.
 			a.log.Warn("a distro does not stand still for its snapshot", "distro", d.spec.Name, "err", err)
 		}
 		defer func() {
-			if err := d.cgroup.thaw(); err != nil {
+			if err := d.group.Thaw(); err != nil {
 				a.log.Error("thaw a distro", "distro", d.spec.Name, "err", err)
 			}
 		}()
@@ -133,7 +134,7 @@ func (a *Agent) checkSnapshot(snap *guestv1.Snapshot) error {
 			return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no id", id)
 		}
 	}
-	if !exists(a.store.distroPath(snap.Distro)) {
+	if !distrofile.Exists(a.store.distroPath(snap.Distro)) {
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no files of distro %s", snap.Distro)
 	}
 	return nil

@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/cgroup"
+	"github.com/lsub/lsub/guest/agent/procfs"
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/guest/guestv1/guestv1connect"
 )
@@ -35,7 +37,7 @@ func checkDistro(d *guestv1.Distro) error {
 			return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no NAME=value", e)
 		}
 	}
-	return checkLimits(d.Limits)
+	return cgroup.CheckLimits(d.Limits)
 }
 
 func (c control) Info(ctx context.Context, req *connect.Request[guestv1.InfoRequest]) (*connect.Response[guestv1.InfoResponse], error) {
@@ -61,11 +63,11 @@ func (c control) Info(ctx context.Context, req *connect.Request[guestv1.InfoRequ
 		}
 		if req.Msg.Users {
 			own := a.store.ownUser(id)
-			st.DefaultUser, st.DefaultUserFrom = own.name, own.from
+			st.DefaultUser, st.DefaultUserFrom = own.Name, own.From
 		}
 		res.Distros = append(res.Distros, st)
 	}
-	res.MemoryTotal, res.MemoryAvailable = memory()
+	res.MemoryTotal, res.MemoryAvailable = procfs.Memory()
 	var fs unix.Statfs_t
 	if err := unix.Statfs(a.cfg.Data, &fs); err == nil {
 		res.DiskTotal = fs.Blocks * uint64(fs.Bsize)
@@ -102,7 +104,7 @@ func (c control) SetDefaultUser(ctx context.Context, req *connect.Request[guestv
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&guestv1.SetDefaultUserResponse{Name: who.name, Uid: who.uid}), nil
+	return connect.NewResponse(&guestv1.SetDefaultUserResponse{Name: who.Name, Uid: who.UID}), nil
 }
 
 func (c control) DeleteImage(ctx context.Context, req *connect.Request[guestv1.DeleteImageRequest]) (*connect.Response[guestv1.DeleteImageResponse], error) {

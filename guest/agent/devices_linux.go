@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/guest/agent/distrofile"
 )
 
 // restoreDevices makes the devices anew that no program does without, where they
@@ -15,7 +17,7 @@ func restoreDevices() error {
 	}{
 		{"/dev/null", 1, 3}, {"/dev/zero", 1, 5}, {"/dev/full", 1, 7}, {"/dev/random", 1, 8}, {"/dev/urandom", 1, 9}, {"/dev/tty", 5, 0},
 	} {
-		if exists(dev.path) {
+		if distrofile.Exists(dev.path) {
 			continue
 		}
 		if err := unix.Mknod(dev.path, unix.S_IFCHR|0o666, int(unix.Mkdev(dev.major, dev.minor))); err != nil {

@@ -18,6 +18,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/account"
+	"github.com/lsub/lsub/guest/agent/cgroup"
+	"github.com/lsub/lsub/guest/agent/distrofile"
+	"github.com/lsub/lsub/guest/agent/nsthread"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
@@ -53,7 +57,7 @@ type distro struct {
 	init      string
 	startedAt time.Time
 	address   netip.Addr // of an isolated one; guarded by Agent.mu
-	cgroup    *cgroup
+	group     *cgroup.Group
 	console   *console
 	readyDir  *os.File // where its init says that it is ready
 	unwatch   func()   // ends the watch of its limits; nil where there is none
@@ -62,8 +66,8 @@ type distro struct {
 
 	mu        sync.Mutex
 	limits    *guestv1.Limits
-	entrance  *entrance // another one where the first hangs
-	space     *space    // nil where it has the VM's network
+	thread    *nsthread.Thread // in its namespaces; replaced where it hangs
+	netns     *netns           // nil where it has the VM's network
 	stopping  bool
 	idle      time.Duration // as Distro.idle_ns says it
 	idleSince time.Time     // zero while it is busy, or in use
@@ -96,7 +100,7 @@ func (a *Agent) start(ctx context.Context, spec *guestv1.Distro) (*distro, error
 				a.mu.Unlock()
 				return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_START_FAILED, "", "the VM is shutting down")
 			}
-			if !exists(a.store.distroPath(spec.Id)) {
+			if !distrofile.Exists(a.store.distroPath(spec.Id)) {
 				a.mu.Unlock()
 				return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no files of distro %s", spec.Name)
 			}
@@ -129,27 +133,27 @@ func (d *distro) isStopping() bool {
 	return d.stopping
 }
 
-// way returns the entrance, nil where there is none yet.
-func (d *distro) way() *entrance {
+// currentThread returns the namespace thread, nil where there is none yet.
+func (d *distro) currentThread() *nsthread.Thread {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.entrance
+	return d.thread
 }
 
-// replaceEntrance gives the distro another entrance than one that hangs.
-func (d *distro) replaceEntrance(stuck *entrance) {
+// replaceThread gives the distro another namespace thread in place of one that hangs.
+func (d *distro) replaceThread(stuck *nsthread.Thread) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.entrance != stuck || d.stopping {
+	if d.thread != stuck || d.stopping {
 		return // somebody else did, or nobody needs one
 	}
-	e, err := enter(d.pid)
+	thread, err := nsthread.Enter(d.pid)
 	if err != nil {
-		d.a.log.Warn("no new entrance to a distro that hangs", "distro", d.spec.Name, "err", err)
+		d.a.log.Warn("no new namespace thread for a distro that hangs", "distro", d.spec.Name, "err", err)
 		return
 	}
-	stuck.close()
-	d.entrance = e
+	stuck.Close()
+	d.thread = thread
 }
 
 func (d *distro) state() *guestv1.DistroState {
@@ -165,7 +169,7 @@ func (d *distro) state() *guestv1.DistroState {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s.Running, s.Init, s.Sessions, s.Stopping = true, d.init, int32(d.sessions), d.stopping
-	s.StartedAtNs, s.Address = d.startedAt.UnixNano(), d.space.address()
+	s.StartedAtNs, s.Address = d.startedAt.UnixNano(), d.netns.address()
 	if !d.idleSince.IsZero() {
 		s.IdleSinceNs = d.idleSince.UnixNano()
 	}
@@ -193,7 +197,7 @@ func (d *distro) run() {
 	if err == nil {
 		log.Info("distro started", "init", d.init, "pid", d.pid, "took", time.Since(d.startedAt))
 	} else {
-		if why := d.whyKilled(pressure{}, d.cgroup.pressure()); why != "" {
+		if why := d.whyKilled(cgroup.Pressure{}, d.group.Pressure()); why != "" {
 			err = fmt.Errorf("%w: %s", err, why)
 		}
 		log.Error("distro does not start", "err", err)
@@ -230,15 +234,15 @@ func (d *distro) tidy(cmd *exec.Cmd) {
 	d.mu.Lock()
 	d.stopping = true
 	d.mu.Unlock()
-	if d.cgroup != nil {
-		d.cgroup.kill()
+	if d.group != nil {
+		d.group.Kill()
 	}
 	if cmd != nil && cmd.ProcessState == nil {
 		cmd.Process.Kill()
 		cmd.Wait()
 	}
-	if e := d.way(); e != nil {
-		e.close()
+	if t := d.currentThread(); t != nil {
+		t.Close()
 	}
 	if d.console != nil {
 		d.console.close()
@@ -249,9 +253,9 @@ func (d *distro) tidy(cmd *exec.Cmd) {
 	if d.unwatch != nil {
 		d.unwatch()
 	}
-	d.closeSpace()
-	if d.cgroup != nil {
-		if err := d.cgroup.remove(); err != nil {
+	d.closeNetns()
+	if d.group != nil {
+		if err := d.group.Remove(); err != nil {
 			d.a.log.Warn("remove a distro's cgroup", "distro", d.spec.Name, "err", err)
 		}
 	}
@@ -264,7 +268,7 @@ func (d *distro) openNetwork() error {
 	if !d.spec.Isolated {
 		return nil
 	}
-	return d.openSpace()
+	return d.openNetns()
 }
 
 // boot starts the distro's init in namespaces of its own, and returns when
@@ -273,7 +277,7 @@ func (d *distro) boot() (cmd *exec.Cmd, err error) {
 	if err := restoreDevices(); err != nil {
 		return nil, err
 	}
-	if d.cgroup, err = newCgroup(d.spec.Id, d.spec.Limits); err != nil {
+	if d.group, err = cgroup.New(d.spec.Id, d.spec.Limits); err != nil {
 		return nil, err
 	}
 	if d.unwatch, err = d.watchLimits(); err != nil {
@@ -296,12 +300,12 @@ func (d *distro) boot() (cmd *exec.Cmd, err error) {
 	d.mu.Lock()
 	d.warnings = report.Warnings
 	d.mu.Unlock()
-	e, err := enter(d.pid)
+	thread, err := nsthread.Enter(d.pid)
 	if err != nil {
 		return cmd, err
 	}
 	d.mu.Lock()
-	d.entrance = e
+	d.thread = thread
 	d.mu.Unlock()
 	if err := d.awaitReady(cmp.Or(report.Timeout, readyTimeout)); err != nil {
 		return cmd, d.withConsole(err)
@@ -328,15 +332,15 @@ func (d *distro) startInit() (*exec.Cmd, *os.File, error) {
 	}
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{"lsub-init", distroInitArg}
-	cmd.Env = []string{"container=lsub", "PATH=" + defaultPath, "TERM=linux"}
+	cmd.Env = []string{"container=lsub", "PATH=" + account.DefaultPath, "TERM=linux"}
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.SysProcAttr = &unix.SysProcAttr{
 		Setsid:      true,
 		Cloneflags:  unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
-		UseCgroupFD: true, CgroupFD: int(d.cgroup.dir.Fd()),
+		UseCgroupFD: true, CgroupFD: d.group.FD(),
 	}
 	// A process is in the network namespace of the thread that starts it.
-	if err := d.ownSpace().do(cmd.Start); err != nil {
+	if err := d.ownNetns().do(cmd.Start); err != nil {
 		ours.Close()
 		return nil, nil, fmt.Errorf("start its init: %w", err)
 	}
@@ -411,7 +415,7 @@ func (d *distro) stop(grace time.Duration) (killed bool) {
 // end shuts down a distro that is marked as stopping.
 func (d *distro) end(grace time.Duration) (killed bool) {
 	if grace <= 0 {
-		d.cgroup.kill()
+		d.group.Kill()
 		<-d.gone
 		return true
 	}
@@ -428,7 +432,7 @@ func (d *distro) end(grace time.Duration) (killed bool) {
 	case <-timer.C:
 	}
 	d.a.log.Warn("distro does not stop; kill it", "distro", d.spec.Name)
-	d.cgroup.kill()
+	d.group.Kill()
 	<-d.gone
 	return true
 }
@@ -440,11 +444,11 @@ func (d *distro) endSessions(grace time.Duration) {
 	if d.init == initTiny {
 		unix.Kill(d.pid, unix.SIGTERM) // passed on to all processes
 	}
-	d.cgroup.hangUpSessions()
+	d.group.HangUpSessions()
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
-	if d.cgroup.awaitNoSessions(ctx) != nil {
-		d.cgroup.killSessions()
+	if d.group.AwaitNoSessions(ctx) != nil {
+		d.group.KillSessions()
 	}
 	if d.init == initTiny {
 		unix.Kill(d.pid, unix.SIGKILL)

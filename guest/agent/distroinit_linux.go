@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/guest/agent/distrofile"
 )
 
 // distroInitArg is the argument with which the agent runs its own program as a
@@ -19,19 +21,17 @@ const distroInitArg = "distro-init"
 // sigPowerOff asks systemd to power off: SIGRTMIN+4.
 const sigPowerOff = unix.Signal(34 + 4)
 
-const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
 // initConfig is what a distro's PID 1 is told, as JSON on descriptor 3.
 type initConfig struct {
 	Root     string // the distro's subvolume
 	Hostname string
-	Modules  string // folder to show as /lib/modules; "" for none
+	Modules  string // directory to show as /lib/modules; "" for none
 	Console  string // path of the terminal to show as /dev/console
 	DNS      string // name server; "" for none
 	Search   []string
 	Timezone string   // of the host; "" where unknown
 	Env      []string // of its services
-	Shared   string   // folder to show as /mnt/lsub, in all distros the same; "" for none
+	Shared   string   // directory to show as /mnt/lsub, in all distros the same; "" for none
 }
 
 // setUp is what a distro's PID 1 reports, as a line of JSON, when all is set
@@ -80,7 +80,7 @@ func becomeInit(status *os.File) error {
 	if err := enterRoot(cfg); err != nil {
 		return err
 	}
-	settings := readSettings()
+	settings := distrofile.ReadSettings(distrofile.Read)
 	hostname := cmp.Or(settings.Hostname, cfg.Hostname)
 	if err := unix.Sethostname([]byte(hostname)); err != nil {
 		return fmt.Errorf("host name: %w", err)
@@ -90,7 +90,7 @@ func becomeInit(status *os.File) error {
 	if err := openStdio(); err != nil {
 		return err
 	}
-	report := setUp{Init: initTiny, Warnings: settings.warnings, Timeout: settings.InitTimeout}
+	report := setUp{Init: initTiny, Warnings: settings.Warnings, Timeout: settings.InitTimeout}
 	if settings.Systemd && hasSystemd() {
 		report.Init = initSystemd
 		if err := writeUnits(settings.Settings, cfg.Env); err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"path"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -14,6 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/account"
+	"github.com/lsub/lsub/guest/agent/distrofile"
+	"github.com/lsub/lsub/guest/agent/nsthread"
+	"github.com/lsub/lsub/guest/agent/procfs"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
@@ -41,10 +44,10 @@ func (a *Agent) exec(ctx context.Context, cmd *guestv1.Exec, in *inbox, controls
 	w.SendMessage(guest.FrameStarted, &guestv1.Started{Warnings: append(d.takeWarnings(), p.warnings...)})
 	p.resize(before.rows, before.cols)
 	p.signal(before.signal) // one that came just as the command began
-	pressure := d.cgroup.pressure()
+	pressure := d.group.Pressure()
 	exit, err := p.serve(ctx, in, controls, w)
 	if err == nil && wasKilled(exit) {
-		if why := d.whyKilled(pressure, d.cgroup.pressure()); why != "" {
+		if why := d.whyKilled(pressure, d.group.Pressure()); why != "" {
 			exit.Reason = "killed: " + why
 		}
 	}
@@ -98,7 +101,7 @@ func (a *Agent) enterDistro(ctx context.Context, spec *guestv1.Distro, f func(*d
 		if !d.hold() {
 			continue
 		}
-		if err := f(d); err == nil || !errors.Is(err, errLeaving) && !isEnding(d.pid) {
+		if err := f(d); err == nil || !errors.Is(err, errLeaving) && !procfs.IsExiting(d.pid) {
 			return d, err
 		}
 		d.release() // start waits until it is gone
@@ -124,38 +127,38 @@ var errStuck = errors.New("the distro does not answer")
 
 // spawn starts a command in the distro.
 func (d *distro) spawn(ctx context.Context, cmd *guestv1.Exec) (*process, error) {
-	who, err := onEntrance(ctx, d, func() (*account, error) { return whoRuns(cmd) }, func(*account) {})
+	who, err := onNSThread(ctx, d, func() (*account.Account, error) { return account.ForCommand(cmd) }, func(*account.Account) {})
 	if err != nil {
 		return nil, err
 	}
 	if wantsManager(who, cmd) {
 		d.awaitUserManager(ctx, who)
 	}
-	p, err := onEntrance(ctx, d, func() (*process, error) { return d.fork(cmd, who) }, (*process).abandon)
+	p, err := onNSThread(ctx, d, func() (*process, error) { return d.fork(cmd, who) }, (*process).abandon)
 	switch {
-	case errors.Is(err, unix.EAGAIN) && d.cgroup.full():
+	case errors.Is(err, unix.EAGAIN) && d.group.PidsFull():
 		return nil, d.tooMany()
 	case p != nil:
-		p.warnings = who.warnings
+		p.warnings = who.Warnings
 	}
 	return p, err
 }
 
-// onEntrance is [call] with a time limit, after which the distro gets a new
-// entrance: the old one may hang for ever.
-func onEntrance[T any](ctx context.Context, d *distro, f func() (T, error), drop func(T)) (T, error) {
+// onNSThread runs f on the distro's namespace thread. It is [nsthread.Call] with a
+// time limit, after which the distro gets a new thread: the old one may hang for ever.
+func onNSThread[T any](ctx context.Context, d *distro, f func() (T, error), drop func(T)) (T, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, forkTimeout, errStuck)
 	defer cancel()
-	e := d.way()
-	v, err := call(ctx, e, f, drop)
+	thread := d.currentThread()
+	v, err := nsthread.Call(ctx, thread, f, drop)
 	switch {
 	case errors.Is(err, errStuck):
-		d.replaceEntrance(e)
+		d.replaceThread(thread)
 		return v, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_START_FAILED, "a file system in it may hang; 'lsub stop "+d.spec.Name+"' ends the distro",
 			"distro %s does not answer within %s", d.spec.Name, forkTimeout)
-	case errors.Is(err, errLeft) && d.way() != e:
-		return onEntrance(ctx, d, f, drop) // there is a new one
-	case errors.Is(err, errLeft):
+	case errors.Is(err, nsthread.ErrClosed) && d.currentThread() != thread:
+		return onNSThread(ctx, d, f, drop) // there is a new one
+	case errors.Is(err, nsthread.ErrClosed):
 		return v, errLeaving
 	}
 	return v, err
@@ -168,9 +171,9 @@ func (p *process) abandon() {
 	p.close()
 }
 
-// fork starts the command as the user. It runs on the entrance.
-func (d *distro) fork(cmd *guestv1.Exec, who *account) (*process, error) {
-	env := environment(who, cmd)
+// fork starts the command as the user. It runs on the namespace thread.
+func (d *distro) fork(cmd *guestv1.Exec, who *account.Account) (*process, error) {
+	env := account.Environment(who, cmd)
 	argv, file, err := command(cmd, who, env)
 	if err != nil {
 		return nil, err
@@ -179,7 +182,7 @@ func (d *distro) fork(cmd *guestv1.Exec, who *account) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	group, err := d.cgroup.sessions()
+	group, err := d.group.OpenSessions()
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +190,7 @@ func (d *distro) fork(cmd *guestv1.Exec, who *account) (*process, error) {
 	attr := &os.ProcAttr{Dir: dir, Env: env, Sys: &unix.SysProcAttr{
 		Setsid:      true,
 		UseCgroupFD: true, CgroupFD: int(group.Fd()),
-		Credential: &syscall.Credential{Uid: who.uid, Gid: who.gid, Groups: who.groups},
+		Credential: &syscall.Credential{Uid: who.UID, Gid: who.GID, Groups: who.Groups},
 	}}
 	p := &process{}
 	theirs, err := p.openStdio(cmd, who)
@@ -204,7 +207,7 @@ func (d *distro) fork(cmd *guestv1.Exec, who *account) (*process, error) {
 		attr.Sys.Setctty, attr.Sys.Ctty = true, 0
 	}
 	// The thread's own, and the command's with it.
-	defer unix.Umask(unix.Umask(who.umask))
+	defer unix.Umask(unix.Umask(who.Umask))
 	if p.proc, err = os.StartProcess(file, argv, attr); err != nil {
 		p.close()
 		return nil, startError(err, file, dir)
@@ -213,7 +216,7 @@ func (d *distro) fork(cmd *guestv1.Exec, who *account) (*process, error) {
 }
 
 // openStdio makes the command's stdio, and returns its side of it.
-func (p *process) openStdio(cmd *guestv1.Exec, who *account) ([]*os.File, error) {
+func (p *process) openStdio(cmd *guestv1.Exec, who *account.Account) ([]*os.File, error) {
 	if cmd.Tty {
 		master, slave, _, err := openPTY("/dev/ptmx")
 		if err != nil {
@@ -221,7 +224,7 @@ func (p *process) openStdio(cmd *guestv1.Exec, who *account) ([]*os.File, error)
 		}
 		p.tty = master
 		p.resize(uint16(cmd.Rows), uint16(cmd.Cols))
-		slave.Chown(int(who.uid), 5) // group tty, as devpts gives it; the owner may be changed by anybody's mesg
+		slave.Chown(int(who.UID), 5) // group tty, as devpts gives it; the owner may be changed by anybody's mesg
 		return []*os.File{slave, slave, slave}, nil
 	}
 	var theirs []*os.File
@@ -272,20 +275,20 @@ func (p *process) resize(rows, cols uint16) {
 }
 
 // command returns the argument list and the program's path. It runs on the
-// entrance.
-func command(cmd *guestv1.Exec, who *account, env []string) (argv []string, file string, err error) {
+// namespace thread.
+func command(cmd *guestv1.Exec, who *account.Account, env []string) (argv []string, file string, err error) {
 	for _, a := range cmd.Argv {
 		argv = append(argv, string(a))
 	}
 	switch {
 	case len(argv) == 0:
-		argv, file = []string{"-" + path.Base(who.shell)}, who.shell
+		argv, file = []string{"-" + path.Base(who.Shell)}, who.Shell
 	case cmd.Login && len(argv) == 1:
 		// One word is a line of shell, as with ssh.
-		argv, file = []string{"-" + path.Base(who.shell), "-c", argv[0]}, who.shell
+		argv, file = []string{"-" + path.Base(who.Shell), "-c", argv[0]}, who.Shell
 	case cmd.Login:
 		// Several are an argument list, kept as it is.
-		argv, file = append([]string{"-" + path.Base(who.shell), "-c", `exec "$@"`, who.shell}, argv...), who.shell
+		argv, file = append([]string{"-" + path.Base(who.Shell), "-c", `exec "$@"`, who.Shell}, argv...), who.Shell
 	default:
 		file = argv[0]
 	}
@@ -298,31 +301,31 @@ func command(cmd *guestv1.Exec, who *account, env []string) (argv []string, file
 	if file == "" {
 		return nil, "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND, "", "the command is empty")
 	}
-	for _, dir := range strings.Split(lookupEnv(env, "PATH"), ":") {
+	for _, dir := range strings.Split(account.LookupEnv(env, "PATH"), ":") {
 		p := path.Join("/", dir, file)
 		if info, err := os.Stat(p); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
 			return argv, p, nil
 		}
 	}
-	return nil, "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND, "", "command not found: %s", shown(file))
+	return nil, "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND, "", "command not found: %s", distrofile.Shown(file))
 }
 
 // workingFolder resolves the folder that a command starts in. It runs on the
-// entrance.
-func workingFolder(cwd string, who *account) (string, error) {
+// namespace thread.
+func workingFolder(cwd string, who *account.Account) (string, error) {
 	isDir := func(p string) bool {
 		info, err := os.Stat(p)
 		return err == nil && info.IsDir()
 	}
 	if cwd == "" || cwd == "~" {
-		if isDir(who.home) {
-			return who.home, nil
+		if isDir(who.Home) {
+			return who.Home, nil
 		}
 		return "/", nil
 	}
 	dir := cwd
 	if rest, ok := strings.CutPrefix(cwd, "~/"); ok {
-		dir = path.Join(who.home, rest)
+		dir = path.Join(who.Home, rest)
 	}
 	if !path.IsAbs(dir) || !isDir(dir) {
 		return "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_FOLDER, "give an absolute path, or one that begins with ~/", "no folder %q in the distro", cwd)
@@ -330,28 +333,19 @@ func workingFolder(cwd string, who *account) (string, error) {
 	return dir, nil
 }
 
-// shown is a name as an error shows it: in quotes where it would not read as a
-// name.
-func shown(name string) string {
-	if q := strconv.Quote(name); q != `"`+name+`"` || strings.ContainsRune(name, ' ') {
-		return q
-	}
-	return name
-}
-
 // startError says why a program could not be started.
 func startError(err error, file, dir string) error {
 	switch {
-	case errors.Is(err, unix.ENOENT) && !exists(file):
-		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND, "", "command not found: %s", shown(file))
+	case errors.Is(err, unix.ENOENT) && !distrofile.Exists(file):
+		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND, "", "command not found: %s", distrofile.Shown(file))
 	case errors.Is(err, unix.ENOENT):
-		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE, "", "run %s: its interpreter is missing", shown(file))
+		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE, "", "run %s: its interpreter is missing", distrofile.Shown(file))
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.ENOEXEC), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
 		var errno unix.Errno
 		errors.As(err, &errno)
-		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE, "", "run %s in %s: %v", shown(file), shown(dir), errno)
+		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE, "", "run %s in %s: %v", distrofile.Shown(file), distrofile.Shown(dir), errno)
 	case errors.Is(err, unix.E2BIG):
-		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "run %s: its arguments are too long", shown(file))
+		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "run %s: its arguments are too long", distrofile.Shown(file))
 	}
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/account"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
@@ -20,7 +21,7 @@ func argv(words ...string) (out [][]byte) {
 }
 
 func TestCommand(t *testing.T) {
-	who := &account{name: "ann", shell: "/bin/bash"}
+	who := &account.Account{Name: "ann", Shell: "/bin/bash"}
 	env := []string{"PATH=/nowhere:/bin"}
 	for _, c := range []struct {
 		name string
@@ -43,18 +44,6 @@ func TestCommand(t *testing.T) {
 		if _, _, err := command(&guestv1.Exec{Argv: argv(bad)}, who, env); err == nil {
 			t.Errorf("command %q was found", bad)
 		}
-	}
-}
-
-func TestEnvironment(t *testing.T) {
-	env := environment(&account{name: "ann", home: "/home/ann", shell: "/bin/sh"}, &guestv1.Exec{Env: argv("A=b", "PATH=/x", "EMPTY=")})
-	for key, want := range map[string]string{"A": "b", "PATH": "/x", "HOME": "/home/ann", "USER": "ann"} {
-		if got := lookupEnv(env, key); got != want {
-			t.Errorf("%s = %q, want %q", key, got, want)
-		}
-	}
-	if !slices.Contains(env, "EMPTY=") {
-		t.Error("an empty variable was lost")
 	}
 }
 

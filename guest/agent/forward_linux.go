@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/procfs"
 	"github.com/lsub/lsub/guest/agent/relay"
 	"github.com/lsub/lsub/guest/guestv1"
 )
@@ -28,7 +29,7 @@ const (
 // ServeForwards serves forwarded connections on a listening vsock socket until
 // that fails.
 func (a *Agent) ServeForwards(listener int) error {
-	loop, err := relay.OpenLoop(vsockCPU(), a.log)
+	loop, err := relay.OpenLoop(procfs.VsockCPU(), a.log)
 	if err != nil {
 		return err
 	}
@@ -124,9 +125,9 @@ func (a *Agent) forward(loop *relay.Loop, req *guestv1.ForwardRequest, stream *r
 	case *guestv1.ForwardRequest_Connect:
 		conn, release, err = a.connect(k.Connect)
 	case *guestv1.ForwardRequest_Accept:
-		conn, err = a.arrivals.take(k.Accept)
+		conn, err = a.pending.take(k.Accept)
 	case *guestv1.ForwardRequest_Listen:
-		a.listenForHost(stream, k.Listen)
+		a.serveListen(stream, k.Listen)
 		return nil
 	default:
 		err = guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "the stream asks for nothing")
@@ -186,7 +187,7 @@ func (d *distro) connect(to *guestv1.Connect) (io.Closer, error) {
 			return nil, err
 		}
 		if to.Network == "udp" {
-			return inSpace(s, func() (*net.UDPConn, error) { return net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(addr)) })
+			return inNetns(s, func() (*net.UDPConn, error) { return net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(addr)) })
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 		defer cancel()
@@ -223,7 +224,7 @@ func (a *Agent) running(id string) (*distro, error) {
 				return d, nil
 			}
 		default: // its services may listen long before commands may enter
-			if d.way() != nil {
+			if d.currentThread() != nil {
 				return d, nil
 			}
 		}
@@ -240,7 +241,7 @@ func (d *distro) connectUnix(name string) (net.Conn, error) {
 	if err := checkSocketPath(name); err != nil {
 		return nil, err
 	}
-	return onEntrance(context.Background(), d, func() (net.Conn, error) {
+	return onNSThread(context.Background(), d, func() (net.Conn, error) {
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		if err != nil {
 			return nil, err

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/lsub/lsub/guest/agent/distrofile"
 	"github.com/lsub/lsub/wslconf"
 )
 
@@ -17,18 +18,18 @@ const resolvHeader = "# Written by lsub when the distro starts. Take this line o
 // names of hosts, the name server and the time zone. A distro whose root
 // cannot be written still starts.
 func writeHostFiles(cfg initConfig, settings wslconf.Settings, hostname string) {
-	if b, err := readSmall("/etc/hostname"); err != nil || strings.TrimSpace(string(b)) != hostname {
+	if b, err := distrofile.Read("/etc/hostname"); err != nil || strings.TrimSpace(string(b)) != hostname {
 		replaceRootFile("/etc/hostname", hostname+"\n")
 	}
 	if settings.WriteHosts {
-		b, err := readSmall("/etc/hosts") // long ones, which block advertisements, are left alone
+		b, err := distrofile.Read("/etc/hosts") // long ones, which block advertisements, are left alone
 		if text := hostsWith(string(b), hostname); text != string(b) && (err == nil || os.IsNotExist(err)) {
 			replaceRootFile("/etc/hosts", text)
 		}
 	}
 	if settings.WriteResolv && cfg.DNS != "" {
 		const resolv = "/etc/resolv.conf"
-		b, err := readSmall(resolv) // a dangling link reads as none
+		b, err := distrofile.Read(resolv) // a dangling link reads as none
 		want := resolvConf(cfg.DNS, cfg.Search)
 		if string(b) != want && (err != nil || len(b) == 0 || strings.HasPrefix(string(b), resolvHeader)) {
 			replaceRootFile(resolv, want)
@@ -56,7 +57,7 @@ func replaceRootFile(name, text string) error {
 		return err
 	}
 	defer root.Close()
-	return putFile(root, filepath.Base(name), text)
+	return distrofile.Replace(root, filepath.Base(name), text)
 }
 
 // hostsMark ends the line of a hosts file that lsub writes.
@@ -123,7 +124,7 @@ func followTimezone(root, zone string) error {
 	}
 	// Debian's, which not every release has.
 	name := path.Join(root, "etc/timezone")
-	if b, err := readSmall(name); err != nil || strings.TrimSpace(string(b)) == zone {
+	if b, err := distrofile.Read(name); err != nil || strings.TrimSpace(string(b)) == zone {
 		return nil
 	}
 	return replaceRootFile(name, zone+"\n")

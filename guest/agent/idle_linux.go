@@ -67,7 +67,7 @@ func (d *distro) idleFor() time.Duration {
 
 // occupied tells whether there is something in the distro that keeps it up.
 func (d *distro) occupied() bool {
-	if d.directClients() > 0 {
+	if d.fastPathClients() > 0 {
 		return true
 	}
 	for range d.occupants() {

@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/lsub/lsub/guest/agent/cgroup"
+	"github.com/lsub/lsub/guest/agent/distrofile"
 	"github.com/lsub/lsub/guest/agent/listeners"
 	"github.com/lsub/lsub/guest/guestv1"
 )
@@ -21,7 +23,7 @@ import (
 func TestIdleHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &Agent{log: slog.New(slog.DiscardHandler)}
-		a.listening = func([]*listeners.Space) ([]listeners.Listener, error) {
+		a.listening = func([]*listeners.Netns) ([]listeners.Listener, error) {
 			return []listeners.Listener{
 				{Network: listeners.TCP, Addr: netip.MustParseAddrPort("[::]:80"), Distro: "apache", Process: "apache2", Group: "system.slice/apache2.service"},
 				{Network: listeners.TCP, Addr: netip.MustParseAddrPort("127.0.0.1:8000"), Distro: "listens", Process: "python3", Group: ".lsub"},
@@ -30,12 +32,12 @@ func TestIdleHour(t *testing.T) {
 		}
 		start := func(id string, services ...string) *distro {
 			d := &distro{a: a, spec: &guestv1.Distro{Id: id, Name: id}, gone: make(chan struct{}), reconfigured: make(chan struct{}, 1)}
-			files := map[string]string{insideGroup + "/cgroup.events": "populated 1\n"}
+			files := map[string]string{cgroup.InsideGroup + "/cgroup.events": "populated 1\n"}
 			for _, s := range append(services, "systemd-journald") {
-				files[insideGroup+"/system.slice/"+s+".service/cgroup.events"] = "populated 1\n"
-				files[insideGroup+"/system.slice/"+s+".service/cgroup.procs"] = "1\n"
+				files[cgroup.InsideGroup+"/system.slice/"+s+".service/cgroup.events"] = "populated 1\n"
+				files[cgroup.InsideGroup+"/system.slice/"+s+".service/cgroup.procs"] = "1\n"
 			}
-			d.cgroup = fakeCgroup(t, files)
+			d.group = fakeGroup(t, files)
 			go d.watchIdle()
 			return d
 		}
@@ -90,7 +92,7 @@ func TestRemoveStale(t *testing.T) {
 		t.Error("a socket that somebody listens on is removed")
 	}
 	l.Close()
-	if err := removeStale(path); err != nil || exists(path) {
+	if err := removeStale(path); err != nil || distrofile.Exists(path) {
 		t.Errorf("a socket that nobody listens on stays: %v", err)
 	}
 	if err := removeStale(path); err != nil {
@@ -99,7 +101,7 @@ func TestRemoveStale(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := removeStale(path); err != nil || !exists(path) {
+	if err := removeStale(path); err != nil || !distrofile.Exists(path) {
 		t.Errorf("a file is taken for a socket: %v", err)
 	}
 }

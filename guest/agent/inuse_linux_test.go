@@ -1,11 +1,14 @@
 package agent
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/lsub/lsub/guest/agent/cgroup"
 	"github.com/lsub/lsub/guest/agent/listeners"
-	"github.com/lsub/lsub/guest/agent/loopback"
+	"github.com/lsub/lsub/guest/agent/tcredirect"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
@@ -47,16 +50,16 @@ func TestIdleInUse(t *testing.T) {
 // A process that was left behind keeps the distro up, and one look finds it.
 func TestIdleOccupied(t *testing.T) {
 	d := &distro{
-		a: &Agent{listening: func([]*listeners.Space) ([]listeners.Listener, error) { return nil, nil }}, spec: &guestv1.Distro{Id: "none"}, pid: 1,
-		cgroup: fakeCgroup(t, map[string]string{
-			insideGroup + "/cgroup.events":                                     "populated 1\n",
-			insideGroup + "/cgroup.procs":                                      "",
-			insideGroup + "/system.slice/cgroup.events":                        "populated 1\n",
-			insideGroup + "/system.slice/cgroup.procs":                         "",
-			insideGroup + "/system.slice/a.service/cgroup.events":              "populated 1\n",
-			insideGroup + "/system.slice/a.service/cgroup.procs":               "77\n",
-			insideGroup + "/system.slice/systemd-logind.service/cgroup.events": "populated 1\n",
-			insideGroup + "/system.slice/systemd-logind.service/cgroup.procs":  "78\n",
+		a: &Agent{listening: func([]*listeners.Netns) ([]listeners.Listener, error) { return nil, nil }}, spec: &guestv1.Distro{Id: "none"}, pid: 1,
+		group: fakeGroup(t, map[string]string{
+			cgroup.InsideGroup + "/cgroup.events":                                     "populated 1\n",
+			cgroup.InsideGroup + "/cgroup.procs":                                      "",
+			cgroup.InsideGroup + "/system.slice/cgroup.events":                        "populated 1\n",
+			cgroup.InsideGroup + "/system.slice/cgroup.procs":                         "",
+			cgroup.InsideGroup + "/system.slice/a.service/cgroup.events":              "populated 1\n",
+			cgroup.InsideGroup + "/system.slice/a.service/cgroup.procs":               "77\n",
+			cgroup.InsideGroup + "/system.slice/systemd-logind.service/cgroup.events": "populated 1\n",
+			cgroup.InsideGroup + "/system.slice/systemd-logind.service/cgroup.procs":  "78\n",
 		}),
 	}
 	d.idleSince = time.Now().Add(-time.Hour)
@@ -66,26 +69,26 @@ func TestIdleOccupied(t *testing.T) {
 	if got := d.reasons(); len(got) != 1 || got[0] != "service a" {
 		t.Errorf("reasons %q", got)
 	}
-	d.cgroup = fakeCgroup(t, map[string]string{insideGroup + "/cgroup.events": "populated 1\n", insideGroup + "/cgroup.procs": "1\n"})
+	d.group = fakeGroup(t, map[string]string{cgroup.InsideGroup + "/cgroup.events": "populated 1\n", cgroup.InsideGroup + "/cgroup.procs": "1\n"})
 	if d.idleFor(); d.idleSince.IsZero() {
 		t.Error("not idle with nothing but its init")
 	}
 }
 
-// Connections by the direct way keep a distro up, and it is idle from the look on
+// Connections by the fast path keep a distro up, and it is idle from the look on
 // that finds none.
-func TestIdleDirect(t *testing.T) {
+func TestIdleFastPath(t *testing.T) {
 	count := map[string]int{"web": 2}
 	a := &Agent{
-		listening: func([]*listeners.Space) ([]listeners.Listener, error) { return nil, nil },
+		listening: func([]*listeners.Netns) ([]listeners.Listener, error) { return nil, nil },
 		clients:   func(first uint16) (map[string]int, error) { return count, nil },
 	}
-	files := map[string]string{insideGroup + "/cgroup.events": "populated 1\n", insideGroup + "/cgroup.procs": "1\n"}
-	d := &distro{a: a, spec: &guestv1.Distro{Id: "web"}, pid: 1, cgroup: fakeCgroup(t, files)}
+	files := map[string]string{cgroup.InsideGroup + "/cgroup.events": "populated 1\n", cgroup.InsideGroup + "/cgroup.procs": "1\n"}
+	d := &distro{a: a, spec: &guestv1.Distro{Id: "web"}, pid: 1, group: fakeGroup(t, files)}
 	if d.idleFor(); d.idleSince.IsZero() {
-		t.Error("not idle where there is no direct way")
+		t.Error("not idle where there is no fast path")
 	}
-	a.direct.way.Store(&loopback.Direct{})
+	a.fastPath.redirect.Store(&tcredirect.Redirect{})
 	if got := d.idleFor(); got != 0 || !d.idleSince.IsZero() {
 		t.Errorf("idle for %v with connections", got)
 	}
@@ -99,7 +102,22 @@ func TestIdleDirect(t *testing.T) {
 	}
 	count["own"] = 1
 	own := &distro{a: a, spec: &guestv1.Distro{Id: "own", Isolated: true}}
-	if n := own.directClients(); n != 0 {
+	if n := own.fastPathClients(); n != 0 {
 		t.Errorf("%d connections lead into a network of its own", n)
 	}
+}
+
+// fakeGroup is a control group whose files are ordinary ones.
+func fakeGroup(t *testing.T, files map[string]string) *cgroup.Group {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range files {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cgroup.At(dir)
 }

@@ -28,7 +28,7 @@ func (c control) WatchListeners(ctx context.Context, _ *connect.Request[guestv1.
 	latest := make(chan []listeners.Listener, 1)
 	watched := make(chan error, 1)
 	go func() {
-		watched <- listeners.Watch(ctx, c.a.log, c.a.spaces, func(all []listeners.Listener) {
+		watched <- listeners.Watch(ctx, c.a.log, c.a.namespaces, func(all []listeners.Listener) {
 			select { // only the newest counts where the host is slow
 			case <-latest:
 			default:
@@ -36,7 +36,7 @@ func (c control) WatchListeners(ctx context.Context, _ *connect.Request[guestv1.
 			latest <- all
 		})
 	}()
-	c.a.openDirect() // beside the first look
+	c.a.openFastPath() // beside the first look
 	for {
 		select {
 		case err := <-watched:
@@ -77,7 +77,7 @@ func (a *Agent) awaitDistro(ctx context.Context) error {
 }
 
 func (a *Agent) listenersMessage(all []listeners.Listener) *guestv1.WatchListenersResponse {
-	m := &guestv1.WatchListenersResponse{Networks: a.networks(), Direct: a.direct.way.Load() != nil}
+	m := &guestv1.WatchListenersResponse{Networks: a.networks(), Direct: a.fastPathOpen()}
 	for _, l := range all {
 		m.Listeners = append(m.Listeners, &guestv1.Listener{
 			Distro: l.Distro, Network: l.Network, Address: l.Addr.String(), V6Only: l.V6Only,

@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/guest/agent/procfs"
 )
 
 // The file by which a distro's init tells the agent that commands may enter: it
@@ -83,7 +84,7 @@ var errLeaving = errors.New("the distro is stopping")
 // leaves tells whether the distro's init shuts it down, or has ended. One that
 // is not up yet does not.
 func (d *distro) leaves() bool {
-	if isEnding(d.pid) {
+	if procfs.IsExiting(d.pid) {
 		return true
 	}
 	rc, err := d.readyDir.SyscallConn()
@@ -111,16 +112,4 @@ func (d *distro) awaitLeave(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, stopGrace)
 	defer cancel()
 	return await(ctx, d.gone) == nil
-}
-
-// isEnding tells whether a process ends or has ended. Nobody can enter the
-// namespaces of a PID 1 that does.
-func isEnding(pid int) bool {
-	fields := statFields(pid)
-	if len(fields) < 7 {
-		return true // gone
-	}
-	const exiting = 0x4 // PF_EXITING of the kernel's
-	flags, err := strconv.ParseUint(fields[6], 10, 64)
-	return err != nil || flags&exiting != 0
 }

@@ -2,8 +2,11 @@ package agent
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/lsub/lsub/guest/agent/procfs"
 )
 
 // A distro whose init is not ready when commands enter does not leave; it does
@@ -34,4 +37,32 @@ func TestLeaves(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("shutting down", true)
+}
+
+func TestIsExiting(t *testing.T) {
+	cmd := exec.Command("cat")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if procfs.IsExiting(cmd.Process.Pid) || procfs.IsExiting(os.Getpid()) {
+		t.Error("a process that runs is ending")
+	}
+	died, err := watchDeath(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer died.close()
+	in.Close()
+	<-died.c
+	if !procfs.IsExiting(cmd.Process.Pid) {
+		t.Error("one that has ended is not")
+	}
+	cmd.Wait()
+	if !procfs.IsExiting(cmd.Process.Pid) {
+		t.Error("one that is gone is not")
+	}
 }

@@ -2,50 +2,21 @@ package agent
 
 import (
 	"fmt"
-	"io/fs"
 	"iter"
-	"os"
-	"path"
-	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 
+	"github.com/lsub/lsub/guest/agent/cgroup"
 	"github.com/lsub/lsub/guest/agent/listeners"
 )
 
-// baseUnits are services that are there for others: an installed distro runs
-// them by itself, and loses nothing when they stop with it. All else that runs
-// is somebody's, and keeps the distro up. Patterns as path.Match has them.
-var baseUnits = []string{
-	// systemd's own, and logins
-	"systemd-*.service", "lsub-*.service", "init.scope", "*.mount", "*.swap", "*.socket", "*getty@*.service", "console-getty.service", "user-runtime-dir@*.service",
-	"dbus.service", "dbus-broker.service", "dbus-*.service", "polkit.service", "polkitd.service",
-	// logs, clocks and housekeeping
-	"rsyslog.service", "syslog.service", "syslog-ng.service", "auditd.service", "haveged.service", "rngd.service",
-	"cron.service", "crond.service", "cronie.service", "atd.service", "anacron.service",
-	"chrony.service", "chronyd.service", "ntp.service", "ntpd.service", "ntpsec.service", "openntpd.service",
-	"unattended-upgrades.service", "packagekit.service", "fwupd.service", "irqbalance.service", "smartd.service",
-	"snapd.service", "snapd.*.service", "ubuntu-advantage.service", "wsl-pro.service", "landscape-client.service",
-	// devices, networks and desktops, of which a distro has none to itself
-	"udev.service", "udisks2.service", "upower.service", "accounts-daemon.service", "power-profiles-daemon.service",
-	"NetworkManager.service", "NetworkManager-dispatcher.service", "networkd-dispatcher.service", "networking.service",
-	"ModemManager.service", "wpa_supplicant.service", "avahi-daemon.service", "bluetooth.service", "colord.service",
-	"rtkit-daemon.service", "switcheroo-control.service", "sssd.service", "sssd-*.service", "nscd.service", "nslcd.service", "gssproxy.service",
-	// what a user's own systemd runs
-	"gpg-agent.service", "ssh-agent.service", "dirmngr.service", "keyboxd.service", "gcr-*.service", "gnome-keyring*.service",
-	"pipewire*.service", "wireplumber.service", "pulseaudio.service", "filter-chain.service",
-	"at-spi-dbus-bus.service", "dconf.service", "gvfs-*.service", "xdg-*.service", "obex.service",
-}
-
-// reasons says what keeps the distro up, in words for people; nothing where it
-// is idle.
+// reasons returns what keeps the distro up, in words for people: nothing where it is
+// idle.
 func (d *distro) reasons() []string {
 	var why []string
 	d.mu.Lock()
 	sessions, forwards := d.sessions, d.forwards
 	d.mu.Unlock()
-	forwards += d.directClients()
+	forwards += d.fastPathClients()
 	switch {
 	case sessions == 1:
 		why = append(why, "a command runs")
@@ -56,7 +27,7 @@ func (d *distro) reasons() []string {
 		why = append(why, fmt.Sprintf("connections from the host: %d", forwards))
 	}
 	for group, what := range d.occupants() {
-		if group != sessionsGroup || sessions == 0 { // said already
+		if group != cgroup.SessionsGroup || sessions == 0 { // said already
 			why = append(why, what)
 		}
 	}
@@ -64,15 +35,13 @@ func (d *distro) reasons() []string {
 	return slices.Compact(why)
 }
 
-// occupants says what in the distro keeps it up, and in which group; "" where
-// no group is known. Each further one takes a further look.
+// occupants yields what in the distro keeps it up, in words for people, each with its
+// control group, "" where that is unknown. Each further one takes a further look.
 func (d *distro) occupants() iter.Seq2[string, string] {
 	return func(yield func(group, what string) bool) {
-		for _, group := range d.cgroup.occupied() {
-			for _, what := range d.occupantsOf(group) {
-				if !yield(group, what) {
-					return
-				}
+		for group, what := range d.group.Occupants(d.pid) {
+			if !yield(group, what) {
+				return
 			}
 		}
 		for _, what := range d.listens() {
@@ -83,150 +52,23 @@ func (d *distro) occupants() iter.Seq2[string, string] {
 	}
 }
 
-func (d *distro) occupantsOf(group string) (what []string) {
-	switch unit := unitOf(group); {
-	case group == sessionsGroup, group == ".":
-		for _, pid := range d.cgroup.processes(group) {
-			if pid != d.pid {
-				what = append(what, "process "+processName(pid))
-			}
-		}
-	case unit == "":
-		what = append(what, "processes in "+group)
-	case strings.HasPrefix(unit, "session-") && d.cgroup.onlyOurs(group):
-	case !isBase(unit):
-		what = append(what, unitWords(unit))
-	}
-	return what
-}
-
-// onlyOurs tells whether a session has no process but the one that stands for
-// lsub's commands, see sessionUnit, and systemd's that keeps it open.
-func (c *cgroup) onlyOurs(group string) bool {
-	for _, pid := range c.processes(group) {
-		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-		if processName(pid) == "(sd-pam)" {
-			continue
-		}
-		if err == nil && !slices.Contains(strings.Split(string(env), "\x00"), sessionMark) {
-			return false
-		}
-	}
-	return true
-}
-
-// listens says which ports the distro's processes listen on, but for those of
-// its base services.
+// listens returns the ports that the distro's processes listen on, in words for people,
+// without those of its base services.
 func (d *distro) listens() []string {
-	var spaces []*listeners.Space
-	if s := d.ownSpace(); s != nil {
-		spaces = append(spaces, s.seen)
+	var namespaces []*listeners.Netns
+	if s := d.ownNetns(); s != nil {
+		namespaces = append(namespaces, s.listeners)
 	}
-	all, err := d.a.listening(spaces)
+	all, err := d.a.listening(namespaces)
 	if err != nil {
 		d.a.log.Warn("listening ports are not known", "err", err)
 		return []string{"its ports are not known"}
 	}
 	var why []string
 	for _, l := range all {
-		unit := unitOf(l.Group)
-		// What systemd itself listens on starts a service when somebody comes.
-		forService := unit == "init.scope" || path.Ext(unit) == ".socket"
-		if l.Distro == d.spec.Id && (forService || !isBase(unit)) {
+		if l.Distro == d.spec.Id && cgroup.ListenerCounts(l.Group) {
 			why = append(why, "listens on "+l.String())
 		}
 	}
 	return why
-}
-
-// unitOf returns the systemd unit that a group of a distro belongs to, or "":
-// the outermost one, or the outermost below a user's own systemd. What a
-// service makes of groups below its own (a container engine's) is its affair.
-func unitOf(group string) string {
-	for part := range strings.SplitSeq(group, "/") {
-		if strings.HasPrefix(part, "user@") {
-			continue
-		}
-		switch path.Ext(part) {
-		case ".service", ".scope", ".mount", ".swap", ".socket":
-			return part
-		}
-	}
-	return ""
-}
-
-func isBase(unit string) bool {
-	return slices.ContainsFunc(baseUnits, func(pattern string) bool {
-		ok, _ := path.Match(pattern, unit)
-		return ok
-	})
-}
-
-// unitWords names a unit as people would: "service nginx", "login session 3".
-func unitWords(unit string) string {
-	name, kind, _ := cutLast(unit, ".")
-	switch id, isSession := strings.CutPrefix(name, "session-"); {
-	case kind == "service":
-		return "service " + name
-	case isSession:
-		return "login session " + id
-	}
-	for _, engine := range []string{"docker-", "libpod-", "cri-containerd-"} {
-		if id, ok := strings.CutPrefix(name, engine); ok {
-			return "container " + id[:min(len(id), 12)]
-		}
-	}
-	return kind + " " + name
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	i := strings.LastIndex(s, sep)
-	if i < 0 {
-		return s, "", false
-	}
-	return s[:i], s[i+len(sep):], true
-}
-
-func processName(pid int) string {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	if name := strings.TrimSpace(string(b)); name != "" {
-		return strings.ToValidUTF8(name, "?")
-	}
-	return strconv.Itoa(pid)
-}
-
-// occupied lists the groups of a distro that have processes of their own,
-// relative to the root that the distro sees.
-func (c *cgroup) occupied() []string {
-	var groups []string
-	filepath.WalkDir(c.inside, func(p string, e fs.DirEntry, err error) error {
-		if err != nil || !e.IsDir() {
-			return nil // it has gone meanwhile
-		}
-		events, err := os.ReadFile(filepath.Join(p, "cgroup.events"))
-		if err != nil || strings.Contains(string(events), "populated 0") {
-			return fs.SkipDir
-		}
-		rel, _ := filepath.Rel(c.inside, p)
-		if len(c.processes(rel)) > 0 {
-			groups = append(groups, rel)
-		}
-		return nil
-	})
-	return groups
-}
-
-// processes lists the processes of one group, but not of those below it.
-func (c *cgroup) processes(group string) []int {
-	b, err := os.ReadFile(filepath.Join(c.inside, group, "cgroup.procs"))
-	if err != nil {
-		return nil
-	}
-	var pids []int
-	for _, f := range strings.Fields(string(b)) {
-		if pid, err := strconv.Atoi(f); err == nil {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
 }

@@ -2,12 +2,29 @@ package agent
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/lsub/lsub/guest/agent/distrofile"
 )
+
+// newTree makes the files of a small root file system.
+func newTree(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		p := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
 
 func TestHostsWith(t *testing.T) {
 	const local = "127.0.0.1\tlocalhost\n"
@@ -62,7 +79,7 @@ func TestFollowTimezone(t *testing.T) {
 	if to, _ := os.Readlink(filepath.Join(root, "etc/localtime")); to != relative {
 		t.Errorf("the link was written anew: %s", to)
 	}
-	if exists(filepath.Join(root, "etc/timezone")) {
+	if distrofile.Exists(filepath.Join(root, "etc/timezone")) {
 		t.Error("a distro without /etc/timezone has one now")
 	}
 }
@@ -91,33 +108,5 @@ func TestListsMounts(t *testing.T) {
 		if listsMounts(text) != want {
 			t.Errorf("listsMounts(%q) = %v", text, !want)
 		}
-	}
-}
-
-func TestIsEnding(t *testing.T) {
-	cmd := exec.Command("cat")
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if isEnding(cmd.Process.Pid) || isEnding(os.Getpid()) {
-		t.Error("a process that runs is ending")
-	}
-	died, err := watchDeath(cmd.Process.Pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer died.close()
-	in.Close()
-	<-died.c
-	if !isEnding(cmd.Process.Pid) {
-		t.Error("one that has ended is not")
-	}
-	cmd.Wait()
-	if !isEnding(cmd.Process.Pid) {
-		t.Error("one that is gone is not")
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/btrfs"
+	"github.com/lsub/lsub/guest/agent/distrofile"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
@@ -28,7 +30,7 @@ func (s *store) snapshots(distro string) ([]string, error) {
 // createSnapshot keeps a distro's files under snap.
 func (s *store) createSnapshot(snap *guestv1.Snapshot, still stillness) (err error) {
 	to := s.snapshotPath(snap.Distro, snap.Id)
-	if exists(to) {
+	if distrofile.Exists(to) {
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_ALREADY_EXISTS, "", "snapshot %s exists", snap.Id)
 	}
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
@@ -36,13 +38,13 @@ func (s *store) createSnapshot(snap *guestv1.Snapshot, still stillness) (err err
 	}
 	tmp := s.staging()
 	defer func() { s.discard(tmp, err) }()
-	if err := still(func() error { return snapshotTree(s.distroPath(snap.Distro), tmp) }); err != nil {
+	if err := still(func() error { return btrfs.Snapshot(s.distroPath(snap.Distro), tmp) }); err != nil {
 		return storeError(err)
 	}
 	if err := s.publish(tmp, to); err != nil {
 		return storeError(err)
 	}
-	if err := setReadOnlyTree(to); err != nil {
+	if err := btrfs.SetReadOnly(to); err != nil {
 		s.log.Warn("the snapshot stays writable", "snapshot", to, "err", err)
 	}
 	return nil
@@ -51,12 +53,12 @@ func (s *store) createSnapshot(snap *guestv1.Snapshot, still stillness) (err err
 // restoreSnapshot puts the files of a snapshot in the place of the distro's,
 // which nobody uses. A crash leaves the ones or the others.
 func (s *store) restoreSnapshot(snap *guestv1.Snapshot) (err error) {
-	if !exists(s.snapshotPath(snap.Distro, snap.Id)) {
+	if !distrofile.Exists(s.snapshotPath(snap.Distro, snap.Id)) {
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no snapshot %s", snap.Id)
 	}
 	tmp := s.staging()
 	defer func() { s.discard(tmp, err) }()
-	if err := snapshotTree(s.snapshotPath(snap.Distro, snap.Id), tmp); err != nil {
+	if err := btrfs.Snapshot(s.snapshotPath(snap.Distro, snap.Id), tmp); err != nil {
 		return storeError(err)
 	}
 	if err := s.sync(); err != nil {
@@ -69,7 +71,7 @@ func (s *store) restoreSnapshot(snap *guestv1.Snapshot) (err error) {
 	if err := s.sync(); err != nil {
 		return storeError(err)
 	}
-	if err := deleteSubvolume(tmp); err != nil { // what was there before
+	if err := btrfs.Delete(tmp); err != nil { // what was there before
 		s.log.Error("the files from before the restore stay until the next start", "err", err)
 	}
 	return nil
@@ -83,18 +85,18 @@ func (s *store) source(req *guestv1.CreateDistroRequest) (string, error) {
 	}
 	switch from := req.From.(type) {
 	case *guestv1.CreateDistroRequest_Image:
-		if !validImage().MatchString(from.Image) || !exists(s.imagePath(from.Image)) {
+		if !validImage().MatchString(from.Image) || !distrofile.Exists(s.imagePath(from.Image)) {
 			return notFound("the VM has no image %q", from.Image)
 		}
 		return s.imagePath(from.Image), nil
 	case *guestv1.CreateDistroRequest_Clone:
-		if !exists(s.distroPath(from.Clone)) {
+		if !distrofile.Exists(s.distroPath(from.Clone)) {
 			return notFound("the VM has no files of distro %s", from.Clone)
 		}
 		return s.distroPath(from.Clone), nil
 	case *guestv1.CreateDistroRequest_Snapshot:
 		p := s.snapshotPath(from.Snapshot.GetDistro(), from.Snapshot.GetId())
-		if !exists(p) {
+		if !distrofile.Exists(p) {
 			return notFound("the VM has no snapshot %s", from.Snapshot.GetId())
 		}
 		return p, nil

@@ -14,6 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/account"
+	"github.com/lsub/lsub/guest/agent/archive"
+	"github.com/lsub/lsub/guest/agent/btrfs"
+	"github.com/lsub/lsub/guest/agent/distrofile"
+	"github.com/lsub/lsub/guest/agent/procfs"
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/rootfs"
 )
@@ -53,7 +58,7 @@ func openStore(dir string, log *slog.Logger) (*store, error) {
 	}
 	for _, name := range left {
 		log.Warn("remove what was left half-made", "name", name)
-		if err := deleteSubvolume(filepath.Join(dir, "staging", name)); err != nil {
+		if err := btrfs.Delete(filepath.Join(dir, "staging", name)); err != nil {
 			log.Error("what was left half-made stays", "name", name, "err", err) // no reason to keep the distros from starting
 		}
 	}
@@ -88,7 +93,7 @@ func (s *store) staging() string {
 	defer s.mu.Unlock()
 	for {
 		s.serial++
-		if p := filepath.Join(s.dir, "staging", fmt.Sprint(s.serial)); !exists(p) {
+		if p := filepath.Join(s.dir, "staging", fmt.Sprint(s.serial)); !distrofile.Exists(p) {
 			return p
 		}
 	}
@@ -132,27 +137,27 @@ func (s *store) importImage(id string, in io.Reader) (err error) {
 	one.Lock()
 	defer one.Unlock()
 
-	if exists(s.imagePath(id)) {
+	if distrofile.Exists(s.imagePath(id)) {
 		return nil
 	}
 	tmp := s.staging()
-	if err := createSubvolume(tmp); err != nil {
+	if err := btrfs.Create(tmp); err != nil {
 		return storeError(err)
 	}
 	defer func() { s.discard(tmp, err) }()
 	var st rootfs.State
-	begin := loadNow()
-	if err := unpack(tmp, in, &st); err != nil {
+	begin := procfs.LoadNow()
+	if err := archive.Unpack(tmp, in, &st); err != nil {
 		return storeError(err)
 	}
-	unpacked := loadNow()
+	unpacked := procfs.LoadNow()
 	if err := s.publish(tmp, s.imagePath(id)); err != nil {
 		return storeError(err)
 	}
 	s.log.Info("image imported", "image", id, "entries", st.Entries, "bytes", st.Bytes,
-		"unpack", unpacked.since(begin), "flush", loadNow().since(unpacked))
+		"unpack", unpacked.Since(begin), "flush", procfs.LoadNow().Since(unpacked))
 	// Last, because what is read-only cannot be renamed.
-	if err := setReadOnlyTree(s.imagePath(id)); err != nil {
+	if err := btrfs.SetReadOnly(s.imagePath(id)); err != nil {
 		s.log.Warn("the image stays writable", "image", id, "err", err)
 	}
 	return nil
@@ -179,15 +184,15 @@ func (s *store) createDistro(req *guestv1.CreateDistroRequest, still stillness) 
 		return err
 	}
 	to := s.distroPath(req.Distro.Id)
-	if exists(to) {
+	if distrofile.Exists(to) {
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_ALREADY_EXISTS, "", "distro %s exists", req.Distro.Id)
 	}
 	tmp := s.staging()
 	defer func() { s.discard(tmp, err) }()
-	if err := still(func() error { return snapshotTree(from, tmp) }); err != nil {
+	if err := still(func() error { return btrfs.Snapshot(from, tmp) }); err != nil {
 		return storeError(err)
 	}
-	if err := prepareDistro(tmp, req); err != nil {
+	if err := account.Prepare(tmp, req); err != nil {
 		return storeError(err)
 	}
 	return storeError(s.publish(tmp, to))
@@ -228,24 +233,19 @@ func (s *store) publish(tmp, to string) error {
 
 // discard deletes what stands half-made in staging, where err says why.
 func (s *store) discard(tmp string, err error) {
-	if err == nil || !exists(tmp) {
+	if err == nil || !distrofile.Exists(tmp) {
 		return
 	}
-	if err := deleteSubvolume(tmp); err != nil {
+	if err := btrfs.Delete(tmp); err != nil {
 		s.log.Error("clean up after a failure", "err", err)
 	}
 }
 
 func (s *store) delete(path string) error {
-	if !exists(path) {
+	if !distrofile.Exists(path) {
 		return nil
 	}
-	return storeError(deleteSubvolume(path))
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return !errors.Is(err, fs.ErrNotExist)
+	return storeError(btrfs.Delete(path))
 }
 
 // storeError gives err the code that it has in the protocol.
@@ -262,7 +262,7 @@ func storeError(err error) error {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SPACE, "delete files in distros, or distros with 'lsub unregister'",
 			"the data disk is full: %v", err)
-	case errors.As(err, &entry), errors.As(err, &limit), errors.As(err, &unusable), errors.Is(err, errBadArchive):
+	case errors.As(err, &entry), errors.As(err, &limit), errors.As(err, &unusable), errors.Is(err, archive.ErrBad):
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_BAD_IMAGE, "", "%v", err)
 	}
 	return err

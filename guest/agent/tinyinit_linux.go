@@ -13,6 +13,10 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/guest/agent/account"
+	"github.com/lsub/lsub/guest/agent/cgroup"
+	"github.com/lsub/lsub/guest/agent/distrofile"
 )
 
 // fstabTimeout is how long the mounts of /etc/fstab may take before a tiny init
@@ -22,7 +26,7 @@ const fstabTimeout = 10 * time.Second
 // mountFSTab mounts what /etc/fstab lists, with the distro's own mount, and
 // returns what went wrong.
 func mountFSTab() (warnings []string) {
-	b, err := readSmall("/etc/fstab")
+	b, err := distrofile.Read("/etc/fstab")
 	if err != nil || !listsMounts(string(b)) {
 		return nil
 	}
@@ -111,7 +115,7 @@ func reap() {
 // startBootCommand starts the distro's own command where the commands of users
 // are, so that it is asked to end as they are.
 func startBootCommand(command string, env []string) error {
-	group := filepath.Join("/sys/fs/cgroup", sessionsGroup)
+	group := filepath.Join("/sys/fs/cgroup", cgroup.SessionsGroup)
 	if err := os.MkdirAll(group, 0o755); err != nil {
 		return err
 	}
@@ -126,7 +130,7 @@ func startBootCommand(command string, env []string) error {
 	}
 	defer null.Close()
 	p, err := os.StartProcess("/bin/sh", []string{"sh", "-c", command}, &os.ProcAttr{
-		Dir: "/", Env: append([]string{"PATH=" + defaultPath, "HOME=/root", "USER=root", "LOGNAME=root"}, env...),
+		Dir: "/", Env: append([]string{"PATH=" + account.DefaultPath, "HOME=/root", "USER=root", "LOGNAME=root"}, env...),
 		Files: []*os.File{null, os.Stdout, os.Stderr},
 		Sys:   &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: int(dir.Fd())},
 	})

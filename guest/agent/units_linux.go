@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lsub/lsub/guest/agent/cgroup"
+	"github.com/lsub/lsub/guest/agent/distrofile"
 	"github.com/lsub/lsub/wslconf"
 )
 
@@ -34,9 +36,6 @@ const keepMounts = "[Unit]\nDefaultDependencies=no\n"
 // distros when one shuts down.
 const keepFormats = "[Service]\nExecStop=\n"
 
-// sessionMark is in the environment of the process that holds a user's session.
-const sessionMark = "LSUB_SESSION=1"
-
 // sessionUnit is a login session of a user, by uid: with it, logind knows who
 // works in the distro (loginctl, polkit). Commands do not belong to it, as they do
 // not pass through PAM; it lasts as long as the distro. Where PAM does not have
@@ -50,7 +49,7 @@ ConditionPathExists=|/usr/lib/pam.d/runuser-l
 [Service]
 User=%i
 PAMName=runuser-l
-Environment=` + sessionMark + ` XDG_SESSION_CLASS=user
+Environment=` + cgroup.SessionMark + ` XDG_SESSION_CLASS=user
 ExecStart=-/bin/sleep infinity
 `
 
@@ -100,7 +99,7 @@ func writeUnits(settings wslconf.Settings, env []string) error {
 	for _, g := range maskedGenerators {
 		links["../system-generators/systemd-"+g+"-generator"] = "/dev/null"
 	}
-	fstab, _ := readSmall("/etc/fstab")
+	fstab, _ := distrofile.Read("/etc/fstab")
 	if !mountsBelow(string(fstab), "/var") {
 		files[flushedFile] = ""
 		links["systemd-journal-flush.service"] = "/dev/null"
@@ -132,11 +131,11 @@ func quoteEnv(env []string) string {
 	return strings.Join(words, " ")
 }
 
-// mountsBelow tells whether an fstab has a mount at the folder or below it.
-func mountsBelow(fstab, folder string) bool {
+// mountsBelow tells whether an fstab has a mount at the directory or below it.
+func mountsBelow(fstab, dir string) bool {
 	for line := range strings.Lines(fstab) {
 		f := strings.Fields(line)
-		if len(f) > 1 && f[0][0] != '#' && (f[1] == folder || strings.HasPrefix(f[1], folder+"/")) {
+		if len(f) > 1 && f[0][0] != '#' && (f[1] == dir || strings.HasPrefix(f[1], dir+"/")) {
 			return true
 		}
 	}
@@ -150,13 +149,13 @@ const tmpOptions = "\nOptions=mode=1777,strictatime,nosuid,nodev,size=50%%,nr_in
 // would take a process, for which others wait.
 func mountTmp() {
 	const etc, lib = "/etc/systemd/system/", "/usr/lib/systemd/system/"
-	if !exists(lib+"local-fs.target.wants/tmp.mount") || exists(etc+"tmp.mount") || exists(etc+"tmp.mount.d") {
+	if !distrofile.Exists(lib+"local-fs.target.wants/tmp.mount") || distrofile.Exists(etc+"tmp.mount") || distrofile.Exists(etc+"tmp.mount.d") {
 		return // it is not wanted, or wanted in another way
 	}
-	if fstab, _ := readSmall("/etc/fstab"); mountsBelow(string(fstab), "/tmp") {
+	if fstab, _ := distrofile.Read("/etc/fstab"); mountsBelow(string(fstab), "/tmp") {
 		return
 	}
-	if unit, _ := readSmall(lib + "tmp.mount"); !strings.Contains(string(unit), tmpOptions) {
+	if unit, _ := distrofile.Read(lib + "tmp.mount"); !strings.Contains(string(unit), tmpOptions) {
 		return
 	}
 	if info, err := os.Lstat("/tmp"); err != nil || !info.IsDir() {

@@ -1,6 +1,8 @@
 package agent
 
-import "testing"
+import (
+	"testing"
+)
 
 func TestMountsBelow(t *testing.T) {
 	const fstab = "# /dev/sda /var ext4\n\nUUID=1 / btrfs\n/dev/vdc\t/srv/var\text4 defaults 0 0\nbroken\n/dev/vdd /variety ext4\n"

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/guest/agent/distrofile"
 )
 
 var errDied = errors.New("the process ended")
@@ -61,7 +63,7 @@ func awaitFile(ctx context.Context, dir, name string, died <-chan struct{}) erro
 	found := make(chan error, 1)
 	go func() {
 		buf := make([]byte, 4096)
-		for !exists(filepath.Join(dir, name)) {
+		for !distrofile.Exists(filepath.Join(dir, name)) {
 			if _, err := f.Read(buf); err != nil {
 				found <- err
 				return

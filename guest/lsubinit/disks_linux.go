@@ -11,11 +11,12 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/lsub/lsub/guest/agent/devicefilter"
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest"
-	"github.com/lsub/lsub/guest/agent"
-	"github.com/lsub/lsub/guest/agent/devices"
+	"github.com/lsub/lsub/guest/agent/btrfs"
+	"github.com/lsub/lsub/guest/agent/cgroup"
 )
 
 const (
@@ -37,7 +38,7 @@ func mountDisks(t *trace, log *slog.Logger) error {
 	var filter sync.WaitGroup
 	defer filter.Wait()
 	filter.Go(func() {
-		if err := t.step("device filter", func() error { return devices.CloseDisks(distrosGroup) }); err != nil {
+		if err := t.step("device filter", func() error { return devicefilter.CloseDisks(cgroup.Root) }); err != nil {
 			log.Warn("root in a distro can open the VM's disks", "err", err)
 		}
 	})
@@ -63,7 +64,7 @@ func mountDisks(t *trace, log *slog.Logger) error {
 			return err
 		}
 		// The host may have given the disk more room since the last boot.
-		if err := agent.GrowFilesystem(dataDir); err != nil {
+		if err := btrfs.Grow(dataDir); err != nil {
 			log.Warn("the data disk keeps its size", "err", err)
 		}
 		readLessAhead(log)

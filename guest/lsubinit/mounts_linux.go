@@ -3,13 +3,10 @@ package main
 import (
 	"fmt"
 	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/lsub/lsub/guest/agent"
+	"github.com/lsub/lsub/guest/agent/cgroup"
 )
 
 // mountBase mounts the kernel's file systems.
@@ -46,7 +43,7 @@ func mountBase() error {
 	if err := shareFolder(); err != nil {
 		return err
 	}
-	return delegateControllers()
+	return cgroup.SetUp()
 }
 
 // pivotable makes the root a mount that a distro can pivot away from: the
@@ -100,46 +97,6 @@ func finishDev() error {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// distrosGroup is the control group that holds those of all distros.
-const distrosGroup = "/sys/fs/cgroup/distros"
-
-// delegateControllers makes the groups of distros able to have limits, and
-// leaves the VM what it needs itself.
-func delegateControllers() error {
-	if err := os.MkdirAll(distrosGroup, 0o755); err != nil {
-		return err
-	}
-	if err := agent.DelegateControllers(filepath.Dir(distrosGroup)); err != nil {
-		return err
-	}
-	if err := agent.DelegateControllers(distrosGroup); err != nil {
-		return err
-	}
-	if err := agent.ReserveMemory(distrosGroup); err != nil {
-		return err
-	}
-	return reserveThreads(distrosGroup)
-}
-
-// reserveThreads keeps some of the threads that the kernel has room for from
-// all distros together: one that does nothing but fork stops there, and the
-// agent can still end it.
-func reserveThreads(group string) error {
-	b, err := os.ReadFile("/proc/sys/kernel/threads-max")
-	if err != nil {
-		return err
-	}
-	most, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	if err != nil {
-		return fmt.Errorf("threads-max: %w", err)
-	}
-	const kept = 256
-	if err := os.WriteFile(group+"/pids.max", []byte(strconv.Itoa(most-kept)), 0); err != nil {
-		return fmt.Errorf("cgroup: threads of all distros: %w", err)
 	}
 	return nil
 }

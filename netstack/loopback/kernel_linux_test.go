@@ -17,14 +17,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/lsub/lsub/guest/agent/loopback/loopbacktest"
+	"github.com/lsub/lsub/guest/agent/tcredirect/tcredirecttest"
 )
 
 // kernel is a Linux kernel's loopback, in a network namespace of the test's own, and
 // a link to it.
 type kernel struct {
 	*testing.T
-	ns   *loopbacktest.Namespace
+	ns   *tcredirecttest.Namespace
 	link *Link
 }
 
@@ -32,7 +32,7 @@ type kernel struct {
 // card and the link; nil for nothing.
 func newKernel(t *testing.T, cfg Config, send func(parts ...[]byte) bool, receive func(parts [][]byte) bool) *kernel {
 	t.Helper()
-	k := &kernel{T: t, ns: loopbacktest.New(t)}
+	k := &kernel{T: t, ns: tcredirecttest.New(t)}
 	// As in the VM: others take long to recover from what a test does to them.
 	k.ns.Do(func() { os.WriteFile("/proc/sys/net/ipv4/tcp_congestion_control", []byte("cubic"), 0) })
 	cfg.Card = cardFunc(func(parts ...[]byte) bool {
@@ -251,7 +251,7 @@ func TestLoss(t *testing.T) {
 
 // TestNoRoom has a guest that is out of buffers again and again.
 func TestNoRoom(t *testing.T) {
-	ns := loopbacktest.New(t)
+	ns := tcredirecttest.New(t)
 	var mu sync.Mutex
 	var sent, refused int
 	full := false
@@ -461,7 +461,7 @@ func TestPortsComeAround(t *testing.T) {
 }
 
 func BenchmarkKernel(b *testing.B) {
-	k := &kernel{ns: loopbacktest.New(b)}
+	k := &kernel{ns: tcredirecttest.New(b)}
 	k.link = New(Config{Card: cardFunc(k.ns.Send)})
 	defer k.link.Close()
 	k.ns.Receive(func(parts [][]byte) { k.link.Receive(parts) }, k.link.Flush)

@@ -5,7 +5,7 @@
 //	l := loopback.New(loopback.Config{Card: card})
 //	c, err := l.Dial(ctx, netip.MustParseAddrPort("127.0.0.1:80"))
 //
-// In the guest, package guest/agent/loopback leads frames with an all-zero
+// In the guest, package guest/agent/tcredirect leads frames with an all-zero
 // destination address from the card to lo, and what lo has for connections that began
 // so back to the card. The guest's programs see a peer at 127.0.0.1 or ::1, with a
 // port from [FirstPort] to [LastPort].

@@ -1,9 +1,9 @@
 package listeners
 
 // List returns the listeners of the distros that share the VM's network, and of
-// those whose spaces are given, each with its process, sorted by distro and port. It
+// those whose namespaces are given, each with its process, sorted by distro and port. It
 // takes a look at open files, which is some milliseconds of work.
-func List(spaces []*Space) ([]Listener, error) {
+func List(namespaces []*Netns) ([]Listener, error) {
 	o, err := openOwners()
 	if err != nil {
 		return nil, err
@@ -14,7 +14,7 @@ func List(spaces []*Space) ([]Listener, error) {
 		return nil, err
 	}
 	defer v.close()
-	v.adjust(spaces)
+	v.adjust(namespaces)
 	all, err := list(v, o, nil)
 	if err != nil {
 		return nil, err
@@ -31,7 +31,7 @@ func list(v views, o *owners, before []Listener) ([]Listener, error) {
 		was[l.inode] = l.Network == UDP
 	}
 	all := make([]Listener, 0, len(before)+8)
-	for space, d := range v {
+	for ns, d := range v {
 		tcp, udp, err := d.dump()
 		if err != nil {
 			return nil, err
@@ -43,7 +43,7 @@ func list(v views, o *owners, before []Listener) ([]Listener, error) {
 			}
 			all = append(all, Listener{
 				Network: network, Addr: s.addr, V6Only: s.v6only, Distro: id, Group: groupInside(o.path(s.group)),
-				Isolated: space != nil, inode: s.inode, group: s.group,
+				Isolated: ns != nil, inode: s.inode, group: s.group,
 			})
 		}
 		for _, s := range tcp {

@@ -13,7 +13,7 @@
 // and not connected: also that of a program which only waits for an answer.
 //
 // Sockets are looked for in the VM's network namespace and in those of isolated
-// distros, each a [Space]. Those of network namespaces within a distro, as
+// distros, each a [Netns]. Those of network namespaces within a distro, as
 // containers have them, are not the distro's: what a container engine publishes is.
 // The package is Linux only.
 package listeners
@@ -48,8 +48,8 @@ type Listener struct {
 	group uint64 // control group of the socket's maker
 }
 
-// Space is the network namespace of an isolated distro.
-type Space struct {
+// Netns is the network namespace of an isolated distro.
+type Netns struct {
 	Distro string // id
 	// Do runs f on a thread in the namespace, or returns an error where that is
 	// no more.

@@ -1,9 +1,9 @@
 package listeners
 
 // views are the ways to look at the sockets of network namespaces: of the VM's,
-// by nil, and of spaces. A namespace lasts at least as long. They are for one goroutine at
+// by nil, and of namespaces. A namespace lasts at least as long. They are for one goroutine at
 // a time.
-type views map[*Space]*diag
+type views map[*Netns]*diag
 
 // openViews opens that of the VM's namespace, which the calling thread is in. The
 // caller closes the views.
@@ -15,16 +15,16 @@ func openViews() (views, error) {
 	return v, nil
 }
 
-// adjust opens those of spaces, and closes those of other spaces. It tells whether
+// adjust opens those of namespaces, and closes those of other namespaces. It tells whether
 // there were any.
-func (v views) adjust(spaces []*Space) (changed bool) {
-	due := map[*Space]bool{nil: true}
-	for _, s := range spaces {
+func (v views) adjust(namespaces []*Netns) (changed bool) {
+	due := map[*Netns]bool{nil: true}
+	for _, s := range namespaces {
 		due[s] = true
 		if _, ok := v[s]; ok {
 			continue
 		}
-		// A space is known before its distro is gone; then it cannot be looked at any more.
+		// A namespace is known before its distro is gone; then it cannot be looked at any more.
 		changed = s.Do(func() error { return v.add(s) }) == nil || changed
 	}
 	for s, d := range v {
@@ -38,7 +38,7 @@ func (v views) adjust(spaces []*Space) (changed bool) {
 }
 
 // add opens a view of the calling thread's network namespace.
-func (v views) add(s *Space) error {
+func (v views) add(s *Netns) error {
 	d, err := openDiag()
 	if err == nil {
 		v[s] = d

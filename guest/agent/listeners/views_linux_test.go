@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// newSpace makes a network namespace, and a thread in it.
-func newSpace(t *testing.T, distro string) *Space {
+// newNetns makes a network namespace, and a thread in it.
+func newNetns(t *testing.T, distro string) *Netns {
 	t.Helper()
 	calls, made := make(chan func()), make(chan error)
 	go func() {
@@ -26,7 +26,7 @@ func newSpace(t *testing.T, distro string) *Space {
 	if err := <-made; err != nil {
 		t.Skipf("no network namespace can be made here: %v", err)
 	}
-	return &Space{Distro: distro, Do: func(f func() error) error {
+	return &Netns{Distro: distro, Do: func(f func() error) error {
 		done := make(chan error)
 		calls <- func() { done <- f() }
 		return <-done
@@ -43,15 +43,15 @@ func TestViews(t *testing.T) {
 	if _, _, err := v[nil].dump(); errors.Is(err, unix.ENOENT) {
 		t.Skip("this kernel has no sock_diag for inet")
 	}
-	web, late := newSpace(t, "web-1"), &Space{Distro: "late-1", Do: func(func() error) error { return errors.New("it is gone") }}
-	if !v.adjust([]*Space{web, late}) || len(v) != 2 {
+	web, late := newNetns(t, "web-1"), &Netns{Distro: "late-1", Do: func(func() error) error { return errors.New("it is gone") }}
+	if !v.adjust([]*Netns{web, late}) || len(v) != 2 {
 		t.Fatalf("%d views", len(v))
 	}
-	if v.adjust([]*Space{web, late}) {
-		t.Error("the same spaces are a change")
+	if v.adjust([]*Netns{web, late}) {
+		t.Error("the same namespaces are a change")
 	}
 	const at = "0.0.0.0:80"
-	listens := func(s *Space) bool {
+	listens := func(s *Netns) bool {
 		tcp, _, err := v[s].dump()
 		if err != nil {
 			t.Fatal(err)
@@ -71,6 +71,6 @@ func TestViews(t *testing.T) {
 		t.Error("it listens after its end")
 	}
 	if !v.adjust(nil) || len(v) != 1 {
-		t.Errorf("%d views after the space is gone", len(v))
+		t.Errorf("%d views after the namespace is gone", len(v))
 	}
 }

@@ -18,16 +18,16 @@ const (
 )
 
 // Watch calls changed with the listeners that [List] returns, at once and at
-// every change, until ctx is done. spaces returns those of isolated distros, and what is
+// every change, until ctx is done. namespaces returns those of isolated distros, and what is
 // closed when they may have changed, which changed is told of too. It tells of a listener before its process is
 // known, and then once more. changed must not keep Watch waiting, nor change the slice.
-func Watch(ctx context.Context, log *slog.Logger, spaces func() ([]*Space, <-chan struct{}), changed func([]Listener)) error {
+func Watch(ctx context.Context, log *slog.Logger, namespaces func() ([]*Netns, <-chan struct{}), changed func([]Listener)) error {
 	o, err := openOwners()
 	if err != nil {
 		return err
 	}
 	defer o.close()
-	w := &watcher{spaces: spaces, owners: o, log: log, changed: changed, named: make(chan []Listener, 1)}
+	w := &watcher{namespaces: namespaces, owners: o, log: log, changed: changed, named: make(chan []Listener, 1)}
 	start := time.Now()
 	ev, err := openEvents(log)
 	if err != nil {
@@ -42,11 +42,11 @@ func Watch(ctx context.Context, log *slog.Logger, spaces func() ([]*Space, <-cha
 }
 
 type watcher struct {
-	spaces  func() ([]*Space, <-chan struct{})
-	views   views
-	owners  *owners
-	log     *slog.Logger
-	changed func([]Listener)
+	namespaces func() ([]*Netns, <-chan struct{})
+	views      views
+	owners     *owners
+	log        *slog.Logger
+	changed    func([]Listener)
 
 	all   []Listener
 	look  int // how many there were
@@ -66,8 +66,8 @@ func (w *watcher) run(ctx context.Context, event <-chan struct{}, tick <-chan ti
 	}()
 	for {
 		start := time.Now()
-		spaces, moved := w.spaces()
-		if err := w.update(spaces); err != nil {
+		namespaces, moved := w.namespaces()
+		if err := w.update(namespaces); err != nil {
 			return err
 		}
 		pause := time.NewTimer(max(rest, restShare*time.Since(start)))
@@ -96,8 +96,8 @@ func (w *watcher) run(ctx context.Context, event <-chan struct{}, tick <-chan ti
 }
 
 // update takes a look at the sockets, and tells of what is new.
-func (w *watcher) update(spaces []*Space) error {
-	moved := w.views.adjust(spaces)
+func (w *watcher) update(namespaces []*Netns) error {
+	moved := w.views.adjust(namespaces)
 	all, err := list(w.views, w.owners, w.all)
 	if err != nil {
 		return err

@@ -41,7 +41,7 @@ func TestPolling(t *testing.T) {
 	}
 	seen := make(chan []Listener, 100)
 	w := &watcher{
-		spaces: func() ([]*Space, <-chan struct{}) { return nil, nil }, owners: &owners{paths: map[uint64]string{tcp[i].group: "/" + groupsOfDistros + "/test/inside/x"}},
+		namespaces: func() ([]*Netns, <-chan struct{}) { return nil, nil }, owners: &owners{paths: map[uint64]string{tcp[i].group: "/" + groupsOfDistros + "/test/inside/x"}},
 		log: slog.New(slog.DiscardHandler), changed: func(all []Listener) { seen <- all }, named: make(chan []Listener, 1),
 	}
 	ctx, cancel := context.WithCancel(t.Context())

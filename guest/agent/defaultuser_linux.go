@@ -1,0 +1,51 @@
+package agent
+
+import (
+	"cmp"
+	"os"
+	"strings"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/agent/account"
+	"github.com/lsub/lsub/guest/agent/distrofile"
+	"github.com/lsub/lsub/guest/guestv1"
+)
+
+// setDefaultUser makes an account of a distro, which may run, its default user.
+func (s *store) setDefaultUser(id, user string) (*account.Account, error) {
+	if !distrofile.Exists(s.distroPath(id)) {
+		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no files of distro %s", id)
+	}
+	root, err := os.OpenRoot(s.distroPath(id))
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	passwd, err := distrofile.ReadIn(root, "etc/passwd")
+	if err != nil && !os.IsNotExist(err) {
+		return nil, err
+	}
+	who, err := account.Find(passwd, nil, cmp.Or(user, "root"))
+	if err != nil {
+		return nil, err
+	}
+	return who, storeError(account.SetDefault(root, who.Name))
+}
+
+// ownUser is the default user that a distro's own files name, the empty one
+// where they name none that is there.
+func (s *store) ownUser(id string) distrofile.DefaultUser {
+	root, err := os.OpenRoot(s.distroPath(id))
+	if err != nil {
+		return distrofile.DefaultUser{}
+	}
+	defer root.Close()
+	read := func(name string) ([]byte, error) { return distrofile.ReadIn(root, strings.TrimPrefix(name, "/")) }
+	passwd, _ := read("/etc/passwd")
+	for _, u := range distrofile.ReadSettings(read).Users {
+		if who, err := account.Find(passwd, nil, u.Name); err == nil {
+			return distrofile.DefaultUser{Name: who.Name, From: u.From}
+		}
+	}
+	return distrofile.DefaultUser{}
+}
