@@ -2,6 +2,7 @@ package cgroup
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -41,13 +42,25 @@ func TestUnits(t *testing.T) {
 // The session that stands for lsub's commands does not keep a distro up; one
 // that somebody works in does.
 func TestOnlyOurs(t *testing.T) {
-	sleep := exec.Command("sleep", "60")
+	sleep := exec.Command("/bin/sh", "-c", "echo up; read line")
 	sleep.Env = []string{"A=b", SessionMark}
+	in, err := sleep.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := sleep.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := sleep.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer sleep.Wait()
-	defer sleep.Process.Kill()
+	defer in.Close()
+	// Start returns before the kernel shows the new environment.
+	if _, err := io.ReadFull(out, make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		pids []int
 		want bool
