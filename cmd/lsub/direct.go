@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/netstack/forward"
+	"github.com/lsub/lsub/netstack/gvisortcp"
 	"github.com/lsub/lsub/netstack/loopback"
 )
 
@@ -20,10 +21,11 @@ import (
 type direct struct {
 	log *slog.Logger
 
-	mu    sync.Mutex
-	link  *loopback.Link // nil where the driver has none
-	open  bool           // the guest has its end of it
-	ports map[netip.AddrPort]directPort
+	mu     sync.Mutex
+	link   *loopback.Link // nil where the driver has none
+	gvisor *gvisortcp.Link
+	open   bool // the guest has its end of it
+	ports  map[netip.AddrPort]directPort
 }
 
 // directPort is what is known of a port.
@@ -35,6 +37,7 @@ type directPort struct {
 // attach makes the host's end, by the network card of the VM.
 func (d *direct) attach(card loopback.Card) *loopback.Link {
 	link := loopback.New(loopback.Config{Card: card, Logger: d.log})
+	d.measure(card)
 	d.mu.Lock()
 	d.link = link
 	d.mu.Unlock()
@@ -88,7 +91,12 @@ func (d *direct) connect(ctx context.Context, to forward.Target) (net.Conn, func
 	if link == nil {
 		return nil, nil
 	}
-	conn, err := link.Start(at)
+	var conn opening
+	if g := d.gvisor; g != nil && at.Port() >= gvisorFrom {
+		conn, err = g.Start(at)
+	} else {
+		conn, err = link.Start(at)
+	}
 	if err != nil {
 		return nil, nil
 	}
@@ -102,7 +110,7 @@ func (d *direct) connect(ctx context.Context, to forward.Target) (net.Conn, func
 }
 
 // opened waits for a port to answer, and learns of it.
-func (d *direct) opened(ctx context.Context, conn *loopback.Conn, at netip.AddrPort, patience time.Duration) error {
+func (d *direct) opened(ctx context.Context, conn opening, at netip.AddrPort, patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err := conn.Opened(ctx)

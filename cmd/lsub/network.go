@@ -91,6 +91,9 @@ func (n network) Serve(ctx context.Context, conn net.Conn, framing hypervisor.Fr
 func (n network) Attach(card hypervisor.Card) hypervisor.Receiver {
 	p := n.Network.Attach(card)
 	p.Neighbor = n.way.attach(card)
+	if g := n.way.gvisor; g != nil {
+		p.Neighbor = both{g, p.Neighbor}
+	}
 	return p
 }
 
