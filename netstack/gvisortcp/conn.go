@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
@@ -92,7 +93,7 @@ func (c *Conn) WriteTo(w io.Writer) (total int64, err error) {
 // Write lets an empty slice ask whether the connection takes more.
 func (c *Conn) Write(p []byte) (int, error) {
 	if len(p) == 0 {
-		if c.ep.Readiness(waiter.EventHUp|waiter.EventErr) != 0 {
+		if s := tcp.EndpointState(c.ep.State()); s == tcp.StateError || s == tcp.StateClose {
 			return 0, net.ErrClosed
 		}
 		return 0, nil
