@@ -29,7 +29,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/lsub/lsub/inbox"
+	"github.com/lsub/lsub/connbuf"
 )
 
 // The ports of the host's ends, which the guest keeps free of its own programs.
@@ -85,7 +85,7 @@ func New(cfg Config) *Link {
 	if cfg.Buffer <= 0 {
 		cfg.Buffer = 1 << 20
 	}
-	cfg.Buffer = min(max(cfg.Buffer, minBuffer), inbox.MaxBuffer)
+	cfg.Buffer = min(max(cfg.Buffer, minBuffer), connbuf.MaxBuffer)
 	if cfg.MaxBuffered <= 0 {
 		cfg.MaxBuffered = 256 << 20
 	}
