@@ -20,12 +20,12 @@ const module = "github.com/lsub/lsub"
 // Tests may import more: they wire what is tested.
 var mayImport = map[string][]string{
 	"hint":                               {},
-	"hypervisor":                         {},
-	"hypervisor/hvtest":                  {"hypervisor"},
-	"hypervisor/kvm":                     {"hypervisor", "hypervisor/kvm/vhostnet", "hypervisor/kvm/vhostvsock"},
+	"hypervisor":                         {"virtionet"},
+	"hypervisor/hvtest":                  {"hypervisor", "virtionet"},
+	"hypervisor/kvm":                     {"hypervisor", "hypervisor/kvm/vhostnet", "hypervisor/kvm/vhostvsock", "virtionet"},
 	"hypervisor/kvm/vhostuser":           {},
 	"hypervisor/kvm/vhostuser/vhosttest": {},
-	"hypervisor/kvm/vhostnet":            {"hypervisor", "hypervisor/kvm/vhostuser"},
+	"hypervisor/kvm/vhostnet":            {"hypervisor/kvm/vhostuser", "virtionet"},
 	"hypervisor/kvm/vhostvsock":          {"hypervisor/kvm/vhostuser", "connbuf"},
 	"connbuf":                            {},
 	"rootfs":                             {"rootfs/pax"},
@@ -42,14 +42,16 @@ var mayImport = map[string][]string{
 	"guest/agent/relay":                  {},
 	"guest/lsubinit":                     {"guest", "guest/agent", "guest/agent/devices", "guest/agent/network"},
 	"guest/guesttest":                    {"guest"},
-	"netstack":                           {"netstack/names"},
+	"netstack":                           {"netstack/limiter", "netstack/names", "virtionet"},
+	"netstack/limiter":                   {},
+	"virtionet":                          {},
 	"netstack/names":                     {},
-	"netstack/forward":                   {},
-	"netstack/loopback":                  {"connbuf"},
+	"netstack/forward":                   {"netstack/limiter"},
+	"netstack/guesttcp":                  {"connbuf", "virtionet"},
 	"images":                             {"rootfs", "rootfs/pax", "wslconf"},
 	"images/guestbuild":                  {"images"},
-	"machine":                            {"hypervisor", "guest", "profile"},
-	"cmd/lsub":                           {"hypervisor", "hypervisor/kvm", "guest", "netstack", "netstack/forward", "netstack/loopback", "netstack/names", "images", "machine", "profile"},
+	"machine":                            {"hypervisor", "guest", "profile", "virtionet"},
+	"cmd/lsub":                           {"hypervisor", "hypervisor/kvm", "guest", "netstack", "netstack/forward", "netstack/guesttcp", "netstack/names", "images", "machine", "profile", "virtionet"},
 }
 
 // onlyIn keeps each heavy library in one folder.

@@ -11,8 +11,9 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/netstack/forward"
+	"github.com/lsub/lsub/netstack/guesttcp"
 	"github.com/lsub/lsub/netstack/gvisortcp"
-	"github.com/lsub/lsub/netstack/loopback"
+	"github.com/lsub/lsub/virtionet"
 )
 
 // direct is the way of connections to the guest's loopback past the agent, where
@@ -22,7 +23,7 @@ type direct struct {
 	log *slog.Logger
 
 	mu     sync.Mutex
-	link   *loopback.Link // nil where the driver has none
+	link   *guesttcp.Link // nil where the driver has none
 	gvisor *gvisortcp.Link
 	open   bool // the guest has its end of it
 	ports  map[netip.AddrPort]directPort
@@ -35,8 +36,8 @@ type directPort struct {
 }
 
 // attach makes the host's end, by the network card of the VM.
-func (d *direct) attach(card loopback.Card) *loopback.Link {
-	link := loopback.New(loopback.Config{Card: card, Logger: d.log})
+func (d *direct) attach(card virtionet.Card) *guesttcp.Link {
+	link := guesttcp.New(guesttcp.Config{Card: card, Logger: d.log})
 	d.measure(card)
 	d.mu.Lock()
 	d.link = link
@@ -125,7 +126,7 @@ func (d *direct) opened(ctx context.Context, conn opening, at netip.AddrPort, pa
 }
 
 // ask returns the way to a port, nil for none, and whether the port is known to answer.
-func (d *direct) ask(at netip.AddrPort) (link *loopback.Link, known bool) {
+func (d *direct) ask(at netip.AddrPort) (link *guesttcp.Link, known bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p := d.ports[at]

@@ -8,8 +8,9 @@ import (
 	"strings"
 
 	"github.com/lsub/lsub/netstack"
+	"github.com/lsub/lsub/netstack/guesttcp"
 	"github.com/lsub/lsub/netstack/gvisortcp"
-	"github.com/lsub/lsub/netstack/loopback"
+	"github.com/lsub/lsub/virtionet"
 )
 
 // opening is a connection of either TCP.
@@ -22,12 +23,12 @@ type opening interface {
 // the two are measured in the same VM. LSUB_MEASURE_GVISOR says how it is tuned.
 const gvisorFrom = 7700
 
-func (d *direct) measure(card loopback.Card) {
+func (d *direct) measure(card virtionet.Card) {
 	tune, ok := os.LookupEnv("LSUB_MEASURE_GVISOR")
 	if !ok || tune == "" {
 		return
 	}
-	cfg := gvisortcp.Config{Card: card, FirstPort: 63001, LastPort: loopback.LastPort}
+	cfg := gvisortcp.Config{Card: card, FirstPort: 63001, LastPort: guesttcp.LastPort}
 	for _, word := range strings.Split(tune, ",") {
 		switch name, value, _ := strings.Cut(word, "="); name {
 		case "buffer":
