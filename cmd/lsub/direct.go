@@ -12,7 +12,6 @@ import (
 
 	"github.com/lsub/lsub/netstack/forward"
 	"github.com/lsub/lsub/netstack/guesttcp"
-	"github.com/lsub/lsub/netstack/gvisortcp"
 	"github.com/lsub/lsub/virtionet"
 )
 
@@ -22,11 +21,10 @@ import (
 type direct struct {
 	log *slog.Logger
 
-	mu     sync.Mutex
-	link   *guesttcp.Link // nil where the driver has none
-	gvisor *gvisortcp.Link
-	open   bool // the guest has its end of it
-	ports  map[netip.AddrPort]directPort
+	mu    sync.Mutex
+	link  *guesttcp.Link // nil where the driver has none
+	open  bool           // the guest has its end of it
+	ports map[netip.AddrPort]directPort
 }
 
 // directPort is what is known of a port.
@@ -38,7 +36,6 @@ type directPort struct {
 // attach makes the host's end, by the network card of the VM.
 func (d *direct) attach(card virtionet.Card) *guesttcp.Link {
 	link := guesttcp.New(guesttcp.Config{Card: card, Logger: d.log})
-	d.measure(card)
 	d.mu.Lock()
 	d.link = link
 	d.mu.Unlock()
@@ -92,12 +89,7 @@ func (d *direct) connect(ctx context.Context, to forward.Target) (net.Conn, func
 	if link == nil {
 		return nil, nil
 	}
-	var conn opening
-	if g := d.gvisor; g != nil && at.Port() >= gvisorFrom {
-		conn, err = g.Start(at)
-	} else {
-		conn, err = link.Start(at)
-	}
+	conn, err := link.Start(at)
 	if err != nil {
 		return nil, nil
 	}
@@ -111,7 +103,7 @@ func (d *direct) connect(ctx context.Context, to forward.Target) (net.Conn, func
 }
 
 // opened waits for a port to answer, and learns of it.
-func (d *direct) opened(ctx context.Context, conn opening, at netip.AddrPort, patience time.Duration) error {
+func (d *direct) opened(ctx context.Context, conn *guesttcp.Conn, at netip.AddrPort, patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err := conn.Opened(ctx)

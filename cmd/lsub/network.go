@@ -83,9 +83,6 @@ type network struct {
 func (n network) Attach(card virtionet.Card) virtionet.Receiver {
 	p := n.Network.Attach(card)
 	p.Neighbor = n.way.attach(card)
-	if g := n.way.gvisor; g != nil {
-		p.Neighbor = both{g, p.Neighbor}
-	}
 	return p
 }
 

@@ -35,7 +35,6 @@ type route struct {
 
 	toGuest, toHost, rate, trip, connect samples
 	tripAll, connectAll                  samples
-	upSup, upQEMU, downSup, downQEMU     samples // ms of CPU time per MB
 }
 
 // forward measures every way to the same server in the same VM, in turns.
@@ -56,7 +55,7 @@ func (b *bench) forward() error {
 		}
 	}
 	n.report()
-	return n.memory()
+	return errors.Join(n.egress(), n.opening(), n.memory())
 }
 
 // dial connects to a service of a route.
@@ -74,23 +73,8 @@ func (n *netPeers) measure(r *route) error {
 	if n.b.quick {
 		size, trips, conns = 16<<20, 50, 20
 	}
-	p, err := n.h.processes()
+	err := errors.Join(r.toGuest.rate(size)(r.upload(size)), r.toHost.rate(size)(r.download(size)))
 	if err != nil {
-		return err
-	}
-	busy := func(sup, qemu *samples, f func()) {
-		s0, _ := processorTime(p.supervisor)
-		q0, _ := processorTime(p.qemu)
-		f()
-		s1, _ := processorTime(p.supervisor)
-		q1, _ := processorTime(p.qemu)
-		*sup = append(*sup, float64(s1-s0)/1e6/(float64(size)/1e6))
-		*qemu = append(*qemu, float64(q1-q0)/1e6/(float64(size)/1e6))
-	}
-	var uerr, derr error
-	busy(&r.upSup, &r.upQEMU, func() { uerr = r.toGuest.rate(size)(r.upload(size)) })
-	busy(&r.downSup, &r.downQEMU, func() { derr = r.toHost.rate(size)(r.download(size)) })
-	if err := errors.Join(uerr, derr); err != nil {
 		return err
 	}
 	c, err := r.dial(echoPort)
@@ -209,10 +193,6 @@ func (n *netPeers) report() {
 			{"forwarded port: host to guest", "MB/s", func(r *route) samples { return r.toGuest }},
 			{"forwarded port: guest to host", "MB/s", func(r *route) samples { return r.toHost }},
 			{"forwarded port: round trip of one byte", "µs", func(r *route) samples { return r.trip }},
-			{"CPU to guest: supervisor", "ms/MB", func(r *route) samples { return r.upSup }},
-			{"CPU to guest: QEMU", "ms/MB", func(r *route) samples { return r.upQEMU }},
-			{"CPU to host: supervisor", "ms/MB", func(r *route) samples { return r.downSup }},
-			{"CPU to host: QEMU", "ms/MB", func(r *route) samples { return r.downQEMU }},
 			{"… p99", "µs", func(r *route) samples { return samples{r.tripAll.quantile(0.99)} }},
 			{"forwarded port: connect, one byte each way, close", "µs", func(r *route) samples { return r.connect }},
 			{"… p99", "µs", func(r *route) samples { return samples{r.connectAll.quantile(0.99)} }},
@@ -266,20 +246,6 @@ func (n *netPeers) opening() error {
 
 // memory measures what 1,000 connections that are open and silent take, and cost.
 func (n *netPeers) memory() error {
-	order := []int{0, 1}
-	if os.Getenv("BENCH_SWAP") != "" {
-		order = []int{1, 0}
-	}
-	for _, i := range order {
-		if err := n.memoryOf(i); err != nil {
-			return err
-		}
-		time.Sleep(15 * time.Second)
-	}
-	return nil
-}
-
-func (n *netPeers) memoryOf(i int) error {
 	p, err := n.h.processes()
 	if err != nil {
 		return err
@@ -296,7 +262,7 @@ func (n *netPeers) memoryOf(i int) error {
 		}
 	}()
 	for range 1000 {
-		c, err := n.routes[i].dial(echoPort)
+		c, err := n.routes[0].dial(echoPort)
 		if err != nil {
 			return err
 		}
@@ -312,7 +278,7 @@ func (n *netPeers) memoryOf(i int) error {
 	}
 	a, _ := strconv.ParseFloat(free, 64)
 	z, _ := strconv.ParseFloat(left, 64)
-	n.b.report.figure(n.routes[i].name+": 1,000 open connections: memory of the supervisor", "MiB", samples{after - before})
+	n.b.report.figure("1,000 open connections: memory of the supervisor", "MiB", samples{after - before})
 	n.b.report.figure("… of the guest", "MiB", samples{(a - z) / 1024}).Note = "the server's own and its kernel's part is in it"
 	window := 30 * time.Second
 	if n.b.quick {
@@ -398,10 +364,11 @@ func (n *netPeers) start() error {
 	if _, err := n.h.pipe(f, "exec", "-u", "root", "debian", "--", "sh", "-ec", script); err != nil {
 		return err
 	}
-	for _, port := range []int{netPort, gvisorPort} {
-		if err := n.serve(port); err != nil {
-			return err
-		}
+	if err := n.serve(); err != nil {
+		return err
+	}
+	if err := n.ssh(); err != nil {
+		return err
 	}
 	for _, r := range n.routes {
 		for end := time.Now().Add(30 * time.Second); ; {
@@ -421,11 +388,9 @@ func (n *netPeers) start() error {
 }
 
 // serve starts the server in the guest, which ends with its stdin.
-const gvisorPort = 7700
-
-func (n *netPeers) serve(port int) error {
+func (n *netPeers) serve() error {
 	ctx, cancel := context.WithCancel(n.b.ctx)
-	cmd := n.h.command(ctx, "exec", "-u", "root", "debian", "--", "/root/netserver", "serve", fmt.Sprint(port))
+	cmd := n.h.command(ctx, "exec", "-u", "root", "debian", "--", "/root/netserver", "serve", fmt.Sprint(netPort))
 	in, err := cmd.StdinPipe()
 	if err == nil {
 		err = cmd.Start()

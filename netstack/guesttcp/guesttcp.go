@@ -23,7 +23,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -93,9 +92,6 @@ func New(cfg Config) *Link {
 	return &Link{cfg: cfg, log: cfg.Logger, conns: map[flow]*Conn{}, nextPort: FirstPort, iss: uint32(time.Now().UnixNano())}
 }
 
-// measuring leaves ports to package gvisortcp.
-var measuring = os.Getenv("LSUB_MEASURE_GVISOR") != ""
-
 // errNoPort says that all ports of the host's end lead to that port of the guest's.
 var errNoPort = fmt.Errorf("no port is left for one more connection: %w", syscall.EADDRNOTAVAIL)
 
@@ -162,7 +158,7 @@ func (l *Link) newConn(to netip.AddrPort) (*Conn, error) {
 			return nil, errNoPort
 		}
 		f.host = l.nextPort
-		if l.nextPort++; l.nextPort == 0 || measuring && l.nextPort > 63000 {
+		if l.nextPort++; l.nextPort == 0 {
 			l.nextPort = FirstPort
 		}
 		// A connection from a port to itself would be its own answer to the guest.
