@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/lsub/lsub/netstack/loopback"
+	"github.com/lsub/lsub/netstack/guesttcp"
 )
 
 // echoServer answers connections and packets on a port, until its input ends.
@@ -96,7 +96,7 @@ func wayOf(t *testing.T, at string) (from netip.Addr, w way) {
 	if err != nil || bad != nil || n == 0 {
 		t.Fatalf("the server at %s sees %q, %v", at, b, err)
 	}
-	if n >= loopback.FirstPort {
+	if n >= guesttcp.FirstPort {
 		return from.Unmap(), directly
 	}
 	return from.Unmap(), byTheAgent // an ordinary client's port

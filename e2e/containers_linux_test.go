@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/lsub/lsub/netstack/loopback"
+	"github.com/lsub/lsub/netstack/guesttcp"
 )
 
 // containerSuites are the suites in which containers are tested, with Docker and
@@ -147,7 +147,7 @@ func testPublishedWay(t *testing.T, h *host, name string) {
 		return peer != ""
 	})
 	n, err := strconv.Atoi(peer[strings.LastIndex(peer, ":")+1:])
-	if err != nil || n < loopback.FirstPort {
+	if err != nil || n < guesttcp.FirstPort {
 		t.Errorf("docker's connection: %s, %v", peer, err)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/lsub/lsub/netstack/loopback"
+	"github.com/lsub/lsub/netstack/guesttcp"
 )
 
 // listed is a distro in "lsub list --json".
@@ -232,7 +232,7 @@ while (sysread $c, my $b, 4096) { syswrite $c, $b }
 // listeners do not count either.
 func (h *host) visit(t *testing.T, distro string, port int) net.Conn {
 	t.Helper()
-	h.sh(t, distro, fmt.Sprintf("cat >/srv/server <<'END'\n%sEND\nsystemd-run --quiet --unit=lsub-visited perl /srv/server %d %d", visitedServer, port, loopback.FirstPort))
+	h.sh(t, distro, fmt.Sprintf("cat >/srv/server <<'END'\n%sEND\nsystemd-run --quiet --unit=lsub-visited perl /srv/server %d %d", visitedServer, port, guesttcp.FirstPort))
 	var conn net.Conn
 	becomes(t, "a connection goes by the fast path", time.Minute, func() bool {
 		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
@@ -241,7 +241,7 @@ func (h *host) visit(t *testing.T, distro string, port int) net.Conn {
 		}
 		c.SetDeadline(time.Now().Add(20 * time.Second))
 		from := 0
-		if _, err := fmt.Fscanln(c, &from); err != nil || from < loopback.FirstPort {
+		if _, err := fmt.Fscanln(c, &from); err != nil || from < guesttcp.FirstPort {
 			c.Close()
 			return false
 		}

@@ -27,6 +27,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+
+	"github.com/lsub/lsub/virtionet"
 )
 
 // Driver starts VMs on one kind of hypervisor. It is safe for concurrent use.
@@ -83,16 +85,6 @@ type Described interface {
 	Description() string
 }
 
-// Framing says how Ethernet frames follow each other on a connection.
-type Framing int
-
-const (
-	// FramingStream puts a 4-byte big-endian length before each frame.
-	FramingStream Framing = iota
-	// FramingDatagram carries one bare frame per datagram.
-	FramingDatagram
-)
-
 // NIC is a network card whose frames a user-mode network carries.
 type NIC struct {
 	MAC net.HardwareAddr
@@ -100,40 +92,11 @@ type NIC struct {
 	// Serve moves frames between the card and the network until conn fails or
 	// ctx is done. The driver calls it once per VM, and closes conn when the
 	// VM is gone.
-	Serve func(ctx context.Context, conn net.Conn, framing Framing) error
+	Serve func(ctx context.Context, conn net.Conn, framing virtionet.Framing) error
 	// Attach takes the place of Serve with drivers that exchange frames in the
 	// guest's memory. The driver calls it once for each VM, before the guest runs. nil: Serve
 	// is what there is.
-	Attach func(card Card) Receiver
-}
-
-// CardHeader is the length in bytes of what comes before each frame of a [Card]:
-// struct virtio_net_hdr of virtio 1.2 (section 5.1.6), little-endian, which says what
-// is left to do about the frame: a checksum, its division into segments.
-const CardHeader = 12
-
-// Card is the host's end of a network card that exchanges frames in the guest's
-// memory. It is safe for concurrent use.
-type Card interface {
-	// Send gives the guest a frame with its header, which the parts make up
-	// together; the first holds the whole header, whose field num_buffers the card
-	// fills in. It never waits. It returns false when the guest has no room for the
-	// frame: [Receiver.Room] is called once there is some. While the guest has no
-	// driver for the card, frames are dropped; while it stands still, there is no room.
-	Send(parts ...[]byte) bool
-}
-
-// Receiver takes the frames that a guest sends through a [Card]. Receive and Flush
-// are called by one goroutine, Room by another, and none of them may wait.
-type Receiver interface {
-	// Receive takes a frame with its header. The parts are the guest's memory: they
-	// are there during the call alone, and may change at any time. Neither length
-	// nor content was looked at.
-	Receive(parts [][]byte)
-	// Flush is called when there are no more frames for now.
-	Flush()
-	// Room is called after a Send has returned false, when the guest has room again.
-	Room()
+	Attach func(card virtionet.Card) virtionet.Receiver
 }
 
 // Disk is a raw disk image on the host.

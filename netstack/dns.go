@@ -12,6 +12,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 
+	"github.com/lsub/lsub/netstack/limiter"
 	"github.com/lsub/lsub/netstack/names"
 )
 
@@ -96,8 +97,8 @@ func (n *Network) serveDNS() error {
 	if err != nil {
 		return err
 	}
-	queries := newLimiter("DNS queries", maxQueries, n.log)
-	conns := newLimiter("DNS connections", maxDNSConn, n.log)
+	queries := n.newLimiter("DNS queries", maxQueries)
+	conns := n.newLimiter("DNS connections", maxDNSConn)
 	go n.serveDatagrams(packets, queries)
 	go func() {
 		for {
@@ -106,12 +107,12 @@ func (n *Network) serveDNS() error {
 			case err != nil:
 				n.log.Error("netstack: DNS over TCP has ended", "err", err)
 				return
-			case !conns.enter():
+			case !conns.TryAcquire():
 				conn.Close()
 				continue
 			}
 			go func() {
-				defer conns.leave()
+				defer conns.Release()
 				n.serveDNSConn(conn, queries)
 			}()
 		}
@@ -119,7 +120,7 @@ func (n *Network) serveDNS() error {
 	return nil
 }
 
-func (n *Network) serveDatagrams(packets *gonet.UDPConn, queries *limiter) {
+func (n *Network) serveDatagrams(packets *gonet.UDPConn, queries *limiter.Limiter) {
 	buf := make([]byte, maxUDPPayload)
 	for failures := 0; ; {
 		size, from, err := packets.ReadFrom(buf)
@@ -131,12 +132,12 @@ func (n *Network) serveDatagrams(packets *gonet.UDPConn, queries *limiter) {
 			continue
 		}
 		failures = 0
-		if !queries.enter() {
+		if !queries.TryAcquire() {
 			continue // whoever asks, asks again
 		}
 		query := append([]byte(nil), buf[:size]...)
 		go func() {
-			defer queries.leave()
+			defer queries.Release()
 			if answer := n.names.Answer(context.Background(), query, names.UDP); answer != nil {
 				packets.WriteTo(answer, from)
 			}
@@ -145,7 +146,7 @@ func (n *Network) serveDatagrams(packets *gonet.UDPConn, queries *limiter) {
 }
 
 // serveDNSConn answers the queries of a connection, each as soon as it can.
-func (n *Network) serveDNSConn(conn net.Conn, queries *limiter) {
+func (n *Network) serveDNSConn(conn net.Conn, queries *limiter.Limiter) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	defer func() {
@@ -157,11 +158,11 @@ func (n *Network) serveDNSConn(conn net.Conn, queries *limiter) {
 	for {
 		conn.SetReadDeadline(time.Now().Add(dnsIdle))
 		query, err := names.ReadFrame(conn)
-		if err != nil || !queries.enter() {
+		if err != nil || !queries.TryAcquire() {
 			break
 		}
 		wg.Go(func() {
-			defer queries.leave()
+			defer queries.Release()
 			answer := n.names.Answer(ctx, query, names.TCP)
 			if answer == nil {
 				return

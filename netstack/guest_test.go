@@ -18,6 +18,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"github.com/lsub/lsub/virtionet"
 )
 
 // fakeGuest is a TCP/IP stack at the guest's end of the card.
@@ -46,7 +48,7 @@ func startGuest(t *testing.T, cfg Config) (*Network, *fakeGuest) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := n.Serve(ctx, host, Stream); err != nil {
+		if err := n.Serve(ctx, host, virtionet.Stream); err != nil {
 			t.Errorf("Serve: %v", err)
 		}
 	})

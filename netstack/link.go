@@ -8,6 +8,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"github.com/lsub/lsub/virtionet"
 )
 
 // link is the gateway's end of the wire, and what is at the other end: the [Port] of
@@ -51,41 +53,24 @@ func (l *link) GSOMaxSize() uint32 { return maxIPv4 }
 // maxIPv4 is the size of the largest packet that IPv4 has, in bytes.
 const maxIPv4 = 65535
 
-// The fields of struct virtio_net_hdr (virtio 1.2, section 5.1.6), all of them
-// little-endian, and what they say here.
-const (
-	cardHeader = 12 // bytes
-
-	headFlags      = 0 // 8 bits
-	headGSOType    = 1 // 8 bits
-	headLength     = 2 // 16 bits, as those that follow
-	headGSOSize    = 4
-	headCsumStart  = 6
-	headCsumOffset = 8
-	headBuffers    = 10 // which the card fills in
-
-	flagNeedsCsum = 1
-	gsoTCPv4      = 1
-)
-
 // fillHeader says in h what is left to do about a packet of the stack's: the sum of
 // its TCP header is that of the pseudo-header alone, and its payload may be that of
 // several segments.
-func fillHeader(h *[cardHeader]byte, pkt *stack.PacketBuffer) {
-	*h = [cardHeader]byte{}
+func fillHeader(h *[virtionet.HeaderLen]byte, pkt *stack.PacketBuffer) {
+	*h = [virtionet.HeaderLen]byte{}
 	gso := &pkt.GSOOptions
 	if gso.Type != stack.GSOTCPv4 {
 		return
 	}
 	le := binary.LittleEndian
 	if gso.NeedsCsum {
-		h[headFlags] = flagNeedsCsum
-		le.PutUint16(h[headCsumStart:], header.EthernetMinimumSize+gso.L3HdrLen)
-		le.PutUint16(h[headCsumOffset:], gso.CsumOffset)
+		h[virtionet.Flags] = virtionet.NeedsCsum
+		le.PutUint16(h[virtionet.CsumStart:], header.EthernetMinimumSize+gso.L3HdrLen)
+		le.PutUint16(h[virtionet.CsumOffset:], gso.CsumOffset)
 	}
 	if pkt.Data().Size() > int(gso.MSS) {
-		h[headGSOType] = gsoTCPv4
-		le.PutUint16(h[headLength:], uint16(pkt.HeaderSize()))
-		le.PutUint16(h[headGSOSize:], gso.MSS)
+		h[virtionet.GSOType] = virtionet.GSOTCPv4
+		le.PutUint16(h[virtionet.HdrLen:], uint16(pkt.HeaderSize()))
+		le.PutUint16(h[virtionet.GSOSize:], gso.MSS)
 	}
 }

@@ -7,7 +7,7 @@
 //	if err != nil {
 //		return err
 //	}
-//	err = network.Serve(ctx, conn, netstack.Stream) // until the VM is gone
+//	err = network.Serve(ctx, conn, virtionet.Stream) // until the VM is gone
 //
 // A hypervisor that reaches the guest's memory calls [Network.Attach] in place of Serve:
 // three times the throughput for the same work.
@@ -37,7 +37,9 @@ import (
 	"github.com/containers/gvisor-tap-vsock/pkg/types"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"github.com/lsub/lsub/netstack/limiter"
 	"github.com/lsub/lsub/netstack/names"
+	"github.com/lsub/lsub/virtionet"
 )
 
 // The defaults of [Config].
@@ -68,14 +70,6 @@ type Config struct {
 	Logger *slog.Logger // nil discards
 }
 
-// Framing says how Ethernet frames follow each other on a connection.
-type Framing int
-
-const (
-	Stream   Framing = iota // each frame after its length in 4 bytes, big endian
-	Datagram                // one bare frame per datagram
-)
-
 // Network is a network with a gateway. It is safe for concurrent use.
 type Network struct {
 	cfg    Config
@@ -85,9 +79,9 @@ type Network struct {
 	stack  *stack.Stack
 	link   *link
 	names  *names.Resolver
-	tcp    *limiter
-	dials  *limiter // connections of tcp that are in the making
-	udp    *limiter
+	tcp    *limiter.Limiter
+	dials  *limiter.Limiter // connections of tcp that are in the making
+	udp    *limiter.Limiter
 	out    *outgoing
 }
 
@@ -116,14 +110,19 @@ func New(cfg Config) (*Network, error) {
 		return nil, fmt.Errorf("mtu %d is outside 1280 to %d", cfg.MTU, DefaultMTU)
 	}
 	n := &Network{cfg: cfg, subnet: cfg.Subnet.Masked(), mtu: cfg.MTU, log: cfg.Logger, out: newOutgoing()}
-	n.tcp, n.dials = newLimiter("TCP connections", maxTCP, n.log), newLimiter("TCP connections in the making", maxDials, n.log)
-	n.udp = newLimiter("UDP flows", maxUDP, n.log)
+	n.tcp, n.dials = n.newLimiter("TCP connections", maxTCP), n.newLimiter("TCP connections in the making", maxDials)
+	n.udp = n.newLimiter("UDP flows", maxUDP)
 	bridgeLogs(cfg.Logger)
 	n.names = names.New(n.namesConfig())
 	if err := n.makeStack(); err != nil {
 		return nil, fmt.Errorf("user-mode network: %w", err)
 	}
 	return n, nil
+}
+
+// newLimiter bounds what the guest has the host hold open.
+func (n *Network) newLimiter(what string, max int) *limiter.Limiter {
+	return limiter.New(n.log, max, "netstack: the guest has all the "+what+" that it may; more are refused")
 }
 
 // Gateway is the address of the gateway, which also answers DNS.
@@ -153,16 +152,16 @@ func (n *Network) MTU() int { return n.mtu }
 // Serve moves frames between the guest's card and the network until conn
 // fails, which is nil at its end, or ctx is done. It closes conn. [Network.Attach]
 // is what else there is.
-func (n *Network) Serve(ctx context.Context, conn net.Conn, framing Framing) error {
+func (n *Network) Serve(ctx context.Context, conn net.Conn, framing virtionet.Framing) error {
 	// The switch looks at its context between frames only.
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	defer conn.Close()
 	var err error
 	switch framing {
-	case Stream:
+	case virtionet.Stream:
 		err = n.link.ports.Accept(ctx, &frameGuard{writeGuard: writeGuard{conn}, max: n.maxFrame()}, types.QemuProtocol)
-	case Datagram:
+	case virtionet.Datagram:
 		err = n.link.ports.Accept(ctx, &datagramGuard{writeGuard: writeGuard{conn}, max: n.maxFrame()}, types.VfkitProtocol)
 	default:
 		return fmt.Errorf("unknown framing %d", framing)

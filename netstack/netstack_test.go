@@ -26,6 +26,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"github.com/lsub/lsub/virtionet"
 )
 
 func address(a netip.Addr, port int) tcpip.FullAddress {
@@ -195,7 +197,7 @@ func TestHostileFrames(t *testing.T) {
 	for _, size := range []uint32{0, 1, 13, 65520 + 19, 1 << 31, 1<<32 - 1} {
 		host, card := net.Pipe()
 		served := make(chan error)
-		go func() { served <- n.Serve(t.Context(), host, Stream) }()
+		go func() { served <- n.Serve(t.Context(), host, virtionet.Stream) }()
 		b := binary.BigEndian.AppendUint32(nil, 60) // a good one first
 		b = append(b, make([]byte, 60)...)
 		b = binary.BigEndian.AppendUint32(b, size)
@@ -216,7 +218,7 @@ func TestServeEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	host, card := net.Pipe()
 	served := make(chan error)
-	go func() { served <- n.Serve(ctx, host, Stream) }()
+	go func() { served <- n.Serve(ctx, host, virtionet.Stream) }()
 	cancel()
 	if err := <-served; err != nil {
 		t.Errorf("after its context: %v", err)
@@ -225,7 +227,7 @@ func TestServeEnds(t *testing.T) {
 		t.Errorf("the connection is still open: %v", err)
 	}
 	host, card = net.Pipe()
-	go func() { served <- n.Serve(t.Context(), host, Stream) }()
+	go func() { served <- n.Serve(t.Context(), host, virtionet.Stream) }()
 	card.Close()
 	if err := <-served; err != nil {
 		t.Errorf("after the card's end: %v", err)

@@ -7,17 +7,9 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
-)
 
-// Card is the guest's card where it exchanges frames in the guest's memory. Before
-// each frame is a struct virtio_net_hdr of 12 bytes, which says what is left to do
-// about the frame: its checksum, its division into segments.
-type Card interface {
-	// Send gives the guest a frame with its header, which the parts make up together;
-	// the first holds the whole header. It does not wait, and keeps no part. It
-	// returns false when the guest has no room: [Port.Room] is called once it has.
-	Send(parts ...[]byte) bool
-}
+	"github.com/lsub/lsub/virtionet"
+)
 
 // Neighbor takes the frames of a card that are for somebody else than the network.
 type Neighbor interface {
@@ -32,8 +24,8 @@ type Neighbor interface {
 // is lost, as on any wire.
 const queueLimit = 8 << 20
 
-// Port is where a [Card] is attached. Receive and Flush are for one goroutine; what
-// they lead to may call [Card.Send], and so may Room: the card holds no lock
+// Port is where a [virtionet.Card] is attached. Receive and Flush are for one goroutine; what
+// they lead to may call [virtionet.Card.Send], and so may Room: the card holds no lock
 // meanwhile that its Send takes.
 type Port struct {
 	// Neighbor is asked first about each frame; nil for none. It is set before the
@@ -41,12 +33,12 @@ type Port struct {
 	Neighbor Neighbor
 
 	n       *Network
-	card    Card
+	card    virtionet.Card
 	gateway tcpip.LinkAddress
 	ours    bool // had room first, the last time; of the goroutine that calls Room
 
 	mu     sync.Mutex // keeps frames in order; taken before the card's locks
-	head   [cardHeader]byte
+	head   [virtionet.HeaderLen]byte
 	parts  [][]byte // of the frame that is being sent
 	queue  []*stack.PacketBuffer
 	queued int // bytes
@@ -56,7 +48,7 @@ type Port struct {
 // Attach connects the guest's card to the network. It takes the place of
 // [Network.Serve], and is called once for each VM, before its guest runs: a VM that
 // does not come up may be followed by another.
-func (n *Network) Attach(card Card) *Port {
+func (n *Network) Attach(card virtionet.Card) *Port {
 	p := &Port{n: n, card: card, gateway: n.link.LinkAddress()}
 	n.link.port.Store(p)
 	return p
@@ -73,7 +65,7 @@ func (p *Port) Receive(parts [][]byte) {
 	if p.Neighbor != nil && p.Neighbor.Receive(parts) {
 		return
 	}
-	size := -cardHeader
+	size := -virtionet.HeaderLen
 	for _, part := range parts {
 		size += len(part)
 	}
@@ -81,9 +73,9 @@ func (p *Port) Receive(parts [][]byte) {
 		p.n.log.Debug("netstack: the guest sent a frame of a wrong size", "bytes", size)
 		return
 	}
-	var head [cardHeader + header.EthernetMinimumSize]byte
+	var head [virtionet.HeaderLen + header.EthernetMinimumSize]byte
 	parts, offset := copyHead(head[:], parts)
-	eth := header.Ethernet(head[cardHeader:])
+	eth := header.Ethernet(head[virtionet.HeaderLen:])
 	if to := eth.DestinationAddress(); to != p.gateway && to != header.EthernetBroadcastAddress {
 		return // IPv6 looks for neighbors, which there are none
 	}
@@ -134,7 +126,7 @@ func (p *Port) deliver(pkt *stack.PacketBuffer) {
 	p.queue = append(p.queue, pkt.IncRef())
 }
 
-// Room is called when the guest has room again, after [Card.Send] has said that it
+// Room is called when the guest has room again, after [virtionet.Card.Send] has said that it
 // has none.
 func (p *Port) Room() {
 	// Now one of the two is the first to have it, now the other.

@@ -19,6 +19,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"github.com/lsub/lsub/virtionet"
 )
 
 // fakeCard is a [Card] with a guest behind it. Its room is bounded, as a guest's
@@ -44,14 +46,14 @@ func (c *fakeCard) Send(parts ...[]byte) bool {
 		c.refuse++
 		return false
 	}
-	if len(parts[0]) < cardHeader {
+	if len(parts[0]) < virtionet.HeaderLen {
 		c.err = errors.New("the first part does not hold the header")
 	}
 	frame := slices.Concat(parts...)
 	if err := checkHeader(frame, c.port.n.mtu); err != nil {
 		c.err = err
 	}
-	if frame[headGSOType] != 0 {
+	if frame[virtionet.GSOType] != 0 {
 		c.large++
 	}
 	c.sent++
@@ -78,7 +80,7 @@ func (c *fakeCard) take(ctx context.Context) {
 			default:
 			}
 		}
-		pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(frame[cardHeader:])})
+		pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(frame[virtionet.HeaderLen:])})
 		c.guest.link.InjectInbound(0, pkt)
 		pkt.DecRef()
 	}
@@ -87,9 +89,9 @@ func (c *fakeCard) take(ctx context.Context) {
 // checkHeader wants of a frame for the guest what its header says.
 func checkHeader(frame []byte, mtu int) error {
 	le := binary.LittleEndian
-	h, f := frame[:cardHeader], frame[cardHeader:]
+	h, f := frame[:virtionet.HeaderLen], frame[virtionet.HeaderLen:]
 	if header.Ethernet(f).Type() != header.IPv4ProtocolNumber {
-		if [cardHeader]byte(h) != [cardHeader]byte{} {
+		if [virtionet.HeaderLen]byte(h) != [virtionet.HeaderLen]byte{} {
 			return fmt.Errorf("a frame without IPv4 has the header %x", h)
 		}
 		return nil
@@ -104,23 +106,23 @@ func checkHeader(frame []byte, mtu int) error {
 	tcp := header.TCP(ip.Payload())
 	size := len(tcp) - int(tcp.DataOffset())
 	pseudo := header.PseudoHeaderChecksum(header.TCPProtocolNumber, ip.SourceAddress(), ip.DestinationAddress(), uint16(len(tcp)))
-	if h[headFlags]&flagNeedsCsum == 0 {
+	if h[virtionet.Flags]&virtionet.NeedsCsum == 0 {
 		if !tcp.IsChecksumValid(ip.SourceAddress(), ip.DestinationAddress(), checksum.Checksum(tcp.Payload(), 0), uint16(size)) {
 			return errors.New("a packet's sum is wrong, and the header does not say so")
 		}
-	} else if start, offset := int(le.Uint16(h[headCsumStart:])), int(le.Uint16(h[headCsumOffset:])); start != len(f)-len(tcp) || offset != header.TCPChecksumOffset {
+	} else if start, offset := int(le.Uint16(h[virtionet.CsumStart:])), int(le.Uint16(h[virtionet.CsumOffset:])); start != len(f)-len(tcp) || offset != header.TCPChecksumOffset {
 		return fmt.Errorf("the sum is of what begins at %d, at %d", start, offset)
 	} else if tcp.Checksum() != pseudo {
 		return fmt.Errorf("the sum before the payload's is %x, want %x", tcp.Checksum(), pseudo)
 	}
-	mss, headers := int(le.Uint16(h[headGSOSize:])), int(le.Uint16(h[headLength:]))
+	mss, headers := int(le.Uint16(h[virtionet.GSOSize:])), int(le.Uint16(h[virtionet.HdrLen:]))
 	switch {
-	case h[headGSOType] == 0 && len(ip) > mtu:
+	case h[virtionet.GSOType] == 0 && len(ip) > mtu:
 		return fmt.Errorf("a packet of %d bytes is larger than the MTU", len(ip))
-	case h[headGSOType] == 0 && (mss != 0 || headers != 0):
+	case h[virtionet.GSOType] == 0 && (mss != 0 || headers != 0):
 		return fmt.Errorf("a single segment has the header %x", h)
-	case h[headGSOType] == 0:
-	case h[headGSOType] != gsoTCPv4 || h[headFlags] != flagNeedsCsum:
+	case h[virtionet.GSOType] == 0:
+	case h[virtionet.GSOType] != virtionet.GSOTCPv4 || h[virtionet.Flags] != virtionet.NeedsCsum:
 		return fmt.Errorf("a large packet has the header %x", h)
 	case headers != len(f)-size || mss+headers > mtu+header.EthernetMinimumSize || mss >= size:
 		return fmt.Errorf("%d bytes are to be segments of %d with headers of %d", size, mss, headers)
@@ -163,7 +165,7 @@ func attachCard(t *testing.T, cfg Config, room int) (*Network, *fakeGuest, *fake
 			if pkt == nil {
 				return
 			}
-			frame := slices.Concat(make([]byte, cardHeader), pkt.ToView().AsSlice())
+			frame := slices.Concat(make([]byte, virtionet.HeaderLen), pkt.ToView().AsSlice())
 			pkt.DecRef()
 			card.port.Receive(scatter(frame))
 			clear(frame) // the guest uses its memory again
@@ -260,7 +262,7 @@ func (c *scriptedCard) Send(parts ...[]byte) bool {
 	if len(c.frames) == c.room {
 		return false
 	}
-	c.frames = append(c.frames, slices.Concat(parts...)[cardHeader:])
+	c.frames = append(c.frames, slices.Concat(parts...)[virtionet.HeaderLen:])
 	return true
 }
 
@@ -331,7 +333,7 @@ type neighbor struct{ took, flushed, roomed int }
 
 func (n *neighbor) Receive(parts [][]byte) bool {
 	frame := slices.Concat(parts...)
-	if len(frame) < cardHeader+6 || !bytes.Equal(frame[cardHeader:cardHeader+6], make([]byte, 6)) {
+	if len(frame) < virtionet.HeaderLen+6 || !bytes.Equal(frame[virtionet.HeaderLen:virtionet.HeaderLen+6], make([]byte, 6)) {
 		return false
 	}
 	n.took++
@@ -352,8 +354,8 @@ func TestNeighbor(t *testing.T) {
 	var other neighbor
 	p.Neighbor = &other
 	arp := arpRequest(n)
-	p.Receive([][]byte{make([]byte, cardHeader), arp})
-	p.Receive([][]byte{make([]byte, cardHeader), make([]byte, 60)})
+	p.Receive([][]byte{make([]byte, virtionet.HeaderLen), arp})
+	p.Receive([][]byte{make([]byte, virtionet.HeaderLen), make([]byte, 60)})
 	p.Receive([][]byte{make([]byte, 5)})
 	p.Flush()
 	p.Room()
@@ -373,7 +375,7 @@ func TestAttachAgain(t *testing.T) {
 	}
 	n.Attach(&scriptedCard{})
 	card := &scriptedCard{room: 1}
-	n.Attach(card).Receive([][]byte{make([]byte, cardHeader), arpRequest(n)})
+	n.Attach(card).Receive([][]byte{make([]byte, virtionet.HeaderLen), arpRequest(n)})
 	if len(card.frames) != 1 || header.ARP(card.frames[0][14:]).Op() != header.ARPReply {
 		t.Errorf("%x, want an answer of ARP", card.frames)
 	}
@@ -405,12 +407,12 @@ func TestHostileCard(t *testing.T) {
 	p.Receive(nil)
 	p.Receive([][]byte{nil, {}})
 	frame := arpRequest(n)
-	for size := range cardHeader + len(frame) {
-		p.Receive(scatter(slices.Concat(make([]byte, cardHeader), frame)[:size]))
+	for size := range virtionet.HeaderLen + len(frame) {
+		p.Receive(scatter(slices.Concat(make([]byte, virtionet.HeaderLen), frame)[:size]))
 	}
 	for _, size := range []int{maxCardFrame, maxCardFrame + 1, 1 << 20} {
-		big := slices.Concat(make([]byte, cardHeader), frame, make([]byte, size-len(frame)))
-		copy(big[cardHeader+12:], []byte{8, 0})
+		big := slices.Concat(make([]byte, virtionet.HeaderLen), frame, make([]byte, size-len(frame)))
+		copy(big[virtionet.HeaderLen+12:], []byte{8, 0})
 		p.Receive(scatter(big))
 	}
 	for range 20000 {
@@ -418,14 +420,14 @@ func TestHostileCard(t *testing.T) {
 		for i := range b {
 			b[i] = byte(rand.Uint32())
 		}
-		if len(b) > cardHeader+14+20 { // to the gateway, with IPv4, so that more is looked at
-			copy(b[cardHeader:], n.link.LinkAddress())
-			copy(b[cardHeader+12:], []byte{8, 0, 0x45})
+		if len(b) > virtionet.HeaderLen+14+20 { // to the gateway, with IPv4, so that more is looked at
+			copy(b[virtionet.HeaderLen:], n.link.LinkAddress())
+			copy(b[virtionet.HeaderLen+12:], []byte{8, 0, 0x45})
 		}
 		p.Receive(scatter(b))
 	}
 	card.frames = nil
-	p.Receive(scatter(slices.Concat(make([]byte, cardHeader), frame)))
+	p.Receive(scatter(slices.Concat(make([]byte, virtionet.HeaderLen), frame)))
 	if len(card.frames) != 1 || header.ARP(card.frames[0][14:]).Op() != header.ARPReply {
 		t.Errorf("%x, want an answer of ARP", card.frames)
 	}
@@ -436,7 +438,7 @@ func FuzzPort(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(slices.Concat(make([]byte, cardHeader), arpRequest(n)), uint16(3))
+	f.Add(slices.Concat(make([]byte, virtionet.HeaderLen), arpRequest(n)), uint16(3))
 	f.Add(make([]byte, 13), uint16(13))
 	p := n.Attach(&scriptedCard{})
 	f.Fuzz(func(t *testing.T, frame []byte, cut uint16) {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
@@ -141,29 +140,12 @@ func TestNoHostAccess(t *testing.T) {
 	}
 }
 
-// TestLimit refuses what is too much, and says so once.
-func TestLimit(t *testing.T) {
-	var log bytes.Buffer
-	l := newLimiter("things", 2, slog.New(slog.NewTextHandler(&log, nil)))
-	for i, want := range []bool{true, true, false, false} {
-		if got := l.enter(); got != want {
-			t.Errorf("entrance %d: %v", i+1, got)
-		}
-	}
-	if l.leave(); !l.enter() {
-		t.Error("a place that was given back is not there")
-	}
-	if n := strings.Count(log.String(), "all the things that it may"); n != 1 {
-		t.Errorf("%d lines, want 1:\n%s", n, log.String())
-	}
-}
-
 // TestTooMany has the guest open more connections than it may.
 func TestTooMany(t *testing.T) { bothWays(t, testTooMany) }
 
 func testTooMany(t *testing.T, start starter) {
 	n, g := start(t, Config{})
-	n.tcp.max = 3
+	n.tcp = n.newLimiter("TCP connections", 3)
 	port := echo(t, "tcp", "127.0.0.1:0")
 	var conns []*gonet.TCPConn
 	for range 3 {

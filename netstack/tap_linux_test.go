@@ -14,6 +14,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/virtionet"
 )
 
 // kernelGuest is this machine's kernel in the guest's place: a tap device in a
@@ -85,7 +87,7 @@ func (g *kernelGuest) makeTap(attach bool) error {
 		return err
 	}
 	if attach {
-		size := int32(cardHeader)
+		size := int32(virtionet.HeaderLen)
 		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TUNSETVNETHDRSZ, uintptr(unsafe.Pointer(&size))); errno != 0 { // the call reads an int
 			return errno
 		}
@@ -108,7 +110,7 @@ func (g *kernelGuest) receive() {
 	if err != nil {
 		return
 	}
-	buf := make([]byte, cardHeader+maxCardFrame)
+	buf := make([]byte, virtionet.HeaderLen+maxCardFrame)
 	raw.Read(func(fd uintptr) bool {
 		for {
 			n, err := unix.Read(int(fd), buf)
@@ -154,7 +156,7 @@ func (g *kernelGuest) serve(done chan struct{}) (stop func()) {
 		return c
 	}
 	host, card := end(fds[0]), end(fds[1])
-	go g.n.Serve(context.Background(), host, Stream)
+	go g.n.Serve(context.Background(), host, virtionet.Stream)
 	go func() {
 		buf := make([]byte, 4+maxCardFrame)
 		for {

@@ -52,17 +52,17 @@ func (n *Network) forwardTCP() error {
 // that has worked: the guest sees a refusal as one.
 func (n *Network) acceptTCP(r *tcp.ForwarderRequest) {
 	to, err := n.target(r.ID().LocalAddress)
-	if err != nil || !n.tcp.enter() {
+	if err != nil || !n.tcp.TryAcquire() {
 		r.Complete(true)
 		return
 	}
-	defer n.tcp.leave()
-	if !n.dials.enter() {
+	defer n.tcp.Release()
+	if !n.dials.TryAcquire() {
 		r.Complete(true)
 		return
 	}
 	out, err := dialTCP(to, r.ID().LocalPort)
-	n.dials.leave()
+	n.dials.Release()
 	if err != nil {
 		n.log.Debug("netstack: a connection of the guest fails", "err", err)
 		r.Complete(true)
@@ -78,7 +78,7 @@ func (n *Network) acceptTCP(r *tcp.ForwarderRequest) {
 	}
 	options := ep.SocketOptions()
 	options.SetKeepAlive(true) // the guest may be gone without a word
-	socket, buffer := room(n.tcp.count())
+	socket, buffer := room(n.tcp.InUse())
 	if socket < tcpBuffer {
 		options.SetSendBufferSize(int64(socket), true)
 		options.SetReceiveBufferSize(int64(socket), true)

@@ -36,20 +36,20 @@ func (n *Network) forwardUDP() {
 // endpoint that it makes.
 func (n *Network) acceptUDP(r *udp.ForwarderRequest) {
 	to, err := n.target(r.ID().LocalAddress)
-	if err != nil || !n.udp.enter() {
+	if err != nil || !n.udp.TryAcquire() {
 		return
 	}
 	var wq waiter.Queue
 	ep, udpErr := r.CreateEndpoint(&wq)
 	if udpErr != nil {
-		n.udp.leave()
+		n.udp.Release()
 		n.log.Debug("netstack: a flow of the guest fails", "err", udpErr)
 		return
 	}
 	in := gonet.NewUDPConn(&wq, ep)
 	port := r.ID().LocalPort
 	go func() {
-		defer n.udp.leave()
+		defer n.udp.Release()
 		defer in.Close()
 		// A datagram finds out only later whether somebody takes it, so the
 		// first address it is.

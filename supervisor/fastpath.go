@@ -11,7 +11,8 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/netstack/forward"
-	"github.com/lsub/lsub/netstack/loopback"
+	"github.com/lsub/lsub/netstack/guesttcp"
+	"github.com/lsub/lsub/virtionet"
 )
 
 // fastPath opens connections to the guest's loopback without the agent, where the
@@ -20,7 +21,7 @@ type fastPath struct {
 	log *slog.Logger
 
 	mu    sync.Mutex
-	link  *loopback.Link // nil where the driver has none
+	link  *guesttcp.Link // nil where the driver has none
 	open  bool           // the guest has its end of it
 	ports map[netip.AddrPort]portState
 }
@@ -32,8 +33,8 @@ type portState struct {
 }
 
 // attach makes the host's end, by the network card of the VM.
-func (d *fastPath) attach(card loopback.Card) *loopback.Link {
-	link := loopback.New(loopback.Config{Card: card, Logger: d.log})
+func (d *fastPath) attach(card virtionet.Card) *guesttcp.Link {
+	link := guesttcp.New(guesttcp.Config{Card: card, Logger: d.log})
 	d.mu.Lock()
 	d.link = link
 	d.mu.Unlock()
@@ -101,7 +102,7 @@ func (d *fastPath) connect(ctx context.Context, to forward.Target) (net.Conn, fu
 }
 
 // opened waits for a port to answer, and learns of it.
-func (d *fastPath) opened(ctx context.Context, conn *loopback.Conn, at netip.AddrPort, patience time.Duration) error {
+func (d *fastPath) opened(ctx context.Context, conn *guesttcp.Conn, at netip.AddrPort, patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err := conn.Opened(ctx)
@@ -116,7 +117,7 @@ func (d *fastPath) opened(ctx context.Context, conn *loopback.Conn, at netip.Add
 }
 
 // ask returns the way to a port, nil for none, and whether the port is known to answer.
-func (d *fastPath) ask(at netip.AddrPort) (link *loopback.Link, known bool) {
+func (d *fastPath) ask(at netip.AddrPort) (link *guesttcp.Link, known bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p := d.ports[at]

@@ -12,12 +12,12 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/netstack/forward"
-	"github.com/lsub/lsub/netstack/loopback"
+	"github.com/lsub/lsub/netstack/guesttcp"
 )
 
 // answerer is a card whose guest agrees to every connection, or says nothing.
 type answerer struct {
-	link   *loopback.Link
+	link   *guesttcp.Link
 	silent atomic.Bool
 	frames chan []byte
 }

@@ -1,18 +1,17 @@
 package supervisor
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
 
 	"github.com/lsub/lsub/guest"
-	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/machine"
 	"github.com/lsub/lsub/netstack"
 	"github.com/lsub/lsub/netstack/names"
 	"github.com/lsub/lsub/profile"
+	"github.com/lsub/lsub/virtionet"
 )
 
 // newNetwork makes the network of a machine's VM as the profile says. own are the
@@ -72,21 +71,14 @@ func by(card string) string {
 	return " by " + card
 }
 
-// network is a [Network]: netstack knows nothing of hypervisors.
+// network is a [Network]: netstack knows nothing of boot arguments.
 type network struct {
 	*netstack.Network
 	fast *fastPath
 }
 
-func (n network) Serve(ctx context.Context, conn net.Conn, framing hypervisor.Framing) error {
-	if framing == hypervisor.FramingDatagram {
-		return n.Network.Serve(ctx, conn, netstack.Datagram)
-	}
-	return n.Network.Serve(ctx, conn, netstack.Stream)
-}
-
 // Attach also has the fast path go by the card.
-func (n network) Attach(card hypervisor.Card) hypervisor.Receiver {
+func (n network) Attach(card virtionet.Card) virtionet.Receiver {
 	p := n.Network.Attach(card)
 	p.Neighbor = n.fast.attach(card)
 	return p

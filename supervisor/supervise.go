@@ -30,6 +30,7 @@ import (
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/hypervisor"
+	"github.com/lsub/lsub/virtionet"
 )
 
 // GuestFiles are what the VM boots.
@@ -42,10 +43,10 @@ type GuestFiles struct {
 // whole life.
 type Network interface {
 	// Serve moves frames until conn fails or ctx is done.
-	Serve(ctx context.Context, conn net.Conn, framing hypervisor.Framing) error
+	Serve(ctx context.Context, conn net.Conn, framing virtionet.Framing) error
 	// Attach takes the place of Serve where the hypervisor hands a card over. It is
 	// called for each VM, before its guest runs.
-	Attach(card hypervisor.Card) hypervisor.Receiver
+	Attach(card virtionet.Card) virtionet.Receiver
 	// BootArgs says how the guest sets its card up.
 	BootArgs() guest.BootArgs
 	// MAC is the address of the guest's card.

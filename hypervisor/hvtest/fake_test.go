@@ -14,6 +14,7 @@ import (
 
 	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/hypervisor/hvtest"
+	"github.com/lsub/lsub/virtionet"
 )
 
 func config(t *testing.T) hypervisor.Config {
@@ -149,7 +150,7 @@ func TestFakeNIC(t *testing.T) {
 	served := make(chan struct{})
 	cfg.NIC = &hypervisor.NIC{
 		MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, MTU: 1500,
-		Serve: func(ctx context.Context, c net.Conn, f hypervisor.Framing) error {
+		Serve: func(ctx context.Context, c net.Conn, f virtionet.Framing) error {
 			defer close(served)
 			_, err := io.Copy(c, c)
 			return err

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/lsub/lsub/hypervisor"
+	"github.com/lsub/lsub/virtionet"
 )
 
 // VM is a VM of [Fake].
@@ -49,7 +50,7 @@ func (vm *VM) run(guest func(*Guest) error) {
 		vm.mu.Unlock()
 		nic.Go(func() {
 			defer host.Close()
-			if err := n.Serve(vm.power, host, hypervisor.FramingStream); err != nil && vm.power.Err() == nil {
+			if err := n.Serve(vm.power, host, virtionet.Stream); err != nil && vm.power.Err() == nil {
 				vm.cfg.Logger.Warn("the network of the VM has failed", "vm", vm.cfg.Name, "err", err)
 			}
 		})
@@ -190,7 +191,7 @@ func (g *Guest) AwaitHost(port uint32) error {
 func (g *Guest) Console() io.Writer { return g.vm.console }
 
 // NIC is the guest's end of the network card, framed as
-// [hypervisor.FramingStream] says; nil in a VM without a card. The end of the
+// [virtionet.Stream] says; nil in a VM without a card. The end of the
 // VM closes it.
 func (g *Guest) NIC() net.Conn {
 	g.vm.mu.Lock()

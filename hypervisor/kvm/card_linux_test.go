@@ -13,12 +13,13 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/hypervisor"
+	"github.com/lsub/lsub/virtionet"
 )
 
 // wire is the host's end of a card: it answers the guest's questions for its address, and keeps what else comes.
 type wire struct {
 	t    *testing.T
-	card hypervisor.Card
+	card virtionet.Card
 	mac  net.HardwareAddr
 	addr netip.Addr
 
@@ -33,12 +34,12 @@ func newWire(t *testing.T) *wire {
 	}
 }
 
-func (w *wire) attach(c hypervisor.Card) hypervisor.Receiver { w.card = c; return w }
+func (w *wire) attach(c virtionet.Card) virtionet.Receiver { w.card = c; return w }
 
 // Receive keeps a copy of an IPv4 frame, with its header.
 func (w *wire) Receive(parts [][]byte) {
 	f := bytes.Join(parts, nil)
-	const eth = hypervisor.CardHeader
+	const eth = virtionet.HeaderLen
 	switch {
 	case len(f) >= eth+42 && bytes.Equal(f[eth+12:eth+22], []byte{8, 6, 0, 1, 8, 0, 6, 4, 0, 1}): // ARP request
 		if target, _ := netip.AddrFromSlice(f[eth+38 : eth+42]); target == w.addr {
@@ -90,11 +91,11 @@ func fold(n uint32) uint16 {
 // that of the pseudo header alone.
 func (w *wire) udp(to net.HardwareAddr, dst netip.Addr, port uint16, payload []byte) []byte {
 	be := binary.BigEndian
-	f := make([]byte, hypervisor.CardHeader+42, hypervisor.CardHeader+42+len(payload))
+	f := make([]byte, virtionet.HeaderLen+42, virtionet.HeaderLen+42+len(payload))
 	f[0] = 1 // VIRTIO_NET_HDR_F_NEEDS_CSUM
 	binary.LittleEndian.PutUint16(f[6:], 34)
 	binary.LittleEndian.PutUint16(f[8:], 6)
-	eth := f[hypervisor.CardHeader:]
+	eth := f[virtionet.HeaderLen:]
 	copy(eth, to)
 	copy(eth[6:], w.mac)
 	eth[12] = 8
@@ -117,7 +118,7 @@ func (w *wire) udp(to net.HardwareAddr, dst netip.Addr, port uint16, payload []b
 func (w *wire) payload(f []byte) []byte {
 	w.t.Helper()
 	be := binary.BigEndian
-	ip := f[hypervisor.CardHeader+14:]
+	ip := f[virtionet.HeaderLen+14:]
 	ip = ip[:be.Uint16(ip[2:])]
 	want := uint16(0xffff) // of all, with its own
 	if f[0]&1 != 0 {
@@ -146,8 +147,8 @@ func (w *wire) send(parts ...[]byte) {
 }
 
 // notServed fails the test when it is called.
-func notServed(t *testing.T) func(context.Context, net.Conn, hypervisor.Framing) error {
-	return func(context.Context, net.Conn, hypervisor.Framing) error {
+func notServed(t *testing.T) func(context.Context, net.Conn, virtionet.Framing) error {
+	return func(context.Context, net.Conn, virtionet.Framing) error {
 		t.Error("a socket was served beside the card")
 		return nil
 	}
@@ -176,7 +177,7 @@ func TestCard(t *testing.T) {
 		t.Helper()
 		out := bytes.Repeat([]byte("frame "), size/6+1)[:size]
 		f := w.udp(guest, addr, 7, out)
-		w.send(f[:hypervisor.CardHeader+14], f[hypervisor.CardHeader+14:])
+		w.send(f[:virtionet.HeaderLen+14], f[virtionet.HeaderLen+14:])
 		select {
 		case in := <-w.frames:
 			if !bytes.Equal(w.payload(in), out) {

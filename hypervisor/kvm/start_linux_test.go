@@ -17,6 +17,7 @@ import (
 
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/hypervisor"
+	"github.com/lsub/lsub/virtionet"
 )
 
 // script makes a program that stands in for QEMU.
@@ -45,7 +46,7 @@ func scriptConfig(t *testing.T) hypervisor.Config {
 		Console: filepath.Join(dir, "console"), Logger: testLogger(t),
 		NIC: &hypervisor.NIC{
 			MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, MTU: 1500,
-			Serve: func(ctx context.Context, c net.Conn, _ hypervisor.Framing) error {
+			Serve: func(ctx context.Context, c net.Conn, _ virtionet.Framing) error {
 				_, err := io.Copy(io.Discard, c)
 				return err
 			},
@@ -137,7 +138,7 @@ func TestStartFails(t *testing.T) {
 		{"no folder for the console", version, func(c *hypervisor.Config) { c.Console = c.Dir + "/x/y" }, "console: open", ""},
 		{"no folder for sockets", version + "exec sleep 60", func(c *hypervisor.Config) { c.Dir += "/missing" }, ".sock", ""},
 	} {
-		for _, attach := range []func(hypervisor.Card) hypervisor.Receiver{nil, newWire(t).attach} {
+		for _, attach := range []func(virtionet.Card) virtionet.Receiver{nil, newWire(t).attach} {
 			t.Run(fmt.Sprintf("%s, card %v", c.name, attach != nil), func(t *testing.T) {
 				noLeak(t)
 				cfg := scriptConfig(t)

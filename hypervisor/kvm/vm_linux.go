@@ -12,6 +12,7 @@ import (
 	"github.com/digitalocean/go-qemu/qmp"
 
 	"github.com/lsub/lsub/hypervisor"
+	"github.com/lsub/lsub/virtionet"
 )
 
 // quitTimeout is how long QEMU may take to end by itself before it is killed.
@@ -153,7 +154,7 @@ func (v *vm) verdict() error {
 // serveNIC hands the network card's frames to the network for as long as the VM lives.
 func (v *vm) serveNIC() {
 	defer v.nic.Close()
-	err := v.cfg.NIC.Serve(v.alive, v.nic, hypervisor.FramingStream)
+	err := v.cfg.NIC.Serve(v.alive, v.nic, virtionet.Stream)
 	if v.alive.Err() != nil {
 		return
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/hypervisor/hvtest"
 	"github.com/lsub/lsub/hypervisor/hvtest/protocol"
+	"github.com/lsub/lsub/virtionet"
 )
 
 func TestConformance(t *testing.T) {
@@ -72,10 +73,10 @@ func TestDevices(t *testing.T) {
 	disk(t, data, 64<<20)
 	disk(t, system, 1<<20)
 	cfg.Disks = []hypervisor.Disk{{Path: system, Serial: "system", ReadOnly: true}, {Path: data, Serial: "data"}}
-	served := make(chan hypervisor.Framing, 1)
+	served := make(chan virtionet.Framing, 1)
 	cfg.NIC = &hypervisor.NIC{
 		MAC: net.HardwareAddr{0x5a, 0x94, 0xef, 0xe4, 0x0c, 0xee}, MTU: 65520,
-		Serve: func(ctx context.Context, c net.Conn, f hypervisor.Framing) error {
+		Serve: func(ctx context.Context, c net.Conn, f virtionet.Framing) error {
 			served <- f
 			_, err := io.Copy(io.Discard, c)
 			return err
@@ -92,7 +93,7 @@ func TestDevices(t *testing.T) {
 	if got := h.Control(t, vm, "cmdline"); !strings.HasSuffix(got, " quiet") {
 		t.Errorf("kernel arguments: %s", got)
 	}
-	if f := <-served; f != hypervisor.FramingStream {
+	if f := <-served; f != virtionet.Stream {
 		t.Errorf("framing %v", f)
 	}
 

@@ -23,6 +23,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/lsub/lsub/netstack/limiter"
 )
 
 // The networks of a [Listener], a [Rule] and a [Target].
@@ -156,11 +158,11 @@ type Forwarder struct {
 	cfg Config
 	log *slog.Logger
 
-	conns  limiter
-	back   limiter // of conns, those that begin in the guest
-	flows  limiter
-	wg     sync.WaitGroup // of connections, flows and listeners
-	asking sync.Mutex     // held while Config.Holder is asked
+	conns  *limiter.Limiter
+	back   *limiter.Limiter // of conns, those that begin in the guest
+	flows  *limiter.Limiter // of UDP
+	wg     sync.WaitGroup   // of connections, flows and listeners
+	asking sync.Mutex       // held while Config.Holder is asked
 
 	mu        sync.Mutex
 	ctx       context.Context // nil until Run
@@ -181,7 +183,9 @@ func New(cfg Config) *Forwarder {
 	setDefault(&cfg.Limits.Flows, 1024)
 	return &Forwarder{
 		cfg: cfg, log: cfg.Logger,
-		conns: limiter{max: int64(cfg.Limits.Connections)}, back: limiter{max: int64(cfg.Limits.Reverse)}, flows: limiter{max: int64(cfg.Limits.Flows)},
+		conns: limiter.New(cfg.Logger, cfg.Limits.Connections, "a connection is refused: too many are open"),
+		back:  limiter.New(cfg.Logger, cfg.Limits.Reverse, "a connection of the guest is refused: too many are open"),
+		flows: limiter.New(cfg.Logger, cfg.Limits.Flows, "UDP packets are dropped: too many clients are being served"),
 		ports: map[portKey]*port{}, changed: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 }

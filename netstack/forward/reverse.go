@@ -82,21 +82,19 @@ func (f *Forwarder) arrived(ctx context.Context, p *port, r Rule, id uint64) {
 	st.connections.Add(1)
 	// The guest may begin as many as it likes, and read none of them: each holds a
 	// buffer then.
-	if !f.back.take() {
+	if !f.back.TryAcquire() {
 		st.failed.Add(1)
-		f.back.warn(f.log, "a connection of the guest is refused: too many are open")
 		return // the guest gives it up after a while
 	}
-	if !f.conns.take() {
-		f.back.give()
+	if !f.conns.TryAcquire() {
+		f.back.Release()
 		st.failed.Add(1)
-		f.conns.warn(f.log, "a connection of the guest is refused: too many are open")
 		return
 	}
 	st.active.Add(1)
 	f.wg.Go(func() {
-		defer f.back.give()
-		defer f.conns.give()
+		defer f.back.Release()
+		defer f.conns.Release()
 		defer st.active.Add(-1)
 		dialing, cancel := context.WithTimeout(ctx, dialTimeout)
 		defer cancel()

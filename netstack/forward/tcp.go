@@ -107,7 +107,7 @@ func (p *port) accept(ctx context.Context, l net.Listener, target func() Target)
 			return
 		case err != nil:
 			// No file is left for one more: those that are open have to end first.
-			p.f.conns.warn(p.f.log, "connections are not accepted", "at", l.Addr(), "err", err)
+			p.f.conns.Warn("connections are not accepted", "at", l.Addr(), "err", err)
 			select {
 			case <-ctx.Done():
 				return
@@ -125,15 +125,14 @@ func (p *port) accept(ctx context.Context, l net.Listener, target func() Target)
 // background.
 func (f *Forwarder) carry(ctx context.Context, st *stats, c net.Conn, dial func(context.Context) (net.Conn, func() ([]byte, error), error)) {
 	st.connections.Add(1)
-	if !f.conns.take() {
+	if !f.conns.TryAcquire() {
 		st.failed.Add(1)
-		f.conns.warn(f.log, "a connection is refused: too many are open")
 		reset(c)
 		return
 	}
 	st.active.Add(1)
 	f.wg.Go(func() {
-		defer f.conns.give()
+		defer f.conns.Release()
 		defer st.active.Add(-1)
 		dialing, cancel := context.WithTimeout(ctx, dialTimeout)
 		stream, answer, err := dial(dialing)

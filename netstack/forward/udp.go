@@ -100,8 +100,7 @@ func (u *udpPort) flow(ctx context.Context, client netip.AddrPort) *flow {
 		return f
 	}
 	fw := u.p.f
-	if !fw.flows.take() {
-		fw.flows.warn(fw.log, "UDP packets are dropped: too many clients are being served", "port", u.LocalAddr())
+	if !fw.flows.TryAcquire("port", u.LocalAddr()) {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -111,7 +110,7 @@ func (u *udpPort) flow(ctx context.Context, client netip.AddrPort) *flow {
 	u.p.stats.connections.Add(1)
 	u.p.stats.active.Add(1)
 	fw.wg.Go(func() {
-		defer fw.flows.give()
+		defer fw.flows.Release()
 		defer u.p.stats.active.Add(-1)
 		f.run(ctx)
 		cancel()

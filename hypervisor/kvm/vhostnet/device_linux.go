@@ -5,11 +5,11 @@ import (
 	"net"
 	"sync/atomic"
 
-	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/hypervisor/kvm/vhostuser"
+	"github.com/lsub/lsub/virtionet"
 )
 
-var _ hypervisor.Card = (*Device)(nil)
+var _ virtionet.Card = (*Device)(nil)
 
 // Features of virtio 1.2, section 5.1.3.
 const (
@@ -35,7 +35,7 @@ const maxFrame = 128 << 10
 // concurrent use.
 type Device struct {
 	dev  *vhostuser.Device
-	recv hypervisor.Receiver
+	recv virtionet.Receiver
 	rx   rxQueue
 	tx   txQueue
 
@@ -45,7 +45,7 @@ type Device struct {
 // New returns a device that waits to be served, after it has called attach for what
 // takes the guest's frames. It starts nothing. log receives what a guest or front-end
 // does wrong; nil discards.
-func New(attach func(hypervisor.Card) hypervisor.Receiver, log *slog.Logger) *Device {
+func New(attach func(virtionet.Card) virtionet.Receiver, log *slog.Logger) *Device {
 	d := &Device{}
 	d.rx.d, d.rx.Name, d.rx.Service = d, "rx", d.rx.service
 	d.tx.d, d.tx.Name, d.tx.Service, d.tx.Drain = d, "tx", d.tx.service, d.tx.drain

@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/hypervisor/kvm/vhostuser"
 	"github.com/lsub/lsub/hypervisor/kvm/vhostuser/vhosttest"
+	"github.com/lsub/lsub/virtionet"
 )
 
 // reap takes the next frame out of the guest's buffers, which lie at at, and offers
@@ -36,7 +36,7 @@ func (g *guest) reap(at map[uint16][]int, sizes []int) []byte {
 			g.t.Fatalf("%d bytes more are used than there are", n)
 		}
 		if first {
-			chains = int(f[numBuffers]) | int(f[numBuffers+1])<<8
+			chains = int(f[virtionet.NumBuffers]) | int(f[virtionet.NumBuffers+1])<<8
 		}
 	}
 	return f
@@ -64,18 +64,18 @@ func TestSend(t *testing.T) {
 			for _, n := range c.sizes {
 				whole += n
 			}
-			for _, size := range []int{0, 60, 1514, whole - hypervisor.CardHeader, whole - hypervisor.CardHeader + 1} {
-				if c.features&featMrgRxbuf == 0 && hypervisor.CardHeader+size > whole {
+			for _, size := range []int{0, 60, 1514, whole - virtionet.HeaderLen, whole - virtionet.HeaderLen + 1} {
+				if c.features&featMrgRxbuf == 0 && virtionet.HeaderLen+size > whole {
 					continue
 				}
 				f := frame(size)
-				cut := min(len(f), hypervisor.CardHeader+14)
-				if !g.d.Send(f[:hypervisor.CardHeader], f[hypervisor.CardHeader:cut], nil, f[cut:]) {
+				cut := min(len(f), virtionet.HeaderLen+14)
+				if !g.d.Send(f[:virtionet.HeaderLen], f[virtionet.HeaderLen:cut], nil, f[cut:]) {
 					t.Fatalf("no room for %d bytes", size)
 				}
 				got := g.reap(at, c.sizes)
 				chains := max(1, (len(f)+whole-1)/whole)
-				copy(f[numBuffers:], []byte{byte(chains), 0})
+				copy(f[virtionet.NumBuffers:], []byte{byte(chains), 0})
 				if !bytes.Equal(got, f) {
 					t.Fatalf("a frame of %d bytes came as one of %d, or changed:\n%.60x\n%.60x", len(f), len(got), f, got)
 				}
@@ -94,11 +94,11 @@ func TestSendLarge(t *testing.T) {
 	for id := range g.rx.Num {
 		at[uint16(id)], _ = g.offer(g.rx, id, 2048)
 	}
-	f := frame(maxFrame - hypervisor.CardHeader)
+	f := frame(maxFrame - virtionet.HeaderLen)
 	if !g.d.Send(f) {
 		t.Fatal("no room")
 	}
-	copy(f[numBuffers:], []byte{64, 0})
+	copy(f[virtionet.NumBuffers:], []byte{64, 0})
 	if got := g.reap(at, []int{2048}); !bytes.Equal(got, f) {
 		t.Fatal("the frame has changed")
 	}
@@ -142,7 +142,7 @@ func TestRoom(t *testing.T) {
 			if !g.d.Send(small) {
 				t.Fatal("20 buffers had no room for 100 bytes")
 			}
-			copy(small[numBuffers:], []byte{1, 0})
+			copy(small[virtionet.NumBuffers:], []byte{1, 0})
 			if got := g.reap(at, []int{1500}); !bytes.Equal(got, small) {
 				t.Fatal("the small frame has changed")
 			}
@@ -159,7 +159,7 @@ func TestRoom(t *testing.T) {
 			if !g.d.Send(f) {
 				t.Fatal("no room after all")
 			}
-			copy(f[numBuffers:], []byte{41, 0})
+			copy(f[virtionet.NumBuffers:], []byte{41, 0})
 			if got := g.reap(at, []int{1500}); !bytes.Equal(got, f) {
 				t.Fatal("the frame has changed")
 			}
@@ -280,7 +280,7 @@ func TestHostile(t *testing.T) {
 			if !g.d.Send(frame(50)) {
 				t.Fatal("no room")
 			}
-			if got := g.reap(map[uint16][]int{0: at}, []int{100}); len(got) != hypervisor.CardHeader+50 {
+			if got := g.reap(map[uint16][]int{0: at}, []int{100}); len(got) != virtionet.HeaderLen+50 {
 				t.Errorf("%d bytes came", len(got))
 			}
 			want := g.send(0, 12, 30)
@@ -326,8 +326,8 @@ func TestNoMergedBuffers(t *testing.T) {
 	if !g.d.Send(frame(1514)) {
 		t.Fatal("no room")
 	}
-	if f := g.reap(map[uint16][]int{0: at}, []int{1526}); len(f) != 1526 || f[numBuffers] != 1 {
-		t.Errorf("%d bytes in %d buffers", len(f), f[numBuffers])
+	if f := g.reap(map[uint16][]int{0: at}, []int{1526}); len(f) != 1526 || f[virtionet.NumBuffers] != 1 {
+		t.Errorf("%d bytes in %d buffers", len(f), f[virtionet.NumBuffers])
 	}
 }
 

@@ -1,6 +1,6 @@
 // Package vhostnet is a network card whose frames are exchanged in the guest's memory:
 // the back-end of QEMU's netdev vhost-user, inside of a Go program, and the
-// implementation of [hypervisor.Card]. The guest sees an ordinary virtio-net card. Linux only;
+// implementation of [virtionet.Card]. The guest sees an ordinary virtio-net card. Linux only;
 // elsewhere the package is empty.
 //
 // # Attaching it to QEMU

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/hypervisor/kvm/vhostuser/vhosttest"
+	"github.com/lsub/lsub/virtionet"
 )
 
 // allFeatures is what a device is to offer.
@@ -98,7 +98,7 @@ func newGuest(t testing.TB, features uint64) *guest {
 	t.Helper()
 	g := &guest{t: t, free: buffers, host: &host{arrived: make(chan struct{}, 1), room: make(chan struct{}, 1)}}
 	g.host.keep.Store(true)
-	g.d = New(func(c hypervisor.Card) hypervisor.Receiver { return g.host },
+	g.d = New(func(c virtionet.Card) virtionet.Receiver { return g.host },
 		slog.New(slog.NewTextHandler(&g.log, nil)))
 	g.vm = vhosttest.New(t, g.d.Serve)
 	t.Cleanup(func() {
@@ -167,7 +167,7 @@ func (g *guest) send(id int, sizes ...int) []byte {
 
 // frame returns a frame for the guest, with its header.
 func frame(size int) []byte {
-	f := make([]byte, hypervisor.CardHeader+size)
+	f := make([]byte, virtionet.HeaderLen+size)
 	for i := range f {
 		f[i] = byte(i*13 + i>>8)
 	}

@@ -4,9 +4,9 @@ import (
 	"encoding/binary"
 	"testing"
 
-	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/hypervisor/kvm/vhostuser"
 	"github.com/lsub/lsub/hypervisor/kvm/vhostuser/vhosttest"
+	"github.com/lsub/lsub/virtionet"
 )
 
 // bounded is a receiver that checks what any may rely on.
@@ -20,7 +20,7 @@ func (b bounded) Receive(parts [][]byte) {
 			p[i]++ // every byte is there
 		}
 	}
-	if n < hypervisor.CardHeader || n > maxFrame {
+	if n < virtionet.HeaderLen || n > maxFrame {
 		b.t.Errorf("a frame of %d bytes was passed on", n)
 	}
 }
@@ -52,7 +52,7 @@ func FuzzRings(f *testing.F) {
 	f.Add(join(desc(0, 0, w, 0)), []byte{0, 0, 1, 0}, join(desc(0, 1<<31, 0, 0)), []byte{0, 0, 1, 0}, []byte{}, uint16(1), uint8(2))
 	f.Add(join(desc(0x300000, 100000, w, 0)), []byte{0, 0, 1, 0}, join(desc(0, 100000, next, 1), desc(0, 100000, 0, 0)), []byte{0, 0, 1, 0}, []byte{}, uint16(65535), uint8(3))
 	f.Fuzz(func(t *testing.T, rxDesc, rxAvail, txDesc, txAvail, indirect []byte, size uint16, how uint8) {
-		d := New(func(hypervisor.Card) hypervisor.Receiver { return bounded{t} }, nil)
+		d := New(func(virtionet.Card) virtionet.Receiver { return bounded{t} }, nil)
 		vm := vhosttest.New(t, d.Serve)
 		defer d.Close()
 		defer vm.Close()
@@ -75,7 +75,7 @@ func FuzzRings(f *testing.F) {
 		vm.Setup(1, tx, 0)
 		f := frame(int(size))
 		for range 3 {
-			d.Send(f[:hypervisor.CardHeader], f[hypervisor.CardHeader:])
+			d.Send(f[:virtionet.HeaderLen], f[virtionet.HeaderLen:])
 			d.Send(frame(60))
 		}
 		vhosttest.Signal(rx.Kick)

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/hypervisor/kvm/vhostuser"
+	"github.com/lsub/lsub/virtionet"
 )
 
 // maxChains bounds the buffers that a frame is spread over. A guest's smallest buffers
@@ -25,13 +25,13 @@ type rxQueue struct {
 	roomMu sync.Mutex // one call of Room at a time
 }
 
-// Send implements [hypervisor.Card].
+// Send implements [virtionet.Card].
 func (d *Device) Send(parts ...[]byte) bool {
 	total := 0
 	for _, p := range parts {
 		total += len(p)
 	}
-	if total > maxFrame || len(parts) == 0 || len(parts[0]) < hypervisor.CardHeader {
+	if total > maxFrame || len(parts) == 0 || len(parts[0]) < virtionet.HeaderLen {
 		d.dropsRx.Add(1)
 		return true
 	}
@@ -103,7 +103,7 @@ func (q *rxQueue) put(r *vhostuser.Ring, parts [][]byte, total int) (bool, error
 				q.d.dropsRx.Add(1) // no buffer of such a guest will ever hold it
 				return true, nil
 			}
-			low, high = byteAt(iov, numBuffers), byteAt(iov, numBuffers+1)
+			low, high = byteAt(iov, virtionet.NumBuffers), byteAt(iov, virtionet.NumBuffers+1)
 		}
 		n := min(left, size)
 		left -= n
@@ -123,9 +123,6 @@ func (q *rxQueue) put(r *vhostuser.Ring, parts [][]byte, total int) (bool, error
 	return true, nil
 }
 
-// numBuffers is where the header has the field num_buffers, of 16 bits.
-const numBuffers = 10
-
 // next looks at the guest's next buffer, which is the chains+first of a frame; size is 0
 // when there is none.
 func (q *rxQueue) next(r *vhostuser.Ring, chains uint16) (head uint16, iov [][]byte, size int, err error) {
@@ -134,7 +131,7 @@ func (q *rxQueue) next(r *vhostuser.Ring, chains uint16) (head uint16, iov [][]b
 		return 0, nil, 0, err
 	}
 	head, iov, size, err = r.Peek(true)
-	if err == nil && (size == 0 || chains == 0 && size < hypervisor.CardHeader || chains == maxChains) {
+	if err == nil && (size == 0 || chains == 0 && size < virtionet.HeaderLen || chains == maxChains) {
 		err = fmt.Errorf("%w: a buffer of %d bytes, after %d for the frame", vhostuser.ErrRing, size, chains)
 	}
 	return head, iov, size, err

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"runtime"
 
-	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/hypervisor/kvm/vhostuser"
+	"github.com/lsub/lsub/virtionet"
 )
 
 const (
@@ -108,7 +108,7 @@ func (q *txQueue) one(r *vhostuser.Ring) error {
 	if err != nil {
 		return err
 	}
-	if size < hypervisor.CardHeader {
+	if size < virtionet.HeaderLen {
 		return fmt.Errorf("%w: a frame of %d bytes with its header", vhostuser.ErrRing, size)
 	}
 	if size > maxFrame {

@@ -10,8 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/lsub/lsub/connbuf"
 	"github.com/lsub/lsub/hypervisor/kvm/vhostuser"
-	"github.com/lsub/lsub/inbox"
 )
 
 const network = "vsock"
@@ -51,7 +51,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.StreamBuffer, 1<<20)
 	setDefault(&c.MaxBuffered, 256<<20)
 	setDefault(&c.CloseTimeout, 8*time.Second)
-	c.StreamBuffer = min(max(c.StreamBuffer, minStreamBuffer), inbox.MaxBuffer)
+	c.StreamBuffer = min(max(c.StreamBuffer, minStreamBuffer), connbuf.MaxBuffer)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -5,7 +5,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/lsub/lsub/inbox"
+	"github.com/lsub/lsub/connbuf"
 )
 
 // SetDeadline implements net.Conn.
@@ -17,7 +17,7 @@ func (s *stream) SetReadDeadline(t time.Time) error { return s.setDeadlines(t, &
 // SetWriteDeadline implements net.Conn.
 func (s *stream) SetWriteDeadline(t time.Time) error { return s.setDeadlines(t, &s.writeDL) }
 
-func (s *stream) setDeadlines(t time.Time, dls ...*inbox.Deadline) error {
+func (s *stream) setDeadlines(t time.Time, dls ...*connbuf.Deadline) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/lsub/lsub/inbox"
+	"github.com/lsub/lsub/connbuf"
 )
 
 // errGone is what fails when the front-end is gone or the device was closed.
@@ -69,12 +69,12 @@ type stream struct {
 	peerShut   uint32 // what the guest does no more
 	linger     *time.Timer
 	reserved   int64 // of the device's buffer budget
-	readDL     inbox.Deadline
-	writeDL    inbox.Deadline
+	readDL     connbuf.Deadline
+	writeDL    connbuf.Deadline
 	creditWait *time.Timer // asks for credit when a guest keeps quiet about it
 
 	// Guest to host.
-	buf       inbox.Buffer
+	buf       connbuf.Buffer
 	bufAlloc  uint32 // advertised size of buf
 	fwdCnt    uint32 // bytes taken out of buf
 	fwdSent   uint32 // fwdCnt as the guest knows it

@@ -1,15 +1,15 @@
-package loopback
+package guesttcp
 
 import (
 	"time"
 
-	"github.com/lsub/lsub/inbox"
+	"github.com/lsub/lsub/connbuf"
 )
 
 // chunk is what a frame has carried and the guest has not acknowledged, or what came
 // too early.
 type chunk struct {
-	arr  *[]byte // of package inbox; nil for few bytes
+	arr  *[]byte // of package connbuf; nil for few bytes
 	data []byte
 	cost int // memory that it takes, in bytes
 }
@@ -25,13 +25,13 @@ func newChunk(n int) chunk {
 	if n <= fewBytes {
 		return chunk{nil, make([]byte, n), n + chunkCost}
 	}
-	arr := inbox.GetArray(n)
+	arr := connbuf.GetArray(n)
 	return chunk{arr, (*arr)[:n], len(*arr)}
 }
 
 func (c *chunk) free() {
 	if c.arr != nil {
-		inbox.PutArray(c.arr)
+		connbuf.PutArray(c.arr)
 	}
 }
 

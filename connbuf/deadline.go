@@ -1,24 +1,25 @@
-package inbox
+package connbuf
 
 import (
 	"sync"
 	"time"
 )
 
-// Deadline is a time until which somebody waits. Its methods are called with the lock
-// of Cond.
+// Deadline is a read or write deadline of a connection. Call its methods with the lock
+// of Cond held.
 type Deadline struct {
-	Cond *sync.Cond // of what waits; set before use
+	Cond *sync.Cond // on which the blocked calls wait; set before use
 
 	timer   *time.Timer
 	expired bool
-	gen     int // of the last set; a late timer of an older one does nothing
+	gen     int // counts calls of Set and Stop, so that an old timer does nothing
 }
 
-// Passed tells whether it is over.
+// Passed reports whether the deadline has passed.
 func (d *Deadline) Passed() bool { return d.expired }
 
-// Set sets the time, and wakes who waits once it has come. Zero is none.
+// Set sets the deadline. Once it passes, all that wait on Cond are woken. The zero time
+// means no deadline.
 func (d *Deadline) Set(t time.Time) {
 	d.Stop()
 	d.expired = false
@@ -42,7 +43,7 @@ func (d *Deadline) Set(t time.Time) {
 	})
 }
 
-// Stop forgets the time; nobody is woken.
+// Stop removes the deadline and wakes nobody.
 func (d *Deadline) Stop() {
 	d.gen++
 	if d.timer != nil {

@@ -1,20 +1,20 @@
-// Package loopback connects to what listens on a guest's loopback by way of its
-// network card: a TCP that speaks with the guest's kernel in Ethernet frames, so that
-// no process of the guest has a part in it.
+// Package guesttcp is a TCP that connects to servers on a guest's loopback through the
+// guest's network card. It exchanges Ethernet frames with the guest's kernel, so no
+// process of the guest takes part.
 //
-//	l := loopback.New(loopback.Config{Card: card})
+//	l := guesttcp.New(guesttcp.Config{Card: card})
 //	c, err := l.Dial(ctx, netip.MustParseAddrPort("127.0.0.1:80"))
 //
-// In the guest, package guest/agent/tcredirect leads frames with an all-zero
-// destination address from the card to lo, and what lo has for connections that began
-// so back to the card. The guest's programs see a peer at 127.0.0.1 or ::1, with a
-// port from [FirstPort] to [LastPort].
+// In the guest, two small programs redirect the frames: those from the card with an
+// all-zero destination address to lo, and the answers from lo to the card (see the
+// package with the TCX programs under guest/agent). A server in the guest sees a client at
+// 127.0.0.1 or ::1, with a port from [FirstPort] to [LastPort].
 //
-// The frames go through memory that both sides share, in order. So this TCP has neither
-// congestion control nor selective acknowledgements: the guest's window bounds what is
-// under way. But the guest may drop frames, when its backlog is full, so what was lost
-// is sent again.
-package loopback
+// The frames go through memory that both sides share, in order. So this TCP needs neither
+// congestion control nor selective acknowledgements: the guest's window bounds the
+// bytes in flight. But the guest drops frames when its backlog is full, so lost segments
+// are sent again.
+package guesttcp
 
 import (
 	"context"
@@ -28,7 +28,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/lsub/lsub/inbox"
+	"github.com/lsub/lsub/connbuf"
+	"github.com/lsub/lsub/virtionet"
 )
 
 // The ports of the host's ends, which the guest keeps free of its own programs.
@@ -37,12 +38,9 @@ const (
 	LastPort  = 65535
 )
 
-// Card is the host's end of the guest's network card: hypervisor.Card describes it.
-type Card interface{ Send(parts ...[]byte) bool }
-
 // Config is what a [Link] works with. Zero of each limit is its default.
 type Config struct {
-	Card Card
+	Card virtionet.Card
 	// Buffer is the most bytes that a connection may hold in either direction.
 	// Default 1 MiB.
 	Buffer int
@@ -84,7 +82,7 @@ func New(cfg Config) *Link {
 	if cfg.Buffer <= 0 {
 		cfg.Buffer = 1 << 20
 	}
-	cfg.Buffer = min(max(cfg.Buffer, minBuffer), inbox.MaxBuffer)
+	cfg.Buffer = min(max(cfg.Buffer, minBuffer), connbuf.MaxBuffer)
 	if cfg.MaxBuffered <= 0 {
 		cfg.MaxBuffered = 256 << 20
 	}
@@ -219,7 +217,7 @@ func (l *Link) all() []*Conn {
 	return list
 }
 
-// Receive takes a frame with its header of 12 bytes, as [Card] has them, if it is one of the guest's loopback: else it
+// Receive takes a frame with its header, as [virtionet.Card] has them, if it is one of the guest's loopback: else it
 // returns false.
 func (l *Link) Receive(parts [][]byte) bool {
 	ours, err := l.in.decode(parts)
@@ -227,7 +225,7 @@ func (l *Link) Receive(parts [][]byte) bool {
 		return false
 	}
 	if err != nil {
-		l.log.Debug("loopback: a frame is dropped", "err", err)
+		l.log.Debug("guesttcp: a frame is dropped", "err", err)
 		return true
 	}
 	l.mu.Lock()

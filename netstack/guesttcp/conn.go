@@ -1,4 +1,4 @@
-package loopback
+package guesttcp
 
 import (
 	"errors"
@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/lsub/lsub/inbox"
+	"github.com/lsub/lsub/connbuf"
 )
 
 // state is where a connection is in its life.
@@ -31,7 +31,7 @@ type Conn struct {
 
 	mu                  sync.Mutex // guards what follows
 	readCond, writeCond sync.Cond
-	readDL, writeDL     inbox.Deadline
+	readDL, writeDL     connbuf.Deadline
 	state               state
 	err                 error         // why it is dead, once it is
 	opened              chan struct{} // closed when the guest has answered, or never will
@@ -67,7 +67,7 @@ type Conn struct {
 	ackNow    bool
 	due, late bool    // in the link's lists
 	early     []early // by their place; what comes next is not among them
-	buf       inbox.Buffer
+	buf       connbuf.Buffer
 	readBuf   []byte // of a waiting Read
 	readBytes int    // put into readBuf
 	direct    directWriter
@@ -359,7 +359,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error { return c.setDeadlines(t, &c.
 // SetWriteDeadline implements [net.Conn].
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.setDeadlines(t, &c.writeDL) }
 
-func (c *Conn) setDeadlines(t time.Time, dls ...*inbox.Deadline) error {
+func (c *Conn) setDeadlines(t time.Time, dls ...*connbuf.Deadline) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {

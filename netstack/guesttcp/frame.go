@@ -1,15 +1,17 @@
-package loopback
+package guesttcp
 
 import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+
+	"github.com/lsub/lsub/virtionet"
 )
 
 // What a frame has before its TCP header. Sources: virtio 1.2, section 5.1.6; RFC 791,
 // 8200 and 9293.
 const (
-	vnetLen = 12
+	vnetLen = virtionet.HeaderLen
 	ethLen  = 14
 	ip4Len  = 20
 	ip6Len  = 40
@@ -210,9 +212,9 @@ func (h *head) init(f flow) {
 		h.tcp = ipAt + ip6Len
 	}
 	// VIRTIO_NET_HDR_F_NEEDS_CSUM, which says that the payload is as it was sent.
-	b[0] = 1
-	le.PutUint16(b[6:], uint16(h.tcp-vnetLen))
-	le.PutUint16(b[8:], 16)
+	b[virtionet.Flags] = virtionet.NeedsCsum
+	le.PutUint16(b[virtionet.CsumStart:], uint16(h.tcp-vnetLen))
+	le.PutUint16(b[virtionet.CsumOffset:], 16)
 	ip := b[ipAt:]
 	if f.v6 {
 		be.PutUint16(b[ipAt-2:], typeIP6)

@@ -1,6 +1,6 @@
-// Package inbox has what connections are made of that are no sockets: the bytes that
-// have come, and the times until which somebody waits. Nothing in it locks: the connection does.
-package inbox
+// Package connbuf has receive buffers and deadlines for net.Conn types that are not
+// sockets. Nothing in it locks: the connection's own lock guards both.
+package connbuf
 
 import (
 	"math/bits"
@@ -15,12 +15,12 @@ const (
 // MaxBuffer is the most bytes that a [Buffer] may hold: 16 MiB.
 const MaxBuffer = 1 << maxBits
 
-// bufferPools hold the arrays of emptied buffers by power of two, so that bulk
-// streams do not make garbage and idle ones hold no memory.
+// bufferPools hold the arrays of empty buffers by power of two. So bulk streams make
+// no garbage, and idle ones hold no memory.
 var bufferPools [maxBits + 1]sync.Pool
 
-// Buffer is a ring of bytes that grows by doubling, up to what its owner puts
-// in, and holds no memory while it is empty.
+// Buffer is a ring of bytes. It grows by doubling as bytes are appended, and holds no
+// memory while it is empty. The zero value is ready to use.
 type Buffer struct {
 	arr  *[]byte // length is a power of two; nil when empty
 	head int     // index of the first byte
@@ -28,7 +28,7 @@ type Buffer struct {
 	lent bool    // a slice from Lend is in use: arr must not be reused
 }
 
-// Len returns how many bytes there are.
+// Len returns the number of bytes in the buffer.
 func (b *Buffer) Len() int { return b.n }
 
 // GetArray returns an array of at least size bytes, which is at most [MaxBuffer]. The
@@ -42,10 +42,11 @@ func GetArray(size int) *[]byte {
 	return &a
 }
 
-// PutArray takes back what [GetArray] has returned.
+// PutArray takes back an array of [GetArray].
 func PutArray(a *[]byte) { bufferPools[bits.Len(uint(len(*a)-1))].Put(a) }
 
-// Append appends the first n bytes of iov. Its owner bounds what there is by [MaxBuffer].
+// Append appends the first n bytes of iov. The caller makes sure that the buffer never
+// holds more than [MaxBuffer].
 func (b *Buffer) Append(iov [][]byte, n int) {
 	if n == 0 {
 		return
@@ -76,7 +77,7 @@ func (b *Buffer) grow(size int) {
 	b.arr, b.head, b.lent = arr, 0, false
 }
 
-// Take moves bytes to p, and returns how many.
+// Take moves as many bytes as fit to p, and returns their number.
 func (b *Buffer) Take(p []byte) int {
 	total := 0
 	for len(p) > 0 && b.n > 0 {
@@ -87,21 +88,21 @@ func (b *Buffer) Take(p []byte) int {
 	return total
 }
 
-// Lend returns the first bytes that lie together. They stay where they are, whatever
-// happens to the buffer, until Return.
+// Lend returns the longest contiguous run of bytes at the front. They stay valid until
+// Return, even if the buffer is appended to, consumed or reset meanwhile.
 func (b *Buffer) Lend() []byte {
 	b.lent = true
 	return b.peek()
 }
 
-// Return says that what Lend has returned is not in use any more.
+// Return ends the use of the slice that Lend has returned.
 func (b *Buffer) Return() { b.lent = false }
 
 func (b *Buffer) peek() []byte {
 	return (*b.arr)[b.head:min(b.head+b.n, len(*b.arr))]
 }
 
-// Consume drops the first n bytes.
+// Consume drops the first n bytes; the buffer holds as many.
 func (b *Buffer) Consume(n int) {
 	b.n -= n
 	if b.n == 0 {
@@ -111,7 +112,7 @@ func (b *Buffer) Consume(n int) {
 	b.head = (b.head + n) & (len(*b.arr) - 1)
 }
 
-// Reset drops all bytes and the memory.
+// Reset drops all bytes and gives the memory back.
 func (b *Buffer) Reset() {
 	if b.arr != nil && !b.lent {
 		PutArray(b.arr)
