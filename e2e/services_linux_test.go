@@ -128,11 +128,11 @@ func TestServices(t *testing.T) {
 
 // ownKeys prints what identifies a distro, and wants its keys and certificates
 // to fit each other.
-const ownKeys = `cd /etc/ssh; for k in ssh_host_*_key; do ssh-keygen -y -f $k | cmp - <(cut -d' ' -f1,2 $k.pub); done >&2
+const ownKeys = `cd /etc/ssh; for k in ssh_host_*_key; do ssh-keygen -y -f $k | cut -d' ' -f1,2 | cmp - <(cut -d' ' -f1,2 $k.pub); done >&2
 key=/etc/ssl/private/ssl-cert-snakeoil.key cert=/etc/ssl/certs/ssl-cert-snakeoil.pem
 cmp <(openssl pkey -in $key -pubout) <(openssl x509 -in $cert -noout -pubkey) >&2
-openssl verify -x509_strict -CApath /etc/ssl/certs $cert >/dev/null
-openssl x509 -in $cert -noout -subject
+openssl verify -CApath /etc/ssl/certs $cert >/dev/null
+openssl x509 -in $cert -noout -subject | tr -d ' '
 stat -c '%a %U:%G' $key
 su postgres -c "cat $key" | sha256sum
 sha256sum </etc/machine-id
@@ -149,7 +149,7 @@ func testOwnKeys(t *testing.T, h *host) {
 	seen := map[string]string{}
 	for _, name := range []string{"services", "services2", "services3"} {
 		lines := strings.Split(h.sh(t, name, "bash -e <<'END'\n"+ownKeys+"END"), "\n")
-		if len(lines) != 5 || lines[0] != "subject=CN = "+name || lines[1] != "640 root:ssl-cert" {
+		if len(lines) != 5 || lines[0] != "subject=CN="+name || lines[1] != "640 root:ssl-cert" {
 			t.Errorf("%s: got %q", name, lines)
 			continue
 		}
