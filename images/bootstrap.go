@@ -215,7 +215,7 @@ func (e *endReader) Read(p []byte) (int, error) {
 
 // workParent returns where mmdebstrap's temporary files go. It is not lsub's
 // cache: apt and a user namespace's root work as other user ids, which cannot
-// enter a user's own folder.
+// enter a user's own directory.
 func workParent() string {
 	if dir := os.Getenv("TMPDIR"); dir != "" {
 		return dir
@@ -274,7 +274,7 @@ func (b *bootstrap) chooseMode(ctx context.Context) (string, error) {
 			"kernel.apparmor_restrict_unprivileged_userns=0', as far as your kernel has these, or run lsub as root")
 }
 
-// removeTree removes mmdebstrap's temporary folder, which is empty unless it
+// removeTree removes mmdebstrap's temporary directory, which is empty unless it
 // had to be killed.
 func (b *bootstrap) removeTree(dir, mode string) {
 	err := os.RemoveAll(dir)

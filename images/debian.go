@@ -16,13 +16,14 @@ import (
 	"github.com/lsub/lsub/rootfs"
 )
 
-// Debian is the Source of Debian suites. It builds a root file system on the
-// host with mmdebstrap, so it works on Linux only, as root or as a user with
-// subordinate ids, and keeps it in the cache: later Pulls take it from there,
-// without a network. Of several processes that want the same image one builds
-// it and the others wait.
+// Debian is the Source of Debian suites. It builds a root file system with
+// mmdebstrap, so it works on Linux only, as root or as a user with subordinate
+// ids. Later Pulls take it from the cache, without a network. Where several
+// processes want the same image, one builds it and the others wait.
+//
+// An image does not depend on the host that builds it: see setupHook.
 type Debian struct {
-	CacheDir string       // lsub's cache folder
+	CacheDir string       // lsub's cache directory
 	Refresh  bool         // build the image anew, with today's packages
 	Log      *slog.Logger // may be nil
 }
@@ -32,7 +33,7 @@ var _ Source = (*Debian)(nil)
 // DefaultSuite is the suite that "debian" alone means.
 const DefaultSuite = "trixie"
 
-// debianSuites are the suites known to boot in lsub.
+// debianSuites are the suites that are known to boot in lsub.
 var debianSuites = []struct{ name, number string }{
 	{"trixie", "13"}, {"bookworm", "12"}, {"bullseye", "11"}, {"sid", ""},
 }
