@@ -139,15 +139,15 @@ sha256sum </etc/machine-id
 cat ssh_host_*_key | sha256sum
 `
 
-// testOwnKeys makes a second distro of an image and a copy of the first one:
-// none has a key that another has, and all can be used as they are.
+// testOwnKeys compares a distro with a copy of it: the copy has no key of the
+// first, whose keys are not the image's, since that has none (TestDebianOfAnyHost).
+// The copy starts without systemd, which would start all its servers.
 func testOwnKeys(t *testing.T, h *host) {
-	h.ok(t, "install", servicesImage, "--name", "services2")
+	h.sh(t, "services", "printf '[boot]\\nsystemd=false\\n' >/etc/wsl.conf")
+	h.ok(t, "clone", "services", "services2")
 	defer h.run("unregister", "--yes", "services2")
-	h.ok(t, "clone", "services", "services3")
-	defer h.run("unregister", "--yes", "services3")
 	seen := map[string]string{}
-	for _, name := range []string{"services", "services2", "services3"} {
+	for _, name := range []string{"services", "services2"} {
 		lines := strings.Split(h.sh(t, name, "bash -e <<'END'\n"+ownKeys+"END"), "\n")
 		if len(lines) != 5 || lines[0] != "subject=CN="+name || lines[1] != "640 root:ssl-cert" {
 			t.Errorf("%s: got %q", name, lines)
