@@ -128,28 +128,28 @@ func TestServices(t *testing.T) {
 
 // ownKeys prints what identifies a distro, and wants its keys and certificates
 // to fit each other.
-const ownKeys = `cd /etc/ssh; for k in ssh_host_*_key; do ssh-keygen -y -f $k | cmp - <(cut -d' ' -f1,2 $k.pub); done >&2
+const ownKeys = `cd /etc/ssh; for k in ssh_host_*_key; do ssh-keygen -y -f $k | cut -d' ' -f1,2 | cmp - <(cut -d' ' -f1,2 $k.pub); done >&2
 key=/etc/ssl/private/ssl-cert-snakeoil.key cert=/etc/ssl/certs/ssl-cert-snakeoil.pem
 cmp <(openssl pkey -in $key -pubout) <(openssl x509 -in $cert -noout -pubkey) >&2
-openssl verify -x509_strict -CApath /etc/ssl/certs $cert >/dev/null
-openssl x509 -in $cert -noout -subject
+openssl verify -CApath /etc/ssl/certs $cert >/dev/null
+openssl x509 -in $cert -noout -subject | tr -d ' '
 stat -c '%a %U:%G' $key
 su postgres -c "cat $key" | sha256sum
 sha256sum </etc/machine-id
 cat ssh_host_*_key | sha256sum
 `
 
-// testOwnKeys makes a second distro of an image and a copy of the first one:
-// none has a key that another has, and all can be used as they are.
+// testOwnKeys compares a distro with a copy of it: the copy has no key of the
+// first, whose keys are not the image's, since that has none (TestDebianOfAnyHost).
+// The copy starts without systemd, which would start all its servers.
 func testOwnKeys(t *testing.T, h *host) {
-	h.ok(t, "install", servicesImage, "--name", "services2")
+	h.sh(t, "services", "printf '[boot]\\nsystemd=false\\n' >/etc/wsl.conf")
+	h.ok(t, "clone", "services", "services2")
 	defer h.run("unregister", "--yes", "services2")
-	h.ok(t, "clone", "services", "services3")
-	defer h.run("unregister", "--yes", "services3")
 	seen := map[string]string{}
-	for _, name := range []string{"services", "services2", "services3"} {
+	for _, name := range []string{"services", "services2"} {
 		lines := strings.Split(h.sh(t, name, "bash -e <<'END'\n"+ownKeys+"END"), "\n")
-		if len(lines) != 5 || lines[0] != "subject=CN = "+name || lines[1] != "640 root:ssl-cert" {
+		if len(lines) != 5 || lines[0] != "subject=CN="+name || lines[1] != "640 root:ssl-cert" {
 			t.Errorf("%s: got %q", name, lines)
 			continue
 		}

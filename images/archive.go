@@ -141,7 +141,7 @@ func scan(ctx context.Context, r io.Reader, arch string, st *rootfs.State) (*sum
 	raw := &rawReader{r: ctxio.NewReader(ctx, r), sum: sha256.New(), limit: 2*maxBytes + 64<<20}
 	tr := tar.NewReader(raw)
 	var found setupFinder
-	var machine machineFinder
+	var arches archFinder
 	for {
 		h, err := tr.Next()
 		if err == io.EOF {
@@ -153,7 +153,7 @@ func scan(ctx context.Context, r io.Reader, arch string, st *rootfs.State) (*sum
 		if err := rootfs.CheckHeader(h, st); err != nil {
 			return nil, advise(err)
 		}
-		if err := cmp.Or(found.entry(h, tr), machine.entry(h, tr)); err != nil {
+		if err := cmp.Or(found.entry(h, tr), arches.entry(h, tr)); err != nil {
 			return nil, tarError(ctx, err, raw.n)
 		}
 	}
@@ -170,7 +170,7 @@ func scan(ctx context.Context, r io.Reader, arch string, st *rootfs.State) (*sum
 	if err := st.Finish(); err != nil {
 		return nil, advise(err)
 	}
-	if err := machine.check(arch); err != nil {
+	if err := arches.check(arch); err != nil {
 		return nil, err
 	}
 	return &summary{id: raw.id(), size: raw.n, entries: st.Entries, setup: found.setup()}, nil
@@ -250,8 +250,8 @@ func advise(err error) error {
 		return hint.New(err, "make the archive from inside the tree, with 'tar -C TREE --exclude=./dev -cf FILE .'")
 	case errors.As(err, &unusable) && unusable.Saved:
 		return hint.New(err, "make it with 'docker export' of a container, not with 'docker save'")
-	case errors.As(err, &unusable) && unusable.Folder != "":
-		return hint.New(err, "make it from inside the folder, with 'tar -C FOLDER -cf FILE .'")
+	case errors.As(err, &unusable) && unusable.Dir != "":
+		return hint.New(err, "make it from inside the directory, with 'tar -C DIR -cf FILE .'")
 	case errors.As(err, &unusable):
 		return hint.New(err, useTar)
 	}

@@ -156,7 +156,7 @@ func TestTarballErrors(t *testing.T) {
 		{"damaged gz", flipped, "is damaged", "again"},
 		{"no entries", makeTar(t), "archive is empty", "docker export"},
 		{"no shell", one(tar.Header{Name: "etc/passwd"}), "neither /sbin/init nor a shell", "docker export"},
-		{"one folder", one(tar.Header{Name: "debian/bin/sh"}), `that is in its folder "debian"`, "from inside"},
+		{"one directory", one(tar.Header{Name: "debian/bin/sh"}), `that is in its directory "debian"`, "from inside"},
 		{"docker save", one(tar.Header{Name: "manifest.json"}), "saved container image", "docker export"},
 		{"dot dot", one(tar.Header{Name: "../x"}), `"../x" has ".." in its name`, "from inside"},
 		{"absolute", one(tar.Header{Name: "/etc/x"}), `"/etc/x" has an absolute name`, "from inside"},
@@ -176,8 +176,8 @@ func TestTarballErrors(t *testing.T) {
 			}
 		})
 	}
-	if _, err := pullFile(t, t.TempDir()); err == nil || !strings.Contains(err.Error(), "is a folder") {
-		t.Errorf("folder: got %v", err)
+	if _, err := pullFile(t, t.TempDir()); err == nil || !strings.Contains(err.Error(), "is a directory") {
+		t.Errorf("directory: got %v", err)
 	}
 	missing := filepath.Join(t.TempDir(), "missing")
 	if _, err := pullFile(t, missing); !errors.Is(err, os.ErrNotExist) || strings.Count(err.Error(), missing) != 1 {

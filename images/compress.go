@@ -17,7 +17,7 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// Format is a form of an archive that lsub writes.
+// Format is an archive format that lsub writes.
 type Format string
 
 // The formats.
@@ -29,7 +29,7 @@ const (
 	FormatOCI     Format = "oci" // a container image, as an OCI layout
 )
 
-// Formats lists them, for people.
+// Formats lists all formats.
 var Formats = []Format{FormatTar, FormatTarGzip, FormatTarXz, FormatTarZstd, FormatOCI}
 
 var endings = []struct {
@@ -40,7 +40,7 @@ var endings = []struct {
 	{".tar.xz", FormatTarXz}, {".txz", FormatTarXz}, {".tar.zst", FormatTarZstd}, {".tzst", FormatTarZstd},
 }
 
-// FormatOf returns the format that a file's name speaks of, or "".
+// FormatOf returns the format that the ending of a file's name stands for, or "".
 func FormatOf(path string) Format {
 	base := strings.ToLower(filepath.Base(path))
 	for _, e := range endings {
@@ -51,9 +51,10 @@ func FormatOf(path string) Format {
 	return ""
 }
 
-// Compress compresses the plain archive that write writes, to w, in a format of
-// tar and on all CPUs. What is there when it returns nil is whole. It stops
-// compressing at once when write fails or ctx is done.
+// Compress calls write, compresses the plain archive that it writes, on all
+// CPUs, and writes the result to w. f is one of the tar formats. Where it
+// returns an error, w has a part of the archive. It stops compressing at once
+// when write fails or ctx ends.
 func Compress(ctx context.Context, w io.Writer, f Format, write func(io.Writer) error) error {
 	z, err := newCompressor(w, f)
 	if err != nil {

@@ -13,16 +13,18 @@ import (
 
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/images/internal/cachedir"
+	"github.com/lsub/lsub/images/internal/mmdebstrap"
 	"github.com/lsub/lsub/rootfs"
 )
 
-// Debian is the Source of Debian suites. It builds a root file system on the
-// host with mmdebstrap, so it works on Linux only, as root or as a user with
-// subordinate ids, and keeps it in the cache: later Pulls take it from there,
-// without a network. Of several processes that want the same image one builds
-// it and the others wait.
+// Debian is the Source of Debian suites. It builds a root file system with
+// mmdebstrap, so it works on Linux only, as root or as a user with subordinate
+// ids. Later Pulls take it from the cache, without a network. Where several
+// processes want the same image, one builds it and the others wait.
+//
+// An image does not depend on the host that builds it.
 type Debian struct {
-	CacheDir string       // lsub's cache folder
+	CacheDir string       // lsub's cache directory
 	Refresh  bool         // build the image anew, with today's packages
 	Log      *slog.Logger // may be nil
 }
@@ -32,7 +34,7 @@ var _ Source = (*Debian)(nil)
 // DefaultSuite is the suite that "debian" alone means.
 const DefaultSuite = "trixie"
 
-// debianSuites are the suites known to boot in lsub.
+// debianSuites are the suites that are known to boot in lsub.
 var debianSuites = []struct{ name, number string }{
 	{"trixie", "13"}, {"bookworm", "12"}, {"bullseye", "11"}, {"sid", ""},
 }
@@ -104,11 +106,14 @@ func (b *debianBuild) cached() *record {
 // build makes the image and puts it into the cache.
 func (b *debianBuild) build(ctx context.Context) (*record, error) {
 	return b.save(func(w io.Writer) (s *summary, rec *record, err error) {
-		run := &bootstrap{suite: b.suite, options: b.options, progress: b.progress, log: b.log}
-		err = run.run(ctx, func(ctx context.Context, tar io.Reader) (err error) {
+		run := &mmdebstrap.Build{
+			Suite: b.suite, Include: b.options.include, Variant: b.options.variant, Stale: b.options.stale,
+			Report: func(s mmdebstrap.Step) { b.progress.report(Step(s)) }, Log: b.log,
+		}
+		installed, err := run.Run(ctx, func(ctx context.Context, tar io.Reader) (err error) {
 			s, err = b.pack(ctx, tar, w, new(rootfs.State))
 			return err
 		})
-		return s, &record{Recipe: b.options.recipe(), Packages: run.installed}, err
+		return s, &record{Recipe: b.options.recipe(), Packages: installed}, err
 	})
 }

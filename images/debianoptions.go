@@ -1,6 +1,8 @@
 package images
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"regexp"
@@ -8,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/images/internal/mmdebstrap"
 )
 
 // debianOptions say how an image of a Debian suite differs from the usual one.
@@ -149,4 +152,11 @@ func debianSuite(version string) (suite string, o debianOptions, err error) {
 		o, err = parseDebianOptions(text)
 	}
 	return suite, o, err
+}
+
+// recipe identifies how an image with these options is built: an image of
+// another recipe is built anew.
+func (o debianOptions) recipe() string {
+	sum := sha256.Sum256([]byte(mmdebstrap.Recipe() + o.String()))
+	return hex.EncodeToString(sum[:8])
 }

@@ -24,7 +24,7 @@ type layer struct {
 	open   func() (io.ReadCloser, error)
 }
 
-// flattener makes one plain archive of an image's layers: folders first, then
+// flattener makes one plain archive of an image's layers: directories first, then
 // each file where its layer has it, with its further names right behind it. The
 // same layers always give the same bytes. It reads the layers twice, and holds
 // the names but no contents in memory.
@@ -58,7 +58,7 @@ func (f *flattener) flatten(ctx context.Context, w io.Writer) error {
 	}
 	e := t.emit()
 	tw := tar.NewWriter(w)
-	for _, h := range e.folders {
+	for _, h := range e.dirs {
 		if err := tw.WriteHeader(h); err != nil {
 			return unwritable(h, err)
 		}

@@ -54,10 +54,10 @@ func TestFlatten(t *testing.T) {
 		{"one", [][]tar.Header{layerOf(dir("."), file("b"), file("a"))}, "./ b a"},
 		{"parents come first", [][]tar.Header{layerOf(file("x/y/z"), dir("x"))}, "x/ x/y/ x/y/z"},
 		{"later wins", [][]tar.Header{layerOf(file("a"), sym("a", "b"))}, "a>b"},
-		{"file for folder", [][]tar.Header{layerOf(file("a/b")), layerOf(file("a"))}, "a"},
-		{"folder for file", [][]tar.Header{layerOf(file("a")), layerOf(file("a/b"))}, "a/ a/b"},
+		{"file for directory", [][]tar.Header{layerOf(file("a/b")), layerOf(file("a"))}, "a"},
+		{"directory for file", [][]tar.Header{layerOf(file("a")), layerOf(file("a/b"))}, "a/ a/b"},
 		{"whiteout", [][]tar.Header{layerOf(file("d/a"), file("d/b")), layerOf(file("d/.wh.a"))}, "d/ d/b"},
-		{"whiteout of a folder", [][]tar.Header{layerOf(file("d/a/x"), file("d/b")), layerOf(file("d/.wh.a"))}, "d/ d/b"},
+		{"whiteout of a directory", [][]tar.Header{layerOf(file("d/a/x"), file("d/b")), layerOf(file("d/.wh.a"))}, "d/ d/b"},
 		{"whiteout of nothing there", [][]tar.Header{layerOf(file("d/a")), layerOf(file("x/.wh.a"), file("d/.wh.z"))}, "d/ d/a"},
 		{"whiteout spares its own layer", [][]tar.Header{layerOf(file("d/a/old")), layerOf(file("d/a/new"), file("d/.wh.a"))}, "d/ d/a/ d/a/new"},
 		{"opaque", [][]tar.Header{layerOf(file("d/a"), file("d/e/f")), layerOf(dir("d"), file("d/new"), file("d/.wh..wh..opq"))}, "d/ d/new"},
@@ -68,7 +68,7 @@ func TestFlatten(t *testing.T) {
 		{"hard link outlives its target", [][]tar.Header{layerOf(file("b")), layerOf(hard("a", "b")), layerOf(file(".wh.b"))}, "a"},
 		{"hard link to a link", [][]tar.Header{layerOf(sym("b", "c")), layerOf(hard("a", "/b"))}, "a>c b>a"},
 		{"absolute name", [][]tar.Header{layerOf(file("/a"))}, "a"},
-		{"lower link to a folder", [][]tar.Header{layerOf(file("usr/lib/a"), sym("lib", "usr/lib")), layerOf(file("lib/b"), file("lib/.wh.a"))},
+		{"lower link to a directory", [][]tar.Header{layerOf(file("usr/lib/a"), sym("lib", "usr/lib")), layerOf(file("lib/b"), file("lib/.wh.a"))},
 			"usr/ usr/lib/ lib>usr/lib usr/lib/b"},
 		{"link out of the tree", [][]tar.Header{layerOf(sym("x", "../../../etc")), layerOf(file("x/passwd"))}, "etc/ x>../../../etc etc/passwd"},
 		{"absolute link", [][]tar.Header{layerOf(sym("d/x", "/etc"), file("d/x/a"))}, "d/ etc/ d/x>/etc etc/a"},
@@ -113,7 +113,7 @@ func TestFlatten(t *testing.T) {
 	}
 }
 
-// byKind sorts folders first; their own order and that of files is the
+// byKind sorts directories first; their own order and that of files is the
 // policy's to check.
 func byKind(a, b string) int {
 	if x, y := strings.HasSuffix(a, "/"), strings.HasSuffix(b, "/"); x != y {
@@ -135,13 +135,13 @@ func TestFlattenRefuses(t *testing.T) {
 		{"dot dot", [][]tar.Header{layerOf(file("../x"))}, `has ".." in its name`},
 		{"hard link out", [][]tar.Header{layerOf(hard("x", "../../etc/shadow"))}, "out of the tree"},
 		{"hard link to nothing", [][]tar.Header{layerOf(hard("x", "/etc/shadow"))}, "which no layer has"},
-		{"hard link to a folder", [][]tar.Header{layerOf(dir("d"), hard("x", "d"))}, "which is a folder"},
+		{"hard link to a directory", [][]tar.Header{layerOf(dir("d"), hard("x", "d"))}, "which is a directory"},
 		{"hard link to what was removed", [][]tar.Header{layerOf(file("a")), layerOf(file(".wh.a"), hard("x", "a"))}, "which no layer has"},
 		{"links in a circle", [][]tar.Header{layerOf(sym("a", "b"), sym("b", "a"), file("a/x"))}, "too many symbolic links"},
 		{"whiteout of nothing", [][]tar.Header{layerOf(file("d/.wh."))}, "whiteout of nothing"},
 		{"whiteout of the parent", [][]tar.Header{layerOf(file("d/.wh..."))}, "whiteout of nothing"},
-		{"root as a link", [][]tar.Header{layerOf(sym("./", "/etc"))}, "stands for the root folder"},
-		{"too many folders", [][]tar.Header{layerOf(file(deep))}, "more than 1000 entries"},
+		{"root as a link", [][]tar.Header{layerOf(sym("./", "/etc"))}, "stands for the root directory"},
+		{"too many directories", [][]tar.Header{layerOf(file(deep))}, "more than 1000 entries"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -24,12 +24,12 @@ import (
 	"github.com/lsub/lsub/rootfs"
 )
 
-// HTTPS is the Source of what Tarball takes, on web servers: archives, squashfs
-// images and saved container images, whose sum is known before:
-// what has it is kept in the cache, and then comes from there without asking.
-// A download that was interrupted goes on where it stopped.
+// HTTPS is the Source of images on web servers: archives, squashfs images and
+// saved container images, whose sha256 sum is known beforehand. An image in the
+// cache is used without asking the server. A download that was interrupted goes
+// on where it stopped.
 type HTTPS struct {
-	CacheDir    string       // lsub's cache folder
+	CacheDir    string       // lsub's cache directory
 	MaxBytes    int64        // limit for the sum of the files' sizes; 0: rootfs.DefaultMaxBytes
 	MaxDownload int64        // limit for the download; 0: 64 GiB
 	Log         *slog.Logger // may be nil

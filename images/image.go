@@ -11,21 +11,21 @@ import (
 	"github.com/lsub/lsub/hint"
 )
 
-// Image is a root file system that was checked. It is a value to read from,
-// holds nothing open, and is safe for concurrent use.
+// Image is a root file system whose archive was checked. It holds no file open
+// and is safe for concurrent use.
 type Image struct {
 	ID     string // "sha256:" and the hexadecimal sum of the uncompressed tar
-	Name   string // what it was asked for as, such as "debian:trixie"
+	Name   string // the name that was asked for, such as "debian:trixie"
 	Size   int64  // bytes of the uncompressed tar
 	Distro string // name to give a distro made of it, such as "debian"
-	Config Config // what a container image says to run; zero for others
-	Setup  Setup  // what the image says of distros; zero where it says nothing
+	Config Config // of a container image; zero for others
+	Setup  Setup  // of /etc/wsl-distribution.conf; zero where the image has none
 
 	open func(context.Context) (io.ReadCloser, error)
 }
 
-// Config is what a container image's configuration says of the process that
-// an engine would start. It is free text of the image's maker: unchecked.
+// Config is the part of a container image's configuration that describes the
+// process to start. It is not checked: the image's maker may write anything.
 type Config struct {
 	User       string   `json:"user,omitempty"` // name or number, perhaps ":" and a group's
 	Env        []string `json:"env,omitempty"`  // "KEY=VALUE"
@@ -34,10 +34,10 @@ type Config struct {
 	WorkingDir string   `json:"workingDir,omitempty"`
 }
 
-// Open returns the plain tar archive. Its bytes are compared with the image's
-// ID as they are read, and the last Read returns an error in place of io.EOF
-// where they differ: what was unpacked by then is to be thrown away. Reading
-// fails once ctx has ended. The caller must Close the reader.
+// Open returns the plain tar archive. Where its bytes do not match the image's
+// ID, the last Read returns an error in place of io.EOF: the caller must then
+// throw away everything that it unpacked. Reading fails once ctx has ended. The
+// caller must Close the reader.
 func (i *Image) Open(ctx context.Context) (io.ReadCloser, error) { return i.open(ctx) }
 
 // Ref names an image.
@@ -45,8 +45,8 @@ type Ref struct {
 	Source  string // "debian", "oci", "https", or "file" for a tar archive
 	Version string // the suite with its options, the name in a registry, "//HOST/PATH", or the file's path
 	SHA256  string // of what "https" downloads, as small hexadecimal digits
-	Label   string // Image.Name: what a catalogue calls it, with its version, or "stdin"; "" elsewhere
-	Distro  string // what to call distros of it: Image.Distro; "" leaves that to the source
+	Label   string // for Image.Name: a catalogue's name with a version, or "stdin"; "" elsewhere
+	Distro  string // for Image.Distro; "" lets the source choose
 
 	Insecure bool // see AllowInsecure
 }
@@ -77,7 +77,7 @@ func ParseRef(name string) (Ref, error) {
 	return parseDebian(lower)
 }
 
-// Names lists the names of the images that can be had without a file.
+// Names lists the images that lsub builds itself.
 func Names() []string {
 	var names []string
 	for _, s := range debianSuites {
@@ -86,17 +86,16 @@ func Names() []string {
 	return names
 }
 
-// Source gives images of one kind. Implementations are safe for concurrent
-// use, also by several processes with one cache.
+// Source gets images of one kind. Implementations are safe for concurrent use,
+// also by several processes that share a cache.
 type Source interface {
-	// Pull returns the image that ref names. It takes it from the cache where
-	// it is there; otherwise it may take minutes, which progress tells about.
-	// When ctx ends, Pull stops and leaves nothing behind.
+	// Pull returns the image that ref names. An image that is not in the cache
+	// may take minutes; progress is told how far it is. When ctx ends, Pull
+	// stops and leaves nothing half-made behind.
 	Pull(ctx context.Context, ref Ref, progress Progress) (*Image, error)
 }
 
-// SourceOf returns the source of the images that ref names, with its cache in
-// cacheDir. log may be nil.
+// SourceOf returns the source for ref. Its cache is in cacheDir; log may be nil.
 func SourceOf(ref Ref, cacheDir string, log *slog.Logger) Source {
 	switch ref.Source {
 	case "file":
@@ -109,16 +108,16 @@ func SourceOf(ref Ref, cacheDir string, log *slog.Logger) Source {
 	return &Debian{CacheDir: cacheDir, Log: log}
 }
 
-// Progress is told how far a Pull is. It is called from one goroutine at a
-// time and must return soon. A nil Progress is told nothing.
+// Progress receives reports while a Pull runs. It is called from one goroutine
+// at a time and must return soon. A nil Progress receives none.
 type Progress func(Step)
 
 // Step is one report of a Progress.
 type Step struct {
-	Text  string // what is being done, such as "downloading packages"
-	Done  int64  // how much of it is done
-	Total int64  // how much there is; 0 where that is not known
-	Bytes bool   // Done and Total count bytes; otherwise packages
+	Text  string // for people, such as "downloading packages"
+	Done  int64
+	Total int64 // 0 where it is not known
+	Bytes bool  // Done and Total count bytes; otherwise packages
 }
 
 // oneAtATime returns a Progress that several goroutines may report to.

@@ -15,7 +15,7 @@ import (
 // Limits of a container image, beside those of rootfs.State.
 const (
 	maxLayers     = 512
-	maxImageNodes = 4 << 20 // entries of all layers, and folders they imply
+	maxImageNodes = 4 << 20 // entries of all layers, and directories they imply
 	maxLinkHops   = 40      // as Linux: symbolic links followed for one name
 )
 
@@ -27,7 +27,7 @@ const (
 )
 
 // layerTree is what the layers seen so far amount to, as a tree in memory: it
-// holds names and folders' headers, not contents, and touches no file system.
+// holds names and directories' headers, not contents, and touches no file system.
 // Names go through symbolic links of lower layers as in a container engine,
 // but here they cannot lead out of the tree: its root is the only root.
 type layerTree struct {
@@ -39,8 +39,8 @@ type layerTree struct {
 
 // treeNode is one name in the tree.
 type treeNode struct {
-	children map[string]*treeNode // nil for what is no folder
-	header   *tar.Header          // of a folder; nil where a layer only implies it
+	children map[string]*treeNode // nil for what is no directory
+	header   *tar.Header          // of a directory; nil where a layer only implies it
 	file     *layerFile           // of all else
 	layer    int                  // that gave the name last
 }
@@ -69,22 +69,22 @@ func (t *layerTree) add(h *tar.Header, index int) error {
 	}
 	if name == "." {
 		if h.Typeflag != tar.TypeDir {
-			return &rootfs.EntryError{Name: h.Name, Reason: "stands for the root folder but is none"}
+			return &rootfs.EntryError{Name: h.Name, Reason: "stands for the root directory but is none"}
 		}
-		t.root.header = folderHeader(h)
+		t.root.header = dirHeader(h)
 		return nil
 	}
 	dir, base := path.Split(name)
 	if strings.HasPrefix(base, whiteout) {
 		return t.whiteout(h, dir, base)
 	}
-	parent, err := t.folder(h, dir)
+	parent, err := t.directory(h, dir)
 	if err != nil {
 		return err
 	}
 	switch h.Typeflag {
 	case tar.TypeDir:
-		return t.addFolder(parent, base, h)
+		return t.addDir(parent, base, h)
 	case tar.TypeLink:
 		file, err := t.linked(h)
 		if err != nil {
@@ -107,12 +107,12 @@ func relative(name string) string {
 	return name
 }
 
-func (t *layerTree) addFolder(parent *treeNode, base string, h *tar.Header) error {
+func (t *layerTree) addDir(parent *treeNode, base string, h *tar.Header) error {
 	if n := parent.children[base]; n != nil && n.children != nil {
-		n.header, n.layer = folderHeader(h), t.layer
+		n.header, n.layer = dirHeader(h), t.layer
 		return nil
 	}
-	return t.set(parent, base, &treeNode{header: folderHeader(h), children: map[string]*treeNode{}})
+	return t.set(parent, base, &treeNode{header: dirHeader(h), children: map[string]*treeNode{}})
 }
 
 // set puts a node in the place of what is there.
@@ -147,7 +147,7 @@ func (t *layerTree) linked(h *tar.Header) (*layerFile, error) {
 	case n == nil:
 		return refuse("which no layer has")
 	case n.file == nil:
-		return refuse("which is a folder")
+		return refuse("which is a directory")
 	}
 	return n.file, nil
 }
@@ -190,11 +190,13 @@ func (t *layerTree) prune(n *treeNode) bool {
 	return n.layer == t.layer || len(n.children) > 0
 }
 
-// folder returns the folder dir, made where it is missing, for the entry h.
-func (t *layerTree) folder(h *tar.Header, dir string) (*treeNode, error) { return t.walk(h, dir, true) }
+// directory returns the directory dir, made where it is missing, for the entry h.
+func (t *layerTree) directory(h *tar.Header, dir string) (*treeNode, error) {
+	return t.walk(h, dir, true)
+}
 
-// walk goes to the folder dir, through symbolic links. Without create it
-// returns nil where there is no such folder.
+// walk goes to the directory dir, through symbolic links. Without create it
+// returns nil where there is no such directory.
 func (t *layerTree) walk(h *tar.Header, dir string, create bool) (*treeNode, error) {
 	at := []*treeNode{t.root}
 	rest, hops := components(dir), 0
@@ -220,7 +222,7 @@ func (t *layerTree) walk(h *tar.Header, dir string, create bool) (*treeNode, err
 			continue
 		case !create:
 			return nil, nil
-		default: // a layer may leave folders out, and replace a file by one
+		default: // a layer may leave directories out, and replace a file by one
 			n = &treeNode{children: map[string]*treeNode{}}
 			if err := t.set(parent, name, n); err != nil {
 				return nil, err
@@ -237,15 +239,15 @@ func components(dir string) []string {
 
 // emission is a tree in the order in which it is written.
 type emission struct {
-	folders []*tar.Header        // parents first
-	files   map[int][]*layerFile // of each layer, by index
+	dirs  []*tar.Header        // parents first
+	files map[int][]*layerFile // of each layer, by index
 }
 
 // emit puts the tree in order. It takes the tree apart.
 func (t *layerTree) emit() *emission {
 	e := &emission{files: map[int][]*layerFile{}}
 	if t.root.header != nil {
-		e.folders = append(e.folders, named(t.root.header, "./"))
+		e.dirs = append(e.dirs, named(t.root.header, "./"))
 	}
 	e.walk(t.root, "")
 	for _, files := range e.files {
@@ -269,7 +271,7 @@ func (e *emission) walk(n *treeNode, dir string) {
 		if h == nil {
 			h = &tar.Header{Typeflag: tar.TypeDir, Mode: 0o755, ModTime: time.Unix(0, 0), Format: tar.FormatPAX}
 		}
-		e.folders = append(e.folders, named(h, full+"/"))
+		e.dirs = append(e.dirs, named(h, full+"/"))
 		e.walk(child, full+"/")
 	}
 }
@@ -279,8 +281,8 @@ func named(h *tar.Header, name string) *tar.Header {
 	return h
 }
 
-// folderHeader and plainHeader keep of an entry what a file system keeps.
-func folderHeader(h *tar.Header) *tar.Header {
+// dirHeader and plainHeader keep of an entry what a file system keeps.
+func dirHeader(h *tar.Header) *tar.Header {
 	p := plainHeader(h)
 	p.Typeflag, p.Size, p.Linkname = tar.TypeDir, 0, ""
 	return p

@@ -88,8 +88,8 @@ func suppliers() []supplier {
 		fromFile("root.tar.gz", packed("gz")), fromFile("root.tar.xz", packed("xz")), fromFile("root.tar.zst", packed("zst")),
 		saved("layout.tar", layout),
 		saved("docker.tar", func(t *testing.T, plain []byte) map[string][]byte { return dockerFiles(t, plain) }),
-		{"layout folder", true, func(t *testing.T, plain []byte, cache string, maxBytes int64) (*Image, error) {
-			return (&Tarball{CacheDir: cache, MaxBytes: maxBytes}).Pull(t.Context(), FileRef(folderOf(t, layout(t, plain))), nil)
+		{"layout directory", true, func(t *testing.T, plain []byte, cache string, maxBytes int64) (*Image, error) {
+			return (&Tarball{CacheDir: cache, MaxBytes: maxBytes}).Pull(t.Context(), FileRef(dirOf(t, layout(t, plain))), nil)
 		}},
 		{"registry", true, func(t *testing.T, plain []byte, cache string, maxBytes int64) (*Image, error) {
 			p := newParts()
@@ -191,7 +191,7 @@ func TestSources(t *testing.T) {
 		}
 		got := tree(t, img)
 		slices.Sort(got)
-		if s.layered { // where the folders come first
+		if s.layered { // where the directories come first
 			if len(got) != 5 || !strings.HasPrefix(got[4], "opt/\xff\xfe 0 0 0:0 ") && !slices.ContainsFunc(got, func(l string) bool { return strings.HasPrefix(l, "opt/\xff\xfe ") }) {
 				t.Errorf("%s: got %q", s.name, got)
 			}
@@ -242,7 +242,7 @@ func TestLies(t *testing.T) {
 		{"grows", raw(t, reg("zeros", 30*floor)), "times its size", "times its size"},
 		{"sparse", sparseTar(t, 100<<30), "", ""},
 		{"twice", raw(t, reg("x", 1), reg("x", 700), link("x", "/etc"), reg("x", 2)), "", ""},
-		{"a folder in the place of a link", raw(t, link("x", "/etc"), &tar.Header{Name: "x/", Typeflag: tar.TypeDir}, reg("x/y", 1)), "", ""},
+		{"a directory in the place of a link", raw(t, link("x", "/etc"), &tar.Header{Name: "x/", Typeflag: tar.TypeDir}, reg("x/y", 1)), "", ""},
 		{"not UTF-8", raw(t, reg("a\xff\xfe/\x80", 1), link("\xc3", "\xe2\x28")), "", ""},
 		{"a line of its own", raw(t, reg("a\nb\x1b[2J", 1)), "", ""},
 	}
@@ -358,7 +358,7 @@ func TestWrongArchitecture(t *testing.T) {
 	for name, pull := range map[string]func() error{
 		"registry": func() error { _, err := testOCI(t.TempDir()).Pull(t.Context(), ref, nil); return err },
 		"layout": func() error {
-			_, err := (&Tarball{CacheDir: t.TempDir()}).Pull(t.Context(), FileRef(folderOf(t, files)), nil)
+			_, err := (&Tarball{CacheDir: t.TempDir()}).Pull(t.Context(), FileRef(dirOf(t, files)), nil)
 			return err
 		},
 		"https": func() error {

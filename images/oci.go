@@ -33,7 +33,7 @@ import (
 // on with those it has. Credentials come from where docker and podman keep
 // them, also from their credential helpers.
 type OCI struct {
-	CacheDir string       // lsub's cache folder
+	CacheDir string       // lsub's cache directory
 	Arch     string       // as GOARCH; "" is the host's
 	MaxBytes int64        // limit for the sum of the files' sizes; 0: rootfs.DefaultMaxBytes
 	Log      *slog.Logger // may be nil

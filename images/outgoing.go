@@ -24,8 +24,9 @@ import (
 	"github.com/lsub/lsub/images/internal/cachedir"
 )
 
-// Outgoing is a container image of one layer that is made of a plain tar
-// archive: what is written to it. Then it is finished as a layout or pushed.
+// Outgoing is a container image with one layer. The layer is the plain tar
+// archive that is written to it; after Finish the image can be stored as a
+// layout or pushed.
 //
 //	o := images.NewOutgoing(layerFile, about)
 //	io.Copy(o, archive)
@@ -42,7 +43,7 @@ type Outgoing struct {
 	layer  *fileLayer
 }
 
-// About says what a container image says of itself.
+// About is the description that a container image carries.
 type About struct {
 	Name    string    // of the distro
 	Arch    string    // as GOARCH
@@ -168,10 +169,10 @@ func tagFor(distro string) string {
 // layerName is where the layer is while its digest is not known.
 const layerName = "layer"
 
-// LayoutFolder makes an image in the new folder dir of what write writes to it,
-// for its user alone, since distros hold secrets.
-// On an error there is no folder.
-func LayoutFolder(dir string, about About, write func(io.Writer) error) (err error) {
+// LayoutDir makes the new directory dir and stores an image in it, as an OCI
+// layout, of the archive that write writes. It is for its user alone, since
+// distros hold secrets. On an error there is no directory.
+func LayoutDir(dir string, about About, write func(io.Writer) error) (err error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
@@ -219,8 +220,8 @@ func fill(layer *os.File, about About, write func(io.Writer) error) (*Outgoing, 
 	return o, o.Finish()
 }
 
-// LayoutArchive makes an image as an OCI layout in one tar archive, in the empty
-// file f, of what write writes to it.
+// LayoutArchive stores an image in the empty file f, as a tar archive with an
+// OCI layout, of the archive that write writes.
 func LayoutArchive(f *os.File, about About, write func(io.Writer) error) error {
 	// The layer goes straight to its place; its header follows when its name
 	// and length are known.
@@ -270,9 +271,9 @@ func LayoutArchive(f *os.File, about About, write func(io.Writer) error) error {
 	return err
 }
 
-// Push makes an image of what write writes, and puts it into a registry. ref
-// names it, as oci:REGISTRY/REPOSITORY:TAG; the layer is kept in cacheDir until
-// it is there.
+// Push makes an image of the archive that write writes, and pushes it to the
+// registry that ref names, as oci:REGISTRY/REPOSITORY:TAG. The layer is kept in
+// cacheDir meanwhile.
 func Push(ctx context.Context, ref Ref, cacheDir string, about About, progress Progress, write func(io.Writer) error) (err error) {
 	parsed, err := ref.parse()
 	if err != nil {

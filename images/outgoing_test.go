@@ -178,11 +178,11 @@ func TestOutgoing(t *testing.T) {
 		return err
 	}
 	dir := filepath.Join(t.TempDir(), "layout")
-	if err := LayoutFolder(dir, outgoing, write); err != nil {
+	if err := LayoutDir(dir, outgoing, write); err != nil {
 		t.Fatal(err)
 	}
 	checkLayout(t, dir)
-	if err := LayoutFolder(dir, outgoing, write); !errors.Is(err, fs.ErrExist) {
+	if err := LayoutDir(dir, outgoing, write); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("a second time: %v", err)
 	}
 	archive := filepath.Join(t.TempDir(), "layout.tar")
@@ -226,7 +226,7 @@ func TestOutgoing(t *testing.T) {
 			want = got
 		}
 		if !slices.Equal(got, want) || len(got) == 0 {
-			t.Errorf("%s holds %q, the folder %q", pull.ref, got, want)
+			t.Errorf("%s holds %q, the directory %q", pull.ref, got, want)
 		}
 	}
 }
@@ -253,11 +253,11 @@ func checkLayout(t *testing.T, dir string) {
 func TestOutgoingFails(t *testing.T) {
 	gone := errors.New("the VM is gone")
 	dir := filepath.Join(t.TempDir(), "layout")
-	if err := LayoutFolder(dir, outgoing, func(io.Writer) error { return gone }); !errors.Is(err, gone) {
+	if err := LayoutDir(dir, outgoing, func(io.Writer) error { return gone }); !errors.Is(err, gone) {
 		t.Errorf("err = %v", err)
 	}
 	if _, err := os.Stat(dir); err == nil {
-		t.Error("half a folder stays")
+		t.Error("half a directory stays")
 	}
 	_, err := PushRef("127.0.0.1:1/os/mine@sha256:" + strings.Repeat("0", 64))
 	if err == nil || hint.Of(err) == "" {

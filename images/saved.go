@@ -20,16 +20,16 @@ import (
 )
 
 // savedFiles are the files of a saved container image: an OCI layout, or what
-// docker save writes, as a folder or as a plain tar archive. It must be closed.
+// docker save writes, as a directory or as a plain tar archive. It must be closed.
 type savedFiles interface {
 	open(name string) (io.ReadCloser, error) // fs.ErrNotExist where it is missing
 	io.Closer
 }
 
-// savedFolder is an image in a folder; nothing outside of it is read.
-type savedFolder struct{ *os.Root }
+// savedDir is an image in a directory; nothing outside of it is read.
+type savedDir struct{ *os.Root }
 
-func (s savedFolder) open(name string) (io.ReadCloser, error) {
+func (s savedDir) open(name string) (io.ReadCloser, error) {
 	f, err := s.Open(filepath.FromSlash(name))
 	if err != nil {
 		return nil, err

@@ -75,7 +75,7 @@ func tarOf(t testing.TB, files map[string][]byte) []byte {
 	return b.Bytes()
 }
 
-func folderOf(t testing.TB, files map[string][]byte) string {
+func dirOf(t testing.TB, files map[string][]byte) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "layout")
 	for name, data := range files {
@@ -98,7 +98,7 @@ func TestSaved(t *testing.T) {
 	archive := tarOf(t, layout)
 	cache, id := t.TempDir(), ""
 	for name, path := range map[string]string{
-		"folder": folderOf(t, layout), "tar": writeFile(t, "x.tar", archive),
+		"directory": dirOf(t, layout), "tar": writeFile(t, "x.tar", archive),
 		"tar.gz": writeFile(t, "x.tgz", compressed(t, archive, compressors["gz"])),
 		"docker": writeFile(t, "d.tar", tarOf(t, dockerFiles(t, layers...))),
 	} {
@@ -177,7 +177,7 @@ func TestSavedLies(t *testing.T) {
 func TestSavedStaysInside(t *testing.T) {
 	p := newParts()
 	layout := layoutFiles(t, p, p.image(t, "amd64", [][]byte{baseLayer(t)}, nil))
-	dir := folderOf(t, layout)
+	dir := dirOf(t, layout)
 	secret := writeFile(t, "secret", layout["index.json"])
 	if err := os.Remove(filepath.Join(dir, "index.json")); err != nil {
 		t.Fatal(err)

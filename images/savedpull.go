@@ -57,7 +57,7 @@ func (t *Tarball) pullSaved(ctx context.Context, ref Ref, progress Progress) (*I
 func (t *Tarball) openSaved(ctx context.Context, path string, progress Progress) (savedFiles, error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		root, err := os.OpenRoot(path)
-		return savedFolder{root}, pathError(err)
+		return savedDir{root}, pathError(err)
 	}
 	f, err := os.Open(path)
 	if err != nil {

@@ -13,10 +13,11 @@ import (
 	"github.com/lsub/lsub/images/internal/ctxio"
 )
 
-// Spool copies an archive that can be read but once to a temporary file in the
-// cache folder, and returns a reference to it for [Tarball]; label is what
-// messages call it. The caller must call remove when the image was used. Where
-// r does not give anything when ctx ends, a goroutine stays behind in its Read.
+// Spool copies an archive that can be read only once, such as stdin, to a
+// temporary file in the cache directory, and returns a reference to it for
+// [Tarball]. Messages call it by label. The caller must call remove after it has
+// used the image. Where a Read of r blocks when ctx ends, a goroutine stays
+// behind in it.
 func Spool(ctx context.Context, cacheDir, label string, r io.Reader, progress Progress) (ref Ref, remove func(), err error) {
 	if err := os.MkdirAll(cacheDir, 0o700); err != nil {
 		return Ref{}, nil, err

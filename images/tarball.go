@@ -17,27 +17,26 @@ import (
 	"github.com/lsub/lsub/rootfs"
 )
 
-// Tarball is the Source of images in tar archives, as docker export, WSL and
-// most distros' download pages give them, and in squashfs images.
+// Tarball is the Source of images in files: tar archives, such as docker export,
+// WSL and most distros publish, and squashfs images.
 //
-// Pull reads the archive once, to check each entry and to learn its ID. It
-// does not copy it: Image.Open reads the file a second time and verifies the
-// ID. Reading twice costs little beside the disk space that a copy would take
-// for an archive that is used once; a file that changes in between is noticed.
+// Pull reads the archive once, to check each entry and to compute its ID. It
+// makes no copy: Image.Open reads the file again and compares the ID, so it
+// notices a file that has changed. A copy would take disk space for an archive
+// that is used once.
 //
-// A saved container image (docker save, an OCI layout; also a layout's folder)
-// is flattened into the cache, as one from a registry is.
+// A saved container image (from docker save, or an OCI layout, packed or as a
+// directory) is flattened into the cache, like one from a registry.
 type Tarball struct {
-	// CacheDir is lsub's cache folder. Without it saved images are refused.
+	// CacheDir is lsub's cache directory. Without it saved images are refused.
 	CacheDir string
 
-	// Arch is the architecture to take of a saved image, and that programs in
-	// an archive have to be for, as GOARCH; "" is the
-	// host's.
+	// Arch is the wanted architecture, as GOARCH; "" is the host's. It selects
+	// one of a saved image's; an archive with programs for another is refused.
 	Arch string
 
-	// MaxBytes limits the sum of the files' sizes, which protects from archives
-	// made to fill the disk. 0 means rootfs.DefaultMaxBytes.
+	// MaxBytes limits the sum of the files' sizes, so that no archive fills the
+	// disk. 0 means rootfs.DefaultMaxBytes.
 	MaxBytes int64
 }
 
@@ -70,7 +69,7 @@ func (t *Tarball) check(ctx context.Context, path string, progress Progress) (*s
 		return nil, pathError(err)
 	}
 	if info.IsDir() {
-		return nil, hint.New(errors.New("is a folder"), "make an archive of it with 'tar -C "+path+" -cf FILE .'")
+		return nil, hint.New(errors.New("is a directory"), "make an archive of it with 'tar -C "+path+" -cf FILE .'")
 	}
 	if !info.Mode().IsRegular() {
 		return nil, hint.New(errors.New("is not a regular file"), "save the archive to a file first: it is read twice")

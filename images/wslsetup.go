@@ -14,16 +14,16 @@ import (
 	"github.com/lsub/lsub/wslconf"
 )
 
-// Setup is what an image says of a distro that is made of it, in the file
-// /etc/wsl-distribution.conf that WSL reads. It is free text of the image's
-// maker: only the name and the number were checked.
+// Setup is the content of an image's /etc/wsl-distribution.conf, as WSL reads
+// it. Name and UID were checked; the image's maker may write anything into the
+// rest.
 type Setup struct {
 	Name     string   `json:"name,omitempty"`     // to give the distro
 	Command  string   `json:"command,omitempty"`  // for /bin/sh -c, as root at a terminal, before the first shell
 	UID      uint32   `json:"uid,omitempty"`      // of the default user once Command has succeeded; 0: root
 	Warnings []string `json:"warnings,omitempty"` // about the file, for the user
 
-	NameWarning string `json:"name_warning,omitempty"` // why Name is empty, where the file has one: for who wanted it
+	NameWarning string `json:"name_warning,omitempty"` // why the file's name was not used, for users who gave none
 }
 
 const (

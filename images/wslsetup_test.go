@@ -94,7 +94,7 @@ func TestSetupInArchive(t *testing.T) {
 		{"a link through a link", []any{"lib", link("usr/lib"), "etc/wsl-distribution.conf", link("../lib/wsl-distribution.conf"), "usr/lib/wsl-distribution.conf", conf}, found},
 		{"a hard link", []any{"usr/lib/wsl-distribution.conf", conf, "etc/wsl-distribution.conf", hard("usr/lib/wsl-distribution.conf")}, found},
 		{"the last counts", []any{"etc/wsl-distribution.conf", "[oobe]\ndefaultName=first", "etc/wsl-distribution.conf", conf}, found},
-		{"replaced by a folder", []any{"etc/wsl-distribution.conf", conf, "etc/wsl-distribution.conf", tar.Header{Typeflag: tar.TypeDir}}, Setup{}},
+		{"replaced by a directory", []any{"etc/wsl-distribution.conf", conf, "etc/wsl-distribution.conf", tar.Header{Typeflag: tar.TypeDir}}, Setup{}},
 		{"a link out of the tree", []any{"etc/wsl-distribution.conf", link("../../../../etc/shadow")}, notRead(`it is a link to "etc/shadow"`)},
 		{"a link to nothing", []any{"etc/wsl-distribution.conf", link("/x/wsl-distribution.conf")}, notRead(`it is a link to "x/wsl-distribution.conf"`)},
 		{"a link to itself", []any{"etc/wsl-distribution.conf", link("wsl-distribution.conf")}, Setup{}},

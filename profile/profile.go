@@ -1,5 +1,5 @@
 // Package profile reads the file in which a user says what a VM and its
-// distros are like: profile.yaml in the profile's folder. docs/profile.md has
+// distros are like: profile.yaml in the profile's directory. docs/profile.md has
 // every key.
 //
 //	p, err := profile.Load(filepath.Join(m.Dir(), profile.File))
@@ -27,7 +27,7 @@ import (
 	"time"
 )
 
-// File is the name of a profile's file, in the profile's folder.
+// File is the name of a profile's file, in the profile's directory.
 const File = "profile.yaml"
 
 // Never is a time that does not come.

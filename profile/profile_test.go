@@ -208,7 +208,7 @@ func TestLoad(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	if _, err := Load(dir); err == nil {
-		t.Error("a folder is a profile")
+		t.Error("a directory is a profile")
 	}
 	if err := os.WriteFile(path, make([]byte, maxFile+1), 0o600); err != nil {
 		t.Fatal(err)

@@ -217,9 +217,9 @@ func parseHostPath(text string) (string, error) {
 
 var isWindowsPath = regexp.MustCompile(`^([A-Za-z]:[\\/]|\\\\)`)
 
-// Expand makes a path of the host of what a profile has: with the home folder
+// Expand makes a path of the host of what a profile has: with the home directory
 // for ~/ at the start, and the values of variables for $NAME and ${NAME}.
-// getenv is os.Getenv, but for tests; home is the user's folder.
+// getenv is os.Getenv, but for tests; home is the user's directory.
 func Expand(path, home string, getenv func(string) string) (string, error) {
 	var unset string
 	full := path

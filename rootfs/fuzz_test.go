@@ -8,7 +8,7 @@ import (
 )
 
 // model is a tiny file system that unpacks as the package comment tells the
-// unpacker to, but follows symbolic links in parent folders as a careless one
+// unpacker to, but follows symbolic links in parent directories as a careless one
 // would. It reports any step out of the tree.
 type model struct {
 	links   map[string]string

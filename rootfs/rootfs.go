@@ -75,9 +75,9 @@ type State struct {
 
 	links  map[string]struct{} // clean names of the symbolic links so far
 	usable bool                // a shell or an init was seen
-	nested bool                // one was seen inside a folder
+	nested bool                // one was seen inside a directory
 	saved  bool                // a file only "docker save" writes was seen
-	top    string              // the one folder that holds everything so far
+	top    string              // the one directory that holds everything so far
 	tops   int                 // 0, 1, or 2 for "more than one"
 }
 
@@ -104,7 +104,7 @@ func (e *LimitError) Error() string {
 // UnusableError says that an archive is sound but no root file system.
 type UnusableError struct {
 	Entries int    // 0: it is empty
-	Folder  string // not "": the root file system is in this folder of it
+	Dir     string // not "": the root file system is in this directory of it
 	Saved   bool   // it is a saved container image (docker save, OCI layout)
 }
 
@@ -114,8 +114,8 @@ func (e *UnusableError) Error() string {
 		return "archive is empty"
 	case e.Saved:
 		return "archive is a saved container image, not a root file system"
-	case e.Folder != "":
-		return fmt.Sprintf("archive is no root file system: that is in its folder %q", shorten(e.Folder))
+	case e.Dir != "":
+		return fmt.Sprintf("archive is no root file system: that is in its directory %q", shorten(e.Dir))
 	}
 	return "archive is no root file system: it has neither /sbin/init nor a shell (/bin/sh)"
 }
@@ -142,7 +142,7 @@ func CheckHeader(h *tar.Header, st *State) error {
 		return refuse("lies behind the symbolic link %q of the same archive", shorten(l))
 	}
 	if name == "." && h.Typeflag != tar.TypeDir {
-		return refuse("stands for the root folder but is none")
+		return refuse("stands for the root directory but is none")
 	}
 	if !validID(h.Uid) || !validID(h.Gid) {
 		return refuse("has owner %d:%d, which no Linux has", h.Uid, h.Gid)
@@ -218,7 +218,7 @@ func (st *State) Finish() error {
 	}
 	e := &UnusableError{Entries: st.Entries, Saved: st.saved}
 	if st.tops == 1 && st.nested {
-		e.Folder = st.top
+		e.Dir = st.top
 	}
 	return e
 }
@@ -269,7 +269,7 @@ func (st *State) checkHardLink(h *tar.Header, name string) (isLink bool, err err
 	return isLink, nil
 }
 
-// linkAbove returns the symbolic link that name's parent folders pass through,
+// linkAbove returns the symbolic link that name's parent directories pass through,
 // or "".
 func (st *State) linkAbove(name string) string {
 	if len(st.links) == 0 {

@@ -37,7 +37,7 @@ func TestCheckHeader(t *testing.T) {
 		{"ptmx", []*tar.Header{dev("dev/ptmx", tar.TypeChar, 5, 2)}, ""},
 		{"global header", []*tar.Header{{Typeflag: tar.TypeXGlobalHeader, Name: "/../x"}}, ""},
 		{"hard link to a symlink", []*tar.Header{sym("a", "/etc"), hard("b", "a")}, ""},
-		{"link replaced by a folder", []*tar.Header{sym("a", "/etc"), dir("a"), file("a/b")}, ""},
+		{"link replaced by a directory", []*tar.Header{sym("a", "/etc"), dir("a"), file("a/b")}, ""},
 
 		{"no name", []*tar.Header{file("")}, "has no name"},
 		{"absolute", []*tar.Header{file("/etc/passwd")}, "absolute name"},
@@ -47,7 +47,7 @@ func TestCheckHeader(t *testing.T) {
 		{"zero byte", []*tar.Header{file("a\x00b")}, "zero byte"},
 		{"long component", []*tar.Header{file(long)}, "too long"},
 		{"long path", []*tar.Header{file(strings.Repeat("abcdefg/", 512))}, "too long"},
-		{"root is a file", []*tar.Header{file("./.")}, "root folder"},
+		{"root is a file", []*tar.Header{file("./.")}, "root directory"},
 		{"through a link", []*tar.Header{sym("a", "/etc"), file("a/passwd")}, `symbolic link "a"`},
 		{"through a link, deeper", []*tar.Header{sym("x/a", ".."), file("x/a/b/c")}, `symbolic link "x/a"`},
 		{"through a link's hard link", []*tar.Header{sym("a", "/etc"), hard("b", "a"), file("b/passwd")}, `symbolic link "b"`},
@@ -116,7 +116,7 @@ func TestFinish(t *testing.T) {
 		{[]string{"./", "etc/passwd", "bin/sh"}, ""},
 		{[]string{"usr/lib/systemd/systemd"}, ""},
 		{[]string{"etc/passwd", "usr/x"}, "neither"},
-		{[]string{"debian/", "debian/bin/sh"}, `folder "debian"`},
+		{[]string{"debian/", "debian/bin/sh"}, `directory "debian"`},
 		{[]string{"etc/", "etc/passwd"}, "neither"},
 		{[]string{"oci-layout", "index.json", "blobs/"}, "saved container image"},
 	}

@@ -32,7 +32,7 @@ func (a *app) cloneCommand() *cli.Command {
 	return &cli.Command{
 		Name: "clone", Usage: "copy a distro, at once and whatever its size", UsageText: "lsub clone [--snapshot NAME] DISTRO NEW-NAME",
 		Description: "The copy takes no space until one of the two changes. A distro that runs is copied as it is at this moment. " +
-			"The copy has the limits and the default user of the first, a machine id of its own, and no snapshots.",
+			"The copy has the limits and the default user of the first, a machine id and keys (of sshd, of ssl-cert) of its own, and no snapshots.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "snapshot", Aliases: []string{"s"}, Usage: "copy the snapshot `NAME` of the distro instead"},
 		},

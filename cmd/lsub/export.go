@@ -181,7 +181,7 @@ func (a *app) export(ctx context.Context, d *machine.Distro, req *guestv1.Export
 			if err := os.Remove(tmp); err != nil {
 				return err
 			}
-			return images.LayoutFolder(tmp, about, read)
+			return images.LayoutDir(tmp, about, read)
 		})
 	case to.format == images.FormatOCI:
 		err = atomicfile.Replace(to.path, func(f *os.File) error { return images.LayoutArchive(f, about, read) })

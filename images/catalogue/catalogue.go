@@ -16,17 +16,18 @@ import (
 	"github.com/lsub/lsub/images/internal/web"
 )
 
-// Catalogue lists images that a server offers. Implementations are safe for
+// Catalogue is a server's list of images. Implementations are safe for
 // concurrent use.
 type Catalogue interface {
-	// Address is where it is, which tells it from others.
+	// Address identifies the catalogue: where it is.
 	Address() string
 
-	// List asks for the offers for all architectures, in a fixed order.
+	// List asks the server for its offers, for all architectures, in an order
+	// that stays the same.
 	List(ctx context.Context) ([]Offer, error)
 }
 
-// Addresses of the catalogues that are asked where nobody chose others.
+// Addresses of the default catalogues.
 const (
 	wslManifestURL = "https://raw.githubusercontent.com/microsoft/WSL/master/distributions/DistributionInfo.json"
 	lxcImagesURL   = "https://images.linuxcontainers.org"
@@ -39,7 +40,7 @@ func Defaults(log *slog.Logger) []Catalogue {
 
 // At is the catalogue at an https address: a DistributionInfo.json as
 // WSL reads it where that ends in ".json", otherwise a simplestreams server.
-// Asking it says where the address is none. log may be nil.
+// A bad address shows when the catalogue is asked. log may be nil.
 func At(address string, log *slog.Logger) Catalogue {
 	if strings.HasSuffix(strings.ToLower(address), ".json") {
 		return &WSL{URL: address, Log: log}
@@ -47,8 +48,8 @@ func At(address string, log *slog.Logger) Catalogue {
 	return &Simplestreams{URL: address, Log: log}
 }
 
-// Offer is an image in a Catalogue: a name, and where to get what it means.
-// Names are fit to be shown; the address is an https one and the sum is one.
+// Offer is an image in a Catalogue. Its name is printable, and its address and
+// sum are well formed.
 type Offer struct {
 	Name    string   `json:"name"`              // such as "ubuntu-24.04", in small letters
 	Aliases []string `json:"aliases,omitempty"` // further names, such as "ubuntu"
@@ -60,8 +61,8 @@ type Offer struct {
 	Size    int64    `json:"size,omitempty"` // bytes to download; 0 where the catalogue does not say
 }
 
-// Ref names the image that is offered. Its label says what was chosen: the
-// offer's name with its version or the beginning of its sum.
+// Ref returns the reference by which package images installs the offer. Its
+// label is the offer's name with its version, or with the beginning of its sum.
 func (o Offer) Ref() (images.Ref, error) {
 	ref, err := images.URLRef(o.URL, o.SHA256)
 	if err != nil {

@@ -19,23 +19,23 @@ import (
 	"github.com/lsub/lsub/atomicfile"
 )
 
-// Online lists what several catalogues offer, and remembers it: a catalogue
-// that was asked less than MaxAge ago is not asked again, and what it said last
-// serves while it cannot be reached. It is safe for concurrent use, also by
-// several processes.
+// Online lists the offers of several catalogues, and keeps them in the cache. A
+// catalogue that was asked less than MaxAge ago is not asked again; while it
+// cannot be reached, its last answer is used. Online is safe for concurrent use,
+// also by several processes.
 type Online struct {
-	CacheDir   string // lsub's cache folder
+	CacheDir   string // lsub's cache directory
 	Catalogues []Catalogue
 	MaxAge     time.Duration // 0: an hour
 	Log        *slog.Logger  // may be nil
 }
 
-// Listing is what one catalogue offers.
+// Listing is the answer of one catalogue.
 type Listing struct {
 	Address string
-	Asked   time.Time // when the server said so; zero where it never did
-	Cached  bool      // it comes from the cache
-	Err     error     // why the server was asked in vain; the offers are then old, or none
+	Asked   time.Time // when the server answered; zero where it never did
+	Cached  bool      // the offers come from the cache
+	Err     error     // why the server gave no answer; the offers are then old, or none
 	Offers  []Offer
 }
 
@@ -52,9 +52,9 @@ const (
 	catalogueTimeout = 30 * time.Second
 )
 
-// List returns what the catalogues offer, in their order; refresh has all of
-// them asked. It takes at most half a minute. A catalogue that fails is told of
-// in its listing, and hides no other.
+// List returns a listing per catalogue, in their order; with refresh all of them
+// are asked. It takes at most half a minute. A catalogue that fails has an error
+// in its listing and does not affect the others.
 func (o *Online) List(ctx context.Context, refresh bool) []Listing {
 	listings := make([]Listing, len(o.Catalogues))
 	var all sync.WaitGroup
@@ -65,7 +65,7 @@ func (o *Online) List(ctx context.Context, refresh bool) []Listing {
 	return listings
 }
 
-// Offers returns the offers of listings, in their order.
+// Offers returns the offers of all listings, in their order.
 func Offers(listings []Listing) []Offer {
 	var all []Offer
 	for _, l := range listings {

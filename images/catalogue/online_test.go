@@ -88,7 +88,7 @@ func TestOnlineCacheTrouble(t *testing.T) {
 	if l := o.List(t.Context(), false); !l[0].Cached || len(l[0].Offers) != 0 {
 		t.Errorf("got %+v", l)
 	}
-	// Without a cache folder it works all the same.
+	// Without a cache directory it works all the same.
 	o.CacheDir = filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(o.CacheDir, nil, 0o600); err != nil {
 		t.Fatal(err)

@@ -12,14 +12,14 @@ import (
 // UnknownError says that no catalogue has an image of a name.
 type UnknownError struct {
 	Name string
-	Near []string // offers whose names begin so
+	Near []string // offers whose names begin with Name
 }
 
 func (e *UnknownError) Error() string { return fmt.Sprintf("no image %q is known", e.Name) }
 
-// Resolve returns what a short name such as "alma", "ubuntu-24.04" or
-// "alpine:3.22" means on an architecture ("" is the host's): the first offer
-// with the name, else the first with such an alias. The error is an
+// Resolve returns the offer that a short name such as "alma", "ubuntu-24.04" or
+// "alpine:3.22" means on an architecture ("" is the host's): the first one with
+// that name, otherwise the first one with such an alias. The error is an
 // *UnknownError, or says that the image is for other architectures only.
 func Resolve(offers []Offer, name, arch string) (Offer, error) {
 	if arch == "" {
@@ -55,14 +55,14 @@ func Resolve(offers []Offer, name, arch string) (Offer, error) {
 	return Offer{}, unknown
 }
 
-// IsShortName tells names that a catalogue may have from those of other kinds,
-// such as "oci:…" and addresses.
+// IsShortName tells whether a catalogue may have the name, unlike "oci:…" and
+// addresses.
 func IsShortName(name string) bool {
 	return !strings.HasPrefix(name, "oci:") && !strings.Contains(name, "//") && offerName(strings.ReplaceAll(strings.ToLower(name), ":", "-"))
 }
 
-// ShortName returns the form in which names of images are compared, which makes
-// "Fedora:42", "fedora/42/default" and "fedoralinux-42" the same.
+// ShortName returns the form in which image names are compared: "Fedora:42",
+// "fedora/42/default" and "fedoralinux-42" have the same.
 func ShortName(name string) string {
 	name = strings.NewReplacer(":", "-", "/", "-", "_", "-", " ", "-").Replace(strings.ToLower(name))
 	name = strings.TrimSuffix(name, "-default")

@@ -21,7 +21,7 @@ import (
 	"github.com/lsub/lsub/images/guestimage/manifest"
 )
 
-// fakeGuest is an embedded folder with three small files.
+// fakeGuest is an embedded directory with three small files.
 func fakeGuest(t *testing.T) fstest.MapFS {
 	t.Helper()
 	z, err := zstd.NewWriter(nil)

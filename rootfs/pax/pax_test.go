@@ -25,7 +25,7 @@ type item struct {
 // nasty are entries that a plain header has no room for.
 func nasty() []item {
 	at := time.Unix(1700000000, 123456789)
-	deep := strings.Repeat("a folder of some length/", 40)
+	deep := strings.Repeat("a directory of some length/", 40)
 	return []item{
 		{h: tar.Header{Typeflag: tar.TypeDir, Name: "./", Mode: 0o1755, Uid: 12, Gid: 34, ModTime: at}},
 		{h: tar.Header{Typeflag: tar.TypeReg, Name: "./plain", Mode: 0o6711, Size: 5, ModTime: time.Unix(1, 0)}, body: "hello"},

@@ -184,7 +184,7 @@ func (r *Reader) decode() (*tar.Header, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The zero byte of old archives has become a file, or a folder by its name.
+	// The zero byte of old archives has become a file, or a directory by its name.
 	if kind != 0 && kind != tar.TypeReg {
 		h.Typeflag = kind
 	}

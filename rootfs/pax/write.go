@@ -13,23 +13,23 @@ import (
 
 // The fields of a header block.
 var (
-	fieldName    = field{0, 100}
-	fieldMode    = field{100, 8}
-	fieldUID     = field{108, 8}
-	fieldGID     = field{116, 8}
-	fieldSize    = field{124, 12}
-	fieldTime    = field{136, 12}
-	fieldSum     = field{148, 8}
-	fieldType    = 156
-	fieldLink    = field{157, 100}
-	fieldMagic   = field{257, 8}
-	fieldMajor   = field{329, 8}
-	fieldMinor   = field{337, 8}
-	fieldPrefix  = field{345, 155}
-	ustar        = "ustar\x0000"
-	paxName      = "././@PaxHeader" // of the entry that holds records; shown by tools that know none
-	zeros        [2 * block]byte
-	sparseFolder = "GNUSparseFile.0"
+	fieldName   = field{0, 100}
+	fieldMode   = field{100, 8}
+	fieldUID    = field{108, 8}
+	fieldGID    = field{116, 8}
+	fieldSize   = field{124, 12}
+	fieldTime   = field{136, 12}
+	fieldSum    = field{148, 8}
+	fieldType   = 156
+	fieldLink   = field{157, 100}
+	fieldMagic  = field{257, 8}
+	fieldMajor  = field{329, 8}
+	fieldMinor  = field{337, 8}
+	fieldPrefix = field{345, 155}
+	ustar       = "ustar\x0000"
+	paxName     = "././@PaxHeader" // of the entry that holds records; shown by tools that know none
+	zeros       [2 * block]byte
+	sparseDir   = "GNUSparseFile.0"
 )
 
 type field struct{ at, size int }
@@ -63,7 +63,7 @@ func AppendHeader(b []byte, h *tar.Header, data []Extent) ([]byte, error) {
 		rec.add(sparsePrefix+"name", h.Name)
 		rec.add(sparsePrefix+"realsize", strconv.FormatInt(h.Size, 10))
 		dir, base := path.Split(h.Name)
-		name = dir + sparseFolder + "/" + base
+		name = dir + sparseDir + "/" + base
 	}
 	var hb [block]byte
 	putName(&hb, &rec, name)

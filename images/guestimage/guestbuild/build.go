@@ -42,14 +42,14 @@ type builder struct {
 }
 
 // base is the part of a guest that lsubinit has no part in. It is the content
-// of base.json in its folder, which also holds kernel.zst, system.zst and the
+// of base.json in its directory, which also holds kernel.zst, system.zst and the
 // initrd's modules.
 type base struct {
 	Manifest manifest.Manifest
 	Order    []modLine
 }
 
-// build writes the guest to the folder out.
+// build writes the guest to the directory out.
 func (b *builder) build(ctx context.Context, initPkg, out string, refresh bool) error {
 	if err := os.MkdirAll(b.cache, 0o755); err != nil {
 		return err
@@ -137,7 +137,7 @@ func current(out string, m manifest.Manifest) bool {
 	return true
 }
 
-// cachedBase returns the folder of the guest's base, built from tree where the
+// cachedBase returns the directory of the guest's base, built from tree where the
 // cache does not have it.
 func (b *builder) cachedBase(ctx context.Context, tree string, debs *debFiles) (string, *base, error) {
 	key, err := recipeKey()

@@ -130,7 +130,7 @@ func unpackEntry(root *os.Root, name string, h *tar.Header, r io.Reader) error {
 	case tar.TypeLink:
 		return root.Link(path.Clean(h.Linkname), name)
 	}
-	return nil // folders come with their files
+	return nil // directories come with their files
 }
 
 // wanted tells which files of the packages are kept.
@@ -139,7 +139,7 @@ func wanted(name string) bool {
 	case strings.HasPrefix(name, "boot/vmlinu"):
 		return true
 	case strings.HasPrefix(name, "usr/share/doc/"):
-		// A package's folder may be a link to that of its library.
+		// A package's directory may be a link to that of its library.
 		return path.Base(name) == "copyright" || path.Dir(name) == "usr/share/doc"
 	case strings.HasPrefix(name, "usr/lib/modules/"):
 		return true
@@ -171,7 +171,7 @@ func (d *debFiles) add(deb string, list io.Reader) error {
 	return sc.Err()
 }
 
-// cachedTree returns the folder with the extracted packages, from the cache
+// cachedTree returns the directory with the extracted packages, from the cache
 // unless refresh is set or it is missing there.
 func cachedTree(ctx context.Context, b *builder, refresh bool) (string, *debFiles, error) {
 	key := hash(b.arch.goarch, b.suite, strings.Join(packages, " "), listHook, extractSource)

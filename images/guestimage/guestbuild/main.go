@@ -6,7 +6,7 @@
 //
 // It needs mmdebstrap and mkfs.erofs, and for another architecture than the
 // host's depmod. It needs no root. The network is used once: the packages stay
-// in the user's cache folder, and -refresh looks for newer ones. The same
+// in the user's cache directory, and -refresh looks for newer ones. The same
 // packages, lsubinit and erofs-utils give the same bytes.
 //
 // The steps, each kept in the cache by what it is made from:
@@ -30,7 +30,7 @@ import (
 // arch is what differs between the architectures of a guest.
 type arch struct {
 	goarch  string // Go's and Debian's name
-	triplet string // folder of shared libraries below /usr/lib
+	triplet string // directory of shared libraries below /usr/lib
 	loader  string // dynamic loader, relative to the tree
 }
 
@@ -53,8 +53,8 @@ func run(ctx context.Context, args []string) error {
 	goarch := flags.String("arch", runtime.GOARCH, "architecture of the guest: amd64 or arm64")
 	suite := flags.String("suite", "trixie", "Debian suite to take the packages from")
 	initPkg := flags.String("init", "./guest/lsubinit", "Go package that becomes /init")
-	out := flags.String("out", filepath.Join("images", "guestimage", "embedded"), "folder to write ARCH/ to")
-	cache := flags.String("cache", "", "cache folder (default: lsub/guest in the user's)")
+	out := flags.String("out", filepath.Join("images", "guestimage", "embedded"), "directory to write ARCH/ to")
+	cache := flags.String("cache", "", "cache directory (default: lsub/guest in the user's)")
 	refresh := flags.Bool("refresh", false, "look for newer packages")
 	if err := flags.Parse(args); err != nil {
 		return err

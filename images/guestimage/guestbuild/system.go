@@ -110,7 +110,7 @@ func evenModes(root string) error {
 	})
 }
 
-// copyEntry copies a file or a symbolic link, and makes the folders above it.
+// copyEntry copies a file or a symbolic link, and makes the directories above it.
 func copyEntry(src, dst string) error {
 	if err := os.MkdirAll(filepath.Dir(dst), 0o755); err != nil {
 		return err

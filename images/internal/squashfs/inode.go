@@ -24,7 +24,7 @@ type inode struct {
 	kind   uint16     // a basic type
 	linked bool       // it has more names than one
 
-	// of a folder: where its list is, and how long
+	// of a directory: where its list is, and how long
 	listBlock  uint64
 	listOffset uint64
 	listSize   uint64
@@ -177,7 +177,7 @@ func (n *inode) readSpecial(r *metaReader, long bool) (links, attrs uint32, err 
 	return links, attrs, err
 }
 
-// dirReader reads the list of a folder, entry by entry.
+// dirReader reads the list of a directory, entry by entry.
 type dirReader struct {
 	r     *metaReader
 	left  uint64 // bytes of the list
@@ -212,7 +212,7 @@ func (d *dirReader) next() (e dirEntry, ok bool, err error) {
 			return dirEntry{}, false, err
 		}
 		if d.run.Count >= 256 {
-			return dirEntry{}, false, damaged("a folder has %d entries in one run", d.run.Count)
+			return dirEntry{}, false, damaged("a directory has %d entries in one run", d.run.Count)
 		}
 		d.inRun = d.run.Count + 1
 	}
@@ -245,7 +245,7 @@ func (d *dirReader) next() (e dirEntry, ok bool, err error) {
 
 func (d *dirReader) take(n uint64) error {
 	if n > d.left {
-		return damaged("a folder's list is cut off")
+		return damaged("a directory's list is cut off")
 	}
 	d.left -= n
 	return nil

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the images in testdata, which are of one tree in every form: run as root
-# in this folder, with squashfs-tools and python3.
+# in this directory, with squashfs-tools and python3.
 set -eu
 tree=$(mktemp -d) && trap 'rm -rf "$tree"' EXIT
 cd "$tree"

@@ -2,7 +2,7 @@
 // of the format, which Linux has had since 2009, with gzip, xz, zstd and lz4:
 // https://docs.kernel.org/filesystems/squashfs.html.
 //
-// An image is never trusted: every offset and length is checked, no folder is
+// An image is never trusted: every offset and length is checked, no directory is
 // gone through twice, and what is held in memory does not depend on what the
 // image says. How much the archive may hold is for its reader to say: WriteTar
 // ends with its writer's error.

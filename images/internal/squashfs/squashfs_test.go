@@ -159,7 +159,7 @@ func TestLies(t *testing.T) {
 		}
 		return data
 	}
-	entry := func(name string) int { // where its entry in the list of its folder starts
+	entry := func(name string) int { // where its entry in the list of its directory starts
 		e := append(binary.LittleEndian.AppendUint16(nil, uint16(len(name)-1)), name...)
 		if bytes.Count(plain, e) != 1 {
 			t.Fatalf("%q has %d entries", name, bytes.Count(plain, e))
@@ -177,14 +177,14 @@ func TestLies(t *testing.T) {
 		"dot dot":             {replace("\x01\x00er", "\x01\x00.."), `is called ".."`},
 		"slash":               {replace("\xfflatin", "../xyz"), `is called "../xyz"`},
 		"zero":                {replace("\xfflatin", "lat\x00in"), `is called`},
-		"folder in itself":    {put(entry("er"), offset("deep")), "is in two places"},
-		"folder twice":        {put(entry("dev"), offset("bin")), "is in two places"},
+		"directory in itself": {put(entry("er"), offset("deep")), "is in two places"},
+		"directory twice":     {put(entry("dev"), offset("bin")), "is in two places"},
 		"huge file":           {huge, ""},
 		"file below zero":     {below, "more bytes than there are"},
 		"inode out":           {put(entry("passwd"), uint16(60000)), "behind the end"},
 		"root out":            {put(32, uint64(1<<40)), "lies outside"},
 		"root far out":        {put(32, uint64(1<<63)), "lies outside"},
-		"root is a file":      {put(32, uint64(offset("sh"))), "root is no folder"},
+		"root is a file":      {put(32, uint64(offset("sh"))), "root is no directory"},
 		"owners out":          {put(48, uint64(1<<63)), "lies outside"},
 		"attributes out":      {put(56, uint64(1<<50)), "lies outside"},
 		"fragments out":       {put(80, uint64(1<<50)), "lies outside"},

@@ -23,7 +23,7 @@ type tarWriter struct {
 	buf   []byte
 }
 
-// WriteTar writes the image's tree as a tar archive, each folder before what is
+// WriteTar writes the image's tree as a tar archive, each directory before what is
 // in it, and files' further names as hard links. Holes of files stay holes, and
 // sockets are left out. The same image gives the same bytes. Errors of w
 // come back wrapped; a *FormatError or io.ErrUnexpectedEOF says that the image
@@ -38,23 +38,23 @@ func (i *Image) WriteTar(ctx context.Context, w io.Writer) error {
 		return err
 	}
 	if root.kind != typeDir {
-		return damaged("its root is no folder")
+		return damaged("its root is no directory")
 	}
-	if err := t.folder(i.super.Root, root, "./"); err != nil {
+	if err := t.directory(i.super.Root, root, "./"); err != nil {
 		return err
 	}
 	_, err = w.Write(pax.AppendEnd(nil))
 	return err
 }
 
-// folder writes the folder n and what is in it. name ends in a slash.
-func (t *tarWriter) folder(ref uint64, n *inode, name string) error {
+// directory writes the directory n and what is in it. name ends in a slash.
+func (t *tarWriter) directory(ref uint64, n *inode, name string) error {
 	if _, twice := t.dirs[ref]; twice {
-		return damaged("folder %.200q is in two places", name)
+		return damaged("directory %.200q is in two places", name)
 	}
 	t.dirs[ref] = struct{}{}
 	if len(name) > maxName {
-		return damaged("folder %.200q… lies too deep", name)
+		return damaged("directory %.200q… lies too deep", name)
 	}
 	if err := t.header(n, name, nil); err != nil {
 		return err
@@ -76,7 +76,7 @@ func (t *tarWriter) folder(ref uint64, n *inode, name string) error {
 			return err
 		}
 		if child.kind == typeDir {
-			err = t.folder(e.ref, child, name+e.name+"/")
+			err = t.directory(e.ref, child, name+e.name+"/")
 		} else {
 			err = t.file(e.ref, child, name+e.name)
 		}
@@ -86,7 +86,7 @@ func (t *tarWriter) folder(ref uint64, n *inode, name string) error {
 	}
 }
 
-// file writes what is no folder.
+// file writes what is no directory.
 func (t *tarWriter) file(ref uint64, n *inode, name string) error {
 	if n.kind == typeSocket {
 		return nil

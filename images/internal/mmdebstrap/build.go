@@ -1,10 +1,12 @@
-package images
+// Package mmdebstrap builds root file systems of Debian with the program of that
+// name: as root, or in a user namespace. An image does not depend on the host
+// that builds it, nor on its user's environment, and has no keys that its distros
+// would share.
+package mmdebstrap
 
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -25,10 +27,10 @@ import (
 // from the same packages twice gives the same bytes: 2026-01-01.
 const sourceDateEpoch = "1767225600"
 
-// debianPackages are in an image beside the essential ones and apt. There is no
+// packages are in an image beside the essential ones and apt. There is no
 // udev, network configuration, time synchronization or login on terminals: the
 // VM does all that for its distros.
-var debianPackages = []string{
+var packages = []string{
 	"systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", // a booted system and users' sessions
 	"sudo", "passwd", "login", // accounts
 	"ca-certificates", "iproute2", "iputils-ping", "netbase", // network
@@ -78,60 +80,75 @@ find etc/ssl/certs -lname ssl-cert-snakeoil.pem -delete
 touch etc/.updated var/.updated
 `
 
-// recipe stands for the above and the options: an image of another recipe is
-// built anew.
-func (o debianOptions) recipe() string {
-	sum := sha256.Sum256([]byte(sourceDateEpoch + strings.Join(debianPackages, " ") + setupHook + customizeHook + o.String()))
-	return hex.EncodeToString(sum[:8])
+// Recipe identifies how images are built, apart from the fields of a Build: an
+// image of another recipe is out of date.
+func Recipe() string {
+	return sourceDateEpoch + strings.Join(packages, " ") + setupHook + customizeHook
 }
 
 // stopWait is how long mmdebstrap has to remove its files when it is told to
 // stop.
 const stopWait = 30 * time.Second
 
-// bootstrap is one run of mmdebstrap.
-type bootstrap struct {
-	suite    string
-	options  debianOptions
-	progress Progress
-	log      *slog.Logger
+// Build is one run of mmdebstrap.
+type Build struct {
+	Suite   string   // code name
+	Include []string // packages beside the usual ones
+	Variant string   // of mmdebstrap; "" is minbase
+	Stale   bool     // allows package lists that are past their date; their signatures are checked all the same
 
-	installed int // packages; valid after run
+	Report func(Step) // receives the progress, from one goroutine at a time; may be nil
+	Log    *slog.Logger
 }
 
-// run builds the suite's root file system and gives it to take as a plain tar
-// archive. When ctx ends or take fails, mmdebstrap and all it started end and
-// their files are removed before run returns.
-func (b *bootstrap) run(ctx context.Context, take func(context.Context, io.Reader) error) error {
+// Step is one report of a Build's progress.
+type Step struct {
+	Text  string // for people
+	Done  int64
+	Total int64 // 0 where it is not known
+	Bytes bool  // Done and Total count bytes; otherwise packages
+}
+
+func (b *Build) report(s Step) {
+	if b.Report != nil {
+		b.Report(s)
+	}
+}
+
+// Run builds the suite's root file system and calls take with it, as a plain
+// tar archive. It returns how many packages were installed. When ctx ends or
+// take fails, mmdebstrap and all processes that it started end, and their files
+// are removed, before Run returns.
+func (b *Build) Run(ctx context.Context, take func(context.Context, io.Reader) error) (installed int, err error) {
 	mode, err := b.chooseMode(ctx)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	tmp, err := os.MkdirTemp(workParent(), "lsub-debian-")
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer b.removeTree(tmp, mode)
 	if err := os.Chmod(tmp, 0o755); err != nil {
-		return err
+		return 0, err
 	}
 
 	cmd := exec.Command("mmdebstrap", b.args(mode)...)
 	cmd.Env = append(buildEnv(os.Environ()), "LC_ALL=C", "TMPDIR="+tmp, "SOURCE_DATE_EPOCH="+sourceDateEpoch)
 	cmd.WaitDelay = stopWait // for output that a lost grandchild keeps open
-	lines := newAptLog(b.progress, b.log)
+	lines := newAptLog(b.report, b.Log)
 	cmd.Stderr = lines
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	// The child is told when this thread ends (see isolate), so keep it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	isolate(cmd)
-	b.progress.report(Step{Text: "looking for packages"})
+	b.report(Step{Text: "looking for packages"})
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("mmdebstrap: %w", err)
+		return 0, fmt.Errorf("mmdebstrap: %w", err)
 	}
 	stopCtx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -144,18 +161,18 @@ func (b *bootstrap) run(ctx context.Context, take func(context.Context, io.Reade
 	io.Copy(io.Discard, out) // so that it never waits for a reader while it cleans up
 	waitErr := cmd.Wait()
 	release()
-	b.installed = lines.packages()
+	installed = lines.packages()
 	switch {
 	case ctx.Err() != nil:
-		return context.Cause(ctx)
+		return installed, context.Cause(ctx)
 	case takeErr != nil && !archive.ended: // it was stopped because of this
-		return takeErr
+		return installed, takeErr
 	case waitErr != nil:
-		return lines.failure(waitErr)
+		return installed, lines.failure(waitErr)
 	case takeErr != nil:
-		return fmt.Errorf("mmdebstrap's archive %w", takeErr)
+		return installed, fmt.Errorf("mmdebstrap's archive %w", takeErr)
 	}
-	return nil
+	return installed, nil
 }
 
 // keptEnv are the variables of the user's that lead to the packages, in either
@@ -215,7 +232,7 @@ func (e *endReader) Read(p []byte) (int, error) {
 
 // workParent returns where mmdebstrap's temporary files go. It is not lsub's
 // cache: apt and a user namespace's root work as other user ids, which cannot
-// enter a user's own folder.
+// enter a user's own directory.
 func workParent() string {
 	if dir := os.Getenv("TMPDIR"); dir != "" {
 		return dir
@@ -227,22 +244,22 @@ func workParent() string {
 	return os.TempDir()
 }
 
-func (b *bootstrap) args(mode string) []string {
+func (b *Build) args(mode string) []string {
 	args := []string{
-		"--mode=" + mode, "--variant=" + cmp.Or(b.options.variant, debianVariants[0]), "--format=tar", "--verbose",
-		"--include=" + strings.Join(slices.Concat(debianPackages, b.options.include), ","),
+		"--mode=" + mode, "--variant=" + cmp.Or(b.Variant, "minbase"), "--format=tar", "--verbose",
+		"--include=" + strings.Join(slices.Concat(packages, b.Include), ","),
 		`--aptopt=Acquire::Retries "3"`,
 		"--setup-hook=" + setupHook, "--customize-hook=" + customizeHook,
 	}
-	if b.options.stale {
+	if b.Stale {
 		args = append(args, `--aptopt=Acquire::Check-Valid-Until "false"`) // the distro's apt keeps it
 	}
-	return append(args, b.suite, "-")
+	return append(args, b.Suite, "-")
 }
 
 // chooseMode returns how mmdebstrap gets the rights to make files of any
 // owner: being root, or in a user namespace.
-func (b *bootstrap) chooseMode(ctx context.Context) (string, error) {
+func (b *Build) chooseMode(ctx context.Context) (string, error) {
 	if _, err := exec.LookPath("mmdebstrap"); err != nil {
 		return "", hint.New(errors.New("mmdebstrap is not installed"), "install it with 'apt install mmdebstrap uidmap'")
 	}
@@ -260,7 +277,7 @@ func (b *bootstrap) chooseMode(ctx context.Context) (string, error) {
 	if ctx.Err() != nil {
 		return "", context.Cause(ctx)
 	}
-	b.log.Info("mmdebstrap cannot use user namespaces", "output", string(out))
+	b.Log.Info("mmdebstrap cannot use user namespaces", "output", string(out))
 	if u, err := user.Current(); err == nil {
 		ids, _ := os.ReadFile("/etc/subuid")
 		has, free := subordinateIDs(string(ids), u)
@@ -274,9 +291,9 @@ func (b *bootstrap) chooseMode(ctx context.Context) (string, error) {
 			"kernel.apparmor_restrict_unprivileged_userns=0', as far as your kernel has these, or run lsub as root")
 }
 
-// removeTree removes mmdebstrap's temporary folder, which is empty unless it
+// removeTree removes mmdebstrap's temporary directory, which is empty unless it
 // had to be killed.
-func (b *bootstrap) removeTree(dir, mode string) {
+func (b *Build) removeTree(dir, mode string) {
 	err := os.RemoveAll(dir)
 	if err != nil && mode == "unshare" {
 		// The files belong to subordinate ids, which only their namespace can remove.
@@ -286,7 +303,7 @@ func (b *bootstrap) removeTree(dir, mode string) {
 		err = os.RemoveAll(dir)
 	}
 	if err != nil {
-		b.log.Warn("remove mmdebstrap's files", "err", err)
+		b.Log.Warn("remove mmdebstrap's files", "err", err)
 	}
 }
 

@@ -1,4 +1,4 @@
-package images
+package mmdebstrap
 
 import (
 	"bytes"
@@ -15,11 +15,11 @@ import (
 // aptLog reads what mmdebstrap, apt and dpkg say, and makes progress of it. It
 // is an io.Writer for one goroutine.
 type aptLog struct {
-	progress Progress
-	log      *slog.Logger
-	part     []byte   // of a line that is not complete
-	last     []string // lines, for an error
-	errors   []string // what apt and mmdebstrap call errors
+	report func(Step)
+	log    *slog.Logger
+	part   []byte   // of a line that is not complete
+	last   []string // lines, for an error
+	errors []string // what apt and mmdebstrap call errors
 
 	group     string // what the packages of the present step are
 	total     int    // how many of them there are
@@ -33,8 +33,8 @@ const keptLines = 12
 
 var newlyInstalled = regexp.MustCompile(`^\d+ upgraded, (\d+) newly installed`)
 
-func newAptLog(progress Progress, log *slog.Logger) *aptLog {
-	return &aptLog{progress: progress, log: log, group: "essential packages"}
+func newAptLog(report func(Step), log *slog.Logger) *aptLog {
+	return &aptLog{report: report, log: log, group: "essential packages"}
 }
 
 func (a *aptLog) Write(p []byte) (int, error) {
@@ -70,16 +70,16 @@ func (a *aptLog) line(s string) {
 		a.before += a.installed
 		a.group, a.total, a.fetched, a.unpacked, a.installed = "packages", 0, 0, 0, 0
 	case strings.HasPrefix(s, "I: creating tarball"):
-		a.progress.report(Step{Text: "packing", Bytes: true})
+		a.report(Step{Text: "packing", Bytes: true})
 	case strings.HasPrefix(s, "Get:"), strings.HasPrefix(s, "Hit:"):
 		a.fetched++
-		a.report("downloading ", a.fetched)
+		a.count("downloading ", a.fetched)
 	case strings.HasPrefix(s, "Unpacking "):
 		a.unpacked++
-		a.report("installing ", (a.unpacked+a.installed)/2)
+		a.count("installing ", (a.unpacked+a.installed)/2)
 	case strings.HasPrefix(s, "Setting up "):
 		a.installed++
-		a.report("installing ", (a.unpacked+a.installed)/2)
+		a.count("installing ", (a.unpacked+a.installed)/2)
 	default:
 		if m := newlyInstalled.FindStringSubmatch(s); m != nil {
 			a.total, _ = strconv.Atoi(m[1])
@@ -88,11 +88,11 @@ func (a *aptLog) line(s string) {
 	}
 }
 
-// report tells how many of the step's packages are done, once their number is
+// count reports how many of the step's packages are done, once their number is
 // known.
-func (a *aptLog) report(verb string, done int) {
+func (a *aptLog) count(verb string, done int) {
 	if a.total > 0 {
-		a.progress.report(Step{Text: verb + a.group, Done: int64(min(done, a.total)), Total: int64(a.total)})
+		a.report(Step{Text: verb + a.group, Done: int64(min(done, a.total)), Total: int64(a.total)})
 	}
 }
 
@@ -109,7 +109,7 @@ func (a *aptLog) failure(err error) error {
 	switch {
 	case strings.Contains(all, "No space left on device"), strings.Contains(all, "enough free space"):
 		return hint.New(errors.New("no space left on the disk while building it"),
-			"free some space, or let TMPDIR name a folder that has a gigabyte")
+			"free some space, or let TMPDIR name a directory that has a gigabyte")
 	case strings.Contains(all, "Unable to locate package"), strings.Contains(all, "has no installation candidate"):
 		return hint.New(errors.New(lowerFirst(strings.Join(a.missing(), ", "))),
 			"look the name up with 'apt-cache search' in a distro of that suite; packages come from its section main")

@@ -14,38 +14,38 @@ import (
 	"github.com/lsub/lsub/rootfs"
 )
 
-// programs are those that say what machine a root file system is for: inits and
-// shells, of which every distro has one as a file. Others may be for a machine
-// that is emulated.
+// programs are looked at to find a root file system's architecture: inits and
+// shells. Every distro has one of them as a file. Other programs may be meant
+// for an emulator.
 var programs = []string{
 	"usr/lib/systemd/systemd", "lib/systemd/systemd", "sbin/init", "usr/sbin/init",
 	"bin/bash", "usr/bin/bash", "bin/dash", "usr/bin/dash", "bin/busybox", "usr/bin/busybox", "bin/sh", "usr/bin/sh",
 }
 
-// machines are what a kernel for an architecture, as GOARCH, runs. Processors
-// differ in whether they still run what came before 64 bits.
-var machines = map[string][]elf.Machine{
+// elfMachines lists, for each GOARCH, the machines whose programs its kernel
+// runs. Not every processor still runs the 32-bit ones.
+var elfMachines = map[string][]elf.Machine{
 	"amd64": {elf.EM_X86_64, elf.EM_386},
 	"arm64": {elf.EM_AARCH64, elf.EM_ARM},
 }
 
-// machineNames are GOARCH's names of others.
-var machineNames = map[elf.Machine]string{
+// elfNames are the names that GOARCH has for machines.
+var elfNames = map[elf.Machine]string{
 	elf.EM_X86_64: "amd64", elf.EM_386: "386", elf.EM_AARCH64: "arm64", elf.EM_ARM: "arm", elf.EM_RISCV: "riscv64",
 	elf.EM_PPC64: "ppc64", elf.EM_S390: "s390x", elf.EM_LOONGARCH: "loong64", elf.EM_MIPS: "mips",
 }
 
-// machineFinder finds what machine an archive's programs are for while it is
-// read. What an archive, or the list that names it, calls itself may be wrong.
-type machineFinder struct {
+// archFinder finds the architecture of an archive's programs while the archive
+// is read. The archive's name and a catalogue may be wrong about it.
+type archFinder struct {
 	found map[string]elf.Machine // by the program's name
 }
 
-// elfHead is the part of a program's beginning that names its machine.
+// elfHead is how many bytes of a program are needed to find its machine.
 const elfHead = 20
 
 // entry looks at an entry that rootfs accepts, with r at its content.
-func (f *machineFinder) entry(h *tar.Header, r io.Reader) error {
+func (f *archFinder) entry(h *tar.Header, r io.Reader) error {
 	name, err := rootfs.Clean(h.Name)
 	if err != nil || !slices.Contains(programs, name) {
 		return nil
@@ -74,9 +74,9 @@ func (f *machineFinder) entry(h *tar.Header, r io.Reader) error {
 
 // check returns an error, after the last entry, where none of the programs runs
 // on an architecture ("" is the host's).
-func (f *machineFinder) check(arch string) error {
+func (f *archFinder) check(arch string) error {
 	arch = cmp.Or(arch, runtime.GOARCH)
-	runs, known := machines[arch]
+	runs, known := elfMachines[arch]
 	if !known {
 		return nil
 	}
@@ -93,7 +93,7 @@ func (f *machineFinder) check(arch string) error {
 	if first == "" {
 		return nil
 	}
-	other := machineNames[f.found[first]]
+	other := elfNames[f.found[first]]
 	if other == "" {
 		other = fmt.Sprintf("machine %d", uint16(f.found[first]))
 	}
