@@ -11,6 +11,7 @@ import (
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/agent/listeners"
 	"github.com/lsub/lsub/guest/agent/network"
+	"github.com/lsub/lsub/guest/agent/store"
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/guest/guestv1/guestv1connect"
 )
@@ -35,7 +36,7 @@ type Config struct {
 type Agent struct {
 	cfg   Config
 	log   *slog.Logger
-	store *store
+	store *store.Store
 
 	mu       sync.Mutex
 	distros  map[string]*distro       // that run, start or stop, by id
@@ -58,7 +59,7 @@ func Open(cfg Config) (*Agent, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	st, err := openStore(cfg.Data, cfg.Logger)
+	st, err := store.Open(cfg.Data, cfg.Logger)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +117,7 @@ func (a *Agent) handle(r *guest.Reader, w *guest.Writer, req *guestv1.StreamRequ
 		in := newArchiveReader(r, w)
 		defer func() { go in.drain() }() // the end of the connection ends it
 		w.SendMessage(guest.FrameStarted, &guestv1.Started{})
-		return &guestv1.Exit{}, a.store.importImage(m.Id, in)
+		return &guestv1.Exit{}, a.store.ImportImage(m.Id, in)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

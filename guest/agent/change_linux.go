@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/guest"
-	"github.com/lsub/lsub/guest/agent/distrofile"
+	"github.com/lsub/lsub/guest/agent/store"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
@@ -110,19 +110,19 @@ func (a *Agent) create(ctx context.Context, req *guestv1.CreateDistroRequest) er
 			return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no id", id)
 		}
 	}
-	still := atOnce
+	quiesce := store.Quiesce(store.NoQuiesce)
 	if id := req.GetClone(); id != "" {
-		still = func(f func() error) error { return a.whileStill(ctx, id, f) }
+		quiesce = func(f func() error) error { return a.whileStill(ctx, id, f) }
 	} else if id := req.GetSnapshot().GetDistro(); id != "" {
-		still = func(f func() error) error { return a.whileHeld(ctx, id, func(*distro) error { return f() }) }
+		quiesce = func(f func() error) error { return a.whileHeld(ctx, id, func(*distro) error { return f() }) }
 	}
-	return a.store.createDistro(req, still)
+	return a.store.CreateDistro(req, quiesce)
 }
 
 // deleteDistro deletes a distro, ending it where it runs: its files go, so
 // nothing in it is worth waiting for.
 func (a *Agent) deleteDistro(ctx context.Context, id string) error {
-	_, err := a.whileStopped(ctx, id, 0, func() error { return a.store.deleteDistro(id) })
+	_, err := a.whileStopped(ctx, id, 0, func() error { return a.store.DeleteDistro(id) })
 	return err
 }
 
@@ -134,7 +134,7 @@ func (a *Agent) checkSnapshot(snap *guestv1.Snapshot) error {
 			return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no id", id)
 		}
 	}
-	if !distrofile.Exists(a.store.distroPath(snap.Distro)) {
+	if !a.store.HasDistro(snap.Distro) {
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no files of distro %s", snap.Distro)
 	}
 	return nil
@@ -145,7 +145,7 @@ func (a *Agent) createSnapshot(ctx context.Context, snap *guestv1.Snapshot) erro
 	if err := a.checkSnapshot(snap); err != nil {
 		return err
 	}
-	return a.store.createSnapshot(snap, func(f func() error) error { return a.whileStill(ctx, snap.Distro, f) })
+	return a.store.CreateSnapshot(snap, func(f func() error) error { return a.whileStill(ctx, snap.Distro, f) })
 }
 
 // deleteSnapshot deletes a snapshot, when nobody copies it.
@@ -153,7 +153,7 @@ func (a *Agent) deleteSnapshot(ctx context.Context, snap *guestv1.Snapshot) erro
 	if err := a.checkSnapshot(snap); err != nil {
 		return err
 	}
-	return a.whileHeld(ctx, snap.Distro, func(*distro) error { return a.store.delete(a.store.snapshotPath(snap.Distro, snap.Id)) })
+	return a.whileHeld(ctx, snap.Distro, func(*distro) error { return a.store.DeleteSnapshot(snap) })
 }
 
 // restoreSnapshot puts a snapshot in the place of a distro's files.
@@ -165,6 +165,6 @@ func (a *Agent) restoreSnapshot(ctx context.Context, snap *guestv1.Snapshot, gra
 		if err := a.checkSnapshot(snap); err != nil { // it may have gone meanwhile
 			return err
 		}
-		return a.store.restoreSnapshot(snap)
+		return a.store.RestoreSnapshot(snap)
 	})
 }

@@ -20,7 +20,6 @@ import (
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/agent/account"
 	"github.com/lsub/lsub/guest/agent/cgroup"
-	"github.com/lsub/lsub/guest/agent/distrofile"
 	"github.com/lsub/lsub/guest/agent/nsthread"
 	"github.com/lsub/lsub/guest/guestv1"
 )
@@ -100,7 +99,7 @@ func (a *Agent) start(ctx context.Context, spec *guestv1.Distro) (*distro, error
 				a.mu.Unlock()
 				return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_START_FAILED, "", "the VM is shutting down")
 			}
-			if !distrofile.Exists(a.store.distroPath(spec.Id)) {
+			if !a.store.HasDistro(spec.Id) {
 				a.mu.Unlock()
 				return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no files of distro %s", spec.Name)
 			}
@@ -324,7 +323,7 @@ func (d *distro) startInit() (*exec.Cmd, *os.File, error) {
 	ours, theirs := os.NewFile(uintptr(fds[0]), "status"), os.NewFile(uintptr(fds[1]), "status")
 	defer theirs.Close()
 	cfg := initConfig{
-		Root: d.a.store.distroPath(d.spec.Id), Hostname: d.spec.Name,
+		Root: d.a.store.DistroPath(d.spec.Id), Hostname: d.spec.Name,
 		Modules: d.a.cfg.Modules, Console: d.console.path, Timezone: d.spec.Timezone, Env: d.spec.Env, Shared: d.a.cfg.Shared,
 	}
 	if dns := d.a.cfg.Network.Gateway; dns.IsValid() {
