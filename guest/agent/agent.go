@@ -4,7 +4,7 @@
 //
 // A distro is a btrfs subvolume, started on first use: its own pid, mount,
 // uts, ipc and cgroup namespaces, with its systemd as PID 1 where it has one,
-// else a small init of ours ([DistroInit]). A command enters a running distro
+// else a small init of ours (package distroinit). A command enters a running distro
 // through an OS thread that lives in those namespaces and does nothing but
 // start processes, so that entering costs one fork.
 //

@@ -9,45 +9,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lsub/lsub/guest/agent/distroinit"
 	"github.com/lsub/lsub/guest/agent/procfs"
 )
-
-// The file by which a distro's init tells the agent that commands may enter: it
-// is there from then on until the distro shuts down.
-const (
-	readyDir  = "/run/lsub"
-	readyFile = "ready"
-)
-
-// readySocket is there when the file systems, temporary files and D-Bus are:
-// what a command may count on. It is early, so that a slow service does not
-// keep commands waiting. A socket is made and removed by systemd itself: a service
-// would be another process to wait for.
-const readySocket = `[Unit]
-Description=Let lsub commands enter
-DefaultDependencies=no
-IgnoreOnIsolate=yes
-After=sysinit.target dbus.socket
-Conflicts=shutdown.target
-Before=shutdown.target
-[Socket]
-ListenFIFO=` + readyDir + "/" + readyFile + `
-SocketMode=0600
-RemoveOnStop=yes
-`
-
-// readyService is what systemd wants a socket to have. Nothing starts it.
-const readyService = `[Unit]
-Description=Nothing, for lsub-ready.socket
-[Service]
-Type=oneshot
-ExecStart=/bin/true
-`
 
 // awaitReady waits until the init is ready: a tiny one was from the start. A
 // systemd that takes long is let in on, so that its trouble can be looked at.
 func (d *distro) awaitReady(timeout time.Duration) error {
-	dir, err := os.OpenFile(fmt.Sprintf("/proc/%d/root%s", d.pid, readyDir), unix.O_PATH|unix.O_DIRECTORY, 0)
+	dir, err := os.OpenFile(fmt.Sprintf("/proc/%d/root%s", d.pid, distroinit.ReadyDir), unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
@@ -58,7 +27,7 @@ func (d *distro) awaitReady(timeout time.Duration) error {
 		return errors.Join(err, dir.Close())
 	}
 	defer died.close()
-	err = awaitFile(ctx, fmt.Sprintf("/proc/self/fd/%d", dir.Fd()), readyFile, died.c)
+	err = awaitFile(ctx, fmt.Sprintf("/proc/self/fd/%d", dir.Fd()), distroinit.ReadyFile, died.c)
 	switch {
 	case err == nil:
 		d.up.Store(true)
@@ -94,7 +63,7 @@ func (d *distro) leaves() bool {
 	up := false
 	err = rc.Control(func(fd uintptr) {
 		var st unix.Stat_t
-		up = unix.Fstatat(int(fd), readyFile, &st, unix.AT_SYMLINK_NOFOLLOW) != unix.ENOENT
+		up = unix.Fstatat(int(fd), distroinit.ReadyFile, &st, unix.AT_SYMLINK_NOFOLLOW) != unix.ENOENT
 	})
 	if up {
 		d.up.Store(true)

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/lsub/lsub/guest/agent/distroinit"
 	"github.com/lsub/lsub/guest/agent/procfs"
 )
 
@@ -25,7 +26,7 @@ func TestLeaves(t *testing.T) {
 		}
 	}
 	check("not up yet", false)
-	ready := filepath.Join(dir.Name(), readyFile)
+	ready := filepath.Join(dir.Name(), distroinit.ReadyFile)
 	if err := os.WriteFile(ready, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
