@@ -38,11 +38,11 @@ type Agent struct {
 	log   *slog.Logger
 	store *store.Store
 
-	mu       sync.Mutex
-	distros  map[string]*distro       // that run, start or stop, by id
-	held     map[string]chan struct{} // ids whose files are being changed or copied; closed when that is done
-	changed  chan struct{}            // closed and replaced when distros come or go
-	stopping bool                     // no distro starts any more
+	mu        sync.Mutex
+	distros   map[string]*distro       // that run, start or stop, by id
+	fileLocks map[string]chan struct{} // by id of a distro whose files are being changed or copied; closed when that is done
+	changed   chan struct{}            // closed and replaced when distros come or go
+	stopping  bool                     // no distro starts any more
 
 	pending  pendingAccepts
 	fastPath fastPath
@@ -64,7 +64,7 @@ func Open(cfg Config) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{cfg: cfg, log: cfg.Logger, store: st, distros: map[string]*distro{},
-		held: map[string]chan struct{}{}, changed: make(chan struct{}), listening: listeners.List, clients: listeners.Clients}
+		fileLocks: map[string]chan struct{}{}, changed: make(chan struct{}), listening: listeners.List, clients: listeners.Clients}
 	mux := http.NewServeMux()
 	mux.Handle(guestv1connect.NewGuestHandler(control{a}, guest.ServerOptions()))
 	a.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
@@ -81,7 +81,7 @@ func (a *Agent) ServeStreams(l net.Listener) error {
 		if err != nil {
 			return err
 		}
-		widen(conn, streamBuffer)
+		setBufferSize(conn, streamBuffer)
 		go a.serveStream(conn)
 	}
 }
@@ -98,7 +98,7 @@ func (a *Agent) serveStream(conn net.Conn) {
 	}
 	conn.SetReadDeadline(time.Time{})
 	if req.GetImportImage() != nil {
-		widen(conn, importWindow)
+		setBufferSize(conn, importWindow)
 	}
 	exit, err := a.handle(r, w, &req)
 	if err != nil {
@@ -114,14 +114,14 @@ func (a *Agent) handle(r *guest.Reader, w *guest.Writer, req *guestv1.StreamRequ
 			"the VM runs lsub %s, this is lsub %s", a.cfg.Version, req.Version)
 	}
 	if m := req.GetImportImage(); m != nil {
-		in := newArchiveReader(r, w)
+		in := newImportReader(r, w)
 		defer func() { go in.drain() }() // the end of the connection ends it
 		w.SendMessage(guest.FrameStarted, &guestv1.Started{})
 		return &guestv1.Exit{}, a.store.ImportImage(m.Id, in)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	in := newInbox(w)
+	in := newStdinBuffer(w)
 	var controls chan controlFrame
 	if req.GetExec() != nil {
 		controls = make(chan controlFrame, 16)

@@ -50,7 +50,7 @@ type distro struct {
 	readyDir  *os.File // where its init says that it is ready
 	unwatch   func()   // ends the watch of its limits; nil where there is none
 
-	up atomic.Bool // its init has been ready, see leaves
+	wasReady atomic.Bool // its init has been ready, see shutsDown
 
 	mu        sync.Mutex
 	limits    *guestv1.Limits
@@ -79,7 +79,7 @@ func (a *Agent) start(ctx context.Context, spec *guestv1.Distro) (*distro, error
 		return nil, err
 	}
 	for {
-		if err := a.lockUnheld(ctx, spec.Id); err != nil {
+		if err := a.lockFilesFree(ctx, spec.Id); err != nil {
 			return nil, err
 		}
 		d := a.distros[spec.Id]
@@ -97,7 +97,7 @@ func (a *Agent) start(ctx context.Context, spec *guestv1.Distro) (*distro, error
 				users: map[uint32]chan struct{}{}, idle: time.Duration(spec.IdleNs), limits: spec.Limits,
 			}
 			a.distros[spec.Id] = d
-			a.tellChange()
+			a.notifyChange()
 			go d.run()
 		}
 		a.mu.Unlock()
@@ -108,7 +108,7 @@ func (a *Agent) start(ctx context.Context, spec *guestv1.Distro) (*distro, error
 		if err := await(ctx, wait); err != nil {
 			return nil, err
 		}
-		if wait == d.gone || d.err == nil && d.awaitLeave(ctx) {
+		if wait == d.gone || d.err == nil && d.awaitShutdown(ctx) {
 			continue
 		}
 		return d, d.err
@@ -205,10 +205,10 @@ func (d *distro) run() {
 		cmd.Wait()
 		log.Info("distro ended", "status", cmd.ProcessState.String())
 	}
-	d.tidy(cmd)
+	d.cleanUp(cmd)
 	d.a.mu.Lock()
 	delete(d.a.distros, d.spec.Id)
-	d.a.tellChange()
+	d.a.notifyChange()
 	d.a.mu.Unlock()
 	if err != nil {
 		close(d.ready)
@@ -216,9 +216,9 @@ func (d *distro) run() {
 	close(d.gone)
 }
 
-// tidy removes what is left of the distro when its PID 1 is gone, or ends it
+// cleanUp removes what is left of the distro when its PID 1 is gone, or ends it
 // where its start failed.
-func (d *distro) tidy(cmd *exec.Cmd) {
+func (d *distro) cleanUp(cmd *exec.Cmd) {
 	d.mu.Lock()
 	d.stopping = true
 	d.mu.Unlock()
@@ -260,7 +260,7 @@ func (d *distro) openNetwork() error {
 }
 
 // boot starts the distro's init in namespaces of its own, and returns when
-// commands may enter. What it leaves half-made is for tidy.
+// commands may enter. cleanUp removes what it leaves half-made.
 func (d *distro) boot() (cmd *exec.Cmd, err error) {
 	if err := restoreDevices(); err != nil {
 		return nil, err

@@ -37,14 +37,14 @@ func (a *Agent) snapshotOf(ctx context.Context, req *guestv1.Export) (tmp string
 			return "", err
 		}
 		from = a.store.DistroPath(k.Distro)
-		quiesce = func(f func() error) error { return a.whileStill(ctx, k.Distro, f) }
+		quiesce = func(f func() error) error { return a.whileFrozen(ctx, k.Distro, f) }
 	case *guestv1.Export_Snapshot:
 		if err := a.checkSnapshot(k.Snapshot); err != nil {
 			return "", err
 		}
 		from = a.store.SnapshotPath(k.Snapshot.Distro, k.Snapshot.Id)
 		quiesce = func(f func() error) error {
-			return a.whileHeld(ctx, k.Snapshot.Distro, func(*distro) error { return f() })
+			return a.withFilesLocked(ctx, k.Snapshot.Distro, func(*distro) error { return f() })
 		}
 	default:
 		return "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "the export is of nothing")

@@ -22,21 +22,21 @@ func (d *distro) awaitReady(timeout time.Duration) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	died, err := watchDeath(d.pid)
+	exited, err := watchExit(d.pid)
 	if err != nil {
 		return errors.Join(err, dir.Close())
 	}
-	defer died.close()
-	err = awaitFile(ctx, fmt.Sprintf("/proc/self/fd/%d", dir.Fd()), distroinit.ReadyFile, died.c)
+	defer exited.close()
+	err = awaitFile(ctx, fmt.Sprintf("/proc/self/fd/%d", dir.Fd()), distroinit.ReadyFile, exited.c)
 	switch {
 	case err == nil:
-		d.up.Store(true)
+		d.wasReady.Store(true)
 	case errors.Is(err, context.DeadlineExceeded):
 		d.a.log.Warn("systemd is not up yet; commands may enter all the same", "distro", d.spec.Name, "after", timeout)
 		d.mu.Lock()
 		d.warnings = append(d.warnings, fmt.Sprintf("systemd is not up after %s; commands run all the same", timeout))
 		d.mu.Unlock()
-	case errors.Is(err, errDied):
+	case errors.Is(err, errExited):
 		dir.Close()
 		return errors.New("its init ended")
 	default:
@@ -47,12 +47,12 @@ func (d *distro) awaitReady(timeout time.Duration) error {
 	return nil
 }
 
-// errLeaving says that nobody can enter a distro any more.
-var errLeaving = errors.New("the distro is stopping")
+// errStopping says that nobody can enter a distro any more.
+var errStopping = errors.New("the distro is stopping")
 
-// leaves tells whether the distro's init shuts it down, or has ended. One that
-// is not up yet does not.
-func (d *distro) leaves() bool {
+// shutsDown tells whether the distro's init shuts it down, or has ended. One that was
+// never ready does not.
+func (d *distro) shutsDown() bool {
 	if procfs.IsExiting(d.pid) {
 		return true
 	}
@@ -66,16 +66,16 @@ func (d *distro) leaves() bool {
 		up = unix.Fstatat(int(fd), distroinit.ReadyFile, &st, unix.AT_SYMLINK_NOFOLLOW) != unix.ENOENT
 	})
 	if up {
-		d.up.Store(true)
+		d.wasReady.Store(true)
 	}
-	return err != nil || !up && d.up.Load()
+	return err != nil || !up && d.wasReady.Load()
 }
 
-// awaitLeave waits until the distro is gone where it is about to be, and tells
-// whether it is. Who comes while it shuts down from inside (systemctl reboot)
-// wants the next run; but a systemd that hangs on the way must not be out of reach.
-func (d *distro) awaitLeave(ctx context.Context) bool {
-	if !d.leaves() {
+// awaitShutdown waits until a distro that shuts down is gone, and tells whether it is. A
+// command that comes while the distro shuts down from inside (systemctl reboot) wants the
+// next run; but a systemd that hangs in its shutdown must stay within reach.
+func (d *distro) awaitShutdown(ctx context.Context) bool {
+	if !d.shutsDown() {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, stopGrace)

@@ -25,7 +25,7 @@ func wantsManager(who *account.Account, cmd *guestv1.Exec) bool {
 // awaitUserManager waits until the user's own systemd runs. Where the distro's is
 // not up, it would be long in coming: the command goes without it.
 func (d *distro) awaitUserManager(ctx context.Context, who *account.Account) {
-	if d.init != distroinit.Systemd || !d.up.Load() {
+	if d.init != distroinit.Systemd || !d.wasReady.Load() {
 		return
 	}
 	d.mu.Lock()
