@@ -16,7 +16,7 @@ import (
 	"github.com/lsub/lsub/guest/guestv1/guestv1connect"
 )
 
-// Config is what an agent works with.
+// Config tells an agent about the VM that it runs in.
 type Config struct {
 	Version string        // of lsub
 	Kernel  string        // release
@@ -25,7 +25,7 @@ type Config struct {
 	Network network.VM    // whose gateway is the name server of the distros
 	Search  []string      // as guest.BootArgs.Search
 	Idle    time.Duration // as guest.BootArgs.Idle
-	Shared  string        // mount that all distros have in common, as /mnt/lsub; "" for none
+	Shared  string        // directory that all distros see as /mnt/lsub; "" for none
 	Boot    []*guestv1.BootStep
 	// PowerOff ends the VM. The agent calls it when every distro is stopped.
 	PowerOff func()
@@ -53,8 +53,8 @@ type Agent struct {
 	server *http.Server // of the control port
 }
 
-// Open returns an agent over the data disk that is mounted at cfg.Data, and
-// removes what an import that was cut off has left there.
+// Open returns an agent that keeps its files on the data disk at cfg.Data, and removes
+// from there what an interrupted import has left.
 func Open(cfg Config) (*Agent, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
