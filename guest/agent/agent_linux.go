@@ -11,11 +11,12 @@ import (
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/agent/listeners"
 	"github.com/lsub/lsub/guest/agent/network"
+	"github.com/lsub/lsub/guest/agent/store"
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/guest/guestv1/guestv1connect"
 )
 
-// Config is what an agent works with.
+// Config tells an agent about the VM that it runs in.
 type Config struct {
 	Version string        // of lsub
 	Kernel  string        // release
@@ -24,7 +25,7 @@ type Config struct {
 	Network network.VM    // whose gateway is the name server of the distros
 	Search  []string      // as guest.BootArgs.Search
 	Idle    time.Duration // as guest.BootArgs.Idle
-	Shared  string        // mount that all distros have in common, as /mnt/lsub; "" for none
+	Shared  string        // directory that all distros see as /mnt/lsub; "" for none
 	Boot    []*guestv1.BootStep
 	// PowerOff ends the VM. The agent calls it when every distro is stopped.
 	PowerOff func()
@@ -35,13 +36,13 @@ type Config struct {
 type Agent struct {
 	cfg   Config
 	log   *slog.Logger
-	store *store
+	store *store.Store
 
-	mu       sync.Mutex
-	distros  map[string]*distro       // that run, start or stop, by id
-	held     map[string]chan struct{} // ids whose files are being changed or copied; closed when that is done
-	changed  chan struct{}            // closed and replaced when distros come or go
-	stopping bool                     // no distro starts any more
+	mu        sync.Mutex
+	distros   map[string]*distro       // that run, start or stop, by id
+	fileLocks map[string]chan struct{} // by id of a distro whose files are being changed or copied; closed when that is done
+	changed   chan struct{}            // closed and replaced when distros come or go
+	stopping  bool                     // no distro starts any more
 
 	pending  pendingAccepts
 	fastPath fastPath
@@ -52,18 +53,18 @@ type Agent struct {
 	server *http.Server // of the control port
 }
 
-// Open returns an agent over the data disk that is mounted at cfg.Data, and
-// removes what an import that was cut off has left there.
+// Open returns an agent that keeps its files on the data disk at cfg.Data, and removes
+// from there what an interrupted import has left.
 func Open(cfg Config) (*Agent, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	st, err := openStore(cfg.Data, cfg.Logger)
+	st, err := store.Open(cfg.Data, cfg.Logger)
 	if err != nil {
 		return nil, err
 	}
 	a := &Agent{cfg: cfg, log: cfg.Logger, store: st, distros: map[string]*distro{},
-		held: map[string]chan struct{}{}, changed: make(chan struct{}), listening: listeners.List, clients: listeners.Clients}
+		fileLocks: map[string]chan struct{}{}, changed: make(chan struct{}), listening: listeners.List, clients: listeners.Clients}
 	mux := http.NewServeMux()
 	mux.Handle(guestv1connect.NewGuestHandler(control{a}, guest.ServerOptions()))
 	a.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
@@ -80,7 +81,7 @@ func (a *Agent) ServeStreams(l net.Listener) error {
 		if err != nil {
 			return err
 		}
-		widen(conn, streamBuffer)
+		setBufferSize(conn, streamBuffer)
 		go a.serveStream(conn)
 	}
 }
@@ -97,7 +98,7 @@ func (a *Agent) serveStream(conn net.Conn) {
 	}
 	conn.SetReadDeadline(time.Time{})
 	if req.GetImportImage() != nil {
-		widen(conn, importWindow)
+		setBufferSize(conn, importWindow)
 	}
 	exit, err := a.handle(r, w, &req)
 	if err != nil {
@@ -113,14 +114,14 @@ func (a *Agent) handle(r *guest.Reader, w *guest.Writer, req *guestv1.StreamRequ
 			"the VM runs lsub %s, this is lsub %s", a.cfg.Version, req.Version)
 	}
 	if m := req.GetImportImage(); m != nil {
-		in := newArchiveReader(r, w)
+		in := newImportReader(r, w)
 		defer func() { go in.drain() }() // the end of the connection ends it
 		w.SendMessage(guest.FrameStarted, &guestv1.Started{})
-		return &guestv1.Exit{}, a.store.importImage(m.Id, in)
+		return &guestv1.Exit{}, a.store.ImportImage(m.Id, in)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	in := newInbox(w)
+	in := newStdinBuffer(w)
 	var controls chan controlFrame
 	if req.GetExec() != nil {
 		controls = make(chan controlFrame, 16)

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/guest"
-	"github.com/lsub/lsub/guest/agent/distrofile"
+	"github.com/lsub/lsub/guest/agent/store"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
@@ -23,17 +23,17 @@ func await(ctx context.Context, c <-chan struct{}) error {
 	}
 }
 
-// tellChange tells those who watch that a distro has come or gone. a.mu is held.
-func (a *Agent) tellChange() {
+// notifyChange tells those who watch that a distro has come or gone. The caller holds a.mu.
+func (a *Agent) notifyChange() {
 	close(a.changed)
 	a.changed = make(chan struct{})
 }
 
-// lockUnheld locks a.mu at a moment when nobody changes the files of the distro.
-func (a *Agent) lockUnheld(ctx context.Context, id string) error {
+// lockFilesFree locks a.mu at a moment when nobody has locked the distro's files.
+func (a *Agent) lockFilesFree(ctx context.Context, id string) error {
 	for {
 		a.mu.Lock()
-		held := a.held[id]
+		held := a.fileLocks[id]
 		if held == nil {
 			return nil
 		}
@@ -44,19 +44,19 @@ func (a *Agent) lockUnheld(ctx context.Context, id string) error {
 	}
 }
 
-// whileHeld runs f, which changes or copies the files of a distro, with the distro
-// if it runs. Meanwhile nobody else does either, and the distro does not start.
-func (a *Agent) whileHeld(ctx context.Context, id string, f func(d *distro) error) error {
-	if err := a.lockUnheld(ctx, id); err != nil {
+// withFilesLocked runs f, which changes or copies the files of a distro, with the distro
+// if it runs. Meanwhile nobody else does so, and the distro does not start.
+func (a *Agent) withFilesLocked(ctx context.Context, id string, f func(d *distro) error) error {
+	if err := a.lockFilesFree(ctx, id); err != nil {
 		return err
 	}
 	d := a.distros[id]
 	done := make(chan struct{})
-	a.held[id] = done
+	a.fileLocks[id] = done
 	a.mu.Unlock()
 	defer func() {
 		a.mu.Lock()
-		delete(a.held, id)
+		delete(a.fileLocks, id)
 		a.mu.Unlock()
 		close(done)
 	}()
@@ -66,7 +66,7 @@ func (a *Agent) whileHeld(ctx context.Context, id string, f func(d *distro) erro
 // whileStopped stops the distro where it runs, as stop does, and runs change
 // before it can start again.
 func (a *Agent) whileStopped(ctx context.Context, id string, grace time.Duration, change func() error) (killed bool, err error) {
-	err = a.whileHeld(ctx, id, func(d *distro) error {
+	err = a.withFilesLocked(ctx, id, func(d *distro) error {
 		if d != nil {
 			killed = d.stop(grace)
 		}
@@ -75,10 +75,10 @@ func (a *Agent) whileStopped(ctx context.Context, id string, grace time.Duration
 	return killed, err
 }
 
-// whileStill runs f while no process of the distro does: one that runs is
-// frozen meanwhile.
-func (a *Agent) whileStill(ctx context.Context, id string, f func() error) error {
-	return a.whileHeld(ctx, id, func(d *distro) error {
+// whileFrozen runs f with the distro's files locked, and freezes the distro meanwhile if
+// it runs.
+func (a *Agent) whileFrozen(ctx context.Context, id string, f func() error) error {
+	return a.withFilesLocked(ctx, id, func(d *distro) error {
 		if d == nil {
 			return f()
 		}
@@ -110,19 +110,19 @@ func (a *Agent) create(ctx context.Context, req *guestv1.CreateDistroRequest) er
 			return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no id", id)
 		}
 	}
-	still := atOnce
+	quiesce := store.Quiesce(store.NoQuiesce)
 	if id := req.GetClone(); id != "" {
-		still = func(f func() error) error { return a.whileStill(ctx, id, f) }
+		quiesce = func(f func() error) error { return a.whileFrozen(ctx, id, f) }
 	} else if id := req.GetSnapshot().GetDistro(); id != "" {
-		still = func(f func() error) error { return a.whileHeld(ctx, id, func(*distro) error { return f() }) }
+		quiesce = func(f func() error) error { return a.withFilesLocked(ctx, id, func(*distro) error { return f() }) }
 	}
-	return a.store.createDistro(req, still)
+	return a.store.CreateDistro(req, quiesce)
 }
 
 // deleteDistro deletes a distro, ending it where it runs: its files go, so
 // nothing in it is worth waiting for.
 func (a *Agent) deleteDistro(ctx context.Context, id string) error {
-	_, err := a.whileStopped(ctx, id, 0, func() error { return a.store.deleteDistro(id) })
+	_, err := a.whileStopped(ctx, id, 0, func() error { return a.store.DeleteDistro(id) })
 	return err
 }
 
@@ -134,7 +134,7 @@ func (a *Agent) checkSnapshot(snap *guestv1.Snapshot) error {
 			return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no id", id)
 		}
 	}
-	if !distrofile.Exists(a.store.distroPath(snap.Distro)) {
+	if !a.store.HasDistro(snap.Distro) {
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no files of distro %s", snap.Distro)
 	}
 	return nil
@@ -145,7 +145,7 @@ func (a *Agent) createSnapshot(ctx context.Context, snap *guestv1.Snapshot) erro
 	if err := a.checkSnapshot(snap); err != nil {
 		return err
 	}
-	return a.store.createSnapshot(snap, func(f func() error) error { return a.whileStill(ctx, snap.Distro, f) })
+	return a.store.CreateSnapshot(snap, func(f func() error) error { return a.whileFrozen(ctx, snap.Distro, f) })
 }
 
 // deleteSnapshot deletes a snapshot, when nobody copies it.
@@ -153,7 +153,7 @@ func (a *Agent) deleteSnapshot(ctx context.Context, snap *guestv1.Snapshot) erro
 	if err := a.checkSnapshot(snap); err != nil {
 		return err
 	}
-	return a.whileHeld(ctx, snap.Distro, func(*distro) error { return a.store.delete(a.store.snapshotPath(snap.Distro, snap.Id)) })
+	return a.withFilesLocked(ctx, snap.Distro, func(*distro) error { return a.store.DeleteSnapshot(snap) })
 }
 
 // restoreSnapshot puts a snapshot in the place of a distro's files.
@@ -165,6 +165,6 @@ func (a *Agent) restoreSnapshot(ctx context.Context, snap *guestv1.Snapshot, gra
 		if err := a.checkSnapshot(snap); err != nil { // it may have gone meanwhile
 			return err
 		}
-		return a.store.restoreSnapshot(snap)
+		return a.store.RestoreSnapshot(snap)
 	})
 }

@@ -11,7 +11,7 @@ import (
 
 // Two changes of a distro follow each other, and a start waits for both.
 func TestWhileStopped(t *testing.T) {
-	a := &Agent{distros: map[string]*distro{}, held: map[string]chan struct{}{}}
+	a := &Agent{distros: map[string]*distro{}, fileLocks: map[string]chan struct{}{}}
 	inFirst, goOn := make(chan struct{}), make(chan struct{})
 	order := make(chan string, 3)
 	done := make(chan error, 2)
@@ -46,8 +46,8 @@ func TestWhileStopped(t *testing.T) {
 			t.Errorf("%s comes before %s", got, want)
 		}
 	}
-	if len(a.held) != 0 {
-		t.Errorf("still held: %v", a.held)
+	if len(a.fileLocks) != 0 {
+		t.Errorf("still held: %v", a.fileLocks)
 	}
 }
 
@@ -55,7 +55,7 @@ func TestWhileStopped(t *testing.T) {
 func TestWhileStoppedRuns(t *testing.T) {
 	d := &distro{ready: make(chan struct{}), gone: make(chan struct{}), stopping: true} // somebody stops it already
 	close(d.ready)
-	a := &Agent{distros: map[string]*distro{"one": d}, held: map[string]chan struct{}{}}
+	a := &Agent{distros: map[string]*distro{"one": d}, fileLocks: map[string]chan struct{}{}}
 	done := make(chan error, 1)
 	go func() {
 		_, err := a.whileStopped(t.Context(), "one", time.Second, func() error {
@@ -70,7 +70,7 @@ func TestWhileStoppedRuns(t *testing.T) {
 	}()
 	for held := false; !held; runtime.Gosched() {
 		a.mu.Lock()
-		held = a.held["one"] != nil
+		held = a.fileLocks["one"] != nil
 		a.mu.Unlock()
 	}
 	ctx, cancel := context.WithCancel(t.Context())

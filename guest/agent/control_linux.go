@@ -44,10 +44,10 @@ func (c control) Info(ctx context.Context, req *connect.Request[guestv1.InfoRequ
 	a := c.a
 	res := &guestv1.InfoResponse{Version: a.cfg.Version, Kernel: a.cfg.Kernel, Boot: a.cfg.Boot}
 	var err error
-	if res.Images, err = a.store.images(); err != nil {
+	if res.Images, err = a.store.Images(); err != nil {
 		return nil, err
 	}
-	ids, err := a.store.distros()
+	ids, err := a.store.Distros()
 	if err != nil {
 		return nil, err
 	}
@@ -58,11 +58,11 @@ func (c control) Info(ctx context.Context, req *connect.Request[guestv1.InfoRequ
 				st.Reasons = d.reasons()
 			}
 		}
-		if st.Snapshots, err = a.store.snapshots(id); err != nil {
+		if st.Snapshots, err = a.store.Snapshots(id); err != nil {
 			return nil, err
 		}
 		if req.Msg.Users {
-			own := a.store.ownUser(id)
+			own := a.store.DefaultUser(id)
 			st.DefaultUser, st.DefaultUserFrom = own.Name, own.From
 		}
 		res.Distros = append(res.Distros, st)
@@ -100,7 +100,7 @@ func (c control) SetDefaultUser(ctx context.Context, req *connect.Request[guestv
 	if err := checkDistro(&guestv1.Distro{Id: req.Msg.Id}); err != nil {
 		return nil, err
 	}
-	who, err := c.a.store.setDefaultUser(req.Msg.Id, req.Msg.User)
+	who, err := c.a.store.SetDefaultUser(req.Msg.Id, req.Msg.User)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +108,7 @@ func (c control) SetDefaultUser(ctx context.Context, req *connect.Request[guestv
 }
 
 func (c control) DeleteImage(ctx context.Context, req *connect.Request[guestv1.DeleteImageRequest]) (*connect.Response[guestv1.DeleteImageResponse], error) {
-	if err := c.a.store.deleteImage(req.Msg.Id); err != nil {
+	if err := c.a.store.DeleteImage(req.Msg.Id); err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&guestv1.DeleteImageResponse{}), nil
@@ -200,7 +200,7 @@ func (c control) Poweroff(ctx context.Context, _ *connect.Request[guestv1.Powero
 	a := c.a
 	a.log.Info("power off")
 	a.stopAll(stopGrace)
-	a.store.close()
+	a.store.Close()
 	go func() {
 		// Shutdown waits until this answer is on its way.
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)

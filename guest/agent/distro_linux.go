@@ -3,14 +3,10 @@ package agent
 import (
 	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"os/exec"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,24 +14,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/guest"
-	"github.com/lsub/lsub/guest/agent/account"
 	"github.com/lsub/lsub/guest/agent/cgroup"
-	"github.com/lsub/lsub/guest/agent/distrofile"
+	"github.com/lsub/lsub/guest/agent/distroinit"
 	"github.com/lsub/lsub/guest/agent/nsthread"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
 const (
-	setUpTimeout = 30 * time.Second // until a distro's init runs
 	readyTimeout = 60 * time.Second // until its systemd lets commands in
 	stopGrace    = 30 * time.Second // until a distro that stops is killed
 	hangUpGrace  = 5 * time.Second  // until the sessions of one that stops are
-)
-
-// The inits that a distro can have.
-const (
-	initSystemd = "systemd"
-	initTiny    = "tiny"
 )
 
 // distro is a distro that runs, starts or stops. It is made by [Agent.start],
@@ -62,7 +50,7 @@ type distro struct {
 	readyDir  *os.File // where its init says that it is ready
 	unwatch   func()   // ends the watch of its limits; nil where there is none
 
-	up atomic.Bool // its init has been ready, see leaves
+	wasReady atomic.Bool // its init has been ready, see shutsDown
 
 	mu        sync.Mutex
 	limits    *guestv1.Limits
@@ -91,7 +79,7 @@ func (a *Agent) start(ctx context.Context, spec *guestv1.Distro) (*distro, error
 		return nil, err
 	}
 	for {
-		if err := a.lockUnheld(ctx, spec.Id); err != nil {
+		if err := a.lockFilesFree(ctx, spec.Id); err != nil {
 			return nil, err
 		}
 		d := a.distros[spec.Id]
@@ -100,7 +88,7 @@ func (a *Agent) start(ctx context.Context, spec *guestv1.Distro) (*distro, error
 				a.mu.Unlock()
 				return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_START_FAILED, "", "the VM is shutting down")
 			}
-			if !distrofile.Exists(a.store.distroPath(spec.Id)) {
+			if !a.store.HasDistro(spec.Id) {
 				a.mu.Unlock()
 				return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no files of distro %s", spec.Name)
 			}
@@ -109,7 +97,7 @@ func (a *Agent) start(ctx context.Context, spec *guestv1.Distro) (*distro, error
 				users: map[uint32]chan struct{}{}, idle: time.Duration(spec.IdleNs), limits: spec.Limits,
 			}
 			a.distros[spec.Id] = d
-			a.tellChange()
+			a.notifyChange()
 			go d.run()
 		}
 		a.mu.Unlock()
@@ -120,7 +108,7 @@ func (a *Agent) start(ctx context.Context, spec *guestv1.Distro) (*distro, error
 		if err := await(ctx, wait); err != nil {
 			return nil, err
 		}
-		if wait == d.gone || d.err == nil && d.awaitLeave(ctx) {
+		if wait == d.gone || d.err == nil && d.awaitShutdown(ctx) {
 			continue
 		}
 		return d, d.err
@@ -217,10 +205,10 @@ func (d *distro) run() {
 		cmd.Wait()
 		log.Info("distro ended", "status", cmd.ProcessState.String())
 	}
-	d.tidy(cmd)
+	d.cleanUp(cmd)
 	d.a.mu.Lock()
 	delete(d.a.distros, d.spec.Id)
-	d.a.tellChange()
+	d.a.notifyChange()
 	d.a.mu.Unlock()
 	if err != nil {
 		close(d.ready)
@@ -228,9 +216,9 @@ func (d *distro) run() {
 	close(d.gone)
 }
 
-// tidy removes what is left of the distro when its PID 1 is gone, or ends it
+// cleanUp removes what is left of the distro when its PID 1 is gone, or ends it
 // where its start failed.
-func (d *distro) tidy(cmd *exec.Cmd) {
+func (d *distro) cleanUp(cmd *exec.Cmd) {
 	d.mu.Lock()
 	d.stopping = true
 	d.mu.Unlock()
@@ -272,7 +260,7 @@ func (d *distro) openNetwork() error {
 }
 
 // boot starts the distro's init in namespaces of its own, and returns when
-// commands may enter. What it leaves half-made is for tidy.
+// commands may enter. cleanUp removes what it leaves half-made.
 func (d *distro) boot() (cmd *exec.Cmd, err error) {
 	if err := restoreDevices(); err != nil {
 		return nil, err
@@ -292,7 +280,7 @@ func (d *distro) boot() (cmd *exec.Cmd, err error) {
 	}
 	defer status.Close()
 	d.pid = cmd.Process.Pid
-	report, err := awaitSetUp(status)
+	report, err := distroinit.AwaitReport(status)
 	if err != nil {
 		return cmd, d.withConsole(err)
 	}
@@ -313,69 +301,18 @@ func (d *distro) boot() (cmd *exec.Cmd, err error) {
 	return cmd, nil
 }
 
-// startInit starts the process that becomes the distro's PID 1 ([DistroInit]),
-// and returns the socket on which it reports.
+// startInit starts the process that becomes the distro's PID 1, and returns the socket on
+// which it reports.
 func (d *distro) startInit() (*exec.Cmd, *os.File, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	unix.SetNonblock(fds[0], true) // so that it has deadlines
-	ours, theirs := os.NewFile(uintptr(fds[0]), "status"), os.NewFile(uintptr(fds[1]), "status")
-	defer theirs.Close()
-	cfg := initConfig{
-		Root: d.a.store.distroPath(d.spec.Id), Hostname: d.spec.Name,
+	cfg := distroinit.Config{
+		Root: d.a.store.DistroPath(d.spec.Id), Hostname: d.spec.Name,
 		Modules: d.a.cfg.Modules, Console: d.console.path, Timezone: d.spec.Timezone, Env: d.spec.Env, Shared: d.a.cfg.Shared,
 	}
 	if dns := d.a.cfg.Network.Gateway; dns.IsValid() {
 		cfg.DNS, cfg.Search = dns.String(), d.a.cfg.Search
 	}
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = []string{"lsub-init", distroInitArg}
-	cmd.Env = []string{"container=lsub", "PATH=" + account.DefaultPath, "TERM=linux"}
-	cmd.ExtraFiles = []*os.File{theirs}
-	cmd.SysProcAttr = &unix.SysProcAttr{
-		Setsid:      true,
-		Cloneflags:  unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
-		UseCgroupFD: true, CgroupFD: d.group.FD(),
-	}
 	// A process is in the network namespace of the thread that starts it.
-	if err := d.ownNetns().do(cmd.Start); err != nil {
-		ours.Close()
-		return nil, nil, fmt.Errorf("start its init: %w", err)
-	}
-	if err := json.NewEncoder(ours).Encode(cfg); err != nil {
-		ours.Close()
-		cmd.Process.Kill()
-		cmd.Wait()
-		return nil, nil, err
-	}
-	return cmd, ours, nil
-}
-
-// awaitSetUp reads what the new PID 1 reports: a [setUp], or "error: …", which
-// may also follow it.
-func awaitSetUp(status *os.File) (*setUp, error) {
-	status.SetReadDeadline(time.Now().Add(setUpTimeout))
-	b, err := io.ReadAll(io.LimitReader(status, 256<<10))
-	if err != nil {
-		return nil, fmt.Errorf("its init does not come up: %w", err)
-	}
-	return parseSetUp(string(b))
-}
-
-func parseSetUp(said string) (*setUp, error) {
-	line, rest, _ := strings.Cut(said, "\n")
-	for _, s := range []string{said, rest} {
-		if reason, failed := strings.CutPrefix(s, "error: "); failed {
-			return nil, errors.New(strings.TrimSpace(reason))
-		}
-	}
-	r := &setUp{}
-	if err := json.Unmarshal([]byte(line), r); err != nil || rest != "" || r.Init != initSystemd && r.Init != initTiny {
-		return nil, errors.New("its init died while it was set up")
-	}
-	return r, nil
+	return distroinit.Start(cfg, d.group.FD(), d.ownNetns().do)
 }
 
 func (d *distro) withConsole(err error) error {
@@ -423,8 +360,8 @@ func (d *distro) end(grace time.Duration) (killed bool) {
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	go d.endSessions(min(grace, hangUpGrace))
-	if d.init == initSystemd {
-		unix.Kill(d.pid, sigPowerOff)
+	if d.init == distroinit.Systemd {
+		unix.Kill(d.pid, distroinit.SigPowerOff)
 	}
 	select {
 	case <-d.gone:
@@ -441,7 +378,7 @@ func (d *distro) end(grace time.Duration) (killed bool) {
 // would wait 90 seconds for them. A tiny init has nothing but sessions, so it ends
 // when they have.
 func (d *distro) endSessions(grace time.Duration) {
-	if d.init == initTiny {
+	if d.init == distroinit.Tiny {
 		unix.Kill(d.pid, unix.SIGTERM) // passed on to all processes
 	}
 	d.group.HangUpSessions()
@@ -450,7 +387,7 @@ func (d *distro) endSessions(grace time.Duration) {
 	if d.group.AwaitNoSessions(ctx) != nil {
 		d.group.KillSessions()
 	}
-	if d.init == initTiny {
+	if d.init == distroinit.Tiny {
 		unix.Kill(d.pid, unix.SIGKILL)
 	}
 }

@@ -22,7 +22,7 @@ import (
 
 // exec runs a command in a distro for a stream, and returns how it ended. When
 // ctx is done, the host is gone: the command is hung up.
-func (a *Agent) exec(ctx context.Context, cmd *guestv1.Exec, in *inbox, controls <-chan controlFrame, w *guest.Writer) (*guestv1.Exit, error) {
+func (a *Agent) exec(ctx context.Context, cmd *guestv1.Exec, in *stdinBuffer, controls <-chan controlFrame, w *guest.Writer) (*guestv1.Exit, error) {
 	var d *distro
 	var p *process
 	before, err := whileWaiting(ctx, controls, func(ctx context.Context) (err error) {
@@ -33,7 +33,7 @@ func (a *Agent) exec(ctx context.Context, cmd *guestv1.Exec, in *inbox, controls
 		return err
 	})
 	if d != nil {
-		defer d.release()
+		defer d.endSession()
 	}
 	switch {
 	case p == nil && before.signal != 0:
@@ -90,21 +90,21 @@ func whileWaiting(ctx context.Context, controls <-chan controlFrame, f func(cont
 }
 
 // enterDistro starts the distro where it does not run, and calls f, which
-// enters it. One that ends just then starts anew. The distro is returned held,
-// also where f fails: the caller releases it.
+// enters it. One that ends just then starts anew. The distro is returned in a session,
+// also where f fails: the caller ends it.
 func (a *Agent) enterDistro(ctx context.Context, spec *guestv1.Distro, f func(*distro) error) (*distro, error) {
 	for {
 		d, err := a.start(ctx, spec)
 		if err != nil {
 			return nil, err
 		}
-		if !d.hold() {
+		if !d.beginSession() {
 			continue
 		}
-		if err := f(d); err == nil || !errors.Is(err, errLeaving) && !procfs.IsExiting(d.pid) {
+		if err := f(d); err == nil || !errors.Is(err, errStopping) && !procfs.IsExiting(d.pid) {
 			return d, err
 		}
-		d.release() // start waits until it is gone
+		d.endSession() // start waits until it is gone
 	}
 }
 
@@ -120,7 +120,7 @@ type process struct {
 }
 
 // forkTimeout is how long a distro may take over a command's start: looking up
-// the user, the program and the folder, and the fork.
+// the user, the program and the directory, and the fork.
 const forkTimeout = 30 * time.Second
 
 var errStuck = errors.New("the distro does not answer")
@@ -159,7 +159,7 @@ func onNSThread[T any](ctx context.Context, d *distro, f func() (T, error), drop
 	case errors.Is(err, nsthread.ErrClosed) && d.currentThread() != thread:
 		return onNSThread(ctx, d, f, drop) // there is a new one
 	case errors.Is(err, nsthread.ErrClosed):
-		return v, errLeaving
+		return v, errStopping
 	}
 	return v, err
 }
@@ -178,7 +178,7 @@ func (d *distro) fork(cmd *guestv1.Exec, who *account.Account) (*process, error)
 	if err != nil {
 		return nil, err
 	}
-	dir, err := workingFolder(string(cmd.Cwd), who)
+	dir, err := workingDir(string(cmd.Cwd), who)
 	if err != nil {
 		return nil, err
 	}
@@ -310,9 +310,9 @@ func command(cmd *guestv1.Exec, who *account.Account, env []string) (argv []stri
 	return nil, "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND, "", "command not found: %s", distrofile.Shown(file))
 }
 
-// workingFolder resolves the folder that a command starts in. It runs on the
-// namespace thread.
-func workingFolder(cwd string, who *account.Account) (string, error) {
+// workingDir resolves the directory that a command starts in. It runs on the namespace
+// thread.
+func workingDir(cwd string, who *account.Account) (string, error) {
 	isDir := func(p string) bool {
 		info, err := os.Stat(p)
 		return err == nil && info.IsDir()

@@ -47,7 +47,7 @@ func TestCommand(t *testing.T) {
 	}
 }
 
-func TestInbox(t *testing.T) {
+func TestStdinBuffer(t *testing.T) {
 	host, agent := net.Pipe()
 	defer host.Close()
 	granted := make(chan int, 64)
@@ -62,7 +62,7 @@ func TestInbox(t *testing.T) {
 			granted <- int(p[0])<<24 | int(p[1])<<16 | int(p[2])<<8 | int(p[3])
 		}
 	}()
-	in := newInbox(guest.NewWriter(agent))
+	in := newStdinBuffer(guest.NewWriter(agent))
 	in.open()
 	if n := <-granted; n != guest.StdinWindow {
 		t.Fatalf("first window %d", n)
@@ -95,8 +95,8 @@ func TestInbox(t *testing.T) {
 }
 
 // A stream that breaks must not look like the end of the input.
-func TestInboxBroken(t *testing.T) {
-	in := newInbox(guest.NewWriter(io.Discard))
+func TestStdinBufferBroken(t *testing.T) {
+	in := newStdinBuffer(guest.NewWriter(io.Discard))
 	in.put([]byte("part"))
 	in.fail(nil)
 	if b, err := io.ReadAll(in); err != io.ErrUnexpectedEOF || string(b) != "part" {
@@ -112,7 +112,7 @@ func TestReceiveRefuses(t *testing.T) {
 	} {
 		var b bytes.Buffer
 		send(guest.NewWriter(&b))
-		if err := receive(guest.NewReader(&b), newInbox(guest.NewWriter(io.Discard)), make(chan controlFrame, 1)); err == nil || err == io.EOF {
+		if err := receive(guest.NewReader(&b), newStdinBuffer(guest.NewWriter(io.Discard)), make(chan controlFrame, 1)); err == nil || err == io.EOF {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

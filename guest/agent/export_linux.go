@@ -5,8 +5,8 @@ import (
 
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/agent/archive"
-	"github.com/lsub/lsub/guest/agent/btrfs"
 	"github.com/lsub/lsub/guest/agent/distrofile"
+	"github.com/lsub/lsub/guest/agent/store"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
@@ -18,11 +18,7 @@ func (a *Agent) export(ctx context.Context, req *guestv1.Export, w *guest.Writer
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		if err := btrfs.Delete(tmp); err != nil {
-			a.log.Error("an export's snapshot stays until the next start", "err", err)
-		}
-	}()
+	defer a.store.DeleteTemp(tmp)
 	w.SendMessage(guest.FrameStarted, &guestv1.Started{Bytes: archive.Estimate(ctx, tmp)})
 	send := func(frame []byte) error { return w.SendBuffer(guest.FrameStdout, frame) }
 	note := func(line string) { w.Send(guest.FrameStderr, []byte(line+"\n")) }
@@ -32,23 +28,23 @@ func (a *Agent) export(ctx context.Context, req *guestv1.Export, w *guest.Writer
 	return &guestv1.Exit{}, nil
 }
 
-// snapshotOf makes a snapshot of what req names, which is the caller's to delete.
+// snapshotOf makes a temporary snapshot of what req names. The caller deletes it.
 func (a *Agent) snapshotOf(ctx context.Context, req *guestv1.Export) (tmp string, err error) {
-	from, still := "", atOnce
+	from, quiesce := "", store.Quiesce(store.NoQuiesce)
 	switch k := req.From.(type) {
 	case *guestv1.Export_Distro:
 		if err := checkDistro(&guestv1.Distro{Id: k.Distro}); err != nil {
 			return "", err
 		}
-		from = a.store.distroPath(k.Distro)
-		still = func(f func() error) error { return a.whileStill(ctx, k.Distro, f) }
+		from = a.store.DistroPath(k.Distro)
+		quiesce = func(f func() error) error { return a.whileFrozen(ctx, k.Distro, f) }
 	case *guestv1.Export_Snapshot:
 		if err := a.checkSnapshot(k.Snapshot); err != nil {
 			return "", err
 		}
-		from = a.store.snapshotPath(k.Snapshot.Distro, k.Snapshot.Id)
-		still = func(f func() error) error {
-			return a.whileHeld(ctx, k.Snapshot.Distro, func(*distro) error { return f() })
+		from = a.store.SnapshotPath(k.Snapshot.Distro, k.Snapshot.Id)
+		quiesce = func(f func() error) error {
+			return a.withFilesLocked(ctx, k.Snapshot.Distro, func(*distro) error { return f() })
 		}
 	default:
 		return "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "the export is of nothing")
@@ -56,8 +52,5 @@ func (a *Agent) snapshotOf(ctx context.Context, req *guestv1.Export) (tmp string
 	if !distrofile.Exists(from) {
 		return "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no files of what is to be exported")
 	}
-	tmp = a.store.staging()
-	err = still(func() error { return btrfs.Snapshot(from, tmp) })
-	a.store.discard(tmp, err)
-	return tmp, storeError(err)
+	return a.store.TempSnapshot(from, quiesce)
 }

@@ -62,7 +62,7 @@ func (a *Agent) beginTCP(req *guestv1.ForwardRequest, in relay.Incoming, head []
 	if err != nil {
 		return false
 	}
-	d, release, err := a.hold(to.Distro)
+	d, release, err := a.acquire(to.Distro)
 	if err != nil {
 		return false
 	}
@@ -163,7 +163,7 @@ func (a *Agent) forward(loop *relay.Loop, req *guestv1.ForwardRequest, stream *r
 // connect connects to what listens in a distro, or in the VM's network. The
 // distro stays up until release.
 func (a *Agent) connect(to *guestv1.Connect) (conn io.Closer, release func(), err error) {
-	d, release, err := a.hold(to.Distro)
+	d, release, err := a.acquire(to.Distro)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -201,18 +201,18 @@ func (d *distro) connect(to *guestv1.Connect) (io.Closer, error) {
 	return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "unknown network %q", to.Network)
 }
 
-// hold keeps a distro up until release, where one is named: else d is nil.
-func (a *Agent) hold(id string) (d *distro, release func(), err error) {
+// acquire keeps the distro of an id up until release. Without an id d is nil.
+func (a *Agent) acquire(id string) (d *distro, release func(), err error) {
 	if id == "" {
 		return nil, func() {}, nil
 	}
 	if d, err = a.running(id); err != nil {
 		return nil, nil, err
 	}
-	if !d.use(&d.forwards) {
+	if !d.acquire(&d.forwards) {
 		return nil, nil, errDistroOff()
 	}
-	return d, func() { d.leave(&d.forwards) }, nil
+	return d, func() { d.release(&d.forwards) }, nil
 }
 
 // running returns a distro that commands may enter, without starting it.

@@ -90,8 +90,8 @@ func (d *distro) stopIdle(limit time.Duration) bool {
 	return true
 }
 
-// busy tells whether commands or connections from the host use the distro. d.mu
-// is held.
+// busy tells whether commands or connections from the host use the distro. The caller
+// holds d.mu.
 func (d *distro) busy() bool { return d.sessions > 0 || d.forwards > 0 }
 
 func (d *distro) inUse() bool {
@@ -100,16 +100,16 @@ func (d *distro) inUse() bool {
 	return d.busy()
 }
 
-// hold keeps the distro from being stopped as idle until release: for a
-// command. It is false where the distro stops already.
-func (d *distro) hold() bool { return d.use(&d.sessions) }
+// beginSession keeps the distro from being stopped as idle until endSession. It is false
+// where the distro stops already.
+func (d *distro) beginSession() bool { return d.acquire(&d.sessions) }
 
-// release ends what hold began.
-func (d *distro) release() { d.leave(&d.sessions) }
+// endSession ends what beginSession began.
+func (d *distro) endSession() { d.release(&d.sessions) }
 
-// use counts one more in users: d.sessions or d.forwards. It is false where the
+// acquire adds one to users, which is d.sessions or d.forwards. It is false where the
 // distro stops already.
-func (d *distro) use(users *int) bool {
+func (d *distro) acquire(users *int) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.stopping {
@@ -120,8 +120,8 @@ func (d *distro) use(users *int) bool {
 	return true
 }
 
-// leave ends what use began.
-func (d *distro) leave(users *int) {
+// release takes one off users again.
+func (d *distro) release(users *int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	*users--

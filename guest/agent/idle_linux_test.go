@@ -42,7 +42,7 @@ func TestIdleHour(t *testing.T) {
 			return d
 		}
 		apache, listens, quiet, used := start("apache", "apache2"), start("listens"), start("quiet"), start("used")
-		used.use(&used.forwards)
+		used.acquire(&used.forwards)
 		all := []*distro{apache, listens, quiet, used}
 		stopped := func() (ids []string) {
 			for _, d := range all {
@@ -63,7 +63,7 @@ func TestIdleHour(t *testing.T) {
 			t.Errorf("after an hour these are stopped: %v, reasons of the others: %q %q %q", got, apache.reasons(), listens.reasons(), used.reasons())
 		}
 		// The client goes, and so does the distro, five minutes later.
-		used.leave(&used.forwards)
+		used.release(&used.forwards)
 		time.Sleep(idleDefault - time.Second)
 		synctest.Wait()
 		if used.isStopping() {

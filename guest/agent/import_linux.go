@@ -12,11 +12,11 @@ import (
 	"github.com/lsub/lsub/guest"
 )
 
-// archiveReader reads the stdin bytes of a stream straight from its frames. An
-// [inbox] takes each packet as it comes, so that signals behind it are heard;
-// an import has none, and lets packets gather in the kernel while it is busy
-// with files: a fraction of the wake-ups. It is for one goroutine.
-type archiveReader struct {
+// importReader reads the stdin bytes of a stream straight from its frames. A [stdinBuffer]
+// takes each packet as it comes, so that signals behind it arrive; an import has no
+// signals, and lets packets wait in the kernel while it makes files, which saves most of
+// the wake-ups. It is for one goroutine.
+type importReader struct {
 	r     *guest.Reader
 	w     *guest.Writer
 	chunk []byte // of a frame, good until the next
@@ -25,15 +25,15 @@ type archiveReader struct {
 	err   error
 }
 
-// newArchiveReader grants the first window, which tells the host that its
+// newImportReader grants the first window, which tells the host that its
 // request was taken on.
-func newArchiveReader(r *guest.Reader, w *guest.Writer) *archiveReader {
-	a := &archiveReader{r: r, w: w}
+func newImportReader(r *guest.Reader, w *guest.Writer) *importReader {
+	a := &importReader{r: r, w: w}
 	a.grant(importWindow)
 	return a
 }
 
-func (a *archiveReader) grant(n int) {
+func (a *importReader) grant(n int) {
 	a.room += n
 	var b [4]byte
 	binary.BigEndian.PutUint32(b[:], uint32(n))
@@ -41,7 +41,7 @@ func (a *archiveReader) grant(n int) {
 }
 
 // Read returns io.EOF only where the host said that the input is whole.
-func (a *archiveReader) Read(p []byte) (int, error) {
+func (a *importReader) Read(p []byte) (int, error) {
 	if len(a.chunk) == 0 && a.err == nil {
 		a.err = a.next()
 	}
@@ -53,7 +53,7 @@ func (a *archiveReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (a *archiveReader) next() error {
+func (a *importReader) next() error {
 	if a.freed >= importWindow/4 {
 		a.grant(a.freed)
 		a.freed = 0
@@ -77,7 +77,7 @@ func (a *archiveReader) next() error {
 
 // drain reads what the host still sends until the stream ends, so that it is
 // not cut off before it has heard how the import ended.
-func (a *archiveReader) drain() {
+func (a *importReader) drain() {
 	for {
 		if _, _, err := a.r.Next(); err != nil {
 			return
@@ -93,8 +93,9 @@ const streamBuffer = guest.StdinWindow
 // processes, of which several pass its bytes on, wait for their turn.
 const importWindow = 8 << 20
 
-// widen gives a vsock stream a larger buffer. Any other has its own.
-func widen(conn net.Conn, size uint64) {
+// setBufferSize sets the size of a vsock stream's buffer. Any other connection keeps its
+// own.
+func setBufferSize(conn net.Conn, size uint64) {
 	c, ok := conn.(syscall.Conn)
 	if !ok {
 		return

@@ -22,7 +22,7 @@ func frames(end []byte, lengths ...int) *bytes.Buffer {
 	return &b
 }
 
-func TestArchiveReader(t *testing.T) {
+func TestImportReader(t *testing.T) {
 	whole := []byte{byte(guest.FrameStdin), 0, 0, 0}
 	for name, test := range map[string]struct {
 		in   *bytes.Buffer
@@ -39,7 +39,7 @@ func TestArchiveReader(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
-			r := newArchiveReader(guest.NewReader(test.in), guest.NewWriter(&out))
+			r := newImportReader(guest.NewReader(test.in), guest.NewWriter(&out))
 			var err error
 			n := 0
 			for buf := make([]byte, 10_000); err == nil; {
@@ -69,21 +69,21 @@ func TestArchiveReader(t *testing.T) {
 }
 
 // A host that keeps to no window is cut off.
-func TestArchiveReaderFlooded(t *testing.T) {
+func TestImportReaderFlooded(t *testing.T) {
 	lengths := make([]int, importWindow/guest.MaxPayload+1)
 	for i := range lengths {
 		lengths[i] = guest.MaxPayload
 	}
-	r := newArchiveReader(guest.NewReader(frames(nil, lengths...)), guest.NewWriter(io.Discard))
+	r := newImportReader(guest.NewReader(frames(nil, lengths...)), guest.NewWriter(io.Discard))
 	r.freed = -importWindow // as if nothing were granted again
 	if _, err := io.Copy(io.Discard, r); err == nil || !strings.Contains(err.Error(), "granted") {
 		t.Errorf("err = %v", err)
 	}
 }
 
-// The inbox keeps bytes in order however they wrap around in it.
-func TestInboxWraps(t *testing.T) {
-	in := newInbox(guest.NewWriter(io.Discard))
+// The buffer keeps bytes in order however they wrap around in it.
+func TestStdinBufferWraps(t *testing.T) {
+	in := newStdinBuffer(guest.NewWriter(io.Discard))
 	var want, got bytes.Buffer
 	buf := make([]byte, 40_000)
 	for i := range 400 {

@@ -16,11 +16,11 @@ import (
 // worth a look: this one has nothing to look at.
 func TestIdleInUse(t *testing.T) {
 	d := &distro{}
-	if !d.hold() || !d.use(&d.forwards) {
+	if !d.beginSession() || !d.acquire(&d.forwards) {
 		t.Fatal("a distro that runs cannot be used")
 	}
 	long := time.Now().Add(-time.Hour)
-	for _, leave := range []func(){d.release, func() { d.leave(&d.forwards) }} {
+	for _, leave := range []func(){d.endSession, func() { d.release(&d.forwards) }} {
 		if got := d.idleFor(); got != 0 {
 			t.Errorf("idle for %v while it is in use", got)
 		}
@@ -37,12 +37,12 @@ func TestIdleInUse(t *testing.T) {
 	if since := time.Since(d.idleSince); since > time.Minute {
 		t.Errorf("idle for %v when the last has just left", since)
 	}
-	if d.hold(); !d.idleSince.IsZero() {
+	if d.beginSession(); !d.idleSince.IsZero() {
 		t.Error("idle while a command runs")
 	}
-	d.release()
+	d.endSession()
 	d.stopping = true
-	if d.hold() || d.use(&d.forwards) || d.sessions != 0 || d.forwards != 0 {
+	if d.beginSession() || d.acquire(&d.forwards) || d.sessions != 0 || d.forwards != 0 {
 		t.Error("one that stops can be used")
 	}
 }

@@ -110,7 +110,7 @@ func (d *distro) setNetns(s *netns) {
 	d.netns = s
 	d.mu.Unlock()
 	d.a.mu.Lock()
-	d.a.tellChange()
+	d.a.notifyChange()
 	d.a.mu.Unlock()
 }
 

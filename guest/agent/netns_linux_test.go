@@ -131,7 +131,7 @@ func TestListenIsolated(t *testing.T) {
 	for round := range 2 {
 		d := isolatedDistro(t, a, "web-1")
 		a.mu.Lock()
-		a.tellChange()
+		a.notifyChange()
 		a.mu.Unlock()
 		var started guestv1.Started
 		if err := r.Expect(guest.FrameStarted, &started); err != nil {
@@ -152,7 +152,7 @@ func TestListenIsolated(t *testing.T) {
 		d.closeNetns()
 		a.mu.Lock()
 		delete(a.distros, "web-1")
-		a.tellChange()
+		a.notifyChange()
 		a.mu.Unlock()
 		close(d.gone)
 	}

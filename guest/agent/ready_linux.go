@@ -9,65 +9,34 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lsub/lsub/guest/agent/distroinit"
 	"github.com/lsub/lsub/guest/agent/procfs"
 )
-
-// The file by which a distro's init tells the agent that commands may enter: it
-// is there from then on until the distro shuts down.
-const (
-	readyDir  = "/run/lsub"
-	readyFile = "ready"
-)
-
-// readySocket is there when the file systems, temporary files and D-Bus are:
-// what a command may count on. It is early, so that a slow service does not
-// keep commands waiting. A socket is made and removed by systemd itself: a service
-// would be another process to wait for.
-const readySocket = `[Unit]
-Description=Let lsub commands enter
-DefaultDependencies=no
-IgnoreOnIsolate=yes
-After=sysinit.target dbus.socket
-Conflicts=shutdown.target
-Before=shutdown.target
-[Socket]
-ListenFIFO=` + readyDir + "/" + readyFile + `
-SocketMode=0600
-RemoveOnStop=yes
-`
-
-// readyService is what systemd wants a socket to have. Nothing starts it.
-const readyService = `[Unit]
-Description=Nothing, for lsub-ready.socket
-[Service]
-Type=oneshot
-ExecStart=/bin/true
-`
 
 // awaitReady waits until the init is ready: a tiny one was from the start. A
 // systemd that takes long is let in on, so that its trouble can be looked at.
 func (d *distro) awaitReady(timeout time.Duration) error {
-	dir, err := os.OpenFile(fmt.Sprintf("/proc/%d/root%s", d.pid, readyDir), unix.O_PATH|unix.O_DIRECTORY, 0)
+	dir, err := os.OpenFile(fmt.Sprintf("/proc/%d/root%s", d.pid, distroinit.ReadyDir), unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	died, err := watchDeath(d.pid)
+	exited, err := watchExit(d.pid)
 	if err != nil {
 		return errors.Join(err, dir.Close())
 	}
-	defer died.close()
-	err = awaitFile(ctx, fmt.Sprintf("/proc/self/fd/%d", dir.Fd()), readyFile, died.c)
+	defer exited.close()
+	err = awaitFile(ctx, fmt.Sprintf("/proc/self/fd/%d", dir.Fd()), distroinit.ReadyFile, exited.c)
 	switch {
 	case err == nil:
-		d.up.Store(true)
+		d.wasReady.Store(true)
 	case errors.Is(err, context.DeadlineExceeded):
 		d.a.log.Warn("systemd is not up yet; commands may enter all the same", "distro", d.spec.Name, "after", timeout)
 		d.mu.Lock()
 		d.warnings = append(d.warnings, fmt.Sprintf("systemd is not up after %s; commands run all the same", timeout))
 		d.mu.Unlock()
-	case errors.Is(err, errDied):
+	case errors.Is(err, errExited):
 		dir.Close()
 		return errors.New("its init ended")
 	default:
@@ -78,12 +47,12 @@ func (d *distro) awaitReady(timeout time.Duration) error {
 	return nil
 }
 
-// errLeaving says that nobody can enter a distro any more.
-var errLeaving = errors.New("the distro is stopping")
+// errStopping says that nobody can enter a distro any more.
+var errStopping = errors.New("the distro is stopping")
 
-// leaves tells whether the distro's init shuts it down, or has ended. One that
-// is not up yet does not.
-func (d *distro) leaves() bool {
+// shutsDown tells whether the distro's init shuts it down, or has ended. One that was
+// never ready does not.
+func (d *distro) shutsDown() bool {
 	if procfs.IsExiting(d.pid) {
 		return true
 	}
@@ -94,19 +63,19 @@ func (d *distro) leaves() bool {
 	up := false
 	err = rc.Control(func(fd uintptr) {
 		var st unix.Stat_t
-		up = unix.Fstatat(int(fd), readyFile, &st, unix.AT_SYMLINK_NOFOLLOW) != unix.ENOENT
+		up = unix.Fstatat(int(fd), distroinit.ReadyFile, &st, unix.AT_SYMLINK_NOFOLLOW) != unix.ENOENT
 	})
 	if up {
-		d.up.Store(true)
+		d.wasReady.Store(true)
 	}
-	return err != nil || !up && d.up.Load()
+	return err != nil || !up && d.wasReady.Load()
 }
 
-// awaitLeave waits until the distro is gone where it is about to be, and tells
-// whether it is. Who comes while it shuts down from inside (systemctl reboot)
-// wants the next run; but a systemd that hangs on the way must not be out of reach.
-func (d *distro) awaitLeave(ctx context.Context) bool {
-	if !d.leaves() {
+// awaitShutdown waits until a distro that shuts down is gone, and tells whether it is. A
+// command that comes while the distro shuts down from inside (systemctl reboot) wants the
+// next run; but a systemd that hangs in its shutdown must stay within reach.
+func (d *distro) awaitShutdown(ctx context.Context) bool {
+	if !d.shutsDown() {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, stopGrace)

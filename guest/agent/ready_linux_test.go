@@ -6,12 +6,13 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/lsub/lsub/guest/agent/distroinit"
 	"github.com/lsub/lsub/guest/agent/procfs"
 )
 
-// A distro whose init is not ready when commands enter does not leave; it does
-// when the init was ready since, and is no more.
-func TestLeaves(t *testing.T) {
+// A distro whose init is not ready when commands enter does not shut down; it does when
+// the init was ready since, and is no more.
+func TestShutsDown(t *testing.T) {
 	dir, err := os.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -20,17 +21,17 @@ func TestLeaves(t *testing.T) {
 	d := &distro{pid: os.Getpid(), readyDir: dir}
 	check := func(when string, want bool) {
 		t.Helper()
-		if got := d.leaves(); got != want {
-			t.Errorf("%s: leaves: %v", when, got)
+		if got := d.shutsDown(); got != want {
+			t.Errorf("%s: shuts down: %v", when, got)
 		}
 	}
 	check("not up yet", false)
-	ready := filepath.Join(dir.Name(), readyFile)
+	ready := filepath.Join(dir.Name(), distroinit.ReadyFile)
 	if err := os.WriteFile(ready, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	check("up", false)
-	if !d.up.Load() {
+	if !d.wasReady.Load() {
 		t.Error("not known to be up")
 	}
 	if err := os.Remove(ready); err != nil {
@@ -51,13 +52,13 @@ func TestIsExiting(t *testing.T) {
 	if procfs.IsExiting(cmd.Process.Pid) || procfs.IsExiting(os.Getpid()) {
 		t.Error("a process that runs is ending")
 	}
-	died, err := watchDeath(cmd.Process.Pid)
+	exited, err := watchExit(cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer died.close()
+	defer exited.close()
 	in.Close()
-	<-died.c
+	<-exited.c
 	if !procfs.IsExiting(cmd.Process.Pid) {
 		t.Error("one that has ended is not")
 	}

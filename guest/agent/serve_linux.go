@@ -21,17 +21,17 @@ const hangUpDelay = 150 * time.Millisecond
 
 // serve moves a command's stdio until it ends. What it leaves running in the
 // background may go on; its last output is read, but not waited for.
-func (p *process) serve(ctx context.Context, in *inbox, controls <-chan controlFrame, w *guest.Writer) (*guestv1.Exit, error) {
+func (p *process) serve(ctx context.Context, in *stdinBuffer, controls <-chan controlFrame, w *guest.Writer) (*guestv1.Exit, error) {
 	defer p.close()
 	hangUp := context.AfterFunc(ctx, func() { p.signal(int(unix.SIGHUP)) })
-	go p.feed(in)
+	go p.copyStdin(in)
 	ended := make(chan struct{})
 	var outputs, passing sync.WaitGroup
 	outputs.Go(func() { copyFrames(w, guest.FrameStdout, p.output()) })
 	if p.stderr != nil {
 		outputs.Go(func() { copyFrames(w, guest.FrameStderr, p.stderr) })
 	}
-	passing.Go(func() { p.obey(controls, ended) })
+	passing.Go(func() { p.applyControls(controls, ended) })
 
 	st, err := p.proc.Wait()
 	hangUp() // the process id is free from here on
@@ -67,8 +67,8 @@ func (p *process) output() *os.File {
 	return p.stdout
 }
 
-// feed passes the host's input on until its end, or until nobody reads it.
-func (p *process) feed(in *inbox) {
+// copyStdin passes the host's input on until its end, or until nobody reads it.
+func (p *process) copyStdin(in *stdinBuffer) {
 	if p.tty == nil {
 		io.Copy(p.stdin, in)
 		p.stdin.Close()
@@ -79,9 +79,9 @@ func (p *process) feed(in *inbox) {
 	}
 }
 
-// obey passes signals and sizes on until the command has ended, after which
+// applyControls passes signals and sizes on until the command has ended, after which
 // its process id may be another's.
-func (p *process) obey(controls <-chan controlFrame, ended <-chan struct{}) {
+func (p *process) applyControls(controls <-chan controlFrame, ended <-chan struct{}) {
 	for {
 		select {
 		case <-ended:

@@ -12,16 +12,16 @@ import (
 	"github.com/lsub/lsub/guest/agent/distrofile"
 )
 
-var errDied = errors.New("the process ended")
+var errExited = errors.New("the process ended")
 
-// death tells when a process has ended.
-type death struct {
+// exitWatch tells when a process has exited.
+type exitWatch struct {
 	c  <-chan struct{}
 	fd *os.File
 }
 
-// watchDeath watches a process that is a child of ours. The caller closes it.
-func watchDeath(pid int) (*death, error) {
+// watchExit watches a process that is a child of ours. The caller closes the watch.
+func watchExit(pid int) (*exitWatch, error) {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if err != nil {
 		return nil, err
@@ -43,14 +43,14 @@ func watchDeath(pid int) (*death, error) {
 			close(c)
 		}
 	}()
-	return &death{c, f}, nil
+	return &exitWatch{c, f}, nil
 }
 
-func (d *death) close() { d.fd.Close() }
+func (d *exitWatch) close() { d.fd.Close() }
 
 // awaitFile waits until a file of that name exists in dir, ctx is done, or
-// died is closed (errDied).
-func awaitFile(ctx context.Context, dir, name string, died <-chan struct{}) error {
+// exited is closed (errExited).
+func awaitFile(ctx context.Context, dir, name string, exited <-chan struct{}) error {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
 		return err
@@ -74,8 +74,8 @@ func awaitFile(ctx context.Context, dir, name string, died <-chan struct{}) erro
 	select {
 	case err := <-found:
 		return err
-	case <-died:
-		return errDied
+	case <-exited:
+		return errExited
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/lsub/lsub/guest/agent"
+	"github.com/lsub/lsub/guest/agent/distroinit"
 )
 
 func init() {
@@ -24,8 +24,8 @@ func init() {
 }
 
 func main() {
-	if agent.IsDistroInit() {
-		agent.DistroInit()
+	if distroinit.IsInit() {
+		distroinit.Main()
 		os.Exit(1)
 	}
 	if os.Getpid() != 1 {

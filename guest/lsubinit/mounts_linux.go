@@ -62,7 +62,7 @@ func pivotable() error {
 	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
 		return fmt.Errorf("move the root: %w", err)
 	}
-	// All threads of the program share their root and working folder.
+	// All threads of the program share their root and working directory.
 	if err := unix.Chroot("."); err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func shareFolder() error {
 }
 
 // finishDev adds to devtmpfs, which all distros share, what udev would: links,
-// and folders to mount on. Devices follow in makeDevices.
+// and directories to mount on. Devices follow in makeDevices.
 func finishDev() error {
 	for name, target := range map[string]string{
 		"/dev/fd": "/proc/self/fd", "/dev/stdin": "/proc/self/fd/0",

@@ -46,7 +46,7 @@ func nastyTree(t *testing.T) string {
 		}
 	}
 	at := func(name string) string { return filepath.Join(root, name) }
-	deep := at(strings.Repeat("a openDir with a name/", 20))
+	deep := at(strings.Repeat("a folder with a name/", 20))
 	must(errors.Join(os.MkdirAll(at("bin"), 0o755), os.MkdirAll(deep, 0o755), os.Mkdir(at("set"), 0o700)))
 	must(os.WriteFile(at("bin/sh"), []byte("#!"), 0o755))
 	must(os.WriteFile(at("empty"), nil, 0o400))

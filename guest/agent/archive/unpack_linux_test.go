@@ -126,7 +126,7 @@ func TestUnpackRefuses(t *testing.T) {
 			}
 			checkOutside(t, outside)
 			if names, _ := os.ReadDir(parent); len(names) != 2 {
-				t.Errorf("the parent openDir has %d entries, want 2", len(names))
+				t.Errorf("the parent folder has %d entries, want 2", len(names))
 			}
 		})
 	}
@@ -176,7 +176,7 @@ func TestUnpackTwice(t *testing.T) {
 		}
 	}
 	if st, err := os.Lstat(filepath.Join(root, "c")); err != nil || !st.IsDir() {
-		t.Errorf("c is no openDir: %v", err)
+		t.Errorf("c is no folder: %v", err)
 	}
 }
 
@@ -198,7 +198,7 @@ func FuzzUnpack(f *testing.F) {
 		Unpack(root, bytes.NewReader(b), &rootfs.State{MaxBytes: 1 << 20, MaxEntries: 100})
 		checkOutside(t, outside)
 		if names, _ := os.ReadDir(parent); len(names) != 2 {
-			t.Errorf("the parent openDir has %d entries, want 2", len(names))
+			t.Errorf("the parent folder has %d entries, want 2", len(names))
 		}
 		makeRemovable(root)
 	})

@@ -1,14 +1,14 @@
-// Package devicefilter keeps distros away from the VM's own disks, which hold the files of
-// all of them.
+// Package devicefilter keeps distros from opening the VM's own disks, which hold the files
+// of all distros.
 //
-// Each distro's root has every device at hand (/dev is shared, and there is
-// mknod). A small program in the kernel, attached to the control group that is
-// above all distros, is asked about each device that a process below opens or makes:
+// Root in a distro sees every device: /dev is shared, and mknod makes the rest. A small BPF
+// program on the control group above all distros decides about each device that a process
+// below it opens or makes:
 //
 //	err := devicefilter.CloseDisks("/sys/fs/cgroup/distros")
 //
-// It is no prison: whoever may load kernel modules gets past it. It keeps a
-// mistaken command, or an archive's tool, from the disk that everybody shares.
+// It is no security boundary: root in a distro can load kernel modules. It keeps a mistaken
+// command or a tool from damaging the disk that all distros share.
 package devicefilter
 
 import (

@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CloseDisks keeps what is in a control group, and in those below it, from
-// opening the disks that the VM has now, and from making devices that stand for
-// them. All other devices are as they were: loop devices, FUSE, tun and whatever a
-// module brings. What programs in the groups below attach (container engines,
-// systemd) comes on top. It lasts as long as the group.
+// CloseDisks keeps the processes in a control group, and in those below it, from opening
+// the disks that the VM has now, and from making device files for them. All other devices
+// work as before: loop devices, FUSE, tun and those of modules. Programs that container
+// engines and systemd attach to groups below apply too. The filter lasts as long as the
+// group.
 func CloseDisks(group string) error {
 	rules := slices.Clone(always)
 	for _, of := range []struct {

@@ -5,9 +5,9 @@ import "net/netip"
 // clientStates are the states of TCP connections that somebody has not done with.
 const clientStates = 1<<stateEstablished | 1<<stateFinWait1 | 1<<stateFinWait2 | 1<<stateCloseWait
 
-// Clients returns how many TCP connections the distros that share the VM's network
-// have on its loopback with ports from first on that no socket there has, by the
-// distro's id.
+// Clients counts the TCP connections that distros which share the VM's network have on
+// its loopback with clients outside the VM: with a port from first on that no socket in
+// the VM has. The result is by distro id.
 func Clients(first uint16) (map[string]int, error) {
 	o, err := openOwners()
 	if err != nil {

@@ -1,8 +1,8 @@
 package listeners
 
-// List returns the listeners of the distros that share the VM's network, and of
-// those whose namespaces are given, each with its process, sorted by distro and port. It
-// takes a look at open files, which is some milliseconds of work.
+// List returns the listeners of the distros that share the VM's network and of those whose
+// namespaces are given, each with its process, sorted by distro and port. It looks at all
+// open files of all processes, which takes some milliseconds.
 func List(namespaces []*Netns) ([]Listener, error) {
 	o, err := openOwners()
 	if err != nil {

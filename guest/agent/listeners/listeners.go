@@ -1,21 +1,20 @@
 // Package listeners tells which ports the processes of distros listen on.
 //
-// The kernel is asked (sock_diag), so a socket counts whoever made it, with
-// whatever calls. Each socket carries the control group of its maker, and so
-// its distro:
+// It asks the kernel (sock_diag), so it sees every socket, however a program made it.
+// The kernel knows the control group of a socket's maker, and so the distro:
 //
 //	all, err := listeners.List(nil)
 //	for _, l := range all {
 //		fmt.Println(l.Distro, "listens on", l) // tcp 80 (apache2)
 //	}
 //
-// A TCP socket listens after listen(2). A UDP socket listens where it is bound
-// and not connected: also that of a program which only waits for an answer.
+// A TCP socket listens after listen(2). A UDP socket counts as listening if it is bound
+// and not connected, even if its program only waits for an answer.
 //
-// Sockets are looked for in the VM's network namespace and in those of isolated
-// distros, each a [Netns]. Those of network namespaces within a distro, as
-// containers have them, are not the distro's: what a container engine publishes is.
-// The package is Linux only.
+// The package looks at the VM's network namespace and at those of isolated distros, each
+// a [Netns]. It does not look at network namespaces within a distro, such as those of
+// containers; a port that a container engine publishes is seen in the distro's. The
+// package is Linux only.
 package listeners
 
 import (
@@ -31,8 +30,7 @@ const (
 	UDP = "udp"
 )
 
-// Listener is a socket that waits for somebody, or several that share an
-// address.
+// Listener is a socket that listens, or several that share an address.
 type Listener struct {
 	Network string         // TCP or UDP
 	Addr    netip.AddrPort // the address may be unspecified; a zone is never set
@@ -41,7 +39,7 @@ type Listener struct {
 	PID     int            // of a process that holds the socket, as its distro counts; 0 where unknown
 	Process string         // its name; "" where unknown
 	Group   string         // control group of its maker, as its distro sees it: "system.slice/nginx.service"
-	// Isolated: it is in a network of its distro's own, and not in the VM's.
+	// Isolated tells that the socket is in the distro's own network, not in the VM's.
 	Isolated bool
 
 	inode uint32 // of one of its sockets; it changes with the socket
@@ -51,13 +49,13 @@ type Listener struct {
 // Netns is the network namespace of an isolated distro.
 type Netns struct {
 	Distro string // id
-	// Do runs f on a thread in the namespace, or returns an error where that is
-	// no more.
+	// Do runs f on a thread in the namespace, or returns an error when the namespace
+	// is gone.
 	Do func(f func() error) error
 }
 
-// String is the listener for people: "tcp 80 (apache2)", and with its address
-// where that is not every one.
+// String shows the listener to people: "tcp 80 (apache2)", with its address unless it
+// listens on all addresses.
 func (l Listener) String() string {
 	where := fmt.Sprint(l.Addr.Port())
 	if !l.Addr.Addr().IsUnspecified() {

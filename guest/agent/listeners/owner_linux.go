@@ -83,7 +83,7 @@ func (o *owners) distro(s socket) string {
 // a great many files open.
 const lookupTime = 2 * time.Second
 
-// pathsOf returns the folders of the groups that the listeners were made in.
+// pathsOf returns the directories of the groups that the listeners were made in.
 func (o *owners) pathsOf(all []Listener) []string {
 	var dirs []string
 	for _, l := range all {

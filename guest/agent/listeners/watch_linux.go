@@ -17,10 +17,10 @@ const (
 	pollEvery = 200 * time.Millisecond
 )
 
-// Watch calls changed with the listeners that [List] returns, at once and at
-// every change, until ctx is done. namespaces returns those of isolated distros, and what is
-// closed when they may have changed, which changed is told of too. It tells of a listener before its process is
-// known, and then once more. changed must not keep Watch waiting, nor change the slice.
+// Watch calls changed with the listeners that [List] returns, at once and at every change,
+// until ctx is done. namespaces returns those of isolated distros, and a channel that is
+// closed when they may have changed. A new listener is reported before its process is
+// known, and then once more. changed must return at once, and must not change the slice.
 func Watch(ctx context.Context, log *slog.Logger, namespaces func() ([]*Netns, <-chan struct{}), changed func([]Listener)) error {
 	o, err := openOwners()
 	if err != nil {

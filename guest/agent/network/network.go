@@ -1,9 +1,8 @@
-// Package network makes the network of the VM, and those of the distros that
-// have one of their own.
+// Package network sets up the network of the VM, and those of isolated distros.
 //
-// The VM's is a card, eth0, with an address of the subnet that the host chose.
-// Most distros share it. An isolated distro has a network namespace with an
-// eth0 of its own, and another address of that subnet:
+// The VM has a network card, eth0, with an address of the subnet that the host chose. Most
+// distros share it. An isolated distro has a network namespace with an eth0 of its own,
+// and another address of the subnet:
 //
 //	err := vm.SetUp()                       // once
 //	addr, err := vm.Free("debian-1", taken) // for a distro
@@ -11,11 +10,10 @@
 //	err = vm.SetUpDistro(addr)              // on a thread in the distro's
 //	vm.Detach(addr)                         // when it stops
 //
-// The distro's eth0 is one end of a pair, whose other end is in the VM. Between
-// them, the VM's eth0 and other such pairs, the VM routes, and it answers for
-// all of them when one asks where an address is (proxy ARP). So no address is
-// translated, and the gateway outside sees each distro as a machine of the
-// subnet. The package is Linux only.
+// The distro's eth0 is one end of a veth pair, whose other end is in the VM. The VM routes
+// between the pairs and its own eth0, and answers ARP requests for all of them (proxy
+// ARP). So no address is translated, and the gateway outside sees each distro as a
+// machine of the subnet. The package is Linux only.
 package network
 
 import (
@@ -25,7 +23,7 @@ import (
 	"net/netip"
 )
 
-// VM is the network of a VM. The zero value is that of a VM which has none.
+// VM is the network of a VM. The zero value stands for a VM without a network.
 type VM struct {
 	Address netip.Prefix // of eth0, with the length of the subnet
 	Gateway netip.Addr
@@ -35,9 +33,8 @@ type VM struct {
 // errFull says that the subnet is too small.
 var errFull = errors.New("the VM's network has no address left")
 
-// Free returns an address of the subnet for a distro: one of its own as long as
-// no other has it, so that it is the same at each start. Of a VM without a
-// network, it is invalid.
+// Free returns an address for a distro that is not in taken. It is the same at each start,
+// unless another distro has taken it. Without a network it is the invalid address.
 func (v VM) Free(id string, taken map[netip.Addr]bool) (netip.Addr, error) {
 	if !v.Address.IsValid() {
 		return netip.Addr{}, nil

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Card is what the card is called, the VM's and a distro's.
+// Card is the name of the network card, the VM's and each distro's.
 const Card = "eth0"
 
 // sysctls are the settings of each network namespace, below /proc/sys.
@@ -28,9 +28,8 @@ func (v VM) SetUp() error {
 	return v.setUpCard(v.Address.Addr())
 }
 
-// SetUpDistro does what SetUp does, with the card of a distro. The calling
-// thread is in the distro's network namespace. addr may be invalid, of a VM
-// without a network.
+// SetUpDistro brings up lo and the card of a distro. The calling thread is in the
+// distro's network namespace. Without a network addr is invalid, and only lo is brought up.
 func (v VM) SetUpDistro(addr netip.Addr) error {
 	if !addr.IsValid() {
 		return setUpLoopback()
@@ -79,9 +78,9 @@ func (v VM) setUpCard(addr netip.Addr) error {
 	return nil
 }
 
-// Attach makes the pair of a distro: eth0 in its network namespace, and the
-// VM's end, with a route to the distro. The calling thread is in the VM's. Of a VM
-// without a network, there is nothing to do.
+// Attach makes the veth pair of a distro: eth0 in its network namespace, and the VM's end
+// with a route to the distro. The calling thread is in the VM's network namespace. Without
+// a network it does nothing.
 func (v VM) Attach(namespace *os.File, addr netip.Addr) (err error) {
 	if !addr.IsValid() {
 		return nil
@@ -129,8 +128,7 @@ func (v VM) Attach(namespace *os.File, addr netip.Addr) (err error) {
 	return nil
 }
 
-// Detach removes the pair of a distro, at both ends. One that is gone is
-// removed already.
+// Detach removes the veth pair of a distro. It is no error if there is none.
 func (v VM) Detach(addr netip.Addr) error {
 	if !addr.IsValid() {
 		return nil

@@ -13,14 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Conn is a socket outside a loop, as a *net.TCPConn is: with deadlines, and a
-// CloseWrite. It is made with a third of the system calls.
+// Conn is a socket outside a loop. Like a *net.TCPConn it has deadlines and CloseWrite,
+// but making it takes a third of the system calls.
 type Conn struct{ *os.File }
 
 func newConn(fd int, name string) *Conn { return &Conn{os.NewFile(uintptr(fd), name)} }
 
-// Descriptor returns the descriptor of a connection, for a loop, and closes the
-// connection, which so has no other.
+// Descriptor returns a descriptor of a connection for a loop, which owns it, and closes c.
 func Descriptor(c io.Closer) (fd int, err error) {
 	defer c.Close()
 	s, ok := c.(syscall.Conn)
@@ -38,12 +37,12 @@ func Descriptor(c io.Closer) (fd int, err error) {
 	return fd, nil
 }
 
-// Socket makes a socket as unix.Socket does, in a network namespace.
+// Socket makes a socket as unix.Socket does, in some network namespace.
 type Socket func(domain, kind, proto int) (fd int, err error)
 
-// StartTCP begins to connect to an address of the network namespace that socket is
-// of, without waiting. Within one kernel it has connected at once, but for a server
-// that is very busy: then pending is true.
+// StartTCP starts a connection to an address in the network namespace of socket, without
+// waiting. Within one kernel it is connected when StartTCP returns, unless the server is
+// very busy: then pending is true.
 func StartTCP(socket Socket, addr netip.AddrPort) (fd int, pending bool, err error) {
 	family := unix.AF_INET6
 	var to unix.Sockaddr = &unix.SockaddrInet6{Port: int(addr.Port()), Addr: addr.Addr().As16()}
@@ -72,8 +71,7 @@ func StartTCP(socket Socket, addr netip.AddrPort) (fd int, pending bool, err err
 	return -1, false, fmt.Errorf("connect to %s: %w", addr, err)
 }
 
-// DialTCP connects to an address of the network namespace that socket is of. ctx
-// bounds the connecting.
+// DialTCP connects to an address in the network namespace of socket. ctx bounds the dial.
 func DialTCP(ctx context.Context, socket Socket, addr netip.AddrPort) (*Conn, error) {
 	fd, pending, err := StartTCP(socket, addr)
 	if err != nil {
@@ -116,7 +114,7 @@ func (c *Conn) await(ctx context.Context) error {
 	return failed
 }
 
-// CloseWrite ends the direction to the other side.
+// CloseWrite shuts down the writing side.
 func (c *Conn) CloseWrite() error {
 	raw, err := c.SyscallConn()
 	if err != nil {

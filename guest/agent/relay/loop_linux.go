@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Loop moves the bytes of all relays, on one thread of its own: between a byte
-// that comes and its passing on, no goroutine has to be woken.
+// Loop moves the bytes of all relays on one thread of its own, so that no goroutine has to
+// wake up between reading bytes and writing them.
 type Loop struct {
 	log   *slog.Logger
 	poll  int // an epoll, edge-triggered
@@ -53,8 +53,8 @@ const (
 // errClosed is what a loop fails with that was closed.
 var errClosed = errors.New("the relay's loop was closed")
 
-// OpenLoop starts a loop, whose thread keeps to a CPU where there is such, as it
-// is to the one that takes an interrupt. A negative number is none.
+// OpenLoop starts a loop. Its thread runs on the given CPU, such as the one that handles
+// the interrupts of the vsock device; a negative number is any CPU.
 func OpenLoop(cpu int, log *slog.Logger) (*Loop, error) {
 	poll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -74,7 +74,7 @@ func OpenLoop(cpu int, log *slog.Logger) (*Loop, error) {
 	return l, nil
 }
 
-// Close ends every relay, and waits for that.
+// Close ends every relay, and waits until all are closed.
 func (l *Loop) Close() {
 	l.mu.Lock()
 	if !l.closed {

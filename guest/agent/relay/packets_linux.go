@@ -18,9 +18,9 @@ var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 // maxPacket is the most bytes of a UDP packet.
 const maxPacket = 1<<16 - 1
 
-// Packets moves packets both ways until the stream ends or the packets' peer
-// refuses them, and closes both. On the stream, each packet follows its length in 2 bytes,
-// big endian. conn is connected; head was read from the stream already.
+// Packets moves UDP packets both ways until the stream ends or the peer refuses packets,
+// and closes both. On the stream, each packet follows its length in 2 bytes, big endian.
+// conn is connected; head was already read from the stream.
 func Packets(stream io.ReadWriteCloser, conn *net.UDPConn, head []byte) {
 	back := make(chan struct{})
 	go func() {

@@ -1,16 +1,16 @@
 // Package relay moves bytes between two sockets of the VM: a stream to the host
 // and a connection in a distro.
 //
-// A half-close is passed on as one. A connection that is reset is passed on as
-// a stream that closes without one, and the other way round: vsock has no reset
-// of its own that a program could ask for.
+// A relay passes on a half-close as a half-close. It passes on a reset as a close without
+// a half-close before, and takes such a close for a reset: vsock has no reset that a
+// program could send.
 //
 //	l, err := relay.OpenLoop(cpu, log)
 //	l.Relay(stream, conn, answer, head, done) // until both ways have ended
 //	relay.Packets(stream, udp, nil)
 //
-// A connection that is open and silent costs some hundred bytes and no buffer. The
-// package is Linux only.
+// An open connection on which nothing moves takes some hundred bytes of memory and no
+// buffer. The package is Linux only.
 package relay
 
 import (
@@ -49,10 +49,10 @@ type link struct {
 // say.
 const drainTime = 5 * time.Second
 
-// Relay moves bytes both ways until both have ended, closes both descriptors, and
-// calls done (which must not wait; nil for none) once. stream is the one to the host; answer is
-// written to it first, and head, which was read from it already, to conn. The
-// descriptors are sockets that do not block, and belong to nobody else.
+// Relay moves bytes both ways until both have ended, closes both descriptors, and calls
+// done once; done must not block, and may be nil. stream leads to the host: answer is
+// written to it first, and head, which was already read from it, to conn. Both are
+// non-blocking sockets that the loop owns from now on.
 func (l *Loop) Relay(stream, conn int, answer, head []byte, done func()) {
 	lk := newLink(l, stream, conn, answer, head, done)
 	if l.do(lk.start) {

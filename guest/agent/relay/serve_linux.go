@@ -7,16 +7,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Incoming is a stream that was accepted. It belongs to whom it was given to, who
-// calls one of its methods, once.
+// Incoming is a stream that a loop has accepted. Who gets it calls one of its methods,
+// once.
 type Incoming struct {
 	l  *Loop
 	fd int
 }
 
-// Serve accepts streams on a listening socket, and gives each, with what it says
-// first, to first. That is called on the loop's thread: it must not wait, nor keep
-// said.
+// Serve accepts streams on a listening socket. It calls first with each stream and the
+// bytes that it sends first, on the loop's thread: first must not block, nor keep the
+// bytes.
 func (l *Loop) Serve(listener int, first func(in Incoming, said []byte)) error {
 	if err := unix.SetNonblock(listener, true); err != nil {
 		return err
@@ -84,7 +84,8 @@ func (in Incoming) Relay(conn int, answer, head []byte, done func()) {
 	lk.stream.readable = true // more may have come than was read
 }
 
-// Conn takes the stream out of the loop, on its thread. The caller closes it.
+// Conn takes the stream out of the loop. It is called on the loop's thread. The caller
+// closes the stream.
 func (in Incoming) Conn() *Conn {
 	in.l.unwatch(in.fd)
 	return newConn(in.fd, "stream")

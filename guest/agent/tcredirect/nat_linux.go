@@ -61,7 +61,7 @@ func (g *guard) close() {
 func (g *guard) run() {
 	defer close(g.done)
 	// A part of the kernel that is no module of its own is no event, and not even a
-	// folder unless it has parameters, as connection tracking has.
+	// directory unless it has parameters, as connection tracking has.
 	if !isThere(natModule) && !isThere("nf_conntrack") && !g.await() {
 		return
 	}

@@ -5,20 +5,19 @@
 //	redirect, err := tcredirect.Attach("eth0", log) // on a thread in the namespace
 //	defer redirect.Close()
 //
-// To what listens there a client on port 61000 or above of 127.0.0.1, or of ::1, has
-// come. Its frames are those whose Ethernet addresses are zeros, as those of lo
-// are in both directions, so that no card's frame is taken for one.
+// A server on the loopback sees a client at port 61000 or above of 127.0.0.1 or ::1. The
+// Ethernet addresses of the supervisor's frames are zeros, as on lo, so no other frame is
+// taken for one of them.
 //
-// Two small programs in the kernel do it. One looks at what comes in by the card,
-// and hands the supervisor's frames to lo. The other looks at what goes out by
-// lo, and hands to the card what answers the supervisor: TCP to one of its ports that no
-// socket of the namespace waits for. So nothing is to be remembered about a
-// connection, or forgotten too early; and who in the namespace has bound such a
-// port for himself is served as ever.
+// Two small BPF programs do it. One looks at frames that come in by the card, and redirects
+// the supervisor's to lo. The other looks at packets that leave by lo, and redirects the
+// answers to the supervisor to the card: TCP to one of its ports, unless a socket of the
+// namespace has that connection. So the programs keep no state about connections, and a
+// program in the namespace that has bound such a port works as before.
 //
-// The supervisor is the one who connects: a SYN is never handed to the card. It
-// answers what belongs to no connection of its own with a reset, and does not
-// connect from a port to the same port.
+// Only the supervisor connects: a SYN is never redirected to the card. The supervisor
+// answers segments of unknown connections with a reset, and does not connect from a port
+// to the same port.
 package tcredirect
 
 import (
@@ -29,8 +28,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 )
 
-// The supervisor's ports. Linux gives none of them to a client by itself: its range
-// ends before them.
+// The supervisor's ports. They are above Linux's range of ports for clients.
 const (
 	FirstPort = 61000
 	LastPort  = 65535

@@ -1,4 +1,4 @@
-package agent
+package store
 
 import (
 	"cmp"
@@ -11,12 +11,13 @@ import (
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
-// setDefaultUser makes an account of a distro, which may run, its default user.
-func (s *store) setDefaultUser(id, user string) (*account.Account, error) {
-	if !distrofile.Exists(s.distroPath(id)) {
+// SetDefaultUser makes a user of a distro, which may run, its default user. user is a name
+// or uid, "" root.
+func (s *Store) SetDefaultUser(id, user string) (*account.Account, error) {
+	if !distrofile.Exists(s.DistroPath(id)) {
 		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no files of distro %s", id)
 	}
-	root, err := os.OpenRoot(s.distroPath(id))
+	root, err := os.OpenRoot(s.DistroPath(id))
 	if err != nil {
 		return nil, err
 	}
@@ -29,13 +30,13 @@ func (s *store) setDefaultUser(id, user string) (*account.Account, error) {
 	if err != nil {
 		return nil, err
 	}
-	return who, storeError(account.SetDefault(root, who.Name))
+	return who, withCode(account.SetDefault(root, who.Name))
 }
 
-// ownUser is the default user that a distro's own files name, the empty one
-// where they name none that is there.
-func (s *store) ownUser(id string) distrofile.DefaultUser {
-	root, err := os.OpenRoot(s.distroPath(id))
+// DefaultUser returns the default user that a distro's own files name, the zero value
+// where they name none who exists.
+func (s *Store) DefaultUser(id string) distrofile.DefaultUser {
+	root, err := os.OpenRoot(s.DistroPath(id))
 	if err != nil {
 		return distrofile.DefaultUser{}
 	}

@@ -1,4 +1,4 @@
-package agent
+package distroinit
 
 import (
 	"fmt"
@@ -17,7 +17,7 @@ const resolvHeader = "# Written by lsub when the distro starts. Take this line o
 // writeHostFiles writes what a distro knows of where it runs: its name, the
 // names of hosts, the name server and the time zone. A distro whose root
 // cannot be written still starts.
-func writeHostFiles(cfg initConfig, settings wslconf.Settings, hostname string) {
+func writeHostFiles(cfg Config, settings wslconf.Settings, hostname string) {
 	if b, err := distrofile.Read("/etc/hostname"); err != nil || strings.TrimSpace(string(b)) != hostname {
 		replaceRootFile("/etc/hostname", hostname+"\n")
 	}

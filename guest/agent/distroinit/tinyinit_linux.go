@@ -1,4 +1,4 @@
-package agent
+package distroinit
 
 import (
 	"bytes"
@@ -85,7 +85,7 @@ func tinyInit(command string, env []string) {
 			case unix.SIGHUP:
 				unix.Kill(-1, unix.SIGHUP) // all but ourselves
 			default:
-				os.Remove(readyDir + "/" + readyFile) // commands that come now wait for the next start
+				os.Remove(ReadyDir + "/" + ReadyFile) // commands that come now wait for the next start
 				unix.Kill(-1, unix.SIGTERM)
 				if end == nil {
 					// The commands are no children of ours, so no signal tells of their end.

@@ -1,4 +1,4 @@
-package agent
+package store
 
 import (
 	"errors"
@@ -23,16 +23,9 @@ import (
 	"github.com/lsub/lsub/rootfs"
 )
 
-// store keeps images and distros as subvolumes of the data disk:
-//
-//	images/sha256-HEX    read-only
-//	distros/ID
-//	snapshots/DISTRO/ID  read-only
-//	staging/…            what is not whole yet; emptied when the store opens
-//
-// What stands elsewhere than in staging is whole: it was made in staging,
-// flushed, and renamed by [store.publish].
-type store struct {
+// Store is the store on a data disk. It is safe for concurrent use as far as nobody
+// changes the same distro twice at the same time: that is the caller's to see to.
+type Store struct {
 	dir string
 	log *slog.Logger
 
@@ -45,8 +38,10 @@ var validImage = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 })
 
-func openStore(dir string, log *slog.Logger) (*store, error) {
-	s := &store{dir: dir, log: log, importing: map[string]*sync.Mutex{}}
+// Open opens the store in dir, a directory of a btrfs, and removes what an operation that
+// was cut off has left in staging. The caller closes the store.
+func Open(dir string, log *slog.Logger) (*Store, error) {
+	s := &Store{dir: dir, log: log, importing: map[string]*sync.Mutex{}}
 	for _, sub := range []string{"images", "distros", "snapshots", "staging"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return nil, fmt.Errorf("data disk: %w", err)
@@ -65,14 +60,14 @@ func openStore(dir string, log *slog.Logger) (*store, error) {
 	return s, nil
 }
 
-// close flushes everything to the disk.
-func (s *store) close() {
+// Close flushes the disk. It logs an error: the VM ends anyway.
+func (s *Store) Close() {
 	if err := s.sync(); err != nil {
 		s.log.Error("flush the data disk", "err", err)
 	}
 }
 
-func (s *store) sync() error {
+func (s *Store) sync() error {
 	f, err := os.Open(s.dir)
 	if err != nil {
 		return err
@@ -81,14 +76,15 @@ func (s *store) sync() error {
 	return unix.Syncfs(int(f.Fd()))
 }
 
-func (s *store) imagePath(id string) string {
+func (s *Store) imagePath(id string) string {
 	return filepath.Join(s.dir, "images", "sha256-"+id[len("sha256:"):])
 }
 
-func (s *store) distroPath(id string) string { return filepath.Join(s.dir, "distros", id) }
+// DistroPath returns the directory of a distro's files, whether it exists or not.
+func (s *Store) DistroPath(id string) string { return filepath.Join(s.dir, "distros", id) }
 
 // staging returns a path in staging that nothing stands at.
-func (s *store) staging() string {
+func (s *Store) staging() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
@@ -99,7 +95,8 @@ func (s *store) staging() string {
 	}
 }
 
-func (s *store) images() ([]string, error) {
+// Images lists the ids of the images.
+func (s *Store) Images() ([]string, error) {
 	list, err := names(filepath.Join(s.dir, "images"))
 	for i, n := range list {
 		list[i] = "sha256:" + n[len("sha256-"):]
@@ -107,7 +104,11 @@ func (s *store) images() ([]string, error) {
 	return list, err
 }
 
-func (s *store) distros() ([]string, error) { return names(filepath.Join(s.dir, "distros")) }
+// Distros lists the ids of the distros.
+func (s *Store) Distros() ([]string, error) { return names(filepath.Join(s.dir, "distros")) }
+
+// HasDistro tells whether there are files of a distro.
+func (s *Store) HasDistro(id string) bool { return distrofile.Exists(s.DistroPath(id)) }
 
 func names(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
@@ -121,9 +122,9 @@ func names(dir string) ([]string, error) {
 	return list, nil
 }
 
-// importImage unpacks the archive that in holds into an image, unless the
-// image is there. An archive cut short leaves nothing behind.
-func (s *store) importImage(id string, in io.Reader) (err error) {
+// ImportImage makes an image of the archive that it reads from in, unless there is one of
+// that id. Of an archive that is cut short nothing stays.
+func (s *Store) ImportImage(id string, in io.Reader) (err error) {
 	if !validImage().MatchString(id) {
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no image id", id)
 	}
@@ -142,17 +143,17 @@ func (s *store) importImage(id string, in io.Reader) (err error) {
 	}
 	tmp := s.staging()
 	if err := btrfs.Create(tmp); err != nil {
-		return storeError(err)
+		return withCode(err)
 	}
 	defer func() { s.discard(tmp, err) }()
 	var st rootfs.State
 	begin := procfs.LoadNow()
 	if err := archive.Unpack(tmp, in, &st); err != nil {
-		return storeError(err)
+		return withCode(err)
 	}
 	unpacked := procfs.LoadNow()
 	if err := s.publish(tmp, s.imagePath(id)); err != nil {
-		return storeError(err)
+		return withCode(err)
 	}
 	s.log.Info("image imported", "image", id, "entries", st.Entries, "bytes", st.Bytes,
 		"unpack", unpacked.Since(begin), "flush", procfs.LoadNow().Since(unpacked))
@@ -163,53 +164,54 @@ func (s *store) importImage(id string, in io.Reader) (err error) {
 	return nil
 }
 
-// deleteImage deletes an image. One that is not there is deleted.
-func (s *store) deleteImage(id string) error {
+// DeleteImage deletes an image. It is no error if there is none.
+func (s *Store) DeleteImage(id string) error {
 	if !validImage().MatchString(id) {
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no image id", id)
 	}
 	return s.delete(s.imagePath(id))
 }
 
-// stillness calls f while nothing writes to the files that f takes a snapshot of.
-type stillness func(f func() error) error
+// Quiesce calls f, and keeps others from writing meanwhile to the files that f takes a
+// snapshot of.
+type Quiesce func(f func() error) error
 
-// atOnce is for files that nothing writes to.
-func atOnce(f func() error) error { return f() }
+// NoQuiesce is the [Quiesce] for files that nobody writes to.
+func NoQuiesce(f func() error) error { return f() }
 
-// createDistro makes a distro of what req names.
-func (s *store) createDistro(req *guestv1.CreateDistroRequest, still stillness) (err error) {
+// CreateDistro makes a distro of the image, distro or snapshot that req names.
+func (s *Store) CreateDistro(req *guestv1.CreateDistroRequest, quiesce Quiesce) (err error) {
 	from, err := s.source(req)
 	if err != nil {
 		return err
 	}
-	to := s.distroPath(req.Distro.Id)
+	to := s.DistroPath(req.Distro.Id)
 	if distrofile.Exists(to) {
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_ALREADY_EXISTS, "", "distro %s exists", req.Distro.Id)
 	}
 	tmp := s.staging()
 	defer func() { s.discard(tmp, err) }()
-	if err := still(func() error { return btrfs.Snapshot(from, tmp) }); err != nil {
-		return storeError(err)
+	if err := quiesce(func() error { return btrfs.Snapshot(from, tmp) }); err != nil {
+		return withCode(err)
 	}
 	if err := account.Prepare(tmp, req); err != nil {
-		return storeError(err)
+		return withCode(err)
 	}
-	return storeError(s.publish(tmp, to))
+	return withCode(s.publish(tmp, to))
 }
 
-// deleteDistro deletes a distro's files and its snapshots. One that is not
-// there is deleted.
-func (s *store) deleteDistro(id string) error {
-	if err := s.delete(s.distroPath(id)); err != nil {
+// DeleteDistro deletes a distro's files and its snapshots. It is no error if there are
+// none.
+func (s *Store) DeleteDistro(id string) error {
+	if err := s.delete(s.DistroPath(id)); err != nil {
 		return err
 	}
-	snapshots, err := s.snapshots(id)
+	snapshots, err := s.Snapshots(id)
 	if err != nil {
 		return err
 	}
 	for _, snap := range snapshots {
-		if err := s.delete(s.snapshotPath(id, snap)); err != nil {
+		if err := s.delete(s.SnapshotPath(id, snap)); err != nil {
 			return err
 		}
 	}
@@ -219,9 +221,9 @@ func (s *store) deleteDistro(id string) error {
 	return nil
 }
 
-// publish moves a subvolume that is made to where it belongs, in a way that a
-// crash leaves it there whole or not at all. When it returns, it is on the disk.
-func (s *store) publish(tmp, to string) error {
+// publish moves a finished subvolume from staging to its place, so that a crash leaves it
+// there whole or not at all. When publish returns, the subvolume is on the disk.
+func (s *Store) publish(tmp, to string) error {
 	if err := s.sync(); err != nil {
 		return err
 	}
@@ -231,8 +233,8 @@ func (s *store) publish(tmp, to string) error {
 	return s.sync()
 }
 
-// discard deletes what stands half-made in staging, where err says why.
-func (s *store) discard(tmp string, err error) {
+// discard deletes an unfinished subvolume from staging, where err is not nil.
+func (s *Store) discard(tmp string, err error) {
 	if err == nil || !distrofile.Exists(tmp) {
 		return
 	}
@@ -241,15 +243,15 @@ func (s *store) discard(tmp string, err error) {
 	}
 }
 
-func (s *store) delete(path string) error {
+func (s *Store) delete(path string) error {
 	if !distrofile.Exists(path) {
 		return nil
 	}
-	return storeError(btrfs.Delete(path))
+	return withCode(btrfs.Delete(path))
 }
 
-// storeError gives err the code that it has in the protocol.
-func storeError(err error) error {
+// withCode gives err the code of the guest protocol.
+func withCode(err error) error {
 	var (
 		entry    *rootfs.EntryError
 		limit    *rootfs.LimitError

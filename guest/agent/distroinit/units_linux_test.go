@@ -1,4 +1,4 @@
-package agent
+package distroinit
 
 import (
 	"testing"

@@ -1,4 +1,4 @@
-package agent
+package distroinit
 
 import (
 	"errors"
@@ -13,8 +13,33 @@ import (
 	"github.com/lsub/lsub/wslconf"
 )
 
+// readySocket is there when the file systems, temporary files and D-Bus are:
+// what a command may count on. It is early, so that a slow service does not
+// keep commands waiting. A socket is made and removed by systemd itself: a service
+// would be another process to wait for.
+const readySocket = `[Unit]
+Description=Let lsub commands enter
+DefaultDependencies=no
+IgnoreOnIsolate=yes
+After=sysinit.target dbus.socket
+Conflicts=shutdown.target
+Before=shutdown.target
+[Socket]
+ListenFIFO=` + ReadyDir + "/" + ReadyFile + `
+SocketMode=0600
+RemoveOnStop=yes
+`
+
+// readyService is what systemd wants a socket to have. Nothing starts it.
+const readyService = `[Unit]
+Description=Nothing, for lsub-ready.socket
+[Service]
+Type=oneshot
+ExecStart=/bin/true
+`
+
 // commandFile holds [boot] command of the distro's settings.
-const commandFile = readyDir + "/boot-command"
+const commandFile = ReadyDir + "/boot-command"
 
 // commandUnit runs it when the distro is up, and keeps what it leaves in the
 // background. Nothing waits for it; what it says goes to the journal.
@@ -28,7 +53,7 @@ Environment=HOME=/root
 WorkingDirectory=/
 ExecStart=/bin/sh ` + commandFile + "\n"
 
-// keepMounts is for the folder that all distros have in common: a distro that
+// keepMounts is for the directory that all distros have in common: a distro that
 // shuts down does not unmount for the others what is mounted there.
 const keepMounts = "[Unit]\nDefaultDependencies=no\n"
 
@@ -174,7 +199,7 @@ func layUnits(dir string, files, links map[string]string) error {
 		}
 		return name, os.MkdirAll(filepath.Dir(name), 0o755)
 	}
-	if err := os.MkdirAll(readyDir, 0o755); err != nil {
+	if err := os.MkdirAll(ReadyDir, 0o755); err != nil {
 		return err
 	}
 	for name, text := range files {

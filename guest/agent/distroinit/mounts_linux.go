@@ -1,130 +1,11 @@
-package agent
+package distroinit
 
 import (
-	"bufio"
-	"cmp"
-	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
-	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/lsub/lsub/guest/agent/distrofile"
 )
-
-// distroInitArg is the argument with which the agent runs its own program as a
-// distro's PID 1.
-const distroInitArg = "distro-init"
-
-// sigPowerOff asks systemd to power off: SIGRTMIN+4.
-const sigPowerOff = unix.Signal(34 + 4)
-
-// initConfig is what a distro's PID 1 is told, as JSON on descriptor 3.
-type initConfig struct {
-	Root     string // the distro's subvolume
-	Hostname string
-	Modules  string // directory to show as /lib/modules; "" for none
-	Console  string // path of the terminal to show as /dev/console
-	DNS      string // name server; "" for none
-	Search   []string
-	Timezone string   // of the host; "" where unknown
-	Env      []string // of its services
-	Shared   string   // directory to show as /mnt/lsub, in all distros the same; "" for none
-}
-
-// setUp is what a distro's PID 1 reports, as a line of JSON, when all is set
-// up for its init.
-type setUp struct {
-	Init     string
-	Warnings []string      // about the distro's own files
-	Timeout  time.Duration // until commands may enter, ready or not; 0 for the default
-}
-
-// IsDistroInit tells whether the program was started to become the PID 1 of a
-// distro.
-func IsDistroInit() bool { return len(os.Args) == 2 && os.Args[1] == distroInitArg }
-
-// DistroInit makes the calling process, PID 1 of new namespaces, the init of a
-// distro. It must run on the process's first thread. Its steps:
-//
-//  1. a cgroup namespace, whose root is the distro's own group
-//  2. the distro's subvolume becomes the root; nothing else stays reachable
-//  3. /proc, /sys, /dev and the like
-//  4. what the distro's own /etc/wsl.conf and /etc/lsub.conf ask for, such as
-//     the host name, and the units that lsub lays over systemd's
-//  5. the distro's systemd takes over; without one, our own tiny init stays
-//
-// It does not return but when it fails, and has reported that.
-func DistroInit() error {
-	status := os.NewFile(3, "status")
-	unix.CloseOnExec(3)
-	err := becomeInit(status)
-	fmt.Fprintf(status, "error: %v\n", err)
-	return err
-}
-
-func becomeInit(status *os.File) error {
-	line, err := bufio.NewReader(status).ReadBytes('\n')
-	if err != nil {
-		return fmt.Errorf("read the config: %w", err)
-	}
-	var cfg initConfig
-	if err := json.Unmarshal(line, &cfg); err != nil {
-		return fmt.Errorf("read the config: %w", err)
-	}
-	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
-		return fmt.Errorf("cgroup namespace: %w", err)
-	}
-	if err := enterRoot(cfg); err != nil {
-		return err
-	}
-	settings := distrofile.ReadSettings(distrofile.Read)
-	hostname := cmp.Or(settings.Hostname, cfg.Hostname)
-	if err := unix.Sethostname([]byte(hostname)); err != nil {
-		return fmt.Errorf("host name: %w", err)
-	}
-	writeHostFiles(cfg, settings.Settings, hostname)
-	shareBinaryFormats(settings.ProtectBinfmt)
-	if err := openStdio(); err != nil {
-		return err
-	}
-	report := setUp{Init: initTiny, Warnings: settings.Warnings, Timeout: settings.InitTimeout}
-	if settings.Systemd && hasSystemd() {
-		report.Init = initSystemd
-		if err := writeUnits(settings.Settings, cfg.Env); err != nil {
-			return err
-		}
-		mountTmp()
-		if err := json.NewEncoder(status).Encode(report); err != nil {
-			return err
-		}
-		// The agent takes the report as true only when exec has closed the socket.
-		return fmt.Errorf("run /sbin/init: %w", unix.Exec("/sbin/init", []string{"/sbin/init"}, os.Environ()))
-	}
-	if settings.MountFSTab {
-		report.Warnings = append(report.Warnings, mountFSTab()...)
-	}
-	if err := os.MkdirAll(readyDir, 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(readyDir+"/"+readyFile, nil, 0o644); err != nil {
-		return err
-	}
-	if err := json.NewEncoder(status).Encode(report); err != nil {
-		return err
-	}
-	status.Close()
-	tinyInit(settings.Command, cfg.Env)
-	os.Exit(0)
-	return nil
-}
-
-func hasSystemd() bool {
-	init, err := filepath.EvalSymlinks("/sbin/init")
-	return err == nil && filepath.Base(init) == "systemd"
-}
 
 // mountPoint is a file system of a distro.
 type mountPoint struct {
@@ -163,7 +44,7 @@ var kernelMounts = []mountPoint{
 const sharedDir = "/mnt/lsub"
 
 // enterRoot mounts the distro and makes it the root of this mount namespace.
-func enterRoot(cfg initConfig) error {
+func enterRoot(cfg Config) error {
 	const at = "/mnt"
 	// Before mounts are made private: what is mounted in it shows in all distros.
 	shared, err := openTree(cfg.Shared)
@@ -199,7 +80,7 @@ func enterRoot(cfg initConfig) error {
 	if err := unix.Chdir("/"); err != nil {
 		return err
 	}
-	// What is mounted in the distro shows in the containers that share a folder
+	// What is mounted in the distro shows in the containers that share a directory
 	// of it, as where systemd boots a machine. In a container it leaves that to us.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
 		return fmt.Errorf("share mounts with the distro's containers: %w", err)
@@ -270,25 +151,6 @@ func moveTree(fd int, target string) error {
 	return nil
 }
 
-// openStdio makes the console stdin, stdout and stderr.
-func openStdio() error {
-	fd, err := unix.Open("/dev/console", unix.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		return fmt.Errorf("open the console: %w", err)
-	}
-	for to := range 3 {
-		if fd != to {
-			if err := unix.Dup3(fd, to, 0); err != nil {
-				return err
-			}
-		}
-	}
-	if fd > 2 {
-		unix.Close(fd)
-	}
-	return nil
-}
-
 // binaryFormats is where the kernel lists the binary formats of binfmt_misc. They are
 // the VM's: all distros have the same.
 const binaryFormats = "/proc/sys/fs/binfmt_misc"
@@ -297,7 +159,7 @@ const binaryFormats = "/proc/sys/fs/binfmt_misc"
 // what systemd does when a distro starts and stops: removing all formats,
 // those of other distros among them. Single ones can be added and removed.
 func shareBinaryFormats(protect bool) {
-	// The module brings the folder along.
+	// The module brings the directory along.
 	fd, err := unix.Fsopen("binfmt_misc", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return // a kernel without

@@ -1,4 +1,4 @@
-package agent
+package store
 
 import (
 	"os"
@@ -13,11 +13,11 @@ import (
 const passwdText = "root:x:0:0:root:/root:/bin/bash\nnobody:x:65534:65534::/:/usr/sbin/nologin\n"
 
 func TestOwnUser(t *testing.T) {
-	s := &store{dir: t.TempDir()}
-	if u := s.ownUser("one"); u != (distrofile.DefaultUser{}) {
+	s := &Store{dir: t.TempDir()}
+	if u := s.DefaultUser("one"); u != (distrofile.DefaultUser{}) {
 		t.Errorf("of none: %+v", u)
 	}
-	etc := filepath.Join(s.distroPath("one"), "etc")
+	etc := filepath.Join(s.DistroPath("one"), "etc")
 	if err := os.MkdirAll(etc, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func TestOwnUser(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(etc, c.name), []byte(c.text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if u := s.ownUser("one"); u != c.want {
+		if u := s.DefaultUser("one"); u != c.want {
 			t.Errorf("after %s %q: %+v, want %+v", c.name, c.text, u, c.want)
 		}
 	}
@@ -41,8 +41,8 @@ func TestOwnUser(t *testing.T) {
 
 func TestSetDefaultUser(t *testing.T) {
 	dir := t.TempDir()
-	s := &store{dir: dir}
-	distro := s.distroPath("one")
+	s := &Store{dir: dir}
+	distro := s.DistroPath("one")
 	file := func(name, text string) {
 		t.Helper()
 		p := filepath.Join(distro, name)
@@ -62,7 +62,7 @@ func TestSetDefaultUser(t *testing.T) {
 	}
 	file("etc/passwd", passwdText+"ann:x:1000:1000::/home/ann:/bin/sh\n")
 	file(distrofile.ConfFile, "# mine\n[boot]\ncommand=true\n[user]\ndefault=root # was\n")
-	who, err := s.setDefaultUser("one", "1000")
+	who, err := s.SetDefaultUser("one", "1000")
 	if err != nil || who.Name != "ann" || who.UID != 1000 {
 		t.Fatalf("%+v, %v", who, err)
 	}
@@ -70,7 +70,7 @@ func TestSetDefaultUser(t *testing.T) {
 		t.Errorf("the file is %q", got)
 	}
 	for id, user := range map[string]string{"one": "bob", "two": "ann"} {
-		if _, err := s.setDefaultUser(id, user); err == nil {
+		if _, err := s.SetDefaultUser(id, user); err == nil {
 			t.Errorf("%s in %s was taken", user, id)
 		}
 	}
@@ -89,14 +89,14 @@ func TestSetDefaultUser(t *testing.T) {
 	if err := os.Symlink(out, path); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.setDefaultUser("one", "ann"); err == nil {
+	if _, err := s.SetDefaultUser("one", "ann"); err == nil {
 		t.Error("a link out of the distro was followed")
 	}
 	os.Remove(path)
 	if err := syscall.Mkfifo(path, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.setDefaultUser("one", "ann"); err == nil {
+	if _, err := s.SetDefaultUser("one", "ann"); err == nil {
 		t.Error("a pipe was read")
 	}
 	if b, _ := os.ReadFile(out); string(b) != "host's\n" {

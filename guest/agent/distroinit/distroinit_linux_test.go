@@ -1,4 +1,4 @@
-package agent
+package distroinit
 
 import (
 	"os"
@@ -85,8 +85,8 @@ func TestFollowTimezone(t *testing.T) {
 }
 
 func TestParseSetUp(t *testing.T) {
-	r, err := parseSetUp(`{"Init":"systemd","Warnings":["error: x"],"Timeout":1000000000}` + "\n")
-	if err != nil || r.Init != initSystemd || len(r.Warnings) != 1 || r.Timeout != time.Second {
+	r, err := parseReport(`{"Init":"systemd","Warnings":["error: x"],"Timeout":1000000000}` + "\n")
+	if err != nil || r.Init != Systemd || len(r.Warnings) != 1 || r.Timeout != time.Second {
 		t.Errorf("%+v, %v", r, err)
 	}
 	for said, want := range map[string]string{
@@ -97,7 +97,7 @@ func TestParseSetUp(t *testing.T) {
 		`{"Init":"tiny"`:            "died while",
 		`{"Init":"tiny"}` + "\nx":   "died while",
 	} {
-		if r, err := parseSetUp(said); err == nil || !strings.Contains(err.Error(), want) {
+		if r, err := parseReport(said); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %+v, %v", said, r, err)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/lsub/lsub/guest/agent/account"
+	"github.com/lsub/lsub/guest/agent/distroinit"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
@@ -24,7 +25,7 @@ func wantsManager(who *account.Account, cmd *guestv1.Exec) bool {
 // awaitUserManager waits until the user's own systemd runs. Where the distro's is
 // not up, it would be long in coming: the command goes without it.
 func (d *distro) awaitUserManager(ctx context.Context, who *account.Account) {
-	if d.init != initSystemd || !d.up.Load() {
+	if d.init != distroinit.Systemd || !d.wasReady.Load() {
 		return
 	}
 	d.mu.Lock()

@@ -10,10 +10,10 @@ import (
 	"github.com/lsub/lsub/guest"
 )
 
-// inbox holds the stdin bytes of a stream that arrived and were not read yet:
-// at most the window that the host was granted, so that frames behind them
-// (signals) are never held up. It is an io.Reader for one goroutine.
-type inbox struct {
+// stdinBuffer holds the stdin bytes of a stream that have arrived and are not read yet: at
+// most the window that the host was granted, so that frames behind them (signals) never
+// wait. It is an io.Reader for one goroutine.
+type stdinBuffer struct {
 	w *guest.Writer
 
 	mu     sync.Mutex
@@ -25,24 +25,24 @@ type inbox struct {
 	err    error  // why no more comes: io.EOF, or what broke the stream
 }
 
-func newInbox(w *guest.Writer) *inbox {
-	in := &inbox{w: w}
+func newStdinBuffer(w *guest.Writer) *stdinBuffer {
+	in := &stdinBuffer{w: w}
 	in.filled.L = &in.mu
 	return in
 }
 
 // open grants the first window, which also tells the host that its request was
 // taken on.
-func (in *inbox) open() { in.grant(guest.StdinWindow) }
+func (in *stdinBuffer) open() { in.grant(guest.StdinWindow) }
 
-func (in *inbox) grant(n int) {
+func (in *stdinBuffer) grant(n int) {
 	var b [4]byte
 	binary.BigEndian.PutUint32(b[:], uint32(n))
 	in.w.Send(guest.FrameWindow, b[:]) // a broken stream shows when it is read
 }
 
 // put adds a copy of p; an empty p is the end of the input.
-func (in *inbox) put(p []byte) error {
+func (in *stdinBuffer) put(p []byte) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	switch {
@@ -60,7 +60,7 @@ func (in *inbox) put(p []byte) error {
 }
 
 // store copies p behind what is in the ring.
-func (in *inbox) store(p []byte) {
+func (in *stdinBuffer) store(p []byte) {
 	if in.size+len(p) > len(in.ring) {
 		ring := make([]byte, max(in.size+len(p), min(2*len(in.ring), guest.StdinWindow)))
 		in.peek(ring[:in.size])
@@ -73,7 +73,7 @@ func (in *inbox) store(p []byte) {
 }
 
 // peek copies the first bytes of the ring.
-func (in *inbox) peek(p []byte) int {
+func (in *stdinBuffer) peek(p []byte) int {
 	n := min(len(p), in.size)
 	k := copy(p[:n], in.ring[in.start:])
 	copy(p[k:n], in.ring)
@@ -81,7 +81,7 @@ func (in *inbox) peek(p []byte) int {
 }
 
 // fail ends the input with err, where it has not ended yet.
-func (in *inbox) fail(err error) {
+func (in *stdinBuffer) fail(err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.err == nil {
@@ -95,7 +95,7 @@ func (in *inbox) fail(err error) {
 
 // Read waits for bytes. It returns io.EOF only where the host said that the
 // input is whole.
-func (in *inbox) Read(p []byte) (int, error) {
+func (in *stdinBuffer) Read(p []byte) (int, error) {
 	in.mu.Lock()
 	for in.size == 0 && in.err == nil {
 		in.filled.Wait()
@@ -127,7 +127,7 @@ type controlFrame struct {
 
 // receive sorts the host's frames until the stream ends. It returns nil at the
 // end of the stream.
-func receive(r *guest.Reader, in *inbox, controls chan<- controlFrame) error {
+func receive(r *guest.Reader, in *stdinBuffer, controls chan<- controlFrame) error {
 	for {
 		t, p, err := r.Next()
 		if err != nil {
