@@ -110,7 +110,7 @@ func (a *Agent) create(ctx context.Context, req *guestv1.CreateDistroRequest) er
 			return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "%q is no id", id)
 		}
 	}
-	quiesce := store.Quiesce(store.NoQuiesce)
+	var quiesce store.Quiesce = store.NoQuiesce
 	if id := req.GetClone(); id != "" {
 		quiesce = func(f func() error) error { return a.whileFrozen(ctx, id, f) }
 	} else if id := req.GetSnapshot().GetDistro(); id != "" {

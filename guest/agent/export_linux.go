@@ -30,7 +30,8 @@ func (a *Agent) export(ctx context.Context, req *guestv1.Export, w *guest.Writer
 
 // snapshotOf makes a temporary snapshot of what req names. The caller deletes it.
 func (a *Agent) snapshotOf(ctx context.Context, req *guestv1.Export) (tmp string, err error) {
-	from, quiesce := "", store.Quiesce(store.NoQuiesce)
+	var from string
+	var quiesce store.Quiesce
 	switch k := req.From.(type) {
 	case *guestv1.Export_Distro:
 		if err := checkDistro(&guestv1.Distro{Id: k.Distro}); err != nil {
