@@ -16,7 +16,7 @@ import (
 )
 
 // Program names the program of the host that listens on an address, for people;
-// "" where that cannot be told.
+// "" if it is not known.
 func Program(network string, at netip.AddrPort) string {
 	var inode, uid string
 	for _, file := range []string{network, network + "6"} {
