@@ -97,21 +97,21 @@ func (g *fakeGuest) Accept(ctx context.Context, id uint64) (Stream, error) {
 func streamPair() (host, guest *net.UnixConn, err error) {
 	dir, err := os.MkdirTemp("", "fwd")
 	if err != nil {
-		return Stream{}, err
+		return nil, nil, err
 	}
 	defer os.RemoveAll(dir)
 	l, err := net.Listen("unix", filepath.Join(dir, "s"))
 	if err != nil {
-		return Stream{}, err
+		return nil, nil, err
 	}
 	defer l.Close()
 	c, err := net.Dial("unix", l.Addr().String())
 	if err != nil {
-		return Stream{}, err
+		return nil, nil, err
 	}
 	d, err := l.Accept()
 	if err != nil {
-		return Stream{}, err
+		return nil, nil, err
 	}
 	return c.(*net.UnixConn), d.(*net.UnixConn), nil
 }
