@@ -102,7 +102,7 @@ func parseAddress(text string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(a, uint16(n)), ok
 }
 
-// processWith returns a process that has a file open, as the links in its folder
+// processWith returns a process that has a file open, as the links in its directory
 // of open files name it; 0 for none that this user may look at.
 func processWith(link string) int {
 	dirs, _ := filepath.Glob("/proc/[0-9]*/fd")

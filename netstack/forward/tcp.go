@@ -64,7 +64,7 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 			os.Remove(path)
 		}
 	}
-	// Made in a folder that nobody else may enter, so that nobody connects before
+	// Made in a directory that nobody else may enter, so that nobody connects before
 	// its mode is set.
 	dir, err := os.MkdirTemp(filepath.Dir(path), ".lsub-")
 	if err != nil {
