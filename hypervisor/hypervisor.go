@@ -78,8 +78,8 @@ type Paused interface {
 	Paused() error
 }
 
-// Described is implemented by a VM that knows more of what runs it than its
-// driver's name.
+// Described is implemented by a VM that can describe its hypervisor in more detail than
+// by the driver's name.
 type Described interface {
 	// Description says it in a few words, as in "QEMU 7.2.22 with KVM".
 	Description() string

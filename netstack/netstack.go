@@ -52,7 +52,7 @@ const (
 // host.lsub.internal, and those of Config.Lookup.
 const zone = "lsub.internal."
 
-// Config says what the network is like. The zero value is ready to use.
+// Config is the configuration of a [Network]. The zero value is ready to use.
 type Config struct {
 	Subnet netip.Prefix // IPv4, of 8 addresses at least; zero for DefaultSubnet
 	MTU    int          // bytes, 1280 to 65520; 0 for DefaultMTU

@@ -1,5 +1,4 @@
-// Package forward makes what listens in a VM answer on the host, and what
-// listens on the host in the VM. It copies bytes between sockets of the host and
+// Package forward opens ports of a VM on the host, and ports of the host in the VM. It copies bytes between sockets of the host and
 // streams to the guest. [Guest] opens these: to the agent in it, or on the fast path, with
 // TCP to the guest's kernel (package netstack/guesttcp).
 //
@@ -129,7 +128,7 @@ type Config struct {
 	Logger    *slog.Logger // nil discards
 }
 
-// Kinds of a [Port]: what it comes from.
+// Kinds of a [Port].
 const (
 	KindAuto    = "auto"
 	KindRule    = "rule"
