@@ -80,7 +80,7 @@ func TestConnections(t *testing.T) {
 type way string
 
 const (
-	directly   way = "directly" // see package netstack/loopback
+	directly   way = "directly" // see package netstack/guesttcp
 	byTheAgent way = "by the agent"
 )
 

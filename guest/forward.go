@@ -11,41 +11,46 @@ import (
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
-// Connect opens a stream to what listens in a distro. What is written to it
-// goes there, at once. Before the first Read, answer must be called: it waits for the
-// guest to be connected, or returns why it is not; head is what has come already of what
-// the other side says. The caller closes the stream.
-//
-// CloseWrite passes on the end of a direction; a Close without one before it is
-// a reset, which the other side sees as one.
-func (c *Client) Connect(ctx context.Context, to *guestv1.Connect) (conn net.Conn, answer func() (head []byte, err error), err error) {
+// Stream is a connection to a distro that the guest may not have completed yet.
+type Stream struct {
+	// Conn may be written to at once. CloseWrite passes on the end of a direction; a
+	// Close without one before it is a reset, which the other side sees as one.
+	Conn net.Conn
+	// Opened waits until the guest is connected, or returns why it is not. Call it
+	// before the first Read. It returns the bytes from the other side that have come
+	// already.
+	Opened func() (head []byte, err error)
+}
+
+// Connect opens a stream to a listener in a distro. The caller closes it.
+func (c *Client) Connect(ctx context.Context, to *guestv1.Connect) (Stream, error) {
 	return c.forward(ctx, &guestv1.ForwardRequest{Kind: &guestv1.ForwardRequest_Connect{Connect: to}})
 }
 
 // Accept collects a connection that [Client.Listen] has told of. It is
 // otherwise like [Client.Connect].
-func (c *Client) Accept(ctx context.Context, id uint64) (conn net.Conn, answer func() (head []byte, err error), err error) {
+func (c *Client) Accept(ctx context.Context, id uint64) (Stream, error) {
 	return c.forward(ctx, &guestv1.ForwardRequest{Kind: &guestv1.ForwardRequest_Accept{Accept: id}})
 }
 
-func (c *Client) forward(ctx context.Context, req *guestv1.ForwardRequest) (net.Conn, func() ([]byte, error), error) {
+func (c *Client) forward(ctx context.Context, req *guestv1.ForwardRequest) (Stream, error) {
 	conn, err := c.dialer.Dial(ctx, ForwardPort)
 	if err != nil {
-		return nil, nil, err
+		return Stream{}, err
 	}
 	req.Version = c.version
 	if err := NewWriter(conn).SendMessage(FrameRequest, req); err != nil {
 		conn.Close()
-		return nil, nil, streamError(ctx, err)
+		return Stream{}, streamError(ctx, err)
 	}
-	return conn, func() ([]byte, error) {
+	return Stream{conn, func() ([]byte, error) {
 		conn.SetReadDeadline(time.Now().Add(answerTimeout))
 		head, err := ReadMessage(conn, FrameStarted, &guestv1.Started{})
 		if err != nil {
 			return nil, streamError(ctx, err)
 		}
 		return head, conn.SetReadDeadline(time.Time{})
-	}, nil
+	}}, nil
 }
 
 // Listen takes connections in the guest until ctx is done or it fails. It calls

@@ -1,5 +1,5 @@
 // Package hypervisor is the contract between lsub and whatever runs its
-// utility VM. It holds no code that runs a VM: the drivers live in the folders
+// utility VM. It holds no code that runs a VM: the drivers live in the directories
 // below (kvm, and later vz and hv_windows), do not know each other, and are
 // chosen by cmd/lsub alone.
 //
@@ -78,8 +78,8 @@ type Paused interface {
 	Paused() error
 }
 
-// Described is implemented by a VM that knows more of what runs it than its
-// driver's name.
+// Described is implemented by a VM that can describe its hypervisor in more detail than
+// by the driver's name.
 type Described interface {
 	// Description says it in a few words, as in "QEMU 7.2.22 with KVM".
 	Description() string
@@ -112,7 +112,7 @@ type Disk struct {
 type Config struct {
 	// Name is for process titles and logs.
 	Name string
-	// Dir is an existing folder for the driver's sockets. It belongs to the
+	// Dir is an existing directory for the driver's sockets. It belongs to the
 	// user alone and has a short path (a socket's path has 107 bytes at most).
 	Dir string
 

@@ -9,8 +9,8 @@
 //	}
 //	err = network.Serve(ctx, conn, virtionet.Stream) // until the VM is gone
 //
-// A hypervisor that reaches the guest's memory calls [Network.Attach] in place of Serve:
-// three times the throughput for the same work.
+// A hypervisor that has access to the guest's memory calls [Network.Attach] in place of
+// Serve, which gives three times the throughput.
 //
 // The network is IPv4 only, because the switch of gvisor-tap-vsock is: the guest
 // has no way to an IPv6 address, which programs see at once. Names are answered
@@ -52,7 +52,7 @@ const (
 // host.lsub.internal, and those of Config.Lookup.
 const zone = "lsub.internal."
 
-// Config says what the network is like. The zero value is ready to use.
+// Config is the configuration of a [Network]. The zero value is ready to use.
 type Config struct {
 	Subnet netip.Prefix // IPv4, of 8 addresses at least; zero for DefaultSubnet
 	MTU    int          // bytes, 1280 to 65520; 0 for DefaultMTU
@@ -150,8 +150,8 @@ func (n *Network) GuestMAC() net.HardwareAddr { return guestMAC }
 func (n *Network) MTU() int { return n.mtu }
 
 // Serve moves frames between the guest's card and the network until conn
-// fails, which is nil at its end, or ctx is done. It closes conn. [Network.Attach]
-// is what else there is.
+// fails, which is nil at its end, or ctx is done. It closes conn. With a card in the
+// guest's memory, [Network.Attach] takes its place.
 func (n *Network) Serve(ctx context.Context, conn net.Conn, framing virtionet.Framing) error {
 	// The switch looks at its context between frames only.
 	stop := context.AfterFunc(ctx, func() { conn.Close() })

@@ -11,9 +11,9 @@ import (
 	"github.com/lsub/lsub/virtionet"
 )
 
-// Neighbor takes the frames of a card that are for somebody else than the network.
+// Neighbor takes those frames of a card that are not for the network.
 type Neighbor interface {
-	// Receive tells whether it has taken a frame. The parts are as in [Port.Receive].
+	// Receive reports whether it has taken the frame. The parts are as in [Port.Receive].
 	Receive(parts [][]byte) bool
 	// Flush and Room are as in [Port].
 	Flush()

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
-	"net"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -42,7 +41,7 @@ func newForwarder(p *profile.Profile, m *machine.Machine, own *addresses, fast *
 	}
 	w.f = forward.New(forward.Config{
 		Guest: w.guest, Rules: rules, Auto: w.auto, DistroID: w.distroID, NextFree: p.Ports.NextFree,
-		Holder: func(ctx context.Context, network string, at netip.AddrPort) string {
+		PortOwner: func(ctx context.Context, network string, at netip.AddrPort) string {
 			return cmp.Or(profileWith(ctx, m, network, at), forward.Program(network, at))
 		},
 		Logger: log,
@@ -175,17 +174,19 @@ type forwardGuest struct {
 	fast   *fastPath
 }
 
-func (g *forwardGuest) Connect(ctx context.Context, to forward.Target) (net.Conn, func() ([]byte, error), error) {
-	if c, answer := g.fast.connect(ctx, to); c != nil {
-		return c, answer, nil
+func (g *forwardGuest) Connect(ctx context.Context, to forward.Target) (forward.Stream, error) {
+	if c, opened := g.fast.connect(ctx, to); c != nil {
+		return forward.Stream{Conn: c, Opened: opened}, nil
 	}
-	return g.client.Connect(ctx, &guestv1.Connect{Distro: to.Distro, Network: to.Network, Address: to.Address})
+	s, err := g.client.Connect(ctx, &guestv1.Connect{Distro: to.Distro, Network: to.Network, Address: to.Address})
+	return forward.Stream(s), err
 }
 
 func (g *forwardGuest) Listen(ctx context.Context, at forward.Target, started func(), accepted func(uint64)) error {
 	return g.client.Listen(ctx, &guestv1.Listen{Distro: at.Distro, Network: at.Network, Address: at.Address}, started, accepted)
 }
 
-func (g *forwardGuest) Accept(ctx context.Context, id uint64) (net.Conn, func() ([]byte, error), error) {
-	return g.client.Accept(ctx, id)
+func (g *forwardGuest) Accept(ctx context.Context, id uint64) (forward.Stream, error) {
+	s, err := g.client.Accept(ctx, id)
+	return forward.Stream(s), err
 }

@@ -51,7 +51,7 @@ var groups = []group{
 
 type options struct {
 	lsub, out string
-	vsockPeer string // a folder, or "" to fetch it
+	vsockPeer string // a directory, or "" to fetch it
 	run       *regexp.Regexp
 	scale     float64
 	quick     bool
@@ -62,7 +62,7 @@ func main() {
 	var run string
 	flag.StringVar(&o.lsub, "lsub", "bin/lsub", "the `program` to measure")
 	flag.StringVar(&o.out, "out", "out/bench.json", "write the figures to `FILE`, too")
-	flag.StringVar(&o.vsockPeer, "vsock-peer", "", "take vhost-device-vsock from the `FOLDER` that 'mmdebstrap --variant=extract --include=vhost-device-vsock sid FOLDER' has made, instead of fetching it")
+	flag.StringVar(&o.vsockPeer, "vsock-peer", "", "take vhost-device-vsock from the `DIR` that 'mmdebstrap --variant=extract --include=vhost-device-vsock sid DIR' has made, instead of fetching it")
 	flag.StringVar(&run, "run", "", "measure only the groups whose name matches `REGEX`")
 	flag.Float64Var(&o.scale, "n", 1, "measure `N` times as often")
 	flag.BoolVar(&o.quick, "quick", false, "measure a few times only, to see that it works")

@@ -18,7 +18,7 @@ const (
 	pairPeer  = "the host's own socketpair"
 )
 
-// vsock measures the device alone, with the benchmarks of the folder vsock.
+// vsock measures the device alone, with the benchmarks of the directory vsock.
 func (b *bench) vsock() error {
 	if err := b.main.shutdown(); err != nil {
 		return err
@@ -51,7 +51,7 @@ func (b *bench) vsock() error {
 	return errors.Join(err, runErr)
 }
 
-// vhostDeviceVSock returns a folder with Debian's vhost-device-vsock.
+// vhostDeviceVSock returns a directory with Debian's vhost-device-vsock.
 func (b *bench) vhostDeviceVSock(ctx context.Context) (string, error) {
 	if b.vsockPeer != "" {
 		return filepath.Abs(b.vsockPeer)
@@ -59,7 +59,7 @@ func (b *bench) vhostDeviceVSock(ctx context.Context) (string, error) {
 	return b.debianPackage("vhost-device-vsock", "sid")
 }
 
-// debianPackage returns a folder with a package of a Debian suite and what it
+// debianPackage returns a directory with a package of a Debian suite and what it
 // needs, unpacked, which is made once per machine.
 func (b *bench) debianPackage(name, suite string) (string, error) {
 	ctx, cancel := context.WithTimeout(b.ctx, slow)

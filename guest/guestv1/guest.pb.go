@@ -1542,7 +1542,7 @@ type WatchListenersResponse struct {
 	Listeners []*Listener            `protobuf:"bytes,1,rep,name=listeners,proto3" json:"listeners,omitempty"` // all there are
 	Networks  []*OwnNetwork          `protobuf:"bytes,2,rep,name=networks,proto3" json:"networks,omitempty"`   // of the distros that run
 	// Frames of the host's that come by the VM's card reach TCP listeners on the loopback
-	// of the VM's network, as package guest/agent/loopback says. It is known once
+	// of the VM's network, as package guest/agent/tcredirect says. It is known once
 	// listeners are.
 	Direct        bool `protobuf:"varint,3,opt,name=direct,proto3" json:"direct,omitempty"`
 	unknownFields protoimpl.UnknownFields

@@ -77,7 +77,7 @@ func (vm *VM) cut(err error) {
 	}
 }
 
-// Config returns what the VM was started with.
+// Config returns the configuration with which the VM was started.
 func (vm *VM) Config() hypervisor.Config { return vm.cfg }
 
 // Die makes the VM die by itself, as when its hypervisor crashes: Wait returns
@@ -166,7 +166,7 @@ type Guest struct{ vm *VM }
 // Context ends when the power is cut.
 func (g *Guest) Context() context.Context { return g.vm.power }
 
-// Config returns what the VM was started with.
+// Config returns the configuration with which the VM was started.
 func (g *Guest) Config() hypervisor.Config { return g.vm.cfg }
 
 // Listen accepts the streams that the host opens to the port.

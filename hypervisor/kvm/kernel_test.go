@@ -64,7 +64,7 @@ func TestCheckKernel(t *testing.T) {
 		}
 	}
 	if err := checkKernel(t.TempDir(), "amd64"); err == nil {
-		t.Error("a folder is a kernel")
+		t.Error("a directory is a kernel")
 	}
 	if err := checkKernel(filepath.Join(t.TempDir(), "missing"), "amd64"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a missing kernel: %v", err)

@@ -29,10 +29,10 @@ var errNoSocket = errors.New("no socket for QEMU's monitor")
 // monitor speaks QMP with one QEMU. It wraps go-qemu's monitor, which knows
 // neither contexts nor deadlines. It is safe for concurrent use.
 type monitor struct {
-	qmp   *qmp.SocketMonitor
-	relay *relay
-	slot  chan struct{} // holds a token while no command is under way
-	qemu  version
+	qmp    *qmp.SocketMonitor
+	filter *eventFilter
+	slot   chan struct{} // holds a token while no command is under way
+	qemu   version
 
 	wg     sync.WaitGroup // Connect and Run
 	mu     sync.Mutex
@@ -60,7 +60,7 @@ func openMonitor(ctx context.Context, conn net.Conn, dir string, onEvent func(qm
 		return nil, fmt.Errorf("%w: %w", errNoSocket, err)
 	}
 	m := &monitor{qmp: near, slot: make(chan struct{}, 1)}
-	m.relay = startRelay(conn, far, onEvent, log)
+	m.filter = startEventFilter(conn, far, onEvent, log)
 
 	connected := make(chan error, 1)
 	m.spawn(func() { connected <- near.Connect() })
@@ -70,12 +70,12 @@ func openMonitor(ctx context.Context, conn net.Conn, dir string, onEvent func(qm
 	case err = <-connected:
 	case <-ctx.Done():
 		err = context.Cause(ctx)
-		m.relay.close() // which ends Connect
+		m.filter.close() // which ends Connect
 		<-connected
 	}
 	if err == nil {
 		select {
-		case m.qemu = <-m.relay.greeting: // passed the relay before Connect saw it
+		case m.qemu = <-m.filter.greeting: // passed the filter before Connect saw it
 		default:
 			err = errors.New("it has sent something else")
 		}
@@ -123,7 +123,7 @@ func (m *monitor) run(ctx context.Context, command string, result any) error {
 	fail := func(err error) error { return fmt.Errorf("qmp %s: %w", command, err) }
 	select {
 	case <-m.slot:
-	case <-m.relay.ended:
+	case <-m.filter.ended:
 		return fail(errMonitorGone)
 	case <-ctx.Done():
 		return fail(context.Cause(ctx))
@@ -136,7 +136,7 @@ func (m *monitor) run(ctx context.Context, command string, result any) error {
 	running := m.spawn(func() {
 		line, err := m.qmp.Run(append(line, '\n'))
 		// A copy, because the line lies in go-qemu's buffer. Until the slot is
-		// free nothing can be written there, because the relay passes nothing
+		// free nothing can be written there, because the filter passes nothing
 		// that was not asked for.
 		answered <- answer{bytes.Clone(line), err}
 		m.slot <- struct{}{}
@@ -148,7 +148,7 @@ func (m *monitor) run(ctx context.Context, command string, result any) error {
 	case a := <-answered:
 		if a.err != nil {
 			select {
-			case <-m.relay.ended:
+			case <-m.filter.ended:
 				a.err = errMonitorGone
 			default:
 			}
@@ -172,13 +172,13 @@ func (m *monitor) run(ctx context.Context, command string, result any) error {
 // close hangs up and waits until everything that was started has ended, which
 // includes the events that QEMU has sent before it hung up.
 func (m *monitor) close() {
-	m.relay.close()
+	m.filter.close()
 	m.wait()
 }
 
 // wait waits until QEMU has hung up and its last event was handled.
 func (m *monitor) wait() {
-	m.relay.wait()
+	m.filter.wait()
 	m.mu.Lock()
 	m.closed = true
 	m.mu.Unlock()

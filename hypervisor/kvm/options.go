@@ -23,7 +23,7 @@ import (
 	"github.com/lsub/lsub/hint"
 )
 
-// Accel says what runs the guest's instructions.
+// Accel selects what runs the guest's instructions: KVM or software emulation.
 type Accel string
 
 // The accelerators.
@@ -33,7 +33,7 @@ const (
 	AccelTCG  Accel = "tcg"  // QEMU's software emulation
 )
 
-// VSock says who carries the vsock streams.
+// VSock selects the implementation of the vsock device.
 type VSock string
 
 // The vsock backends.

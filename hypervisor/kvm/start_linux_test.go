@@ -135,8 +135,8 @@ func TestStartFails(t *testing.T) {
 		{"no program", "", func(c *hypervisor.Config) {}, "QEMU is missing", "apt install"},
 		{"no kernel", version, func(c *hypervisor.Config) { c.Kernel += "x" }, "no such file", ""},
 		{"no initrd", version, func(c *hypervisor.Config) { c.Initrd = c.Kernel + "x" }, "initrd: open", ""},
-		{"no folder for the console", version, func(c *hypervisor.Config) { c.Console = c.Dir + "/x/y" }, "console: open", ""},
-		{"no folder for sockets", version + "exec sleep 60", func(c *hypervisor.Config) { c.Dir += "/missing" }, ".sock", ""},
+		{"no directory for the console", version, func(c *hypervisor.Config) { c.Console = c.Dir + "/x/y" }, "console: open", ""},
+		{"no directory for sockets", version + "exec sleep 60", func(c *hypervisor.Config) { c.Dir += "/missing" }, ".sock", ""},
 	} {
 		for _, attach := range []func(virtionet.Card) virtionet.Receiver{nil, newWire(t).attach} {
 			t.Run(fmt.Sprintf("%s, card %v", c.name, attach != nil), func(t *testing.T) {

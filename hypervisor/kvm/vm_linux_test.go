@@ -38,7 +38,7 @@ func TestOrdinaryUser(t *testing.T) {
 		t.Skip("all tests run as an ordinary user already")
 	}
 	home := t.TempDir()
-	// The folders above belong to root alone.
+	// The directories above belong to root alone.
 	for dir := home; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)

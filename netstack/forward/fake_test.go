@@ -38,21 +38,21 @@ func (g *fakeGuest) on(network, address string, serve func(*net.UnixConn)) {
 	g.serve[network+" "+address] = serve
 }
 
-func (g *fakeGuest) Connect(ctx context.Context, to Target) (net.Conn, func() ([]byte, error), error) {
+func (g *fakeGuest) Connect(ctx context.Context, to Target) (Stream, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.asked = append(g.asked, to)
 	serve := g.serve[to.Network+" "+to.Address]
 	host, guest, err := streamPair()
 	if err != nil {
-		return nil, nil, err
+		return Stream{}, err
 	}
 	if serve == nil {
 		guest.Close()
-		return host, func() ([]byte, error) { return nil, errors.New("connection refused") }, nil
+		return Stream{host, func() ([]byte, error) { return nil, errors.New("connection refused") }}, nil
 	}
 	go serve(guest)
-	return host, func() ([]byte, error) { return nil, nil }, nil
+	return Stream{host, func() ([]byte, error) { return nil, nil }}, nil
 }
 
 func (g *fakeGuest) Listen(ctx context.Context, at Target, started func(), accepted func(uint64)) error {
@@ -87,10 +87,10 @@ func (g *fakeGuest) arrive(network, address string) *net.UnixConn {
 	return guest
 }
 
-func (g *fakeGuest) Accept(ctx context.Context, id uint64) (net.Conn, func() ([]byte, error), error) {
+func (g *fakeGuest) Accept(ctx context.Context, id uint64) (Stream, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.arrivals[id], func() ([]byte, error) { return nil, nil }, nil
+	return Stream{g.arrivals[id], func() ([]byte, error) { return nil, nil }}, nil
 }
 
 // streamPair returns the two ends of a stream.

@@ -1,7 +1,6 @@
-// Package forward makes what listens in a VM answer on the host, and what
-// listens on the host in the VM. It copies bytes between sockets of the host and
-// streams to the guest, which [Guest] opens: to the agent in it, or by a direct way
-// that makes packets of them (package netstack/loopback).
+// Package forward opens ports of a VM on the host, and ports of the host in the VM. It copies bytes between sockets of the host and
+// streams to the guest. [Guest] opens these: to the agent in it, or on the fast path, with
+// TCP to the guest's kernel (package netstack/guesttcp).
 //
 //	f := forward.New(forward.Config{Guest: guest, Auto: auto})
 //	go f.Run(ctx)
@@ -34,45 +33,53 @@ const (
 	Unix = "unix"
 )
 
-// Target is what listens in the guest, or is to listen there.
+// Target is an address in the guest to connect to or to listen on.
 type Target struct {
 	Distro  string // id; "" for the VM's own network
 	Network string
 	Address string // an address with a port, or a path
-	// Shared: something is known to listen there, in the network that the distros
-	// share.
+	// Shared says that something is known to listen there, in the network that the
+	// distros share.
 	Shared bool
+}
+
+// Stream is a connection to the guest that the guest may not have completed yet.
+type Stream struct {
+	// Conn has a CloseWrite; a Close without one before it is a reset. Bytes may be
+	// written at once.
+	Conn net.Conn
+	// Opened waits until the guest is connected, or returns why it is not. Call it
+	// before the first Read. It returns the bytes from the other side that have come
+	// already.
+	Opened func() (head []byte, err error)
 }
 
 // Guest is the VM as package guest reaches it. Its methods are safe for
 // concurrent use.
 type Guest interface {
-	// Connect opens a stream to a target. Bytes may be written at once; answer,
-	// which comes before the first Read, waits until the guest is connected, and
-	// returns what the other side has said meanwhile.
-	// The stream has CloseWrite; a Close without one before it is a reset.
-	Connect(ctx context.Context, to Target) (stream net.Conn, answer func() (head []byte, err error), err error)
+	// Connect opens a stream to a target.
+	Connect(ctx context.Context, to Target) (Stream, error)
 	// Listen takes connections in the guest until ctx is done.
 	Listen(ctx context.Context, at Target, started func(), accepted func(id uint64)) error
-	// Accept opens a stream to a connection that Listen has told of.
-	Accept(ctx context.Context, id uint64) (stream net.Conn, answer func() (head []byte, err error), err error)
+	// Accept opens a stream to a connection that Listen has reported.
+	Accept(ctx context.Context, id uint64) (Stream, error)
 }
 
-// Listener is a socket in the guest that waits for somebody.
+// Listener is a listening socket in the guest.
 type Listener struct {
 	Network string
 	Addr    netip.AddrPort
 	V6Only  bool
 	Distro  string // id
-	// Isolated: it is in a network of its distro's own, with ports of its own.
+	// Isolated says that the distro has a network namespace, and so ports, of its own.
 	Isolated bool
 	PID      int
 	Process  string
 }
 
-// space names the network that the listener is in: that of a distro by its id,
-// or the one that the others share, "".
-func (l *Listener) space() string {
+// netns names the network namespace of the listener: the id of its distro, or "" for the
+// namespace that distros share.
+func (l *Listener) netns() string {
 	if l.Isolated {
 		return l.Distro
 	}
@@ -94,7 +101,7 @@ type Rule struct {
 	Guest Target
 }
 
-// Limits bound what a guest can have the host do. Zero is the default.
+// Limits bound the resources of the host that a guest can use. Zero means the default.
 type Limits struct {
 	Ports       int // that are open by themselves: 2048
 	Connections int // that are open at once: 8192
@@ -102,26 +109,26 @@ type Limits struct {
 	Flows       int // of UDP that are open at once: 1024
 }
 
-// Config is what a [Forwarder] works with.
+// Config is the configuration of a [Forwarder].
 type Config struct {
 	Guest Guest
 	Rules []Rule
-	// Auto says on which addresses of the host a listener is to answer, on its own
-	// port; none: not at all. nil: none ever.
+	// Auto returns the addresses of the host on which to open a listener's port: none
+	// for a port that is not to be opened. nil: no port is opened automatically.
 	Auto func(Listener) []netip.Addr
-	// DistroID returns the id of the distro that a rule names, "" where there is
-	// none. nil: rules have ids.
+	// DistroID returns the id of the distro with the name in a rule, "" for none.
+	// nil: rules have ids.
 	DistroID func(name string) string
-	// NextFree has a port that is taken on the host become the next free one.
+	// NextFree says that the next free port of the host replaces one that is taken.
 	NextFree bool
-	// Holder says who has an address of the host that is taken, for people; "" where
-	// that is not known. It may take its time. nil: nobody knows.
-	Holder func(ctx context.Context, network string, at netip.AddrPort) string
-	Limits Limits
-	Logger *slog.Logger // nil discards
+	// PortOwner names the program that listens on an address of the host, for people;
+	// "" if it is not known. It may take long. nil: it is never known.
+	PortOwner func(ctx context.Context, network string, at netip.AddrPort) string
+	Limits    Limits
+	Logger    *slog.Logger // nil discards
 }
 
-// Kinds of a [Port]: what it comes from.
+// Kinds of a [Port].
 const (
 	KindAuto    = "auto"
 	KindRule    = "rule"
@@ -136,7 +143,7 @@ const (
 	StateFailed  = "failed"  // Reason says why
 )
 
-// Port is something that is forwarded, or cannot be.
+// Port is a port or socket that is forwarded, or that failed to be.
 type Port struct {
 	Kind    string
 	Network string
@@ -153,7 +160,7 @@ type Port struct {
 	ToGuest, ToHost             int64 // bytes
 }
 
-// Forwarder forwards. It is safe for concurrent use.
+// Forwarder forwards ports. It is safe for concurrent use.
 type Forwarder struct {
 	cfg Config
 	log *slog.Logger
@@ -162,7 +169,7 @@ type Forwarder struct {
 	back   *limiter.Limiter // of conns, those that begin in the guest
 	flows  *limiter.Limiter // of UDP
 	wg     sync.WaitGroup   // of connections, flows and listeners
-	asking sync.Mutex       // held while Config.Holder is asked
+	asking sync.Mutex       // held while Config.PortOwner is asked
 
 	mu        sync.Mutex
 	ctx       context.Context // nil until Run
@@ -172,7 +179,7 @@ type Forwarder struct {
 	wake      chan struct{} // has Run look again
 }
 
-// New returns a forwarder that does nothing before Run.
+// New returns a forwarder. It does nothing until Run is called.
 func New(cfg Config) *Forwarder {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -229,7 +236,7 @@ func (f *Forwarder) Run(ctx context.Context) {
 // retryEvery is the time between two attempts to open what could not be opened.
 const retryEvery = 2 * time.Second
 
-// SetListeners tells of all that listens in the guest.
+// SetListeners replaces the list of listening sockets in the guest.
 func (f *Forwarder) SetListeners(all []Listener) {
 	f.mu.Lock()
 	f.listeners = all
@@ -254,8 +261,8 @@ func (f *Forwarder) resolve(t Target) (_ Target, ok bool) {
 	return t, true
 }
 
-// Ports returns what is forwarded, sorted, and what is closed when that changes
-// (but for its counters).
+// Ports returns all forwarded ports, sorted, and a channel that is closed at the next
+// change of anything but their counters.
 func (f *Forwarder) Ports() ([]Port, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -12,7 +12,7 @@ type portKey struct {
 	kind    string
 	network string
 	guest   uint16         // of KindAuto
-	space   string         // of KindAuto: the network that has the port, see Listener.space
+	netns   string         // of KindAuto: the network namespace that has the port, see Listener.netns
 	host    netip.AddrPort // of KindRule: the first address
 	path    string         // of KindSocket
 }
@@ -45,7 +45,7 @@ func (f *Forwarder) plans() []plan {
 }
 
 func autoKey(l Listener) portKey {
-	return portKey{kind: KindAuto, network: l.Network, guest: l.Addr.Port(), space: l.space()}
+	return portKey{kind: KindAuto, network: l.Network, guest: l.Addr.Port(), netns: l.netns()}
 }
 
 // planRule is the plan of a rule that listens on the host.

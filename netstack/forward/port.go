@@ -24,7 +24,7 @@ type port struct {
 	state   string
 	reason  string
 	since   time.Time
-	holder  string // who has the address that is taken, as far as known
+	owner   string // who has the address that is taken, as far as known
 	asked   time.Time
 
 	target4, target6 atomic.Pointer[Target] // for what the port takes
@@ -193,7 +193,7 @@ func (p *port) inWords(at netip.AddrPort, err error) string {
 			}
 		}
 		p.identify(at)
-		return takenBy(at, p.holder)
+		return takenBy(at, p.owner)
 	case errors.Is(err, fs.ErrPermission):
 		return at.String() + " is not for this user to open (on Linux, the setting net.ipv4.ip_unprivileged_port_start says which ports are)"
 	}

@@ -29,13 +29,13 @@ type relay struct {
 
 // run relays until both ways have ended, and closes both ends. Its error is the
 // guest's answer where that is no.
-func (r *relay) run(answer func() ([]byte, error)) (refused error) {
+func (r *relay) run(opened func() ([]byte, error)) (refused error) {
 	up := make(chan struct{})
 	go func() {
 		defer close(up)
 		r.toGuest()
 	}()
-	head, refused := answer()
+	head, refused := opened()
 	if refused != nil {
 		r.fail(r.stream, r.conn)
 	} else {
@@ -99,7 +99,7 @@ func (r *relay) toHost(head []byte) {
 	}
 	if err != nil { // nobody wants the rest
 	} else if wt, ok := r.stream.(io.WriterTo); ok { // it writes from its own buffer
-		_, err = wt.WriteTo(direct(w))
+		_, err = wt.WriteTo(withWriteNow(w))
 	} else {
 		err = copyIdle(w, r.stream)
 	}

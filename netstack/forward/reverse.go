@@ -98,7 +98,7 @@ func (f *Forwarder) arrived(ctx context.Context, p *port, r Rule, id uint64) {
 		defer st.active.Add(-1)
 		dialing, cancel := context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
-		stream, answer, err := f.cfg.Guest.Accept(dialing, id)
+		stream, err := f.cfg.Guest.Accept(dialing, id)
 		if err != nil {
 			st.failed.Add(1)
 			return
@@ -111,14 +111,14 @@ func (f *Forwarder) arrived(ctx context.Context, p *port, r Rule, id uint64) {
 		if err != nil {
 			st.failed.Add(1)
 			f.log.Debug("a connection of the guest finds nobody on the host", "address", address, "err", err)
-			answer()
-			stream.Close() // a reset for the guest
+			stream.Opened()
+			stream.Conn.Close() // a reset for the guest
 			return
 		}
-		rl := &relay{conn: c, stream: stream, stats: st}
+		rl := &relay{conn: c, stream: stream.Conn, stats: st}
 		stop := context.AfterFunc(ctx, rl.cut)
 		defer stop()
-		if rl.run(answer) != nil {
+		if rl.run(stream.Opened) != nil {
 			st.failed.Add(1)
 		}
 	})

@@ -64,7 +64,7 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 			os.Remove(path)
 		}
 	}
-	// Made in a folder that nobody else may enter, so that nobody connects before
+	// Made in a directory that nobody else may enter, so that nobody connects before
 	// its mode is set.
 	dir, err := os.MkdirTemp(filepath.Dir(path), ".lsub-")
 	if err != nil {
@@ -115,7 +115,7 @@ func (p *port) accept(ctx context.Context, l net.Listener, target func() Target)
 			}
 			continue
 		}
-		p.f.carry(ctx, &p.stats, c, func(ctx context.Context) (net.Conn, func() ([]byte, error), error) {
+		p.f.carry(ctx, &p.stats, c, func(ctx context.Context) (Stream, error) {
 			return p.f.cfg.Guest.Connect(ctx, target())
 		})
 	}
@@ -123,7 +123,7 @@ func (p *port) accept(ctx context.Context, l net.Listener, target func() Target)
 
 // carry relays a connection of the host to a stream that dial opens, in the
 // background.
-func (f *Forwarder) carry(ctx context.Context, st *stats, c net.Conn, dial func(context.Context) (net.Conn, func() ([]byte, error), error)) {
+func (f *Forwarder) carry(ctx context.Context, st *stats, c net.Conn, dial func(context.Context) (Stream, error)) {
 	st.connections.Add(1)
 	if !f.conns.TryAcquire() {
 		st.failed.Add(1)
@@ -135,7 +135,7 @@ func (f *Forwarder) carry(ctx context.Context, st *stats, c net.Conn, dial func(
 		defer f.conns.Release()
 		defer st.active.Add(-1)
 		dialing, cancel := context.WithTimeout(ctx, dialTimeout)
-		stream, answer, err := dial(dialing)
+		stream, err := dial(dialing)
 		cancel()
 		if err != nil {
 			st.failed.Add(1)
@@ -143,10 +143,10 @@ func (f *Forwarder) carry(ctx context.Context, st *stats, c net.Conn, dial func(
 			reset(c)
 			return
 		}
-		r := &relay{conn: c, stream: stream, stats: st}
+		r := &relay{conn: c, stream: stream.Conn, stats: st}
 		stop := context.AfterFunc(ctx, r.cut)
 		defer stop()
-		if err := r.run(answer); err != nil {
+		if err := r.run(stream.Opened); err != nil {
 			st.failed.Add(1)
 			f.log.Debug("a connection is refused in the guest", "err", err)
 		}

@@ -126,26 +126,26 @@ func (f *flow) touch() { f.last.Store(time.Now().UnixNano()) }
 // run serves the flow until it has been idle, the guest ends it, or ctx is done.
 func (f *flow) run(ctx context.Context) {
 	dialing, cancel := context.WithTimeout(ctx, dialTimeout)
-	stream, answer, err := f.u.p.f.cfg.Guest.Connect(dialing, *f.u.target.Load())
+	stream, err := f.u.p.f.cfg.Guest.Connect(dialing, *f.u.target.Load())
 	cancel()
 	if err != nil {
 		f.u.p.stats.failed.Add(1)
 		return
 	}
-	stop := context.AfterFunc(ctx, func() { stream.Close() })
+	stop := context.AfterFunc(ctx, func() { stream.Conn.Close() })
 	defer stop()
 	var answers sync.WaitGroup
 	answers.Go(func() {
 		defer f.end()
-		head, err := answer()
+		head, err := stream.Opened()
 		if err != nil {
 			f.u.p.stats.failed.Add(1)
 			return
 		}
-		f.answer(io.MultiReader(bytes.NewReader(head), stream))
+		f.answer(io.MultiReader(bytes.NewReader(head), stream.Conn))
 	})
-	f.send(ctx, stream)
-	stream.Close()
+	f.send(ctx, stream.Conn)
+	stream.Conn.Close()
 	answers.Wait()
 }
 

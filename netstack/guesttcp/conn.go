@@ -13,7 +13,7 @@ import (
 	"github.com/lsub/lsub/connbuf"
 )
 
-// state is where a connection is in its life.
+// state is the state of a connection.
 type state int
 
 const (
@@ -22,7 +22,7 @@ const (
 	stateDead          // forgotten by the link; what was received can still be read
 )
 
-// Conn is a connection to the guest's loopback. It implements [net.Conn].
+// Conn is a connection to a server on the guest's loopback. It implements [net.Conn].
 type Conn struct {
 	link *Link
 	flow flow
@@ -70,9 +70,9 @@ type Conn struct {
 	buf       connbuf.Buffer
 	readBuf   []byte // of a waiting Read
 	readBytes int    // put into readBuf
-	direct    directWriter
-	directN   int64 // bytes that direct has taken
-	directErr error // what it has failed with
+	sink      nowWriter
+	sinkN     int64 // bytes that sink has taken
+	sinkErr   error // what it has failed with
 
 	head  head
 	frame [headMax]byte
@@ -98,8 +98,8 @@ func (c *Conn) dialed() error {
 	return nil
 }
 
-// Read implements [net.Conn]. Bytes that came before the connection ended are
-// returned before its end is.
+// Read implements [net.Conn]. It returns all bytes that came before the connection
+// ended, and only then the end or the error.
 func (c *Conn) Read(p []byte) (int, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
@@ -141,8 +141,8 @@ func (c *Conn) readEnd() error {
 		return net.ErrClosed
 	case c.readDL.Passed():
 		return os.ErrDeadlineExceeded
-	case c.directErr != nil:
-		return c.directErr
+	case c.sinkErr != nil:
+		return c.sinkErr
 	case c.peerShut:
 		return io.EOF
 	case c.state == stateDead:
@@ -151,22 +151,22 @@ func (c *Conn) readEnd() error {
 	return nil
 }
 
-// directWriter is what WriteTo may write to without a goroutine's help: bytes go
-// from the guest's memory to it. WriteNow never waits; it may write less than there
-// is, or nothing.
-type directWriter interface{ WriteNow(p [][]byte) (int, error) }
+// nowWriter is a writer that WriteTo can write to without a wait: the card's goroutine
+// writes to it straight from the guest's memory. WriteNow may write fewer bytes than it is given, or
+// none.
+type nowWriter interface{ WriteNow(p [][]byte) (int, error) }
 
-// WriteTo implements [io.WriterTo]: it spares io.Copy's buffer and its copy.
+// WriteTo implements [io.WriterTo]. It saves io.Copy a buffer and a copy.
 func (c *Conn) WriteTo(w io.Writer) (total int64, err error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if d, ok := w.(directWriter); ok {
-		c.direct, c.directN, c.directErr = d, 0, nil
+	if d, ok := w.(nowWriter); ok {
+		c.sink, c.sinkN, c.sinkErr = d, 0, nil
 		defer func() {
-			total += c.directN
-			c.direct = nil
+			total += c.sinkN
+			c.sink = nil
 		}()
 	}
 	for {
@@ -247,8 +247,8 @@ func (c *Conn) writeEnd() error {
 	return nil
 }
 
-// CloseWrite tells the guest that no more bytes come; its reads end after those that
-// were written.
+// CloseWrite ends the direction to the guest: the server reads io.EOF after the bytes
+// that were written.
 func (c *Conn) CloseWrite() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -261,8 +261,8 @@ func (c *Conn) CloseWrite() error {
 	return nil
 }
 
-// Close implements [net.Conn]. It does not wait for the guest. Unless both directions
-// have ended, the guest sees a reset.
+// Close implements [net.Conn]. It does not wait for the guest. If a direction has not
+// ended yet, the guest sees a reset.
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -287,8 +287,8 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-// lingerTime is how long a closed connection waits for the guest to take anything of
-// what it has not acknowledged.
+// lingerTime is how long a closed connection waits for the next acknowledgement of the
+// guest.
 const lingerTime = time.Minute
 
 // finish forgets a connection of which all is done. c.mu is held.
@@ -371,7 +371,7 @@ func (c *Conn) setDeadlines(t time.Time, dls ...*connbuf.Deadline) error {
 	return nil
 }
 
-// LocalAddr implements [net.Conn]: the peer that the guest sees.
+// LocalAddr implements [net.Conn]. It is the client's address that the guest sees.
 func (c *Conn) LocalAddr() net.Addr { return c.netAddr(c.flow.host) }
 
 // RemoteAddr implements [net.Conn].
@@ -381,7 +381,7 @@ func (c *Conn) netAddr(port uint16) net.Addr {
 	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(c.flow.addr(), port))
 }
 
-// opError dresses an error as package net does.
+// opError wraps an error as package net does.
 func (c *Conn) opError(op string, err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return err

@@ -85,7 +85,7 @@ type segment struct {
 	head [headRead]byte // a copy, because the guest can change its own
 }
 
-var errFrame = errors.New("it is no TCP segment of the guest's loopback")
+var errFrame = errors.New("not a TCP segment of the guest's loopback")
 
 // decode reads a frame. It is ours where its destination address is zero.
 func (s *segment) decode(parts [][]byte) (ours bool, err error) {

@@ -38,22 +38,23 @@ const (
 	LastPort  = 65535
 )
 
-// Config is what a [Link] works with. Zero of each limit is its default.
+// Config is the configuration of a [Link]. A limit of zero means its default.
 type Config struct {
 	Card virtionet.Card
 	// Buffer is the most bytes that a connection may hold in either direction.
 	// Default 1 MiB.
 	Buffer int
-	// MaxBuffered bounds what all connections may hold together in one direction. As it runs out, new ones
-	// get less, down to 16 KiB each. Default 256 MiB.
+	// MaxBuffered is the most bytes that all connections together may hold in either
+	// direction. As it runs out, new connections get less, down to 16 KiB each.
+	// Default 256 MiB.
 	MaxBuffered int64
 	Logger      *slog.Logger // nil discards
 }
 
 const minBuffer = 16 << 10
 
-// Link is the way to one guest's loopback. It is safe for concurrent use; Receive,
-// Flush and Room are the card's to call.
+// Link connects to one guest's loopback. It is safe for concurrent use. Receive, Flush
+// and Room are called by the card.
 type Link struct {
 	cfg Config
 	log *slog.Logger
@@ -62,14 +63,14 @@ type Link struct {
 	closed   bool
 	conns    map[flow]*Conn
 	nextPort uint16
-	iss      uint32  // where the next connection's numbers begin
+	iss      uint32  // initial sequence number of the next connection
 	promised int64   // sum of the connections' buffers
 	blocked  []*Conn // wait for room in the guest
 	turn     uint    // which of them is the first to get it
-	late     []*Conn // owe an acknowledgement that may wait a little
+	late     []*Conn // owe a delayed acknowledgement
 	lateSet  bool    // a timer for them runs
 
-	ticking atomic.Bool // a timer for what was not acknowledged runs
+	ticking atomic.Bool // the retransmission timer runs
 
 	// Of the goroutine that calls Receive and Flush.
 	in   segment
@@ -77,7 +78,7 @@ type Link struct {
 	back [headMax]byte
 }
 
-// New returns a link without connections.
+// New returns a link with no connections.
 func New(cfg Config) *Link {
 	if cfg.Buffer <= 0 {
 		cfg.Buffer = 1 << 20
@@ -92,13 +93,14 @@ func New(cfg Config) *Link {
 	return &Link{cfg: cfg, log: cfg.Logger, conns: map[flow]*Conn{}, nextPort: FirstPort, iss: uint32(time.Now().UnixNano())}
 }
 
-// errNoPort says that all ports of the host's end lead to that port of the guest's.
+// errNoPort says that connections to that port of the guest use all ports of the host's
+// end.
 var errNoPort = fmt.Errorf("no port is left for one more connection: %w", syscall.EADDRNOTAVAIL)
 
 // Dial connects to a port of the guest's loopback, 127.0.0.1 or ::1. ctx bounds the
-// dialing, not the connection. Where nobody listens the error wraps
-// [syscall.ECONNREFUSED]; a guest that leads the frames elsewhere does not answer. The caller
-// closes the connection.
+// dialing, not the connection. If nothing listens on the port, the error wraps
+// [syscall.ECONNREFUSED]. If the guest redirects the frames elsewhere, as the rules of a
+// container engine may, nothing answers. The caller closes the connection.
 func (l *Link) Dial(ctx context.Context, to netip.AddrPort) (*Conn, error) {
 	c, err := l.Start(to)
 	if err == nil {
@@ -110,9 +112,9 @@ func (l *Link) Dial(ctx context.Context, to netip.AddrPort) (*Conn, error) {
 	return c, nil
 }
 
-// Start begins to connect, as Dial does, and does not wait for the guest's answer, which
-// [Conn.Opened] does. What is written goes out with the answer to it. The caller
-// closes the connection.
+// Start begins to connect, as Dial does, but does not wait for the guest's answer:
+// [Conn.Opened] does. Bytes that are written meanwhile are sent when the answer comes.
+// The caller closes the connection.
 func (l *Link) Start(to netip.AddrPort) (*Conn, error) {
 	c, err := l.newConn(to)
 	if err != nil {
@@ -122,8 +124,8 @@ func (l *Link) Start(to netip.AddrPort) (*Conn, error) {
 	return c, nil
 }
 
-// Opened waits until the guest has agreed to the connection, or returns why it has not,
-// as Dial does; then the connection is no more.
+// Opened waits until the guest has accepted the connection. Otherwise it returns an
+// error, as Dial does, and the connection is closed.
 func (c *Conn) Opened(ctx context.Context) error {
 	var err error
 	select {
@@ -171,15 +173,16 @@ func (l *Link) newConn(to netip.AddrPort) (*Conn, error) {
 	return c, nil
 }
 
-// promise takes a connection's buffers from what there is. l.mu is held.
+// promise reserves a new connection's buffers. l.mu is held.
 func (l *Link) promise() int {
 	n := min(max((l.cfg.MaxBuffered-l.promised)/64, minBuffer), int64(l.cfg.Buffer))
 	l.promised += n
 	return int(n)
 }
 
-// forget takes a connection out of the table. The next between the same ports
-// begins after it, as a guest that still remembers it wants.
+// forget removes a connection from the table. The next connection between the same
+// ports starts at a later sequence number: the guest may still have the old one in
+// TIME-WAIT.
 func (l *Link) forget(c *Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -194,7 +197,7 @@ func (l *Link) forget(c *Conn) {
 	l.iss += 1 << 16
 }
 
-// Close ends all connections. Nothing more is sent.
+// Close ends all connections. The link sends nothing more.
 func (l *Link) Close() error {
 	l.mu.Lock()
 	l.closed = true
@@ -217,8 +220,8 @@ func (l *Link) all() []*Conn {
 	return list
 }
 
-// Receive takes a frame with its header, as [virtionet.Card] has them, if it is one of the guest's loopback: else it
-// returns false.
+// Receive takes a frame with its virtio-net header if it comes from the guest's loopback.
+// Otherwise it returns false.
 func (l *Link) Receive(parts [][]byte) bool {
 	ours, err := l.in.decode(parts)
 	if !ours {
@@ -253,7 +256,7 @@ func (l *Link) reject() {
 	l.cfg.Card.Send(h.bytes()) // or not: who asks again is answered again
 }
 
-// Flush answers what came, after a number of frames.
+// Flush acknowledges the segments received since the last Flush.
 func (l *Link) Flush() {
 	for i, c := range l.due {
 		c.flush()
@@ -262,10 +265,10 @@ func (l *Link) Flush() {
 	l.due = l.due[:0]
 }
 
-// lateAfter is how long an acknowledgement may wait for something to ride on.
+// lateAfter is the delay of a delayed acknowledgement.
 const lateAfter = 4 * time.Millisecond
 
-// acknowledgeLate has c acknowledge what it has got soon.
+// acknowledgeLate schedules a delayed acknowledgement of c.
 func (l *Link) acknowledgeLate(c *Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -293,7 +296,7 @@ func (l *Link) block(c *Conn) {
 	l.mu.Unlock()
 }
 
-// Room lets the connections go on that wait for room in the guest.
+// Room resumes the connections that wait for room in the guest.
 func (l *Link) Room() {
 	l.mu.Lock()
 	blocked := l.blocked
@@ -306,10 +309,10 @@ func (l *Link) Room() {
 	}
 }
 
-// tickEvery is how often it is looked what was not acknowledged.
+// tickEvery is the interval of the retransmission timer.
 const tickEvery = 100 * time.Millisecond
 
-// tick has the timer run that looks for what was not acknowledged.
+// tick starts the retransmission timer if it does not run.
 func (l *Link) tick() {
 	if !l.ticking.Load() && l.ticking.CompareAndSwap(false, true) {
 		time.AfterFunc(tickEvery, l.expire)

@@ -227,10 +227,10 @@ func (c *Conn) acceptEarly() {
 // take hands n bytes on: straight to where a WriteTo writes, or into the slice of a
 // waiting Read, or else into the buffer. payload may hold more.
 func (c *Conn) take(payload [][]byte, n int) {
-	if c.buf.Len() == 0 && c.direct != nil && c.directErr == nil {
+	if c.buf.Len() == 0 && c.sink != nil && c.sinkErr == nil {
 		var failed error
-		if payload, n, failed = c.takeDirect(payload, n); failed != nil {
-			c.directErr = failed
+		if payload, n, failed = c.writeToSink(payload, n); failed != nil {
+			c.sinkErr = failed
 		} else if n == 0 { // nobody needs to wake
 			return
 		}
@@ -247,8 +247,8 @@ func (c *Conn) take(payload [][]byte, n int) {
 	c.readCond.Signal()
 }
 
-// takeDirect writes what can be written at once, and returns the rest.
-func (c *Conn) takeDirect(payload [][]byte, n int) ([][]byte, int, error) {
+// writeToSink writes what can be written at once, and returns the rest.
+func (c *Conn) writeToSink(payload [][]byte, n int) ([][]byte, int, error) {
 	whole := 0
 	for i, p := range payload {
 		if whole += len(p); whole >= n {
@@ -257,7 +257,7 @@ func (c *Conn) takeDirect(payload [][]byte, n int) ([][]byte, int, error) {
 			break
 		}
 	}
-	done, err := c.direct.WriteNow(payload)
-	c.directN += int64(done)
+	done, err := c.sink.WriteNow(payload)
+	c.sinkN += int64(done)
 	return drop(payload, done), n - done, err
 }

@@ -33,7 +33,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Config says what a [Resolver] knows by itself. The zero value asks the host alone.
+// Config has the names that a [Resolver] answers itself. With the zero value, it asks
+// the host for all names.
 type Config struct {
 	Zone     string                                 // "lsub.internal.": names below it are Local's; "" for none
 	Local    func(name string) ([]netip.Addr, bool) // of a name without the zone; false where there is none
@@ -53,7 +54,7 @@ type System interface {
 	Hosts() Hosts
 }
 
-// Resolv says whom the host asks.
+// Resolv is the host's DNS configuration.
 type Resolv struct {
 	Servers []netip.AddrPort // in the order to try
 	Search  []string         // without a dot at the end

@@ -63,7 +63,7 @@ func (o ours) dial(port uint32) (net.Conn, error) {
 // Firecracker does.
 type peer struct{ path string }
 
-// startPeer runs vhost-device-vsock with the libraries of its own folder.
+// startPeer runs vhost-device-vsock with the libraries of its own directory.
 func startPeer(b *testing.B, path string) (dialer, net.Listener) {
 	libs := filepath.Join(*peerRoot, "usr/lib", map[string]string{"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}[unameMachine()])
 	loaders, err := filepath.Glob(filepath.Join(libs, "ld-linux-*.so.*"))

@@ -1,12 +1,12 @@
 // Package vsock measures lsub's vsock device alone: package vhostvsock beside
 // Debian's vhost-device-vsock, both under the same QEMU with the guest of the
 // drivers' tests, and beside a socket pair of the host, which is the most that
-// can be had. The benchmark (package main in the folder above) runs it; alone
+// can be had. The benchmark (package main in the directory above) runs it; alone
 // it runs, with the profiles that go test can make, as
 //
 //	go test -run '^$' -bench . -benchtime 1x ./e2e/bench/vsock -peer ROOT
 //
-// where ROOT is a folder made by
+// where ROOT is a directory made by
 //
 //	mmdebstrap --variant=extract --include=vhost-device-vsock sid ROOT
 package vsock
@@ -26,7 +26,7 @@ import (
 )
 
 var (
-	peerRoot = flag.String("peer", "", "measure the vhost-device-vsock in this `root` folder too")
+	peerRoot = flag.String("peer", "", "measure the vhost-device-vsock in this `root` directory too")
 	runs     = flag.Int("runs", 3, "measure each figure `N` times")
 	size     = flag.Int64("mib", 64, "how many `MiB` a bulk run moves")
 	trips    = flag.Int("trips", 1000, "how many round trips a run makes")

@@ -24,7 +24,7 @@ const (
 	maxChain = 1024
 )
 
-// ErrRing marks what only a broken or hostile driver does. The device stops.
+// ErrRing marks an error that only a broken or hostile driver causes. The device stops.
 var ErrRing = errors.New("malformed virtqueue")
 
 // Ring is the device's side of a split virtqueue (virtio 1.2, section 2.7).
@@ -121,7 +121,7 @@ func (v *Ring) storeUsed() {
 // Size returns how many entries the ring has.
 func (v *Ring) Size() int { return int(v.num) }
 
-// Features returns what was negotiated with the driver.
+// Features returns the features negotiated with the driver.
 func (v *Ring) Features() uint64 { return v.features }
 
 // Available tells whether the driver has offered a chain that was not taken.

@@ -123,9 +123,9 @@ func (s *stream) inputData(n int, body [][]byte) bool {
 		s.fwdCnt += uint32(n) // sent before the guest knew that nobody reads
 		return true
 	}
-	if s.buf.Len() == 0 && s.direct != nil && s.directErr == nil {
-		body, n = s.inputDirect(body, n)
-		if n == 0 && s.directErr == nil { // nobody needs to wake
+	if s.buf.Len() == 0 && s.sink != nil && s.sinkErr == nil {
+		body, n = s.writeToSink(body, n)
+		if n == 0 && s.sinkErr == nil { // nobody needs to wake
 			if s.creditDue() {
 				s.owes |= owesCredit
 			}
@@ -151,8 +151,8 @@ func (s *stream) inputData(n int, body [][]byte) bool {
 	return true
 }
 
-// inputDirect writes what can be written at once, and returns the rest.
-func (s *stream) inputDirect(body [][]byte, n int) ([][]byte, int) {
+// writeToSink writes what can be written at once, and returns the rest.
+func (s *stream) writeToSink(body [][]byte, n int) ([][]byte, int) {
 	whole := 0
 	for i, p := range body {
 		if whole += len(p); whole >= n {
@@ -161,9 +161,9 @@ func (s *stream) inputDirect(body [][]byte, n int) ([][]byte, int) {
 			break
 		}
 	}
-	done, err := s.direct.WriteNow(body)
-	s.directN += int64(done)
-	s.directErr = err
+	done, err := s.sink.WriteNow(body)
+	s.sinkN += int64(done)
+	s.sinkErr = err
 	s.fwdCnt += uint32(done)
 	left := n - done
 	for done > 0 {

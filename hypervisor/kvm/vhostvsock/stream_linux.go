@@ -80,9 +80,9 @@ type stream struct {
 	fwdSent   uint32 // fwdCnt as the guest knows it
 	readBuf   []byte // of a waiting Read
 	readBytes int    // put into readBuf
-	direct    directWriter
-	directN   int64 // bytes that direct has taken
-	directErr error // what it has failed with
+	sink      nowWriter
+	sinkN     int64 // bytes that sink has taken
+	sinkErr   error // what it has failed with
 
 	// Host to guest.
 	writeBuf   []byte // what is left of a waiting Write
@@ -178,23 +178,23 @@ func (s *stream) creditDue() bool {
 		(s.peerShut&shutdownSend)|(s.localShut&shutdownRecv) == 0
 }
 
-// directWriter is what WriteTo may write to without a goroutine's help: bytes go
-// from the guest's memory to it. WriteNow never waits; it may write less than there
-// is, or nothing.
-type directWriter interface{ WriteNow(p [][]byte) (int, error) }
+// nowWriter is a writer that WriteTo can write to without a wait: the card's goroutine
+// writes to it straight from the guest's memory. WriteNow may
+// write fewer bytes than it is given, or none.
+type nowWriter interface{ WriteNow(p [][]byte) (int, error) }
 
 // WriteTo implements io.WriterTo: it spares io.Copy's buffer and its copy.
 func (s *stream) WriteTo(w io.Writer) (total int64, err error) {
 	s.readMu.Lock()
 	defer s.readMu.Unlock()
-	if d, ok := w.(directWriter); ok {
+	if d, ok := w.(nowWriter); ok {
 		s.mu.Lock()
-		s.direct, s.directN, s.directErr = d, 0, nil
+		s.sink, s.sinkN, s.sinkErr = d, 0, nil
 		s.mu.Unlock()
 		defer func() {
 			s.mu.Lock()
-			total += s.directN
-			s.direct = nil
+			total += s.sinkN
+			s.sink = nil
 			s.mu.Unlock()
 		}()
 	}
@@ -237,8 +237,8 @@ func (s *stream) lend() ([]byte, error) {
 		if s.readDL.Passed() {
 			return nil, s.opError("read", os.ErrDeadlineExceeded)
 		}
-		if s.directErr != nil {
-			return nil, s.directErr
+		if s.sinkErr != nil {
+			return nil, s.sinkErr
 		}
 		if s.buf.Len() > 0 {
 			return s.buf.Lend(), nil

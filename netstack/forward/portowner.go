@@ -8,10 +8,10 @@ import (
 )
 
 const (
-	// holderAge is how long it counts who has an address.
-	holderAge = 30 * time.Second
-	// holderTimeout bounds the search for one.
-	holderTimeout = 5 * time.Second
+	// ownerAge is how long it counts who has an address.
+	ownerAge = 30 * time.Second
+	// ownerTimeout bounds the search for one.
+	ownerTimeout = 5 * time.Second
 )
 
 // takenBy is the reason of a port whose address somebody else has.
@@ -23,7 +23,7 @@ func takenBy(at netip.AddrPort, who string) string {
 // f.mu is held.
 func (p *port) identify(at netip.AddrPort) {
 	f := p.f
-	if f.cfg.Holder == nil || time.Since(p.asked) < holderAge {
+	if f.cfg.PortOwner == nil || time.Since(p.asked) < ownerAge {
 		return
 	}
 	p.asked = time.Now()
@@ -31,13 +31,13 @@ func (p *port) identify(at netip.AddrPort) {
 	f.wg.Go(func() {
 		f.asking.Lock()
 		defer f.asking.Unlock()
-		ctx, cancel := context.WithTimeout(f.ctx, holderTimeout)
+		ctx, cancel := context.WithTimeout(f.ctx, ownerTimeout)
 		defer cancel()
-		who := f.cfg.Holder(ctx, network, at)
+		who := f.cfg.PortOwner(ctx, network, at)
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		before := takenBy(at, p.holder)
-		p.holder = who
+		before := takenBy(at, p.owner)
+		p.owner = who
 		if now := takenBy(at, who); p.reason == before && now != before {
 			p.reason = now
 			f.log.Warn("a port is not forwarded as asked", "network", network, "guest", p.plan.guest, "why", now)

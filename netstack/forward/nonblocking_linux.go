@@ -7,18 +7,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// directly is a counted connection that our own vsock device writes to by itself,
-// from the guest's memory: no goroutine has to wake for that.
-type directly struct {
+// nowWriter is a counted connection with a write that does not wait. So the devices can
+// write to it from the guest's memory, without waking a goroutine.
+type nowWriter struct {
 	counted
 	raw syscall.RawConn
 }
 
-// direct returns w with a WriteNow, where it is a socket.
-func direct(w counted) io.Writer {
+// withWriteNow returns w with a WriteNow if it is a socket.
+func withWriteNow(w counted) io.Writer {
 	if sc, ok := w.Conn.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
-			return directly{w, raw}
+			return nowWriter{w, raw}
 		}
 	}
 	return w
@@ -27,10 +27,10 @@ func direct(w counted) io.Writer {
 // maxPieces is the most that writev(2) takes (UIO_MAXIOV).
 const maxPieces = 1024
 
-// WriteNow writes what the socket takes at once.
-func (d directly) WriteNow(p [][]byte) (n int, err error) {
+// WriteNow writes as much as the socket takes without a wait.
+func (w nowWriter) WriteNow(p [][]byte) (n int, err error) {
 	p = p[:min(len(p), maxPieces)]
-	cerr := d.raw.Control(func(fd uintptr) {
+	cerr := w.raw.Control(func(fd uintptr) {
 		for {
 			if n, err = unix.Writev(int(fd), p); err != unix.EINTR {
 				return
@@ -45,6 +45,6 @@ func (d directly) WriteNow(p [][]byte) (n int, err error) {
 	case err != nil:
 		return 0, errWrite{err}
 	}
-	d.n.Add(int64(n))
+	w.n.Add(int64(n))
 	return n, nil
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // Program names the program of the host that listens on an address, for people;
-// "" where that cannot be told.
+// "" if it is not known.
 func Program(network string, at netip.AddrPort) string {
 	var inode, uid string
 	for _, file := range []string{network, network + "6"} {
@@ -102,7 +102,7 @@ func parseAddress(text string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(a, uint16(n)), ok
 }
 
-// processWith returns a process that has a file open, as the links in its folder
+// processWith returns a process that has a file open, as the links in its directory
 // of open files name it; 0 for none that this user may look at.
 func processWith(link string) int {
 	dirs, _ := filepath.Glob("/proc/[0-9]*/fd")

@@ -21,13 +21,13 @@ const (
 	maxAnswer = 60 << 10
 )
 
-// relay stands between QEMU's end of QMP and go-qemu's SocketMonitor. It takes
+// eventFilter stands between QEMU's end of QMP and go-qemu's SocketMonitor. It takes
 // the events out of the stream, so that the monitor sees nothing but one
 // greeting and one answer for each command. That is what makes the monitor
 // sound: it loses an event that comes with its first answer, stands still
 // while an event is not fetched, breaks at a long line, and hands out answers
 // that lie in a buffer which the next line overwrites.
-type relay struct {
+type eventFilter struct {
 	qemu, mon net.Conn
 	onEvent   func(qmp.Event)
 	log       *slog.Logger
@@ -38,64 +38,64 @@ type relay struct {
 	once     sync.Once
 }
 
-// startRelay runs until one of the connections ends, and closes both. onEvent
+// startEventFilter runs until one of the connections ends, and closes both. onEvent
 // is called in the order of the events, and may not block. The caller waits with wait.
-func startRelay(qemu, mon net.Conn, onEvent func(qmp.Event), log *slog.Logger) *relay {
-	r := &relay{
+func startEventFilter(qemu, mon net.Conn, onEvent func(qmp.Event), log *slog.Logger) *eventFilter {
+	f := &eventFilter{
 		qemu: qemu, mon: mon, onEvent: onEvent, log: log,
 		greeting: make(chan version, 1), ended: make(chan struct{}),
 	}
-	r.wg.Go(func() {
+	f.wg.Go(func() {
 		// A QEMU that ends while there is something for it to read resets the connection.
-		err := r.fromQEMU()
+		err := f.fromQEMU()
 		if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
 			log.Warn("QEMU's monitor has failed", "err", err)
 		}
-		r.close()
+		f.close()
 	})
-	r.wg.Go(func() {
+	f.wg.Go(func() {
 		// Its error is that of a connection which the other direction reports.
 		io.Copy(qemu, mon)
-		r.close()
+		f.close()
 	})
-	return r
+	return f
 }
 
 // close hangs up at both ends.
-func (r *relay) close() {
-	r.once.Do(func() { close(r.ended) })
-	r.qemu.Close()
-	r.mon.Close()
+func (f *eventFilter) close() {
+	f.once.Do(func() { close(f.ended) })
+	f.qemu.Close()
+	f.mon.Close()
 }
 
-func (r *relay) wait() { r.wg.Wait() }
+func (f *eventFilter) wait() { f.wg.Wait() }
 
 // fromQEMU carries lines from QEMU until it hangs up, which is no error.
-func (r *relay) fromQEMU() error {
-	lines := bufio.NewScanner(r.qemu)
+func (f *eventFilter) fromQEMU() error {
+	lines := bufio.NewScanner(f.qemu)
 	lines.Buffer(make([]byte, 4096), maxLine)
 	for lines.Scan() {
 		line := lines.Bytes()
 		m, err := decodeMessage(line)
 		if err != nil {
-			r.log.Debug("QEMU's monitor sent what is no message", "err", err)
+			f.log.Debug("QEMU's monitor sent what is no message", "err", err)
 			continue
 		}
 		switch m.kind {
 		case messageEvent:
-			r.onEvent(m.event)
+			f.onEvent(m.event)
 		case messageGreeting:
 			select {
-			case r.greeting <- m.version:
+			case f.greeting <- m.version:
 			default:
 				return errors.New("a second greeting")
 			}
-			err = r.toMonitor(line)
+			err = f.toMonitor(line)
 		case messageAnswer:
 			if len(line) > maxAnswer {
 				line = fmt.Appendf(nil, `{"error":{"class":"GenericError","desc":"an answer of %d bytes is too long"}}`, len(line))
 			}
-			err = r.toMonitor(line)
+			err = f.toMonitor(line)
 		}
 		if err != nil {
 			return err
@@ -104,9 +104,9 @@ func (r *relay) fromQEMU() error {
 	return lines.Err()
 }
 
-func (r *relay) toMonitor(line []byte) error {
+func (f *eventFilter) toMonitor(line []byte) error {
 	// The copy: appending to the scanner's buffer would overwrite the next line.
 	out := make([]byte, 0, len(line)+1)
-	_, err := r.mon.Write(append(append(out, line...), '\n'))
+	_, err := f.mon.Write(append(append(out, line...), '\n'))
 	return err
 }

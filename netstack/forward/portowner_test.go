@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// TestHolder says who has a port, once that is known, and of whom it is not known
+// TestPortOwner says who has a port, once that is known, and of whom it is not known
 // that somebody has.
-func TestHolder(t *testing.T) {
+func TestPortOwner(t *testing.T) {
 	g := newFakeGuest(t)
 	at := netip.AddrPortFrom(loopbacks[0], uint16(freePort(t)))
 	other, err := net.Listen(TCP, at.String())
@@ -20,7 +20,7 @@ func TestHolder(t *testing.T) {
 	for _, nextFree := range []bool{false, true} {
 		known := make(chan string)
 		f := run(t, Config{Guest: g, Auto: func(Listener) []netip.Addr { return loopbacks[:1] }, NextFree: nextFree,
-			Holder: func(ctx context.Context, network string, asked netip.AddrPort) string {
+			PortOwner: func(ctx context.Context, network string, asked netip.AddrPort) string {
 				if network != TCP || asked != at {
 					t.Errorf("asked for %s %v", network, asked)
 				}
