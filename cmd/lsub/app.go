@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,8 +55,7 @@ type app struct {
 	level          *slog.LevelVar
 	machine        *machine.Machine
 	paths          machine.Paths
-	dialed         atomic.Int64 // when the guest was last dialed
-	code           int          // exit status of the command that ran
+	code           int // exit status of the command that ran
 }
 
 // run is lsub: it parses args, does what they ask, and returns the exit status.
@@ -82,7 +80,9 @@ func run(args []string, b backend) int {
 		fmt.Fprintln(a.stderr, "lsub: error: interrupted")
 		return code
 	}
-	err = a.whyCut(ctx, err)
+	if a.machine != nil {
+		err = a.machine.Explain(ctx, err)
+	}
 	a.printError(err)
 	return exitCode(err)
 }
@@ -191,33 +191,7 @@ func wantsHelp(args []string) bool {
 
 // client talks to the guest, and starts the VM where it is off.
 func (a *app) client() *guest.Client {
-	return guest.NewClient(timedDialer{a.machine, &a.dialed}, a.version)
-}
-
-// timedDialer notes when it dialed last.
-type timedDialer struct {
-	guest.Dialer
-	at *atomic.Int64 // Unix time in nanoseconds
-}
-
-func (d timedDialer) Dial(ctx context.Context, port uint32) (net.Conn, error) {
-	conn, err := d.Dialer.Dial(ctx, port)
-	if err == nil {
-		d.at.Store(time.Now().UnixNano())
-	}
-	return conn, err
-}
-
-// whyCut returns why the VM is gone under a call, where that is what err is of.
-func (a *app) whyCut(ctx context.Context, err error) error {
-	dialed := a.dialed.Load()
-	if dialed == 0 || !machine.IsCut(err) {
-		return err
-	}
-	if why := a.machine.Ended(ctx, time.Unix(0, dialed)); why != nil {
-		return why
-	}
-	return err // which may be of another connection
+	return guest.NewClient(a.machine, a.version)
 }
 
 // usage is a command line that makes no sense.

@@ -98,7 +98,7 @@ func (a *app) renameCommand() *cli.Command {
 
 // running is a client of a VM that runs already.
 func (a *app) running() *guest.Client {
-	return guest.NewClient(timedDialer{a.machine.Running(), &a.dialed}, a.version)
+	return guest.NewClient(a.machine.Running(), a.version)
 }
 
 // stopDistro shuts a distro down where it runs.

@@ -132,7 +132,7 @@ func (a *app) online(ctx context.Context, refresh bool) ([]images.Listing, error
 
 // allCatalogues are those of the profile, which come first, and the built-in ones.
 func (a *app) allCatalogues() ([]images.Catalogue, error) {
-	p, err := loadProfile(a.machine)
+	p, err := a.machine.LoadProfile()
 	if err != nil {
 		return nil, err
 	}

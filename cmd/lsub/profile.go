@@ -2,25 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"os"
-	"path/filepath"
 	"strings"
 
-	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/machine"
 	"github.com/lsub/lsub/profile"
 )
-
-// loadProfile reads what the user says of a machine and its distros.
-func loadProfile(m *machine.Machine) (*profile.Profile, error) {
-	p, err := profile.Load(filepath.Join(m.Dir(), profile.File))
-	var wrong *profile.Error
-	if errors.As(err, &wrong) {
-		return nil, hint.New(err, "correct the file; docs/profile.md has every key")
-	}
-	return p, err
-}
 
 // equipSession adds what the profile says of commands to one.
 func (a *app) equipSession(ctx context.Context, s *session) error {
@@ -28,7 +15,7 @@ func (a *app) equipSession(ctx context.Context, s *session) error {
 	if err != nil {
 		return err
 	}
-	s.env = append(proxyEnv(&p.Network, os.Getenv), s.env...)
+	s.env = append(p.Network.ProxyEnv(os.Getenv), s.env...)
 	return nil
 }
 
@@ -37,7 +24,7 @@ func (a *app) equipSession(ctx context.Context, s *session) error {
 // runs, a profile that has become bad does not keep anybody out: then good is
 // false, the profile the default one, and the distro's network what it was.
 func (a *app) profileFor(ctx context.Context, d *machine.Distro) (p *profile.Profile, good bool, err error) {
-	p, err = loadProfile(a.machine)
+	p, err = a.machine.LoadProfile()
 	if err != nil {
 		if _, off := a.machine.Status(ctx); off != nil {
 			return nil, false, err
@@ -45,7 +32,7 @@ func (a *app) profileFor(ctx context.Context, d *machine.Distro) (p *profile.Pro
 		a.note("warning", strings.ReplaceAll(err.Error(), "\n", "\n  "))
 		return profile.Default(), false, nil
 	}
-	d.Env = proxyEnv(&p.Network, os.Getenv)
+	d.Env = p.Network.ProxyEnv(os.Getenv)
 	return p, true, a.placeDistro(ctx, d, p)
 }
 

@@ -103,27 +103,13 @@ func (a *app) runSession(ctx context.Context, s session) (int, error) {
 	case cause != nil:
 		return 0, cause
 	}
-	return 0, a.whyBroken(lsub, err, d.at)
-}
-
-// whyBroken returns the reason of a broken stream where the VM's end is one,
-// else err.
-func (a *app) whyBroken(ctx context.Context, err error, dialed time.Time) error {
-	var remote *guest.Error
-	if dialed.IsZero() || errors.As(err, &remote) {
-		return err
-	}
-	if why := a.machine.Ended(ctx, dialed); why != nil {
-		return why
-	}
-	return err
+	return 0, a.machine.Explain(lsub, err)
 }
 
 // sessionDialer tells when the stream to the guest is open.
 type sessionDialer struct {
 	guest.Dialer
 	opened func()
-	at     time.Time
 }
 
 func (d *sessionDialer) Dial(ctx context.Context, port uint32) (net.Conn, error) {
@@ -131,7 +117,6 @@ func (d *sessionDialer) Dial(ctx context.Context, port uint32) (net.Conn, error)
 	if err != nil {
 		return nil, err
 	}
-	d.at = time.Now()
 	d.opened()
 	return conn, nil
 }

@@ -66,7 +66,7 @@ func (a *app) equip(cfg *machine.Supervision, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	p, err := loadProfile(m)
+	p, err := m.LoadProfile()
 	if err != nil {
 		return err
 	}
@@ -78,7 +78,7 @@ func (a *app) equip(cfg *machine.Supervision, log *slog.Logger) error {
 	}
 	cfg.CPUs = vmCPUs(p, log)
 	cfg.Idle, cfg.DistroIdle = p.Idle.VM, p.Idle.Distro
-	cfg.DistroEnv = proxyEnv(&p.Network, os.Getenv)
+	cfg.DistroEnv = p.Network.ProxyEnv(os.Getenv)
 	own, way := &addresses{machine: m}, &direct{log: log}
 	if cfg.Forwarder, err = newForwarder(p, m, own, way, log); err != nil {
 		return err

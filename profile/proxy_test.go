@@ -1,11 +1,9 @@
-package main
+package profile
 
 import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/lsub/lsub/profile"
 )
 
 func TestProxyEnv(t *testing.T) {
@@ -26,11 +24,11 @@ func TestProxyEnv(t *testing.T) {
 		{"a closed host", "network: {host_access: no}", "http_proxy=http://localhost:1 https_proxy=http://p:1",
 			"https_proxy=http://p:1 HTTPS_PROXY=http://p:1 no_proxy=.lsub.internal NO_PROXY=.lsub.internal"},
 	} {
-		p, err := profile.Parse("p.yaml", []byte(tc.profile))
+		p, err := Parse("p.yaml", []byte(tc.profile))
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := proxyEnv(&p.Network, func(name string) string {
+		got := p.Network.ProxyEnv(func(name string) string {
 			for _, e := range strings.Fields(tc.env) {
 				if v, ok := strings.CutPrefix(e, name+"="); ok {
 					return v

@@ -1,33 +1,31 @@
-package main
+package profile
 
 import (
 	"net"
 	"net/netip"
 	"net/url"
 	"strings"
-
-	"github.com/lsub/lsub/profile"
 )
 
-// hostName is the host as the VM knows it.
+// HostName is the host as the VM knows it.
 const hostName = "host.lsub.internal"
 
-// proxyEnv returns the variables by which programs in a distro find the
+// ProxyEnv returns the variables by which programs in a distro find the
 // proxies: those of the user's environment, which is the host's as it is now,
 // or the profile's. A proxy on the host's loopback is one on the host to the VM;
 // where the profile closes that, there is none.
-func proxyEnv(n *profile.Network, getenv func(string) string) []string {
+func (n *Network) ProxyEnv(getenv func(string) string) []string {
 	var set [4]string
 	names := [...]string{"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
 	switch n.Proxy.Mode {
-	case profile.ProxyAuto:
+	case ProxyAuto:
 		for i, name := range names {
 			// Small letters come first, as in curl.
 			if set[i] = getenv(name); set[i] == "" {
 				set[i] = getenv(strings.ToUpper(name))
 			}
 		}
-	case profile.ProxySet:
+	case ProxySet:
 		set = [...]string{n.Proxy.HTTP, n.Proxy.HTTPS, n.Proxy.All, n.Proxy.No}
 	}
 	var env []string
