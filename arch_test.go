@@ -49,7 +49,9 @@ var mayImport = map[string][]string{
 	"images":                             {"rootfs", "rootfs/pax", "wslconf"},
 	"images/guestbuild":                  {"images"},
 	"machine":                            {"hypervisor", "guest", "profile"},
-	"cmd/lsub":                           {"hypervisor", "hypervisor/kvm", "guest", "netstack", "netstack/forward", "netstack/loopback", "netstack/names", "images", "machine", "profile"},
+	"distro":                             {"distro/loginitem", "guest", "images", "machine", "profile"},
+	"distro/loginitem":                   {},
+	"cmd/lsub":                           {"distro", "hypervisor", "hypervisor/kvm", "guest", "netstack", "netstack/forward", "netstack/loopback", "netstack/names", "images", "machine", "profile"},
 }
 
 // onlyIn keeps each heavy library in one folder.

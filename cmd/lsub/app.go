@@ -14,9 +14,12 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/lsub/lsub/distro"
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/hypervisor"
+	"github.com/lsub/lsub/images"
 	"github.com/lsub/lsub/machine"
 )
 
@@ -33,8 +36,8 @@ type backend struct {
 	version     string
 	driver      func(*slog.Logger) (hypervisor.Driver, error)
 	guest       func(ctx context.Context, cache string) (machine.GuestFiles, error)
-	images      imageOpener
-	catalogues  catalogueOpener
+	images      func(ref images.Ref, cache string, log *slog.Logger) images.Source
+	catalogues  func(log *slog.Logger) []images.Catalogue
 	bootstraps  func() bool // whether Debian's suites can be made here
 	network     networkOpener
 	bootTimeout time.Duration // 0 for the usual
@@ -54,6 +57,7 @@ type app struct {
 	log            *slog.Logger
 	level          *slog.LevelVar
 	machine        *machine.Machine
+	distros        *distro.Service
 	paths          machine.Paths
 	code           int // exit status of the command that ran
 }
@@ -79,9 +83,6 @@ func run(args []string, b backend) int {
 	if code := sig.code(); code != 0 {
 		fmt.Fprintln(a.stderr, "lsub: error: interrupted")
 		return code
-	}
-	if a.machine != nil {
-		err = a.machine.Explain(ctx, err)
 	}
 	a.printError(err)
 	return exitCode(err)
@@ -179,7 +180,16 @@ func (a *app) open(c *cli.Context) error {
 		Logger:   a.log,
 		Patience: a.patience,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	a.distros = distro.New(distro.Config{
+		Machine: a.machine, Paths: paths, Version: a.version, Events: events{a}, Program: exe, Logger: a.log,
+		Images:     func(ref images.Ref) images.Source { return a.images(ref, paths.Cache, a.log) },
+		Catalogues: func() []images.Catalogue { return a.catalogues(a.log) }, BuildsDebian: a.bootstraps,
+		Preparer: preparer{a}, PauseCheck: a.pauseCheck,
+	})
+	return nil
 }
 
 // supervisorLevel has the supervisor log what happens, and more where the user wants it.
@@ -187,11 +197,6 @@ func supervisorLevel(l *slog.LevelVar) string { return min(l.Level(), slog.Level
 
 func wantsHelp(args []string) bool {
 	return len(args) > 0 && (args[0] == "--help" || args[0] == "-h")
-}
-
-// client talks to the guest, and starts the VM where it is off.
-func (a *app) client() *guest.Client {
-	return guest.NewClient(a.machine, a.version)
 }
 
 // usage is a command line that makes no sense.
@@ -266,10 +271,10 @@ func exitCode(err error) int {
 	if errors.As(err, &c) {
 		return c.ExitCode()
 	}
-	switch guestCode(err) {
-	case codeCommandNotFound:
+	switch guest.ErrorCode(err) {
+	case guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND:
 		return exitNotFound
-	case codeNotExecutable:
+	case guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE:
 		return exitNotExecutable
 	}
 	return exitFailed

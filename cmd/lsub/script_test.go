@@ -54,11 +54,7 @@ func scriptCondition(cond string) (bool, error) {
 	if cond != "unnamed-files" {
 		return false, fmt.Errorf("unknown condition %q", cond)
 	}
-	f := openUnnamed(filepath.Join(os.TempDir(), "x"))
-	if f == nil {
-		return false, nil
-	}
-	return true, f.Close()
+	return hasUnnamedFiles(os.TempDir())
 }
 
 func setUpScript(e *testscript.Env) error {
