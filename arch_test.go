@@ -65,7 +65,9 @@ var mayImport = map[string][]string{
 	"images/internal":                    {"rootfs/pax"},
 	"machine":                            {"atomicfile", "filelock", "guest", "profile"},
 	"supervisor":                         {"hypervisor", "guest", "netstack", "netstack/forward", "netstack/guesttcp", "netstack/names", "machine", "profile", "virtionet"},
-	"cmd/lsub":                           {"atomicfile", "hypervisor", "hypervisor/kvm", "guest", "supervisor", "images", "images/catalogue", "images/guestimage", "machine", "profile"},
+	"distro":                             {"atomicfile", "distro/loginitem", "guest", "images", "images/catalogue", "machine", "profile"},
+	"distro/loginitem":                   {"atomicfile"},
+	"cmd/lsub":                           {"atomicfile", "distro", "hypervisor", "hypervisor/kvm", "guest", "supervisor", "images", "images/catalogue", "images/guestimage", "machine", "profile"},
 }
 
 // onlyIn keeps each heavy library in one folder.

@@ -259,7 +259,16 @@ func streamError(ctx context.Context, err error) error {
 		return hint.New(errors.New("the VM does not answer"), "see 'lsub logs'; 'lsub shutdown --force' ends the VM")
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
 		errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return hint.New(errors.New("the connection to the VM broke: the VM or its supervisor ended"), "see 'lsub logs'; the next command starts the VM afresh")
+		return hint.New(&brokenError{err}, "see 'lsub logs'; the next command starts the VM afresh")
 	}
 	return err
 }
+
+// brokenError is a connection to the VM that ended too early.
+type brokenError struct{ cause error }
+
+func (e *brokenError) Error() string {
+	return "the connection to the VM broke: the VM or its supervisor ended"
+}
+
+func (e *brokenError) Unwrap() error { return e.cause }

@@ -146,6 +146,7 @@ func (m *Machine) tunnel(ctx context.Context, port uint32) (_ net.Conn, err erro
 			return nil, ctx.Err()
 		}
 		conn.SetDeadline(time.Time{})
+		m.dialed.Store(time.Now().UnixNano())
 		if br.Buffered() > 0 {
 			return &tunnelConn{UnixConn: conn, r: br}, nil
 		}
@@ -296,9 +297,6 @@ func (m *Machine) kill() error {
 	}
 	return nil
 }
-
-// IsCut tells whether err is that the other side of a connection went away.
-func IsCut(err error) bool { return isCut(err) }
 
 // callError says what a failed call means.
 func callError(ctx context.Context, err error) error {

@@ -16,6 +16,20 @@ const (
 	endFor = 5 * time.Second
 )
 
+// Explain returns why the VM is gone where err is of a connection to its guest that
+// broke, and err where it is of anything else or the VM runs on. Errors of package guest
+// pass through it before a user reads them.
+func (m *Machine) Explain(ctx context.Context, err error) error {
+	dialed := m.dialed.Load()
+	if dialed == 0 || !isCut(err) {
+		return err
+	}
+	if why := m.Ended(ctx, time.Unix(0, dialed)); why != nil {
+		return why
+	}
+	return err // which may be of another connection
+}
+
 // Ended says why the VM is gone that was dialed at a moment, and whose
 // connections have just broken. It is nil where that cannot be told: the VM
 // runs on, or the next one does already.

@@ -42,6 +42,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 )
 
@@ -76,6 +77,8 @@ type Config struct {
 type Machine struct {
 	cfg Config
 	dir string // of the profile
+
+	dialed atomic.Int64 // when the guest was last reached: Unix time in nanoseconds
 }
 
 // Open returns the machine of a profile. It makes no folder: what is asked of

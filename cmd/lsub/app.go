@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,9 +14,13 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/lsub/lsub/distro"
 	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/hypervisor"
+	"github.com/lsub/lsub/images"
+	"github.com/lsub/lsub/images/catalogue"
 	"github.com/lsub/lsub/machine"
 	"github.com/lsub/lsub/supervisor"
 )
@@ -35,8 +38,8 @@ type backend struct {
 	version     string
 	driver      func(*slog.Logger) (hypervisor.Driver, error)
 	guest       func(ctx context.Context, cache string) (supervisor.GuestFiles, error)
-	images      imageOpener
-	catalogues  catalogueOpener
+	images      func(ref images.Ref, cache string, log *slog.Logger) images.Source
+	catalogues  func(log *slog.Logger) []catalogue.Catalogue
 	bootstraps  func() bool   // whether Debian's suites can be made here
 	network     bool          // whether the VM has one
 	bootTimeout time.Duration // 0 for the usual
@@ -56,9 +59,9 @@ type app struct {
 	log            *slog.Logger
 	level          *slog.LevelVar
 	machine        *machine.Machine
+	distros        *distro.Service
 	paths          machine.Paths
-	dialed         atomic.Int64 // when the guest was last dialed
-	code           int          // exit status of the command that ran
+	code           int // exit status of the command that ran
 }
 
 // run is lsub: it parses args, does what they ask, and returns the exit status.
@@ -83,7 +86,6 @@ func run(args []string, b backend) int {
 		fmt.Fprintln(a.stderr, "lsub: error: interrupted")
 		return code
 	}
-	err = a.whyCut(ctx, err)
 	a.printError(err)
 	return exitCode(err)
 }
@@ -180,7 +182,16 @@ func (a *app) open(c *cli.Context) error {
 		Logger:   a.log,
 		Patience: a.patience,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	a.distros = distro.New(distro.Config{
+		Machine: a.machine, Paths: paths, Version: a.version, Events: events{a}, Program: exe, Logger: a.log,
+		Images:     func(ref images.Ref) images.Source { return a.images(ref, paths.Cache, a.log) },
+		Catalogues: func() []catalogue.Catalogue { return a.catalogues(a.log) }, BuildsDebian: a.bootstraps,
+		Preparer: preparer{a}, PauseCheck: a.pauseCheck,
+	})
+	return nil
 }
 
 // supervisorLevel has the supervisor log what happens, and more where the user wants it.
@@ -188,37 +199,6 @@ func supervisorLevel(l *slog.LevelVar) string { return min(l.Level(), slog.Level
 
 func wantsHelp(args []string) bool {
 	return len(args) > 0 && (args[0] == "--help" || args[0] == "-h")
-}
-
-// client talks to the guest, and starts the VM where it is off.
-func (a *app) client() *guest.Client {
-	return guest.NewClient(timedDialer{a.machine, &a.dialed}, a.version)
-}
-
-// timedDialer notes when it dialed last.
-type timedDialer struct {
-	guest.Dialer
-	at *atomic.Int64 // Unix time in nanoseconds
-}
-
-func (d timedDialer) Dial(ctx context.Context, port uint32) (net.Conn, error) {
-	conn, err := d.Dialer.Dial(ctx, port)
-	if err == nil {
-		d.at.Store(time.Now().UnixNano())
-	}
-	return conn, err
-}
-
-// whyCut returns why the VM is gone under a call, where that is what err is of.
-func (a *app) whyCut(ctx context.Context, err error) error {
-	dialed := a.dialed.Load()
-	if dialed == 0 || !machine.IsCut(err) {
-		return err
-	}
-	if why := a.machine.Ended(ctx, time.Unix(0, dialed)); why != nil {
-		return why
-	}
-	return err // which may be of another connection
 }
 
 // usage is a command line that makes no sense.
@@ -293,10 +273,10 @@ func exitCode(err error) int {
 	if errors.As(err, &c) {
 		return c.ExitCode()
 	}
-	switch guestCode(err) {
-	case codeCommandNotFound:
+	switch guest.ErrorCode(err) {
+	case guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND:
 		return exitNotFound
-	case codeNotExecutable:
+	case guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE:
 		return exitNotExecutable
 	}
 	return exitFailed

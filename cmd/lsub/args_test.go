@@ -3,8 +3,6 @@ package main
 import (
 	"strings"
 	"testing"
-
-	"github.com/lsub/lsub/images"
 )
 
 func TestArrange(t *testing.T) {
@@ -44,50 +42,6 @@ func TestArrange(t *testing.T) {
 		got := arrange((&app{}).root(), append([]string{"lsub"}, strings.Fields(line)...))
 		if text := strings.Join(got[1:], " "); text != want {
 			t.Errorf("%q: %q, want %q", line, text, want)
-		}
-	}
-}
-
-func TestAccountName(t *testing.T) {
-	for name, want := range map[string]string{
-		"ada": "ada", `CORP\Ada.Lovelace`: "ada-lovelace", "ada@example.com": "ada", "4ever": "ever", "_svc": "_svc",
-		"": "user", "-": "user", "Ünal": "nal", "爱": "user", "games": "games-user", "systemd-network": "systemd-network-user",
-		strings.Repeat("x", 40): strings.Repeat("x", 32), strings.Repeat("x", 31) + "-y": strings.Repeat("x", 31),
-	} {
-		got := accountName(name)
-		if got != want {
-			t.Errorf("%q gives %q, want %q", name, got, want)
-		}
-		if again := accountName(got); again != got {
-			t.Errorf("%q is no account name itself: %q", got, again)
-		}
-	}
-}
-
-func TestAccountUID(t *testing.T) {
-	for text, want := range map[string]uint32{
-		"0": 0, "1000": 1000, "501": 1000, "4242": 4242, "65534": 1000, "S-1-5-21-1-2-3-1001": 1000, "4294967295": 1000, "70000": 70000,
-	} {
-		if got := accountUID(text); got != want {
-			t.Errorf("%s gives %d, want %d", text, got, want)
-		}
-	}
-}
-
-func TestAccountFor(t *testing.T) {
-	file := images.FileRef("x.tar")
-	if u, err := accountFor(file, ""); u != nil || err != nil {
-		t.Errorf("an archive: %v, %v", u, err)
-	}
-	if u, err := accountFor(file, "ada"); u.GetName() != "ada" || err != nil {
-		t.Errorf("an archive and a user: %v, %v", u, err)
-	}
-	if u, err := accountFor(file, "root"); u != nil || err != nil {
-		t.Errorf("root: %v, %v", u, err)
-	}
-	for _, bad := range []string{"Ada", "a b", "0day", "daemon"} {
-		if _, err := accountFor(file, bad); err == nil {
-			t.Errorf("%q was taken", bad)
 		}
 	}
 }

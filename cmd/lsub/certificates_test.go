@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"io/fs"
 	"math/big"
 	"os"
 	"os/exec"
@@ -118,4 +119,18 @@ func TestTrustScript(t *testing.T) {
 			t.Errorf("without any: %v", got)
 		}
 	}
+}
+
+// filesBelow lists the files below a directory.
+func filesBelow(t *testing.T, dir string) (files []string) {
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() {
+			files = append(files, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
 }

@@ -1,16 +1,11 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"time"
 
-	"connectrpc.com/connect"
 	"github.com/urfave/cli/v2"
 
-	"github.com/lsub/lsub/guest"
-	"github.com/lsub/lsub/guest/guestv1"
+	"github.com/lsub/lsub/distro"
 	"github.com/lsub/lsub/machine"
 )
 
@@ -20,11 +15,7 @@ func (a *app) twoNames(c *cli.Context) (*machine.Distro, string, error) {
 	if c.NArg() != 2 {
 		return nil, "", badUsage("lsub "+c.Command.Name, "%s needs a distro and a new name", c.Command.Name)
 	}
-	reg, err := a.machine.Registry()
-	if err != nil {
-		return nil, "", err
-	}
-	d, err := reg.Find(c.Args().Get(0))
+	d, err := a.named(c.Args().Get(0))
 	return d, c.Args().Get(1), err
 }
 
@@ -41,29 +32,8 @@ func (a *app) cloneCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			reg, err := a.machine.Registry()
+			d, err := a.distros.Clone(c.Context, from, distro.CloneOptions{Name: name, Snapshot: c.String("snapshot")})
 			if err != nil {
-				return err
-			}
-			if err := reg.Available(name); err != nil {
-				return err
-			}
-			req := &guestv1.CreateDistroRequest{From: &guestv1.CreateDistroRequest_Clone{Clone: from.ID}}
-			if s := c.String("snapshot"); s != "" {
-				snap, err := from.FindSnapshot(s)
-				if err != nil {
-					return err
-				}
-				req.From = &guestv1.CreateDistroRequest_Snapshot{Snapshot: &guestv1.Snapshot{Distro: from.ID, Id: snap.ID}}
-			}
-			d := *from
-			d.ID, d.Name, d.Created = machine.NewID(name), name, time.Now().UTC().Truncate(time.Second)
-			d.Snapshots, d.Autostart = nil, false
-			if err := a.machine.Start(c.Context); err != nil {
-				return err
-			}
-			a.status.set("copying " + from.Name)
-			if err := a.create(c.Context, d, req); err != nil {
 				return err
 			}
 			a.status.clear()
@@ -82,45 +52,7 @@ func (a *app) renameCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			if err := a.machine.Update(c.Context, func(r *machine.Registry) error { return r.Rename(d.ID, name) }); err != nil {
-				return err
-			}
-			login, err := a.hasLogin(d)
-			if err != nil || !login {
-				return err
-			}
-			renamed := *d
-			renamed.Name = name
-			return a.installLogin(&renamed)
+			return a.distros.Rename(c.Context, d, name)
 		},
-	}
-}
-
-// running is a client of a VM that runs already.
-func (a *app) running() *guest.Client {
-	return guest.NewClient(timedDialer{a.machine.Running(), &a.dialed}, a.version)
-}
-
-// stopDistro shuts a distro down where it runs.
-func (a *app) stopDistro(ctx context.Context, d *machine.Distro, grace time.Duration) error {
-	a.status.set("stopping " + d.Name)
-	defer a.status.clear()
-	ctx, cancel := context.WithTimeout(ctx, distroTimeout+grace)
-	defer cancel()
-	res, err := a.running().StopDistro(ctx, connect.NewRequest(&guestv1.StopDistroRequest{Id: d.ID, TimeoutNs: int64(grace)}))
-	switch {
-	case errors.Is(err, machine.ErrNotRunning):
-		return nil // and so the distro does not either
-	case err != nil:
-		return err
-	}
-	a.warnKilled(d.Name, grace, res.Msg.Killed)
-	return nil
-}
-
-// warnKilled says that a distro had to be killed, where it had.
-func (a *app) warnKilled(name string, grace time.Duration, killed bool) {
-	if killed {
-		a.note("warning", fmt.Sprintf("%s did not shut down within %v and was killed", name, grace))
 	}
 }

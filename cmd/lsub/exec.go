@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/lsub/lsub/distro"
 	"github.com/lsub/lsub/hint"
 )
 
@@ -22,25 +23,17 @@ func (a *app) shell(c *cli.Context) error {
 	if c.Bool("version") {
 		return a.printVersion(false)
 	}
-	reg, err := a.machine.Registry()
+	argv, name := c.Args().Slice(), c.String("distro")
+	d, err := a.distros.Find(name)
 	if err != nil {
-		return err
-	}
-	argv := c.Args().Slice()
-	d, err := reg.DefaultDistro()
-	if name := c.String("distro"); name != "" {
-		d, err = reg.Find(name)
-	}
-	if err != nil {
-		if near := a.nearCommand(argv); near != "" && c.String("distro") == "" {
+		if near := a.nearCommand(argv); near != "" && name == "" {
 			return hint.New(usage{errors.New("unknown command \"" + argv[0] + "\"")}, "did you mean 'lsub "+near+"'?")
 		}
 		return err
 	}
-	a.code, err = a.login(c.Context, session{
-		distro: *d, argv: argv, user: c.String("user"), cd: c.String("cd"),
-		tty: a.onTerminal(), login: len(argv) > 0,
-	})
+	err = a.exec(c.Context, d, distro.Command{
+		Argv: argv, LoginShell: len(argv) > 0, User: c.String("user"), Dir: c.String("cd"),
+	}, a.onTerminal())
 	if near := a.nearCommand(argv); err == nil && a.code == exitNotFound && near != "" {
 		a.note("hint", "did you mean 'lsub "+near+"'?")
 	}
@@ -58,7 +51,7 @@ func (a *app) nearCommand(argv []string) string {
 			names = append(names, c.Name)
 		}
 	}
-	return nearest(argv[0], names)
+	return hint.Nearest(argv[0], names)
 }
 
 var sessionFlags = []cli.Flag{
@@ -81,24 +74,15 @@ func (a *app) execCommand() *cli.Command {
 			if name == "" || len(argv) == 0 {
 				return badUsage("lsub exec", "exec needs a distro and a command")
 			}
-			reg, err := a.machine.Registry()
+			d, err := a.named(name)
 			if err != nil {
 				return err
 			}
-			d, err := reg.Find(name)
+			cmd, err := command(c, argv)
 			if err != nil {
 				return err
 			}
-			env, err := checkEnv(c.StringSlice("env"))
-			if err != nil {
-				return err
-			}
-			s := session{distro: *d, argv: argv, user: c.String("user"), cd: c.String("cd"), env: env, tty: c.Bool("tty")}
-			if err := a.equipSession(c.Context, &s); err != nil {
-				return err
-			}
-			a.code, err = a.runSession(c.Context, s)
-			return err
+			return a.exec(c.Context, d, cmd, c.Bool("tty"))
 		},
 	}
 }
@@ -116,7 +100,7 @@ func (a *app) runCommand() *cli.Command {
 			if ref == "" {
 				return badUsage("lsub run", "run needs an image")
 			}
-			env, err := checkEnv(c.StringSlice("env"))
+			cmd, err := command(c, argv)
 			if err != nil {
 				return err
 			}
@@ -124,13 +108,20 @@ func (a *app) runCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			a.code, err = a.login(c.Context, session{
-				distro: *d, argv: argv, user: c.String("user"), cd: c.String("cd"), env: env,
-				tty: c.Bool("tty") || len(argv) == 0 && a.onTerminal(),
-			})
-			return err
+			return a.exec(c.Context, d, cmd, c.Bool("tty") || len(argv) == 0 && a.onTerminal())
 		},
 	}
+}
+
+// command is what the flags of exec and run say of a command.
+func command(c *cli.Context, argv []string) (distro.Command, error) {
+	env := c.StringSlice("env")
+	for _, e := range env {
+		if name, _, ok := strings.Cut(e, "="); !ok || name == "" {
+			return distro.Command{}, hint.New(usage{errors.New("--env " + e + " sets no variable")}, "give it as --env NAME=VALUE")
+		}
+	}
+	return distro.Command{Argv: argv, User: c.String("user"), Dir: c.String("cd"), Env: env}, nil
 }
 
 // splitCommand splits "NAME [--] COMMAND…". A "--" that comes later is the command's own.
@@ -143,13 +134,4 @@ func splitCommand(args []string) (name string, argv []string) {
 		argv = argv[1:]
 	}
 	return name, argv
-}
-
-func checkEnv(env []string) ([]string, error) {
-	for _, e := range env {
-		if name, _, ok := strings.Cut(e, "="); !ok || name == "" {
-			return nil, hint.New(usage{errors.New("--env " + e + " sets no variable")}, "give it as --env NAME=VALUE")
-		}
-	}
-	return env, nil
 }

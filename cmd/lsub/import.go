@@ -1,14 +1,12 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/term"
 
-	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/distro"
 	"github.com/lsub/lsub/images"
 	"github.com/lsub/lsub/machine"
 )
@@ -32,11 +30,11 @@ func (a *app) importCommand() *cli.Command {
 			if err := machine.CheckName("distro", name); err != nil {
 				return err
 			}
-			ref, err := fileRef(file)
-			if err != nil {
+			o := distro.InstallOptions{Name: name, User: c.String("user"), Import: true}
+			if err := a.fromFile(&o, file); err != nil {
 				return err
 			}
-			d, err := a.install(c.Context, ref, installOptions{name: name, user: c.String("user"), asIs: true})
+			d, err := a.install(c.Context, o)
 			if err != nil {
 				return err
 			}
@@ -47,13 +45,13 @@ func (a *app) importCommand() *cli.Command {
 	}
 }
 
-// stdinRef stands for an archive that comes on stdin, until it was read.
-var stdinRef = images.Ref{Source: "stdin"}
-
-// spool reads the archive on stdin to a file, which remove removes.
-func (a *app) spool(ctx context.Context, p *progress) (ref images.Ref, remove func(), err error) {
-	if term.IsTerminal(int(a.stdin.Fd())) {
-		return images.Ref{}, nil, hint.New(errors.New("stdin is a terminal, not an archive"), "pipe one into it, as in 'docker export CONTAINER | lsub import NAME -'")
+// fromFile has o install the archive in a file, or on stdin for "-".
+func (a *app) fromFile(o *distro.InstallOptions, file string) error {
+	if file != "-" {
+		path, err := filepath.Abs(file)
+		o.Image = images.FileRef(path)
+		return err
 	}
-	return images.Spool(ctx, a.paths.Cache, "stdin", a.stdin, p.step)
+	o.Archive = a.stdin
+	return nil
 }

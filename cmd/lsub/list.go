@@ -1,35 +1,29 @@
 package main
 
 import (
-	"context"
-	"errors"
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/urfave/cli/v2"
 
-	"github.com/lsub/lsub/guest/guestv1"
-	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/distro"
 )
-
-// infoTimeout bounds questions to the guest that it answers at once.
-const infoTimeout = 20 * time.Second
 
 // listedDistro is a distro as "list --json" prints it.
 type listedDistro struct {
-	Name     string    `json:"name"`
-	ID       string    `json:"id"`
-	Default  bool      `json:"default"`
-	State    string    `json:"state"` // running, stopping, stopped
-	Init     string    `json:"init,omitempty"`
-	Address  string    `json:"address,omitempty"`
-	Sessions int32     `json:"sessions"`
-	Image    string    `json:"image"`
-	ImageID  string    `json:"image_id"`
-	User     string    `json:"user"`
-	Created  time.Time `json:"created"`
+	Name     string       `json:"name"`
+	ID       string       `json:"id"`
+	Default  bool         `json:"default"`
+	State    distro.State `json:"state"`
+	Init     string       `json:"init,omitempty"`
+	Address  string       `json:"address,omitempty"`
+	Sessions int          `json:"sessions"`
+	Image    string       `json:"image"`
+	ImageID  string       `json:"image_id"`
+	User     string       `json:"user"`
+	Created  time.Time    `json:"created"`
 
 	settings
 	Snapshots []listedSnapshot `json:"snapshots"`
@@ -62,18 +56,11 @@ func (a *app) listCommand() *cli.Command {
 			case c.Bool("refresh"):
 				return badUsage("lsub list", "--refresh is for --online")
 			}
-			reg, err := a.machine.Registry()
+			infos, err := a.distros.List(c.Context, distro.ListOptions{Details: c.Bool("verbose") || c.Bool("json")})
 			if err != nil {
 				return err
 			}
-			states := map[string]*guestv1.DistroState{}
-			if len(reg.Distros) > 0 {
-				more := c.Bool("verbose") || c.Bool("json")
-				if states, err = a.distroStates(c.Context, &guestv1.InfoRequest{Reasons: more, Users: more}); err != nil {
-					return err
-				}
-			}
-			distros := listed(reg, states, c.Bool("running"))
+			distros := listed(infos, c.Bool("running"))
 			switch {
 			case c.Bool("json"):
 				return printJSON(a.stdout, distros)
@@ -82,7 +69,7 @@ func (a *app) listCommand() *cli.Command {
 					fmt.Fprintln(a.stdout, d.Name)
 				}
 				return nil
-			case len(reg.Distros) == 0:
+			case len(infos) == 0:
 				a.note("note", "no distro is installed")
 				a.note("hint", "'lsub install debian' installs one")
 				return nil
@@ -92,65 +79,21 @@ func (a *app) listCommand() *cli.Command {
 	}
 }
 
-// distroStates asks a VM that runs for its distros. Of one that does not run, or
-// not yet, no distro does: nobody waits for it here.
-func (a *app) distroStates(ctx context.Context, req *guestv1.InfoRequest) (map[string]*guestv1.DistroState, error) {
-	states := map[string]*guestv1.DistroState{}
-	if st, err := a.machine.Status(ctx); err == nil && isStarting(st) {
-		a.note("note", "the VM is starting, and no distro runs yet")
-		return states, nil
-	}
-	info, err := a.info(ctx, req)
-	if errors.Is(err, machine.ErrNotRunning) {
-		return states, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	for _, d := range info.Distros {
-		states[d.Id] = d
-	}
-	return states, nil
-}
-
-func (a *app) info(ctx context.Context, req *guestv1.InfoRequest) (*guestv1.InfoResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, infoTimeout)
-	defer cancel()
-	res, err := a.running().Info(ctx, connect.NewRequest(req))
-	if err == nil {
-		return res.Msg, nil
-	}
-	// A VM that goes off meanwhile breaks the call.
-	st, gone := a.machine.Status(ctx)
-	if errors.Is(gone, machine.ErrNotRunning) || gone == nil && st.Stopping {
-		return nil, machine.ErrNotRunning
-	}
-	return nil, err
-}
-
-func listed(reg *machine.Registry, states map[string]*guestv1.DistroState, running bool) []listedDistro {
+func listed(infos []distro.Info, running bool) []listedDistro {
 	distros := []listedDistro{} // JSON has [] for none
-	for _, d := range reg.Distros {
+	for _, i := range infos {
+		if running && i.State == distro.StateStopped {
+			continue
+		}
 		l := listedDistro{
-			Name: d.Name, ID: d.ID, Default: d.ID == reg.Default, State: "stopped",
-			Image: d.ImageName, ImageID: d.Image, Created: d.Created,
-			settings: settingsOf(&d), Snapshots: listSnapshots(&d), KeptUpBy: []string{},
+			Name: i.Name, ID: i.ID, Default: i.IsDefault, State: i.State, Init: i.Init, Address: i.Address, Sessions: i.Sessions,
+			Image: i.ImageName, ImageID: i.Image, User: i.DefaultUser, Created: i.Created,
+			settings: settingsOf(&i.Distro), Snapshots: listSnapshots(&i.Distro), KeptUpBy: append([]string{}, i.KeptUpBy...),
 		}
-		l.User, _ = userInForce(&d, states[d.ID])
-		if st := states[d.ID]; st.GetRunning() {
-			l.State, l.Init, l.Address, l.Sessions = "running", st.Init, st.Address, st.Sessions
-			l.KeptUpBy = append(l.KeptUpBy, st.Reasons...)
-			if st.IdleSinceNs != 0 && len(st.Reasons) == 0 {
-				since := time.Unix(0, st.IdleSinceNs).UTC()
-				l.IdleSince = &since
-			}
-			if st.Stopping {
-				l.State, l.IdleSince = "stopping", nil
-			}
+		if !i.IdleSince.IsZero() {
+			l.IdleSince = &i.IdleSince
 		}
-		if !running || l.State != "stopped" {
-			distros = append(distros, l)
-		}
+		distros = append(distros, l)
 	}
 	return distros
 }
@@ -165,13 +108,9 @@ func listRows(distros []listedDistro, verbose bool) [][]string {
 		if d.Default {
 			name += " *"
 		}
-		row := []string{name, d.State, shorten(d.Image)}
+		row := []string{name, string(d.State), shorten(d.Image)}
 		if verbose {
-			init := d.Init
-			if init == "" {
-				init = "-"
-			}
-			row = append(row, d.User, init, fmt.Sprint(d.Sessions), ago(d.Created), d.ID, keptUpBy(d))
+			row = append(row, d.User, cmp.Or(d.Init, "-"), fmt.Sprint(d.Sessions), distro.Ago(d.Created), d.ID, keptUpBy(d))
 		}
 		rows = append(rows, row)
 	}
@@ -195,10 +134,10 @@ func shorten(image string) string {
 // keptUpBy says what keeps a distro up, or since when it is idle.
 func keptUpBy(d listedDistro) string {
 	switch {
-	case d.State != "running":
+	case d.State != distro.StateRunning:
 		return "-"
 	case d.IdleSince != nil:
-		return "idle, " + ago(*d.IdleSince)
+		return "idle, " + distro.Ago(*d.IdleSince)
 	case len(d.KeptUpBy) == 0:
 		return "idle"
 	case len(d.KeptUpBy) > 3:

@@ -11,6 +11,9 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/lsub/lsub/distro"
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/hint"
 )
 
@@ -161,8 +164,8 @@ func (a *app) journal(c *cli.Context) error {
 	if c.Bool("follow") {
 		argv = append(argv, "--follow")
 	}
-	a.code, err = a.runSession(c.Context, session{distro: *d, argv: argv, user: "root"})
-	if guestCode(err) == codeCommandNotFound {
+	err = a.exec(c.Context, d, distro.Command{Argv: argv, User: "root"}, false)
+	if guest.ErrorCode(err) == guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND {
 		return hint.New(fmt.Errorf("%s keeps no journal: it has no journalctl", d.Name),
 			"'lsub -d "+d.Name+" -u root ls /var/log' lists the files that it may log to")
 	}

@@ -10,10 +10,9 @@ import (
 	"strings"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/urfave/cli/v2"
 
-	"github.com/lsub/lsub/guest/guestv1"
+	"github.com/lsub/lsub/distro"
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/machine"
 	"github.com/lsub/lsub/profile"
@@ -39,46 +38,23 @@ func (a *app) manageCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			changes, err := a.changes(c)
+			changes, set, err := changes(c)
 			if err != nil {
 				return err
 			}
-			if len(changes) == 0 {
+			if !set {
 				return a.printManaged(c.Context, d, c.Bool("json"))
 			}
-			if user := c.String("set-default-user"); c.IsSet("set-default-user") {
-				set, err := a.setDefaultUser(c.Context, d, user)
-				if err != nil {
-					return err
-				}
-				changes = append(changes, set)
-			}
-			// The login's item comes first and goes last: without one, the registry says so.
-			if c.String("autostart") == "login" {
-				if err := a.installLogin(d); err != nil {
-					return err
-				}
-			}
-			if err := a.manage(c.Context, d.ID, changes); err != nil {
-				return err
-			}
-			if c.IsSet("autostart") && c.String("autostart") != "login" {
-				return a.removeLogin(d)
-			}
-			return nil
+			return a.distros.Manage(c.Context, d, changes)
 		},
 	}
 }
 
-// change is a change of a distro's settings.
-type change func(*machine.Distro)
-
-// changes reads the flags of manage.
-func (a *app) changes(c *cli.Context) ([]change, error) {
-	var list []change
+// changes reads the flags of manage, and tells whether there was one.
+func changes(c *cli.Context) (all distro.Changes, set bool, err error) {
 	for _, f := range []struct {
 		name string
-		read func(string) (change, error)
+		read func(*distro.Changes, string) error
 	}{
 		{"set-default-user", readUser}, {"memory-max", readMemory}, {"cpu-max", readCPU}, {"pids-max", readPIDs},
 		{"idle", readIdle}, {"autostart", readAutostart},
@@ -86,53 +62,53 @@ func (a *app) changes(c *cli.Context) ([]change, error) {
 		if !c.IsSet(f.name) {
 			continue
 		}
-		set, err := f.read(c.String(f.name))
-		if err != nil {
-			return nil, hint.New(usage{fmt.Errorf("--%s %s: %w", f.name, c.String(f.name), err)}, hint.Of(err))
+		set = true
+		if err := f.read(&all, c.String(f.name)); err != nil {
+			return all, set, hint.New(usage{fmt.Errorf("--%s %s: %w", f.name, c.String(f.name), err)}, hint.Of(err))
 		}
-		list = append(list, set)
 	}
-	return list, nil
+	return all, set, nil
 }
 
-func readUser(text string) (change, error) {
+func readUser(c *distro.Changes, text string) error {
 	if text == "" {
-		return nil, errors.New("is no user")
+		return errors.New("is no user")
 	}
-	return func(*machine.Distro) {}, nil // the guest has to be asked first
+	c.DefaultUser = &text
+	return nil
 }
 
-func readMemory(text string) (change, error) {
+func readMemory(c *distro.Changes, text string) error {
 	n, err := limit(text, parseSize)
-	if err == nil && n > 0 && n < minMemoryMax {
-		err = hint.New(fmt.Errorf("is too little: %s is the least", size(minMemoryMax)), "give a size with its unit, such as 512M or 2G")
+	if err == nil && n > 0 && n < distro.MinMemoryMax {
+		err = hint.New(fmt.Errorf("is too little: %s is the least", size(distro.MinMemoryMax)), "give a size with its unit, such as 512M or 2G")
 	}
-	return func(d *machine.Distro) { d.MemoryMax = n }, err
+	c.MemoryMax = &n
+	return err
 }
 
-// minMemoryMax is the least that a distro's own init gets along with, in bytes.
-const minMemoryMax = 16 << 20
-
-func readCPU(text string) (change, error) {
+func readCPU(c *distro.Changes, text string) error {
 	n, err := limit(text, func(s string) (int64, error) {
 		f, err := strconv.ParseFloat(s, 64)
-		if err != nil || !(f >= 0.01) || f > 1e6 {
+		if err != nil || !(f*1000 >= distro.MinCPUMax) || f > 1e6 {
 			return 0, hint.New(errors.New("is no number of CPUs"), "give a number such as 1.5, at least 0.01")
 		}
 		return int64(math.Round(f * 1000)), nil
 	})
-	return func(d *machine.Distro) { d.CPUMax = n }, err
+	c.CPUMax = &n
+	return err
 }
 
-func readPIDs(text string) (change, error) {
+func readPIDs(c *distro.Changes, text string) error {
 	n, err := limit(text, func(s string) (int64, error) {
 		n, err := strconv.ParseInt(s, 10, 32)
-		if err != nil || n < 16 {
+		if err != nil || n < distro.MinPIDsMax {
 			return 0, hint.New(errors.New("is no number of processes"), "give a number such as 4096, at least 16")
 		}
 		return n, nil
 	})
-	return func(d *machine.Distro) { d.PIDsMax = n }, err
+	c.PIDsMax = &n
+	return err
 }
 
 // limit reads a limit; 0 is none.
@@ -143,7 +119,7 @@ func limit(text string, parse func(string) (int64, error)) (int64, error) {
 	return parse(text)
 }
 
-func readIdle(text string) (change, error) {
+func readIdle(c *distro.Changes, text string) error {
 	var idle time.Duration
 	switch strings.ToLower(text) {
 	case "default":
@@ -152,18 +128,21 @@ func readIdle(text string) (change, error) {
 	default:
 		var err error
 		if idle, err = profile.ParseIdle(text); err != nil {
-			return nil, hint.New(errors.New("is no time"), "give a time such as 90s, 10m or 2h; never, or default")
+			return hint.New(errors.New("is no time"), "give a time such as 90s, 10m or 2h; never, or default")
 		}
 	}
-	return func(d *machine.Distro) { d.Idle = idle }, nil
+	c.Idle = &idle
+	return nil
 }
 
-func readAutostart(text string) (change, error) {
-	switch text {
-	case "vm", "login", "off":
-		return func(d *machine.Distro) { d.Autostart = text != "off" }, nil
+func readAutostart(c *distro.Changes, text string) error {
+	when := distro.Autostart(text)
+	switch when {
+	case distro.AutostartVM, distro.AutostartLogin, distro.AutostartOff:
+		c.Autostart = &when
+		return nil
 	}
-	return nil, hint.New(errors.New("is not known"), "it is vm, login or off")
+	return hint.New(errors.New("is not known"), "it is vm, login or off")
 }
 
 func parseSize(text string) (int64, error) {
@@ -174,80 +153,23 @@ func parseSize(text string) (int64, error) {
 	return n, nil
 }
 
-// setDefaultUser makes an account of the distro its default user.
-func (a *app) setDefaultUser(ctx context.Context, d *machine.Distro, user string) (change, error) {
-	ctx, cancel := context.WithTimeout(ctx, distroTimeout)
-	defer cancel()
-	if err := a.machine.Start(ctx); err != nil {
-		return nil, err
-	}
-	res, err := a.client().SetDefaultUser(ctx, connect.NewRequest(&guestv1.SetDefaultUserRequest{Id: d.ID, User: user}))
-	if err != nil {
-		return nil, err
-	}
-	return func(d *machine.Distro) { d.User, d.UID = res.Msg.Name, res.Msg.Uid }, nil
-}
-
-// manage changes the settings of a distro: first where it runs, because what
-// the guest refuses must not be kept.
-func (a *app) manage(ctx context.Context, id string, changes []change) error {
-	apply := func(d *machine.Distro) error {
-		for _, set := range changes {
-			set(d)
-		}
-		return nil
-	}
-	reg, err := a.machine.Registry()
-	if err != nil {
-		return err
-	}
-	var now machine.Distro
-	if err := reg.Change(id, func(d *machine.Distro) error { defer func() { now = *d }(); return apply(d) }); err != nil {
-		return err
-	}
-	call, cancel := context.WithTimeout(ctx, infoTimeout)
-	defer cancel()
-	_, err = a.running().ConfigureDistro(call, connect.NewRequest(&guestv1.ConfigureDistroRequest{Distro: now.Guest()}))
-	if err := unlessOff(err); err != nil {
-		return err
-	}
-	return a.changeDistro(ctx, id, apply)
-}
-
-// changeDistro changes a distro in the registry.
-func (a *app) changeDistro(ctx context.Context, id string, change func(*machine.Distro) error) error {
-	return a.machine.Update(ctx, func(r *machine.Registry) error { return r.Change(id, change) })
-}
-
-// unlessOff is err, but for that of a VM that is off: then there is nothing to do.
-func unlessOff(err error) error {
-	if errors.Is(err, machine.ErrNotRunning) {
-		return nil
-	}
-	return err
-}
-
 // printManaged prints how a distro is set.
 func (a *app) printManaged(ctx context.Context, d *machine.Distro, asJSON bool) error {
-	login, err := a.hasLogin(d)
+	set, err := a.distros.Settings(ctx, d)
 	if err != nil {
 		return err
 	}
-	states, err := a.distroStates(ctx, &guestv1.InfoRequest{Users: true})
-	if err != nil { // the rest is known without the VM
-		a.note("warning", "whether the distro's own files name another default user is not known: "+err.Error())
-	}
-	user, from := userInForce(d, states[d.ID])
+	user, from := set.DefaultUser, set.DefaultUserFrom
 	if asJSON {
 		return printJSON(a.stdout, struct {
 			User string `json:"user"`
 			From string `json:"user_from,omitempty"`
 			settings
 			Login bool `json:"autostart_login"`
-		}{user, from, settingsOf(d), login})
+		}{user, from, settingsOf(d), set.Autostart == distro.AutostartLogin})
 	}
-	none := func(set bool, text string) string {
-		if !set {
+	none := func(limited bool, text string) string {
+		if !limited {
 			return "none"
 		}
 		return text
@@ -261,24 +183,8 @@ func (a *app) printManaged(ctx context.Context, d *machine.Distro, asJSON bool) 
 		{"cpu-max", none(d.CPUMax > 0, strconv.FormatFloat(float64(d.CPUMax)/1000, 'f', -1, 64))},
 		{"pids-max", none(d.PIDsMax > 0, strconv.FormatInt(d.PIDsMax, 10))},
 		{"idle", idleWords(d.Idle)},
-		{"autostart", autostartWords(d, login)},
+		{"autostart", string(set.Autostart)},
 	})
-}
-
-// userInForce returns who commands run as where nobody says it, and which line of
-// the distro's own files says so: "" for none, or where the VM does not run.
-func userInForce(d *machine.Distro, st *guestv1.DistroState) (user, from string) {
-	return cmp.Or(st.GetDefaultUser(), d.User, "root"), st.GetDefaultUserFrom()
-}
-
-func autostartWords(d *machine.Distro, login bool) string {
-	switch {
-	case login:
-		return "login"
-	case d.Autostart:
-		return "vm"
-	}
-	return "off"
 }
 
 func idleWords(idle time.Duration) string {

@@ -154,24 +154,3 @@ func size(n uint64) string {
 	}
 	return fmt.Sprintf("%.1f %ciB", f, units[i])
 }
-
-// ago prints how long ago a moment was.
-func ago(t time.Time) string {
-	switch d := time.Since(t); {
-	case d < time.Minute:
-		return "just now"
-	case d < time.Hour:
-		return fmt.Sprintf("%d min ago", int(d.Minutes()))
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%d h ago", int(d.Hours()))
-	}
-	return t.Local().Format(time.DateOnly)
-}
-
-// distroWarnings prints what a distro's start found wrong in the distro's own
-// files.
-func (a *app) distroWarnings(name string, warnings []string) {
-	for _, w := range warnings {
-		a.note("warning", name+": "+w)
-	}
-}

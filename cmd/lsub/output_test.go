@@ -44,18 +44,18 @@ func TestSignalsHold(t *testing.T) {
 		cancelled := false
 		s := &signals{cancel: func() { cancelled = true }}
 		ch := make(chan int, 1)
-		s.hold()
+		s.delay()
 		s.caughtNow(2)
 		s.passTo(ch)
-		time.Sleep(holdFor)
+		time.Sleep(signalDelay)
 		synctest.Wait()
 		if len(ch) != 1 || cancelled {
 			t.Errorf("%d passed on, interrupted: %v", len(ch), cancelled)
 		}
 		s.passTo(nil)
-		s.hold()
+		s.delay()
 		s.caughtNow(2)
-		time.Sleep(holdFor)
+		time.Sleep(signalDelay)
 		synctest.Wait()
 		if !cancelled || s.code() != 130 {
 			t.Errorf("not interrupted; code %d", s.code())

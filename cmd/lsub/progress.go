@@ -7,7 +7,7 @@ import (
 
 	"github.com/cheggaaa/pb/v3"
 
-	"github.com/lsub/lsub/images"
+	"github.com/lsub/lsub/distro"
 )
 
 const barTemplate = `{{string . "text"}} {{counters .}} {{bar .}} {{percent .}}`
@@ -54,10 +54,10 @@ func (p *progress) startStage(text string) {
 }
 
 // stage says what is being done, where nobody knows how much there is to do.
-func (p *progress) stage(text string) { p.step(images.Step{Text: text}) }
+func (p *progress) stage(text string) { p.step(distro.Step{Text: text}) }
 
-// step says how far what is being done is. It is an [images.Progress].
-func (p *progress) step(s images.Step) {
+// step says how far what is being done is.
+func (p *progress) step(s distro.Step) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if s.Text != p.text {
@@ -111,18 +111,32 @@ func (p *progress) end() {
 	p.app.progress.CompareAndSwap(p, nil)
 }
 
-// counter reports how many bytes were written to it: to know what goes through a
-// reader or writer, it stands beside it (io.TeeReader, io.MultiWriter).
-type counter struct {
-	step   images.Step
-	report images.Progress
+// idle takes what was being done off the terminal.
+func (p *progress) idle() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.finish()
+	p.status.clear()
 }
 
-func (c *counter) Write(p []byte) (int, error) {
-	c.step.Done += int64(len(p))
-	if c.step.Total > 0 && c.step.Done > c.step.Total {
-		c.step.Total = c.step.Done // it was an estimate
+// events shows what the operations of package distro tell.
+type events struct{ app *app }
+
+func (e events) Progress(s distro.Step) {
+	p := e.app.progress.Load()
+	switch {
+	case s.Text == "" && p != nil:
+		p.idle()
+	case s.Text == "":
+		e.app.status.clear()
+	case s.Brief:
+		e.app.status.setSoon(s.Text)
+	case p != nil:
+		p.step(s)
+	default:
+		e.app.status.set(s.Text)
 	}
-	c.report(c.step)
-	return len(p), nil
 }
+
+func (e events) Note(text string) { e.app.note("note", text) }
+func (e events) Warn(text string) { e.app.note("warning", text) }

@@ -10,11 +10,11 @@ import (
 	"github.com/lsub/lsub/guest"
 )
 
-// watchSize returns the size of our terminal and its changes.
-func (a *app) watchSize() (<-chan guest.Size, guest.Size, func()) {
+// watchSize returns the new sizes of our terminal, until stop is called.
+func (a *app) watchSize() (sizes <-chan guest.Size, stop func()) {
 	changed := make(chan os.Signal, 1)
 	signal.Notify(changed, syscall.SIGWINCH)
-	sizes := make(chan guest.Size)
+	resized := make(chan guest.Size)
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -27,11 +27,11 @@ func (a *app) watchSize() (<-chan guest.Size, guest.Size, func()) {
 			select {
 			case <-done:
 				return
-			case sizes <- a.terminalSize():
+			case resized <- a.terminalSize():
 			}
 		}
 	}()
-	return sizes, a.terminalSize(), func() {
+	return resized, func() {
 		signal.Stop(changed)
 		close(done)
 		<-ended

@@ -2,8 +2,8 @@ package main
 
 import "github.com/lsub/lsub/guest"
 
-// watchSize returns the size of our terminal. Windows tells changes of it only
-// to who reads console events in place of bytes, so there are none.
-func (a *app) watchSize() (<-chan guest.Size, guest.Size, func()) {
-	return nil, a.terminalSize(), func() {}
+// watchSize returns the new sizes of our terminal. Windows tells them only to programs
+// that read console events in place of bytes, so there are none.
+func (a *app) watchSize() (sizes <-chan guest.Size, stop func()) {
+	return nil, func() {}
 }

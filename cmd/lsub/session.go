@@ -5,157 +5,45 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"strings"
-	"time"
 
 	"golang.org/x/term"
 
+	"github.com/lsub/lsub/distro"
 	"github.com/lsub/lsub/guest"
-	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/machine"
 )
 
-const (
-	codeCommandNotFound = guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND
-	codeNotExecutable   = guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE
-)
-
-func guestCode(err error) guestv1.ErrorCode { return guest.ErrorCode(err) }
-
-// session is a command to run in a distro.
-type session struct {
-	distro machine.Distro
-	argv   []string // empty for the login shell
-	user   string   // "" for the distro's default user
-	cd     string   // "" for the home folder
-	env    []string
-	tty    bool
-	login  bool
-	stdin  io.Reader // nil for lsub's own
-}
-
-// run runs a command in a distro and returns its exit status. Where the
-// command has a terminal, ours is in raw mode meanwhile.
-func (a *app) runSession(ctx context.Context, s session) (int, error) {
-	cmd := &guestv1.Exec{
-		Distro: s.distro.Guest(), User: []byte(s.user), Cwd: []byte(s.cd), Tty: s.tty, Login: s.login,
-	}
-	for _, arg := range s.argv {
-		cmd.Argv = append(cmd.Argv, []byte(arg))
-	}
-	if s.tty {
-		s.env = append(terminalEnv(), s.env...)
-	}
-	for _, e := range s.env {
-		cmd.Env = append(cmd.Env, []byte(e))
-	}
-	lsub := ctx
-	ctx, cancel := context.WithCancelCause(lsub)
-	defer cancel(nil)
+// exec runs a command in a distro with our stdio, and keeps its exit status. Where the
+// command gets a terminal, ours is in raw mode while it runs.
+func (a *app) exec(ctx context.Context, d *machine.Distro, cmd distro.Command, tty bool) error {
 	passed := make(chan int, 16)
-	if s.stdin == nil {
-		s.stdin = a.stdin
-	}
-	stdio := guest.Stdio{Stdin: s.stdin, Stdout: a.stdout, Stderr: a.stderr, Signals: passed}
-	d := &sessionDialer{Dialer: a.machine, opened: func() {
-		a.status.setSoon("starting " + s.distro.Name)
-		a.signals.hold()
-	}}
-	if s.tty {
-		resize, size, stop := a.watchSize()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Signals = a.stdin, a.stdout, a.stderr, passed
+	if tty {
+		cmd.Env = append(terminalEnv(), cmd.Env...)
+		resize, stop := a.watchSize()
 		defer stop()
-		stdio.Resize = resize
-		cmd.Rows, cmd.Cols = uint32(size.Rows), uint32(size.Cols)
-	}
-	restore := func() {}
-	defer func() { restore() }()
-	stdio.Started = func(m *guestv1.Started) { // from here on, signals and the terminal are the command's
-		a.status.clear()
-		a.distroWarnings(s.distro.Name, m.Warnings)
-		a.signals.passTo(passed)
-		if !s.tty {
-			return
-		}
-		var err error
-		if restore, err = a.rawTerminal(); err != nil {
-			cancel(fmt.Errorf("the terminal's raw mode: %w", err))
-		}
+		cmd.Terminal = &distro.Terminal{Size: a.terminalSize, Resize: resize}
 	}
 	defer a.signals.passTo(nil)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		a.warnWhenPaused(ctx)
-	}()
-	exit, err := guest.NewClient(d, a.version).Exec(ctx, cmd, stdio)
-	cause := context.Cause(ctx)
-	cancel(nil)
-	<-watched
-	restore()
-	switch {
-	case err == nil:
-		if exit.Reason != "" {
-			a.note("warning", exit.Reason)
+	cmd.Reached = a.signals.delay
+	cmd.Started = func() (ended func(), err error) { // from here on, signals and the terminal are the command's
+		a.signals.passTo(passed)
+		restore := func() {}
+		if tty {
+			if restore, err = a.rawTerminal(); err != nil {
+				err = fmt.Errorf("the terminal's raw mode: %w", err)
+			}
 		}
-		return exit.Status(), nil
-	case cause != nil:
-		return 0, cause
+		return func() {
+			restore()
+			a.signals.passTo(nil)
+		}, err
 	}
-	return 0, a.whyBroken(lsub, err, d.at)
-}
-
-// whyBroken returns the reason of a broken stream where the VM's end is one,
-// else err.
-func (a *app) whyBroken(ctx context.Context, err error, dialed time.Time) error {
-	var remote *guest.Error
-	if dialed.IsZero() || errors.As(err, &remote) {
-		return err
-	}
-	if why := a.machine.Ended(ctx, dialed); why != nil {
-		return why
-	}
+	exit, err := a.distros.Exec(ctx, d, cmd)
+	a.code = exit.Status()
 	return err
-}
-
-// sessionDialer tells when the stream to the guest is open.
-type sessionDialer struct {
-	guest.Dialer
-	opened func()
-	at     time.Time
-}
-
-func (d *sessionDialer) Dial(ctx context.Context, port uint32) (net.Conn, error) {
-	conn, err := d.Dialer.Dial(ctx, port)
-	if err != nil {
-		return nil, err
-	}
-	d.at = time.Now()
-	d.opened()
-	return conn, nil
-}
-
-// warnWhenPaused says so once when the VM is halted while a command runs in it.
-func (a *app) warnWhenPaused(ctx context.Context) {
-	every := a.pauseCheck
-	if every == 0 {
-		every = 10 * time.Second
-	}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		st, err := a.machine.Status(ctx)
-		if err == nil && st.Paused != "" {
-			a.note("warning", st.Paused)
-			return
-		}
-	}
 }
 
 // rawTerminal hands our terminal to the command byte by byte, and returns what

@@ -18,7 +18,7 @@ type signals struct {
 
 	mu      sync.Mutex
 	forward chan<- int // nil while they interrupt
-	held    bool       // nobody knows yet which of both
+	delayed bool       // nobody knows yet which of both
 	number  int        // of the signal that interrupted
 	repeats int        // of interrupts that were passed on
 }
@@ -27,8 +27,8 @@ type signals struct {
 // off: it may be one that ignores it, or a VM that does not listen.
 const maxRepeats = 5
 
-// holdFor is how long the word that a command runs may be under way.
-const holdFor = 500 * time.Millisecond
+// signalDelay is how long the message that a command runs may be under way.
+const signalDelay = 500 * time.Millisecond
 
 // catchSignals returns a context that ends when lsub is interrupted.
 func catchSignals(ctx context.Context) (context.Context, *signals) {
@@ -51,10 +51,10 @@ func (s *signals) run() {
 // caughtNow handles a signal, at once or in a moment.
 func (s *signals) caughtNow(n int) {
 	s.mu.Lock()
-	held := s.held
+	delayed := s.delayed
 	s.mu.Unlock()
-	if held {
-		time.AfterFunc(holdFor, func() { s.handle(n) })
+	if delayed {
+		time.AfterFunc(signalDelay, func() { s.handle(n) })
 	} else {
 		s.handle(n)
 	}
@@ -83,15 +83,15 @@ func (s *signals) handle(n int) {
 func (s *signals) passTo(ch chan<- int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.forward, s.repeats, s.held = ch, 0, false
+	s.forward, s.repeats, s.delayed = ch, 0, false
 }
 
-// hold has signals wait a moment before they interrupt: the command may run
-// already, and only the word of it be under way.
-func (s *signals) hold() {
+// delay has signals wait a moment before they interrupt: the command may run
+// already, and only the message that it does be under way.
+func (s *signals) delay() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.held = true
+	s.delayed = true
 }
 
 // code is the exit status where a signal interrupted lsub, or 0.

@@ -1,14 +1,12 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"time"
 
-	"connectrpc.com/connect"
 	"github.com/urfave/cli/v2"
 
-	"github.com/lsub/lsub/guest/guestv1"
+	"github.com/lsub/lsub/distro"
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/machine"
 )
@@ -54,11 +52,7 @@ func (a *app) snapshotCommand() *cli.Command {
 				}
 				return badUsage("lsub snapshot", "snapshot %s needs the name of one distro", verb)
 			}
-			reg, err := a.machine.Registry()
-			if err != nil {
-				return err
-			}
-			d, err := reg.Find(rest[0])
+			d, err := a.named(rest[0])
 			if err != nil {
 				return err
 			}
@@ -68,36 +62,12 @@ func (a *app) snapshotCommand() *cli.Command {
 }
 
 func (a *app) createSnapshot(c *cli.Context, d *machine.Distro, name string) error {
-	now := time.Now()
-	if name == "" {
-		name = now.Format("2006-01-02_15.04.05")
-	}
-	snap := machine.Snapshot{ID: machine.NewID(name), Name: name, Created: now.UTC().Truncate(time.Second)}
-	copied := *d // whether the name is free, before anything is done
-	copied.Snapshots = append([]machine.Snapshot(nil), d.Snapshots...)
-	if err := copied.AddSnapshot(snap); err != nil {
-		return err
-	}
-	if err := a.machine.Start(c.Context); err != nil {
-		return err
-	}
-	a.status.set("taking a snapshot of " + d.Name)
-	ctx, cancel := context.WithTimeout(c.Context, distroTimeout)
-	defer cancel()
-	ref := &guestv1.Snapshot{Distro: d.ID, Id: snap.ID}
-	if _, err := a.client().CreateSnapshot(ctx, connect.NewRequest(&guestv1.CreateSnapshotRequest{Snapshot: ref})); err != nil {
-		return err
-	}
-	err := a.changeDistro(c.Context, d.ID, func(d *machine.Distro) error { return d.AddSnapshot(snap) })
+	snap, err := a.distros.CreateSnapshot(c.Context, d, name)
 	if err != nil {
-		// What the registry does not know goes at the next start of the VM.
-		clean, cancel := context.WithTimeout(context.WithoutCancel(c.Context), cleanTimeout)
-		defer cancel()
-		a.running().DeleteSnapshot(clean, connect.NewRequest(&guestv1.DeleteSnapshotRequest{Snapshot: ref}))
 		return err
 	}
 	a.status.clear()
-	fmt.Fprintf(a.stdout, "%s has the snapshot %s\n", d.Name, name)
+	fmt.Fprintf(a.stdout, "%s has the snapshot %s\n", d.Name, snap.Name)
 	return nil
 }
 
@@ -111,7 +81,7 @@ func (a *app) listSnapshots(c *cli.Context, d *machine.Distro, _ string) error {
 	}
 	rows := [][]string{{"NAME", "CREATED"}}
 	for _, s := range d.Snapshots {
-		rows = append(rows, []string{s.Name, ago(s.Created)})
+		rows = append(rows, []string{s.Name, distro.Ago(s.Created)})
 	}
 	return table(a.stdout, rows)
 }
@@ -125,50 +95,15 @@ func (a *app) restoreSnapshot(c *cli.Context, d *machine.Distro, name string) er
 		if !a.onTerminal() {
 			return hint.New(fmt.Errorf("what has changed in %s since %s would be lost", d.Name, snap.Name), "give --yes where nobody can be asked")
 		}
-		question := fmt.Sprintf("Lose what has changed in %s since %s (%s)?", d.Name, snap.Name, ago(snap.Created))
+		question := fmt.Sprintf("Lose what has changed in %s since %s (%s)?", d.Name, snap.Name, distro.Ago(snap.Created))
 		if ok, err := a.confirm(c.Context, question); err != nil || !ok {
 			a.code = 1
 			return err
 		}
 	}
-	if err := a.machine.Start(c.Context); err != nil {
-		return err
-	}
-	// The certificates of the profile may not have been there yet: noted before,
-	// should we be cut off, and after, since who starts the distro meanwhile adds
-	// them to what goes.
-	noCertificates := func(d *machine.Distro) error { d.CA = ""; return nil }
-	if err := a.changeDistro(c.Context, d.ID, noCertificates); err != nil {
-		return err
-	}
-	a.status.set("restoring " + d.Name)
-	ctx, cancel := context.WithTimeout(c.Context, distroTimeout+stopTimeout)
-	defer cancel()
-	res, err := a.client().RestoreSnapshot(ctx, connect.NewRequest(&guestv1.RestoreSnapshotRequest{
-		Snapshot: &guestv1.Snapshot{Distro: d.ID, Id: snap.ID}, TimeoutNs: int64(stopTimeout),
-	}))
-	if err != nil {
-		return err
-	}
-	a.warnKilled(d.Name, stopTimeout, res.Msg.Killed)
-	return a.changeDistro(c.Context, d.ID, noCertificates)
+	return a.distros.RestoreSnapshot(c.Context, d, name)
 }
 
 func (a *app) deleteSnapshot(c *cli.Context, d *machine.Distro, name string) error {
-	snap, err := d.FindSnapshot(name)
-	if err != nil {
-		return err
-	}
-	id := snap.ID
-	// As with a distro: what is not registered goes at the next start at the latest.
-	if err := a.changeDistro(c.Context, d.ID, func(d *machine.Distro) error { return d.RemoveSnapshot(id) }); err != nil {
-		return err
-	}
-	a.status.set("deleting " + name)
-	ctx, cancel := context.WithTimeout(c.Context, distroTimeout)
-	defer cancel()
-	_, err = a.running().DeleteSnapshot(ctx, connect.NewRequest(&guestv1.DeleteSnapshotRequest{
-		Snapshot: &guestv1.Snapshot{Distro: d.ID, Id: id},
-	}))
-	return unlessOff(err)
+	return a.distros.DeleteSnapshot(c.Context, d, name)
 }

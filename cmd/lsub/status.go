@@ -1,48 +1,13 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
-	"github.com/lsub/lsub/guest/guestv1"
-	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/distro"
 )
-
-// vmStatus is what "status --json" prints.
-type vmStatus struct {
-	Profile   string     `json:"profile"`
-	State     string     `json:"state"` // off, starting, running, paused, stopping
-	Paused    string     `json:"paused,omitempty"`
-	Driver    string     `json:"driver,omitempty"`
-	PID       int32      `json:"pid,omitempty"`
-	Socket    string     `json:"socket,omitempty"`  // of the supervisor; docs/protocol.md
-	Version   string     `json:"version,omitempty"` // of the lsub that started it
-	Started   *time.Time `json:"started,omitempty"`
-	Kernel    string     `json:"kernel,omitempty"`
-	Memory    *usageOf   `json:"memory,omitempty"`
-	Disk      *usageOf   `json:"disk,omitempty"`
-	Distros   int        `json:"distros"`
-	Running   int        `json:"running"`
-	DataDisk  string     `json:"data_disk"`
-	HostBytes int64      `json:"data_disk_host_bytes"` // what the data disk takes of the host's
-	Boot      []bootStep `json:"boot,omitempty"`
-}
-
-type usageOf struct {
-	Total uint64 `json:"total"` // bytes
-	Used  uint64 `json:"used"`
-}
-
-type bootStep struct {
-	Name       string `json:"name"`
-	StartNS    int64  `json:"start_ns"` // since the supervisor's start
-	DurationNS int64  `json:"duration_ns"`
-}
 
 func (a *app) statusCommand() *cli.Command {
 	return &cli.Command{
@@ -53,7 +18,7 @@ func (a *app) statusCommand() *cli.Command {
 			if c.NArg() > 0 {
 				return badUsage("lsub status", "status takes no arguments")
 			}
-			st, err := a.vmStatus(c.Context)
+			st, err := a.distros.Status(c.Context)
 			if err != nil {
 				return err
 			}
@@ -65,75 +30,14 @@ func (a *app) statusCommand() *cli.Command {
 	}
 }
 
-func (a *app) vmStatus(ctx context.Context) (*vmStatus, error) {
-	reg, err := a.machine.Registry()
-	if err != nil {
-		return nil, err
-	}
-	off := &vmStatus{
-		Profile: a.machine.Profile(), State: "off", Distros: len(reg.Distros),
-		DataDisk: a.machine.DataDisk(), HostBytes: a.machine.DiskUsage(),
-	}
-	res, err := a.machine.Status(ctx)
-	if errors.Is(err, machine.ErrNotRunning) {
-		return off, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	up := *off
-	st := &up
-	started := time.Unix(0, res.StartedAtNs).UTC()
-	st.Driver, st.PID, st.Version, st.Started, st.Paused = res.Driver, res.Pid, res.Version, &started, res.Paused
-	st.Socket = a.machine.Socket()
-	for _, b := range res.Boot {
-		st.Boot = append(st.Boot, bootStep{b.Name, b.StartNs, b.DurationNs})
-	}
-	switch {
-	case res.Stopping:
-		st.State = "stopping"
-	case isStarting(res):
-		st.State = "starting"
-	case res.Paused != "":
-		st.State = "paused"
-	default:
-		st.State = "running"
-	}
-	if st.State == "running" && res.Version == a.version {
-		info, err := a.info(ctx, &guestv1.InfoRequest{})
-		if errors.Is(err, machine.ErrNotRunning) { // it went off meanwhile
-			return off, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		st.addInfo(info)
-	}
-	return st, nil
-}
-
-// isStarting tells whether the VM's guest does not serve yet.
-func isStarting(st *guestv1.StatusResponse) bool { return !st.Stopping && len(st.Boot) == 0 }
-
-func (st *vmStatus) addInfo(info *guestv1.InfoResponse) {
-	st.Kernel = info.Kernel
-	st.Memory = &usageOf{info.MemoryTotal, info.MemoryTotal - min(info.MemoryAvailable, info.MemoryTotal)}
-	st.Disk = &usageOf{info.DiskTotal, info.DiskUsed}
-	for _, d := range info.Distros {
-		if d.Running {
-			st.Running++
-		}
-	}
-}
-
-func statusRows(st *vmStatus) [][]string {
+func statusRows(st *distro.Status) [][]string {
 	rows := [][]string{{"profile", st.Profile}, {"state", st.State}}
 	add := func(key, value string) { rows = append(rows, []string{key, value}) }
 	if st.Paused != "" {
 		add("paused", st.Paused)
 	}
 	if st.Started != nil {
-		add("started", ago(*st.Started))
+		add("started", distro.Ago(*st.Started))
 		add("supervisor", fmt.Sprintf("process %d, lsub %s, %s", st.PID, st.Version, st.Driver))
 	}
 	if len(st.Boot) > 0 {
@@ -151,7 +55,7 @@ func statusRows(st *vmStatus) [][]string {
 
 // bootSummary tells how long the start took, and the host's steps of it; JSON
 // has the guest's too.
-func bootSummary(steps []bootStep) string {
+func bootSummary(steps []distro.BootStep) string {
 	var end int64
 	var parts []string
 	for _, b := range steps {

@@ -18,7 +18,7 @@ import (
 	"github.com/creack/pty"
 	"golang.org/x/term"
 
-	"github.com/lsub/lsub/images"
+	"github.com/lsub/lsub/distro"
 )
 
 // terminal is an lsub that a user runs in a terminal.
@@ -225,7 +225,7 @@ func TestTerminalWarning(t *testing.T) {
 	a := &app{stderr: tty, status: newStatusLine(tty)}
 	log := slog.New(slog.NewTextHandler(logWriter{a}, nil))
 	p := a.newProgress()
-	step := images.Step{Text: "unpacking", Done: 30, Total: 100}
+	step := distro.Step{Text: "unpacking", Done: 30, Total: 100}
 	p.step(step)
 	a.note("warning", "one")
 	p.step(step)

@@ -1,4 +1,4 @@
-package main
+package loginitem
 
 import (
 	"encoding/binary"
@@ -8,22 +8,12 @@ import (
 	"unicode/utf16"
 )
 
-// loginItem is a distro that starts when the user logs in.
-type loginItem struct {
-	id   string   // of the distro: it stays when the name changes
-	name string   // of the distro
-	user string   // who logs in, as Windows names accounts
-	exe  string   // lsub, from the root
-	args []string // of lsub, to start the distro
-	stop []string // of lsub, to shut the VM down
-}
-
 // systemdUnit is the item as a unit of the user's systemd.
 //
 // At the end of the session, systemd would end lsub's supervisor and the
 // hypervisor at the same time, which is to cut the VM's power. So it is told
 // to leave them alone, and how to shut the VM down first.
-func (i loginItem) systemdUnit() []byte {
+func (i Item) systemdUnit() []byte {
 	return fmt.Appendf(nil, `# Written by 'lsub manage --autostart=login'.
 [Unit]
 Description=Start the Linux distro %s (lsub)
@@ -39,7 +29,7 @@ TimeoutStopSec=2min
 
 [Install]
 WantedBy=default.target
-`, i.name, systemdCommand(i.exe, i.args), systemdCommand(i.exe, i.stop))
+`, i.Name, systemdCommand(i.Program, i.Args), systemdCommand(i.Program, i.StopArgs))
 }
 
 // systemdCommand quotes a command: '%' starts a specifier, and '$' a variable
@@ -57,9 +47,9 @@ func systemdCommand(exe string, args []string) string {
 
 // launchdAgent is the item as a property list for macOS' launchd, which is not
 // to end what the job leaves running.
-func (i loginItem) launchdAgent() []byte {
+func (i Item) launchdAgent() []byte {
 	var args strings.Builder
-	for _, arg := range append([]string{i.exe}, i.args...) {
+	for _, arg := range append([]string{i.Program}, i.Args...) {
 		fmt.Fprintf(&args, "\t\t<string>%s</string>\n", xmlText(arg))
 	}
 	return fmt.Appendf(nil, `<?xml version="1.0" encoding="UTF-8"?>
@@ -78,16 +68,16 @@ func (i loginItem) launchdAgent() []byte {
 	<true/>
 </dict>
 </plist>
-`, xmlText(launchdLabel(i.id)), args.String())
+`, xmlText(launchdLabel(i.ID)), args.String())
 }
 
 func launchdLabel(id string) string { return "com.github.lsub." + id }
 
 // windowsTask is the item as a task of Windows' scheduler, in the encoding that
 // schtasks wants.
-func (i loginItem) windowsTask() []byte {
-	args := make([]string, len(i.args))
-	for n, arg := range i.args {
+func (i Item) windowsTask() []byte {
+	args := make([]string, len(i.Args))
+	for n, arg := range i.Args {
 		args[n] = windowsArg(arg)
 	}
 	text := fmt.Sprintf(`<?xml version="1.0" encoding="UTF-16"?>
@@ -120,7 +110,7 @@ func (i loginItem) windowsTask() []byte {
     </Exec>
   </Actions>
 </Task>
-`, xmlText("Start the Linux distro "+i.name+" (lsub)"), xmlText(i.user), xmlText(i.exe), xmlText(strings.Join(args, " ")))
+`, xmlText("Start the Linux distro "+i.Name+" (lsub)"), xmlText(i.User), xmlText(i.Program), xmlText(strings.Join(args, " ")))
 	out := []byte{0xff, 0xfe}
 	for _, u := range utf16.Encode([]rune(strings.ReplaceAll(text, "\n", "\r\n"))) {
 		out = binary.LittleEndian.AppendUint16(out, u)

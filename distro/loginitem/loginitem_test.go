@@ -1,4 +1,4 @@
-package main
+package loginitem
 
 import (
 	"bytes"
@@ -15,17 +15,15 @@ import (
 	"unicode/utf16"
 
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/lsub/lsub/machine"
 )
 
 // odd is a path with what some format gives a meaning to. (Quotation marks and
 // backslashes are not for systemd's programs.)
 const odd = `/opt/a b%n$HOME$d<e>&;f/lsub`
 
-func oddItem() loginItem {
+func oddItem() Item {
 	args := []string{"--profile=default", "--home=/data/x y%d$HOME", "start", "debian"}
-	return loginItem{id: "debian-0123456789ab", name: "debian", user: `PC\me & you`, exe: odd, args: args, stop: []string{"--profile=default", "shutdown"}}
+	return Item{ID: "debian-0123456789ab", Name: "debian", User: `PC\me & you`, Program: odd, Args: args, StopArgs: []string{"--profile=default", "shutdown"}}
 }
 
 func TestSystemdUnit(t *testing.T) {
@@ -48,7 +46,7 @@ func TestSystemdVerify(t *testing.T) {
 		t.Skip("there is no systemd-analyze")
 	}
 	item := oddItem()
-	item.exe = filepath.Join(t.TempDir(), filepath.Base(filepath.Dir(odd)))
+	item.Program = filepath.Join(t.TempDir(), filepath.Base(filepath.Dir(odd)))
 	unit := filepath.Join(t.TempDir(), "lsub-debian.service")
 	verify := func() string {
 		t.Helper()
@@ -63,7 +61,7 @@ func TestSystemdVerify(t *testing.T) {
 	if out := verify(); !strings.Contains(out, "is not executable") {
 		t.Skipf("systemd-analyze does not look at programs here: %s", out)
 	}
-	if err := os.WriteFile(item.exe, []byte("#!/bin/sh\n"), 0o700); err != nil {
+	if err := os.WriteFile(item.Program, []byte("#!/bin/sh\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if out := verify(); strings.Contains(out, filepath.Base(unit)) {
@@ -84,7 +82,7 @@ func TestLaunchdAgent(t *testing.T) {
 	if err := xml.Unmarshal(item.launchdAgent(), &plist); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(append([]string{item.exe}, item.args...), plist.Dict.Args); diff != "" {
+	if diff := cmp.Diff(append([]string{item.Program}, item.Args...), plist.Dict.Args); diff != "" {
 		t.Error(diff)
 	}
 	if want := []string{"Label", "ProgramArguments", "RunAtLoad", "AbandonProcessGroup"}; !slices.Equal(plist.Dict.Keys, want) || len(plist.Dict.True) != 2 {
@@ -116,7 +114,7 @@ func TestWindowsTask(t *testing.T) {
 	if err := xml.Unmarshal([]byte(text), &task); err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
-	if task.Command != item.exe || task.User != item.user || task.Trigger != item.user || task.Limit != "PT0S" {
+	if task.Command != item.Program || task.User != item.User || task.Trigger != item.User || task.Limit != "PT0S" {
 		t.Errorf("%+v", task)
 	}
 	if want := `--profile=default "--home=/data/x y%d$HOME" start debian`; task.Args != want {
@@ -141,10 +139,10 @@ func TestLoginItems(t *testing.T) {
 	reloads := 0
 	tasks := map[string][]byte{}
 	absent := exec.Command(os.Args[0], "-no-such-flag").Run() // an *exec.ExitError
-	for name, items := range map[string]loginItems{
-		"systemd": systemdLogin{filepath.Join(dir, "systemd", "user"), func() error { reloads++; return errors.New("it does not run") }},
-		"launchd": launchdLogin{filepath.Join(dir, "Library", "LaunchAgents")},
-		"schtasks": taskLogin{func(args ...string) error {
+	for name, items := range map[string]Store{
+		"systemd": systemd{filepath.Join(dir, "systemd", "user"), func() error { reloads++; return errors.New("it does not run") }},
+		"launchd": launchd{filepath.Join(dir, "Library", "LaunchAgents")},
+		"schtasks": scheduler{func(args ...string) error {
 			switch args[0] {
 			case "/create": // /f /tn NAME /xml FILE
 				b, err := os.ReadFile(args[5])
@@ -164,7 +162,7 @@ func TestLoginItems(t *testing.T) {
 			item := oddItem()
 			has := func(want bool) {
 				t.Helper()
-				if got, err := items.has(item.id); err != nil || got != want {
+				if got, err := items.Has(item.ID); err != nil || got != want {
 					t.Fatalf("has: %v, %v; want %v", got, err, want)
 				}
 			}
@@ -175,16 +173,16 @@ func TestLoginItems(t *testing.T) {
 				}
 			}
 			has(false)
-			check(items.remove(item.id))
-			check(items.install(item))
+			check(items.Remove(item.ID))
+			check(items.Install(item))
 			has(true)
-			item.name = "renamed"
-			check(items.install(item))
+			item.Name = "renamed"
+			check(items.Install(item))
 			has(true)
 			if name == "systemd" && !treeHas(t, dir, "renamed") { // the others have no name for people
 				t.Error("the item was not renewed")
 			}
-			check(items.remove(item.id))
+			check(items.Remove(item.ID))
 			has(false)
 		})
 	}
@@ -220,36 +218,9 @@ func TestSystemdRefuses(t *testing.T) {
 	for _, exe := range []string{`/a"b`, "/a'b", `/a\b`, "/a\nb"} {
 		dir := t.TempDir()
 		item := oddItem()
-		item.exe = exe
-		if err := (systemdLogin{dir, func() error { return nil }}).install(item); err == nil || len(filesBelow(t, dir)) > 0 {
+		item.Program = exe
+		if err := (systemd{dir, func() error { return nil }}).Install(item); err == nil || len(filesBelow(t, dir)) > 0 {
 			t.Errorf("%q: %v, %v", exe, err, filesBelow(t, dir))
-		}
-	}
-}
-
-// TestLoginItem wants the item to find the same state without the shell's variables.
-func TestLoginItem(t *testing.T) {
-	home := t.TempDir()
-	t.Setenv("LSUB_HOME", "")
-	usual, err := machine.DefaultPaths(withoutHome)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, tc := range []struct{ home, flag string }{{home, "--home=" + home}, {usual.Home, ""}} {
-		a := &app{paths: machine.Paths{Home: tc.home}}
-		if a.machine, err = machine.Open(machine.Config{Profile: "work", Paths: a.paths}); err != nil {
-			t.Fatal(err)
-		}
-		item, err := a.loginItem(&machine.Distro{ID: "debian-1", Name: "Debian"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		want := []string{"--profile=work", tc.flag, "start", "Debian"}
-		if tc.flag == "" {
-			want = slices.Delete(want, 1, 2)
-		}
-		if !slices.Equal(item.args, want) || !filepath.IsAbs(item.exe) || item.id != "debian-1" {
-			t.Errorf("%+v, want the arguments %v", item, want)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package distro
 
 import (
 	"fmt"
@@ -26,9 +26,9 @@ var reserved = []string{
 	"backup", "list", "irc", "_apt", "nobody", "messagebus", "polkitd",
 }
 
-// accountFor returns the account to make in a distro, and nil for none: then
-// root is the default user. What is no suite of Debian may be of anything, so it
-// gets an account only where the user names one.
+// accountFor returns the account to make in a distro, and nil for none: then root is the
+// default user. Without a name, only Debian suites get an account: nobody knows what an
+// image of another kind has.
 func accountFor(ref images.Ref, name string) (*guestv1.User, error) {
 	switch {
 	case name == "root", name == "" && ref.Source != "debian":
@@ -48,10 +48,10 @@ func accountFor(ref images.Ref, name string) (*guestv1.User, error) {
 	return &guestv1.User{Name: name, Uid: uid}, nil
 }
 
-// imageWishes gives a distro the default user and the first run that its image
-// wants, where the user names no account.
-func (a *app) imageWishes(img *images.Image, d *machine.Distro) {
-	a.distroWarnings(d.Name, img.Setup.Warnings)
+// imageWishes gives a distro the default user and the first run that its image asks for.
+// It is for distros for which the user names no account.
+func (s *Service) imageWishes(img *images.Image, d *machine.Distro) {
+	s.warnOf(d.Name, img.Setup.Warnings)
 	if img.Setup.Command != "" || img.Setup.UID != 0 {
 		d.FirstRun = &machine.FirstRun{Command: img.Setup.Command, UID: img.Setup.UID}
 	}
@@ -59,7 +59,7 @@ func (a *app) imageWishes(img *images.Image, d *machine.Distro) {
 	switch {
 	case (name == "" || name == "root" || name == "0") && (group == "" || group == "root" || group == "0"):
 	case !containerUser.MatchString(img.Config.User):
-		a.note("warning", fmt.Sprintf("%s: the image's user %.100q is none, so root is the default user", d.Name, img.Config.User))
+		s.events.Warn(fmt.Sprintf("%s: the image's user %.100q is none, so root is the default user", d.Name, img.Config.User))
 	default:
 		d.User = img.Config.User
 		if uid, err := strconv.ParseUint(name, 10, 32); err == nil {

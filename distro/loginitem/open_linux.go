@@ -1,4 +1,4 @@
-package main
+package loginitem
 
 import (
 	"os"
@@ -6,8 +6,8 @@ import (
 	"path/filepath"
 )
 
-// newLoginItems finds the folder of the user's units.
-func newLoginItems() (loginItems, error) {
+// Open finds the directory of the user's units.
+func Open() (Store, error) {
 	systemctl, err := exec.LookPath("systemctl")
 	if err != nil {
 		return nil, noLogin("this machine has no systemd, which would start the distro at login")
@@ -16,7 +16,7 @@ func newLoginItems() (loginItems, error) {
 	if err != nil {
 		return nil, err
 	}
-	return systemdLogin{
+	return systemd{
 		dir:    filepath.Join(dir, "systemd", "user"),
 		reload: func() error { return runTool(systemctl, "--user", "daemon-reload") },
 	}, nil

@@ -1,0 +1,131 @@
+package distro
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/lsub/lsub/guest/guestv1"
+	"github.com/lsub/lsub/machine"
+)
+
+// Find returns the distro of a name, in any case; "" is the default distro.
+func (s *Service) Find(name string) (*machine.Distro, error) {
+	reg, err := s.machine.Registry()
+	if err != nil {
+		return nil, err
+	}
+	if name == "" {
+		return reg.DefaultDistro()
+	}
+	return reg.Find(name)
+}
+
+// Start starts a distro, and the VM before it where that is off. A distro that runs
+// already stays as it is.
+func (s *Service) Start(ctx context.Context, d *machine.Distro) (err error) {
+	defer s.explain(ctx, &err)
+	started := *d
+	call, cancel := context.WithTimeout(ctx, distroTimeout)
+	defer cancel()
+	if err := s.machine.Start(call); err != nil {
+		return err
+	}
+	p, good, err := s.placed(call, &started)
+	if err != nil {
+		return err
+	}
+	defer s.step("starting " + d.Name)()
+	res, err := s.client().StartDistro(call, connect.NewRequest(&guestv1.StartDistroRequest{Distro: started.Guest()}))
+	if err != nil {
+		return err
+	}
+	s.warnOf(d.Name, res.Msg.Warnings)
+	if !good {
+		return nil
+	}
+	return s.trust(ctx, &started, p)
+}
+
+// Stop shuts a distro down, and kills what still runs after grace, which it then warns
+// of. A distro that does not run is no error. When ctx ends, the shutdown goes on.
+func (s *Service) Stop(ctx context.Context, d *machine.Distro, grace time.Duration) (err error) {
+	defer s.explain(ctx, &err)
+	defer s.step("stopping " + d.Name)()
+	ctx, cancel := context.WithTimeout(ctx, distroTimeout+grace)
+	defer cancel()
+	res, err := s.running().StopDistro(ctx, connect.NewRequest(&guestv1.StopDistroRequest{Id: d.ID, TimeoutNs: int64(grace)}))
+	switch {
+	case errors.Is(err, machine.ErrNotRunning):
+		return nil // and so the distro does not either
+	case err != nil:
+		return err
+	}
+	s.warnKilled(d.Name, grace, res.Msg.Killed)
+	return nil
+}
+
+// warnKilled warns of a distro that had to be killed.
+func (s *Service) warnKilled(name string, grace time.Duration, killed bool) {
+	if killed {
+		s.events.Warn(fmt.Sprintf("%s did not shut down within %v and was killed", name, grace))
+	}
+}
+
+// SetDefault makes a distro the default one.
+func (s *Service) SetDefault(ctx context.Context, d *machine.Distro) error {
+	return s.machine.Update(ctx, func(r *machine.Registry) error {
+		return r.Change(d.ID, func(*machine.Distro) error { r.Default = d.ID; return nil })
+	})
+}
+
+// Rename gives a distro another name. Its host name changes when it starts next.
+func (s *Service) Rename(ctx context.Context, d *machine.Distro, name string) error {
+	if err := s.machine.Update(ctx, func(r *machine.Registry) error { return r.Rename(d.ID, name) }); err != nil {
+		return err
+	}
+	login, err := s.startsAtLogin(d)
+	if err != nil || !login {
+		return err
+	}
+	renamed := *d
+	renamed.Name = name
+	return s.startAtLogin(&renamed)
+}
+
+// Unregister removes a distro with all its files and snapshots. Where the VM is off or ctx
+// ends meanwhile, the files go when the VM starts next.
+func (s *Service) Unregister(ctx context.Context, d *machine.Distro) (err error) {
+	defer s.explain(ctx, &err)
+	var heir string // the new default distro
+	err = s.machine.Update(ctx, func(r *machine.Registry) error {
+		wasDefault := r.Default == d.ID
+		r.Remove(d.ID)
+		if d, err := r.DefaultDistro(); err == nil && wasDefault {
+			heir = d.Name
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if heir != "" {
+		s.events.Note(heir + " is the default distro now; 'lsub set-default DISTRO' chooses another")
+	}
+	if err := s.notAtLogin(d); err != nil {
+		s.events.Warn(err.Error())
+	}
+	defer s.step("deleting " + d.Name)()
+	ctx, cancel := context.WithTimeout(ctx, distroTimeout)
+	defer cancel()
+	return unlessOff(s.deleteFiles(ctx, d.ID))
+}
+
+// deleteFiles deletes a distro on the data disk of a VM that runs.
+func (s *Service) deleteFiles(ctx context.Context, id string) error {
+	_, err := s.running().DeleteDistro(ctx, connect.NewRequest(&guestv1.DeleteDistroRequest{Id: id}))
+	return err
+}
