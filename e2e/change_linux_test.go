@@ -68,8 +68,7 @@ func (s *server) ask(line string) string {
 // TestSleepAndChange has everything stand still for a while, and the host get another
 // address: what is connected goes on or fails soon, and nothing has to be shut down.
 func TestSleepAndChange(t *testing.T) {
-	h := fresh(t)
-	h.ok(t, "install", toolsImage, "--name", "debian")
+	h := freshWith(t, toolsImage)
 	o := newOwnHost(t, h)
 	far := o.neighbour(t)
 	s := h.python(t, "debian", talker)

@@ -71,8 +71,7 @@ go("mute")
 // TestFlood has a distro do all that it can to exhaust the host: the host holds no
 // more than it may, says so, and serves others.
 func TestFlood(t *testing.T) {
-	h := fresh(t)
-	h.ok(t, "install", toolsImage, "--name", "debian")
+	h := freshWith(t, toolsImage)
 	fine := h.python(t, "debian", fmt.Sprintf(echoServer, 18701))
 	fine.line()
 	within(t, quick, "the other's port opens", func() bool { return answers(both(18701)[0]) })

@@ -144,9 +144,8 @@ func TestSnapshotOfWriter(t *testing.T) {
 // TestIdle has distros that do nothing stop, those that do something stay, and
 // the VM go when none is left.
 func TestIdle(t *testing.T) {
-	h := fresh(t)
+	h := freshWith(t, "debian")
 	h.profile(t, "idle:\n  vm: 3s\n  distro: 3s\n")
-	h.ok(t, "install", "debian")
 	state := func(name string) string { return h.list(t)[name].State }
 	keptUpBy := func(name string) string { return strings.Join(h.list(t)[name].KeptUpBy, "; ") }
 

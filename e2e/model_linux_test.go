@@ -113,7 +113,7 @@ type walker struct {
 	took    map[string]time.Duration // by what was done
 }
 
-// TestRandomLife does 200 random operations, some two at once, and kills the
+// TestRandomLife does 100 random operations (1,000 with LSUB_TEST_LONG=1), some two at once, and kills the
 // supervisor before or in the middle of some of them. After each kill, and at the
 // end, everything is as the model has it: what was said to be done is done, and
 // what was cut off is done or not, but never half.
@@ -129,7 +129,10 @@ func TestRandomLife(t *testing.T) {
 		archive: tarball(t, "tar", archive(t, tinySystem(t))), dir: t.TempDir(), took: map[string]time.Duration{},
 	}
 	defer func() { t.Logf("it took, by what was done: %v", w.took) }()
-	const operations, kills = 200, 8 // a kill is a boot, and so most of the time
+	operations, kills := 100, 4 // a kill is a boot, and so most of the time
+	if os.Getenv("LSUB_TEST_LONG") == "1" {
+		operations, kills = 1000, 40
+	}
 	killAt := w.rng.Perm(operations)[:kills]
 	for i := 0; i < operations; i++ {
 		op := w.next()

@@ -11,9 +11,7 @@ import (
 // TestNames asks for names in a distro as a user does, with dig and through the
 // C library; the host has dnsmasq as its resolver.
 func TestNames(t *testing.T) {
-	h := fresh(t)
-	h.ok(t, "install", toolsImage, "--name", "debian")
-	h.ok(t, "shutdown")
+	h := freshWith(t, toolsImage)
 	// Where nothing else is, the VM has the default network.
 	if err := os.Remove(filepath.Join(h.dir, "home", "profiles", "default", "network.json")); err != nil {
 		t.Fatal(err)

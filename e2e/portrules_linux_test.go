@@ -14,7 +14,7 @@ import (
 
 // TestPortRules has a profile with all kinds of rules.
 func TestPortRules(t *testing.T) {
-	h := fresh(t)
+	h := freshWith(t, toolsImage)
 	dir := h.dir + "/home/profiles/default"
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -62,7 +62,6 @@ ports:
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	h.ok(t, "install", toolsImage, "--name", "debian")
 	s := h.python(t, "debian", `
 import socket as S, sys, threading
 def serve(l):

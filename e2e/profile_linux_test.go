@@ -25,8 +25,7 @@ import (
 // TestCompanyNetwork has what companies have: a proxy that is the only way out,
 // here on the host's loopback, and an authority of their own.
 func TestCompanyNetwork(t *testing.T) {
-	h := fresh(t)
-	h.ok(t, "install", toolsImage, "--name", "debian")
+	h := freshWith(t, toolsImage)
 	// Each authority is a second of software emulation whenever the list is made anew.
 	h.sh(t, "debian", `sed -i '4,$s/^mozilla/!mozilla/' /etc/ca-certificates.conf`)
 	ca, secure := companyServer(t)
