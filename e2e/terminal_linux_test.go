@@ -158,11 +158,13 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
-// A terminal that closes hangs its command up, but not what was put out of its reach.
+// A terminal that closes hangs its foreground job up, which is not the process group that
+// lsub started, but not what was put out of its reach.
 func TestTerminalHangUp(t *testing.T) {
 	h := debian(t)
 	h.sh(t, "debian", "rm -f /tmp/hung /tmp/stays")
-	x := openTerminal(t, h, "exec", "-t", "debian", "--", "bash", "-c", "trap 'echo x >/tmp/hung; exit' HUP; (setsid sh -c ': >/tmp/stays; exec sleep 1234' &); until [ -e /tmp/stays ]; do sleep 0.1; done; echo ready; while :; do read; done")
+	job := "trap 'echo x >/tmp/hung; exit' HUP; (setsid sh -c ': >/tmp/stays; exec sleep 1234' &); until [ -e /tmp/stays ]; do sleep 0.1; done; echo ready; while :; do read line; done"
+	x := openTerminal(t, h, "exec", "-t", "debian", "--", "bash", "-c", `set -m; sh -c "$0"`, job)
 	x.expect("ready")
 	x.tty.Close()
 	h.sh(t, "debian", "timeout 60 sh -c 'until [ -e /tmp/hung ]; do sleep 0.1; done'; pgrep -f 'sleep 123[4]'; pkill -f 'sleep 123[4]'")

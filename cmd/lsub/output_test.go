@@ -46,13 +46,13 @@ func TestSignalsHold(t *testing.T) {
 		ch := make(chan int, 1)
 		s.delay()
 		s.caughtNow(2)
-		s.passTo(ch)
+		s.passTo(ch, false)
 		time.Sleep(signalDelay)
 		synctest.Wait()
 		if len(ch) != 1 || cancelled {
 			t.Errorf("%d passed on, interrupted: %v", len(ch), cancelled)
 		}
-		s.passTo(nil)
+		s.passTo(nil, false)
 		s.delay()
 		s.caughtNow(2)
 		time.Sleep(signalDelay)
@@ -61,6 +61,25 @@ func TestSignalsHold(t *testing.T) {
 			t.Errorf("not interrupted; code %d", s.code())
 		}
 	})
+}
+
+// TestSignalsHangUp has the terminal end: a command that has it is cut off, and any other
+// gets the signal.
+func TestSignalsHangUp(t *testing.T) {
+	cancelled := false
+	s := &signals{cancel: func() { cancelled = true }}
+	ch := make(chan int, 1)
+	s.passTo(ch, false)
+	s.caughtNow(1)
+	if len(ch) != 1 || cancelled {
+		t.Errorf("without a terminal: %d passed on, interrupted: %v", len(ch), cancelled)
+	}
+	<-ch
+	s.passTo(ch, true)
+	s.caughtNow(1)
+	if len(ch) != 0 || !cancelled || s.code() != 129 {
+		t.Errorf("at a terminal: %d passed on, interrupted: %v, code %d", len(ch), cancelled, s.code())
+	}
 }
 
 func TestPrintable(t *testing.T) {

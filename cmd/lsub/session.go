@@ -26,10 +26,10 @@ func (a *app) exec(ctx context.Context, d *machine.Distro, cmd distro.Command, t
 		defer stop()
 		cmd.Terminal = &distro.Terminal{Size: a.terminalSize, Resize: resize}
 	}
-	defer a.signals.passTo(nil)
+	defer a.signals.passTo(nil, false)
 	cmd.Reached = a.signals.delay
 	cmd.Started = func() (ended func(), err error) { // from here on, signals and the terminal are the command's
-		a.signals.passTo(passed)
+		a.signals.passTo(passed, tty)
 		restore := func() {}
 		if tty {
 			if restore, err = a.rawTerminal(); err != nil {
@@ -38,7 +38,7 @@ func (a *app) exec(ctx context.Context, d *machine.Distro, cmd distro.Command, t
 		}
 		return func() {
 			restore()
-			a.signals.passTo(nil)
+			a.signals.passTo(nil, false)
 		}, err
 	}
 	exit, err := a.distros.Exec(ctx, d, cmd)

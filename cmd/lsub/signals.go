@@ -18,6 +18,7 @@ type signals struct {
 
 	mu      sync.Mutex
 	forward chan<- int // nil while they interrupt
+	tty     bool       // the command has our terminal: its end interrupts
 	delayed bool       // nobody knows yet which of both
 	number  int        // of the signal that interrupted
 	repeats int        // of interrupts that were passed on
@@ -63,7 +64,8 @@ func (s *signals) caughtNow(n int) {
 func (s *signals) handle(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.forward != nil && s.repeats < maxRepeats {
+	hungUp := s.tty && n == int(syscall.SIGHUP)
+	if s.forward != nil && !hungUp && s.repeats < maxRepeats {
 		select {
 		case s.forward <- n:
 			if n == int(syscall.SIGINT) || n == int(syscall.SIGTERM) {
@@ -79,11 +81,12 @@ func (s *signals) handle(n int) {
 	s.cancel()
 }
 
-// passTo passes the signals to ch from now on; nil has them interrupt again.
-func (s *signals) passTo(ch chan<- int) {
+// passTo passes the signals to ch from now on; nil has them interrupt again. Where the
+// command has our terminal, SIGHUP interrupts all the same: the guest hangs the command up.
+func (s *signals) passTo(ch chan<- int, tty bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.forward, s.repeats, s.delayed = ch, 0, false
+	s.forward, s.tty, s.repeats, s.delayed = ch, tty, 0, false
 }
 
 // delay has signals wait a moment before they interrupt: the command may run

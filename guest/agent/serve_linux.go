@@ -23,7 +23,7 @@ const hangUpDelay = 150 * time.Millisecond
 // background may go on; its last output is read, but not waited for.
 func (p *process) serve(ctx context.Context, in *stdinBuffer, controls <-chan controlFrame, w *guest.Writer) (*guestv1.Exit, error) {
 	defer p.close()
-	hangUp := context.AfterFunc(ctx, func() { p.signal(int(unix.SIGHUP)) })
+	hangUp := context.AfterFunc(ctx, p.hangUp)
 	go p.copyStdin(in)
 	ended := make(chan struct{})
 	var outputs, passing sync.WaitGroup
@@ -94,6 +94,16 @@ func (p *process) applyControls(controls <-chan controlFrame, ended <-chan struc
 			}
 		}
 	}
+}
+
+// hangUp does what the end of a terminal does: its readers see the end, and its session
+// gets SIGHUP. A command without a terminal gets the signal alone.
+func (p *process) hangUp() {
+	if p.tty != nil {
+		p.tty.Close()
+		return
+	}
+	p.signal(int(unix.SIGHUP))
 }
 
 // signal sends a signal to the command's process group, which is its own.
