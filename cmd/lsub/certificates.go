@@ -127,8 +127,13 @@ rm -f "$dir"/lsub-*.crt
 	for i, c := range certs {
 		fmt.Fprintf(&b, "cat > \"$dir/lsub-%03d.crt\" <<'END'\n%sEND\n", i+1, c)
 	}
+	// update-ca-certificates leaves the old list where no certificate is left.
 	b.WriteString(`if command -v $tool > /dev/null; then
+	list=/etc/ssl/certs/ca-certificates.crt
+	[ $tool = update-ca-certificates ] && [ -f $list ] && touch -d @0 $list
 	$tool $fresh < /dev/null || $tool < /dev/null
+	[ -f $list ] && [ "$(stat -c %Y $list)" = 0 ] && : > $list
+	true
 fi
 `)
 	return b.String()
