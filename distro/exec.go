@@ -52,10 +52,11 @@ type Terminal struct {
 // first shell, or runs it. Where that fails, the error is a [FirstRunError].
 func (s *Service) Exec(ctx context.Context, d *machine.Distro, c Command) (guest.Exit, error) {
 	entered := *d
-	env, err := s.prepare(ctx, &entered)
+	env, err := s.profileEnv(ctx)
 	if err != nil {
 		return guest.Exit{}, s.machine.Explain(ctx, err)
 	}
+	entered.Env = env
 	c.Env = append(env[:len(env):len(env)], c.Env...)
 	if d.FirstRun == nil || c.Terminal == nil || len(c.Argv) > 0 {
 		return s.exec(ctx, &entered, c)
@@ -74,7 +75,11 @@ func (s *Service) Exec(ctx context.Context, d *machine.Distro, c Command) (guest
 	return s.exec(ctx, ready, c)
 }
 
-// exec runs a command in a distro that is ready.
+// maxStarts is how often a distro is started for one command: it may end, or be stopped by
+// somebody else, between its start and the command's.
+const maxStarts = 5
+
+// exec runs a command in a distro that is ready, and starts the distro where it does not run.
 func (s *Service) exec(caller context.Context, d *machine.Distro, c Command) (guest.Exit, error) {
 	ctx, cancel := context.WithCancelCause(caller)
 	defer cancel(nil)
@@ -113,7 +118,13 @@ func (s *Service) exec(caller context.Context, d *machine.Distro, c Command) (gu
 		defer close(watched)
 		s.warnWhenPaused(ctx)
 	}()
-	exit, err := guest.NewClient(reachedDialer{s.machine, reached}, s.cfg.Version).Exec(ctx, req, stdio)
+	client := guest.NewClient(reachedDialer{s.machine, reached}, s.cfg.Version)
+	exit, err := client.Exec(ctx, req, stdio)
+	for try := 1; guest.ErrorCode(err) == guestv1.ErrorCode_ERROR_CODE_NOT_RUNNING && try <= maxStarts; try++ {
+		if err = s.start(ctx, d.ID, d.Env); err == nil {
+			exit, err = client.Exec(ctx, req, stdio)
+		}
+	}
 	cause := context.Cause(ctx)
 	cancel(nil)
 	<-watched

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
 
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/profile"
 )
 
 // Find returns the distro of a name, in any case; "" is the default distro.
@@ -28,26 +30,31 @@ func (s *Service) Find(name string) (*machine.Distro, error) {
 // already stays as it is.
 func (s *Service) Start(ctx context.Context, d *machine.Distro) (err error) {
 	defer s.explain(ctx, &err)
-	started := *d
-	call, cancel := context.WithTimeout(ctx, distroTimeout)
-	defer cancel()
-	if err := s.machine.Start(call); err != nil {
-		return err
-	}
-	p, good, err := s.placed(call, &started)
+	env, err := s.profileEnv(ctx)
 	if err != nil {
 		return err
 	}
-	defer s.step("starting " + d.Name)()
-	res, err := s.client().StartDistro(call, connect.NewRequest(&guestv1.StartDistroRequest{Distro: started.Guest()}))
+	return s.start(ctx, d.ID, env)
+}
+
+// start has the supervisor start a distro. env is for its services.
+func (s *Service) start(ctx context.Context, id string, env []string) error {
+	defer s.done()
+	return s.machine.StartDistro(ctx, id, env, func(stage string) { s.events.Progress(Step{Text: stage}) }, s.events.Warn)
+}
+
+// profileEnv returns the environment that commands and services get from the profile. A
+// profile that has become bad keeps nobody out of a VM that runs: then there is a warning.
+func (s *Service) profileEnv(ctx context.Context) ([]string, error) {
+	p, err := s.machine.LoadProfile()
 	if err != nil {
-		return err
+		if _, off := s.machine.Status(ctx); off != nil {
+			return nil, err
+		}
+		s.events.Warn(strings.ReplaceAll(err.Error(), "\n", "\n  "))
+		p = profile.Default()
 	}
-	s.warnOf(d.Name, res.Msg.Warnings)
-	if !good {
-		return nil
-	}
-	return s.trust(ctx, &started, p)
+	return p.Network.ProxyEnv(s.cfg.Getenv), nil
 }
 
 // Stop shuts a distro down, and kills what still runs after grace, which it then warns

@@ -9,6 +9,7 @@ import (
 
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/machine/supervisorv1"
 )
 
 // State is whether a distro runs.
@@ -110,4 +111,4 @@ func (s *Service) info(ctx context.Context, req *guestv1.InfoRequest) (*guestv1.
 }
 
 // isStarting tells whether the VM's guest does not serve yet.
-func isStarting(st *guestv1.StatusResponse) bool { return !st.Stopping && len(st.Boot) == 0 }
+func isStarting(st *supervisorv1.StatusResponse) bool { return !st.Stopping && len(st.Boot) == 0 }

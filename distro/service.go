@@ -48,8 +48,6 @@ type Config struct {
 	// BuildsDebian tells whether this host can build Debian suites; nil is
 	// [images.CanBuildDebian].
 	BuildsDebian func() bool
-	// Preparer does what is due before a distro starts; nil is nothing.
-	Preparer Preparer
 	// PauseCheck is how often a command that runs asks whether the VM is halted; 0 is
 	// ten seconds.
 	PauseCheck time.Duration

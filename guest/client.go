@@ -3,6 +3,7 @@ package guest
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -47,44 +48,81 @@ const (
 	hintHeader = "Lsub-Error-Hint"
 )
 
-// clientErrors turns what the other side's [ServerErrors] sent back into an [Error].
-var clientErrors = connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
+// received turns what the other side's sent made of an error back into an [Error].
+func received(ctx context.Context, err error) error {
+	var ce *connect.Error
+	if !errors.As(err, &ce) {
+		return err
+	}
+	if v := ce.Meta().Get(codeHeader); v != "" {
+		n, _ := strconv.ParseInt(v, 10, 32)
+		return Errorf(guestv1.ErrorCode(n), ce.Meta().Get(hintHeader), "%s", ce.Message())
+	}
+	if u := errors.Unwrap(ce); u != nil && ctx.Err() == nil {
+		return u // what the dialer said, without the RPC's code before it
+	}
+	return err
+}
+
+// sent makes an error of what RPC carries: its code and advice ride beside it.
+func sent(err error) error {
+	if err == nil {
+		return nil
+	}
+	ce := connect.NewError(connectCode(err), err)
+	ce.Meta().Set(codeHeader, strconv.Itoa(int(ErrorCode(err))))
+	ce.Meta().Set(hintHeader, hint.Of(err))
+	return ce
+}
+
+// carriesErrors is the interceptor of both sides.
+type carriesErrors struct{}
+
+func (carriesErrors) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		res, err := next(ctx, req)
-		var ce *connect.Error
-		if !errors.As(err, &ce) {
-			return res, err
+		switch {
+		case err == nil:
+			return res, nil
+		case req.Spec().IsClient:
+			return res, received(ctx, err)
 		}
-		if v := ce.Meta().Get(codeHeader); v != "" {
-			n, _ := strconv.ParseInt(v, 10, 32)
-			return res, Errorf(guestv1.ErrorCode(n), ce.Meta().Get(hintHeader), "%s", ce.Message())
-		}
-		if u := errors.Unwrap(ce); u != nil && ctx.Err() == nil {
-			return res, u // what the dialer said, without the RPC's code before it
-		}
-		return res, err
+		return nil, sent(err)
 	}
-})
-
-// ClientOptions are the options of every client of guest.proto's services.
-func ClientOptions() connect.Option { return connect.WithInterceptors(clientErrors) }
-
-// ServerOptions are the options of every server of guest.proto's services:
-// they carry an error's code and advice across.
-func ServerOptions() connect.Option {
-	return connect.WithInterceptors(connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
-		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-			res, err := next(ctx, req)
-			if err == nil {
-				return res, nil
-			}
-			ce := connect.NewError(connectCode(err), err)
-			ce.Meta().Set(codeHeader, strconv.Itoa(int(ErrorCode(err))))
-			ce.Meta().Set(hintHeader, hint.Of(err))
-			return nil, ce
-		}
-	}))
 }
+
+func (carriesErrors) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
+		return clientStream{next(ctx, spec), ctx}
+	}
+}
+
+// clientStream receives errors as they were before they were sent.
+type clientStream struct {
+	connect.StreamingClientConn
+	ctx context.Context
+}
+
+func (s clientStream) Receive(m any) error {
+	err := s.StreamingClientConn.Receive(m)
+	if err == nil || errors.Is(err, io.EOF) && connect.CodeOf(err) == connect.CodeUnknown {
+		return err // io.EOF alone is the end of the stream
+	}
+	return received(s.ctx, err)
+}
+
+func (carriesErrors) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		return sent(next(ctx, conn))
+	}
+}
+
+// ClientOptions are the options of every client of our services.
+func ClientOptions() connect.Option { return connect.WithInterceptors(carriesErrors{}) }
+
+// ServerOptions are the options of every server of our services: they carry an error's
+// code and advice across.
+func ServerOptions() connect.Option { return connect.WithInterceptors(carriesErrors{}) }
 
 // ErrorCode returns the code that err carries, or ERROR_CODE_UNSPECIFIED.
 func ErrorCode(err error) guestv1.ErrorCode {

@@ -18,8 +18,9 @@ import (
 	"github.com/lsub/lsub/filelock"
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/guestv1"
-	"github.com/lsub/lsub/guest/guestv1/guestv1connect"
 	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/machine/supervisorv1"
+	"github.com/lsub/lsub/machine/supervisorv1/supervisorv1connect"
 )
 
 // What the supervisor says about itself in the head of its answers.
@@ -39,10 +40,10 @@ const (
 // ErrNotRunning is what asking a VM that is off ends with.
 var ErrNotRunning = errors.New("the VM is not running")
 
-// errVersion makes the error for a supervisor of another version.
-func (m *Machine) errVersion(theirs string) error {
-	return hint.New(fmt.Errorf("the VM was started by lsub %s, and this is lsub %s", theirs, m.cfg.Version),
-		"'lsub shutdown' ends that VM; the next command starts it afresh")
+// VersionError says that the supervisor and the command are of two versions.
+func VersionError(supervisor, command string) error {
+	return hint.New(fmt.Errorf("the VM was started by lsub %s, and this is lsub %s", supervisor, command),
+		"'lsub shutdown' stops the distros and ends that VM; the next command starts it afresh")
 }
 
 // Dial opens a stream to a vsock port of the guest, and starts the VM first
@@ -114,7 +115,7 @@ func (m *Machine) tunnel(ctx context.Context, port uint32) (_ net.Conn, err erro
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })
 	defer stop()
 	conn.SetDeadline(time.Now().Add(m.cfg.Patience))
-	if _, err := fmt.Fprintf(conn, "CONNECT guest:%d HTTP/1.1\r\nHost: guest\r\n%s: %s\r\n\r\n", port, VersionHeader, m.cfg.Version); isCut(err) {
+	if _, err := fmt.Fprintf(conn, "CONNECT guest:%d HTTP/1.1\r\nHost: guest\r\n%s: %s\r\n\r\n", port, VersionHeader, m.cfg.Version); IsCut(err) {
 		return nil, ErrNotRunning
 	} else if err != nil {
 		return nil, tunnelError(ctx, err)
@@ -122,14 +123,14 @@ func (m *Machine) tunnel(ctx context.Context, port uint32) (_ net.Conn, err erro
 	br := bufio.NewReaderSize(conn, 4<<10)
 	for first := true; ; first = false {
 		res, err := http.ReadResponse(br, &http.Request{Method: http.MethodConnect})
-		if first && isCut(err) {
+		if first && IsCut(err) {
 			return nil, ErrNotRunning // the supervisor ended before it heard us
 		}
 		if err != nil {
 			return nil, tunnelError(ctx, err)
 		}
 		if v := res.Header.Get(VersionHeader); v != m.cfg.Version {
-			return nil, m.errVersion(v)
+			return nil, VersionError(v, m.cfg.Version)
 		}
 		switch {
 		case res.StatusCode == http.StatusProcessing: // the VM is still booting
@@ -194,38 +195,95 @@ func (c *tunnelConn) Read(p []byte) (int, error) { return c.r.Read(p) }
 func (c *tunnelConn) WriteTo(w io.Writer) (int64, error) { return c.r.WriteTo(w) }
 
 // supervisor is a client of the Supervisor service. It starts nothing.
-func (m *Machine) supervisor() guestv1connect.SupervisorClient {
+func (m *Machine) supervisor() supervisorv1connect.SupervisorClient {
 	hc := &http.Client{Transport: &http.Transport{
 		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return m.connect(ctx) },
 		DisableKeepAlives:  true,
 		DisableCompression: true,
 	}}
-	return guestv1connect.NewSupervisorClient(hc, "http://supervisor", guest.ClientOptions())
+	return supervisorv1connect.NewSupervisorClient(hc, "http://supervisor", guest.ClientOptions())
 }
 
 // Status asks the supervisor, of whatever version, what it runs. Where none
 // runs, the error is [ErrNotRunning].
-func (m *Machine) Status(ctx context.Context) (*guestv1.StatusResponse, error) {
+func (m *Machine) Status(ctx context.Context) (*supervisorv1.StatusResponse, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, m.cfg.Patience, errSilent())
 	defer cancel()
-	res, err := m.supervisor().Status(ctx, connect.NewRequest(&guestv1.StatusRequest{}))
+	res, err := m.supervisor().Status(ctx, connect.NewRequest(&supervisorv1.StatusRequest{}))
 	if err != nil {
 		return nil, callError(ctx, err)
 	}
 	return res.Msg, nil
 }
 
+// StartDistro starts a distro as the registry and the profile say, and the VM before it
+// where that is off. It returns when commands may enter the distro. env (NAME=value) is
+// for the distro's services. stage hears what is being done, and warn what went wrong
+// where the start goes on.
+func (m *Machine) StartDistro(ctx context.Context, id string, env []string, stage, warn func(text string)) error {
+	err := m.startDistro(ctx, id, env, stage, warn)
+	if !errors.Is(err, ErrNotRunning) {
+		return err
+	}
+	if err := m.Start(ctx); err != nil {
+		return err
+	}
+	return m.startDistro(ctx, id, env, stage, warn)
+}
+
+// startDistro is StartDistro in a VM that is not off.
+func (m *Machine) startDistro(ctx context.Context, id string, env []string, stage, warn func(string)) error {
+	call, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silent := time.AfterFunc(m.cfg.Patience, func() { cancel(errSilent()) })
+	defer silent.Stop()
+	begin := time.Now()
+	req := connect.NewRequest(&supervisorv1.StartDistroRequest{Id: id, Env: env})
+	req.Header().Set(VersionHeader, m.cfg.Version)
+	stream, err := m.supervisor().StartDistro(call, req)
+	if err != nil {
+		return callError(call, err)
+	}
+	defer stream.Close()
+	heard := false
+	for stream.Receive() {
+		if !heard {
+			m.dialed.Store(begin.UnixNano())
+			heard = true
+		}
+		silent.Reset(startTimeout) // each step is shorter
+		switch t := stream.Msg().Tell.(type) {
+		case *supervisorv1.StartDistroResponse_Stage:
+			stage(t.Stage)
+		case *supervisorv1.StartDistroResponse_Warning:
+			warn(t.Warning)
+		}
+	}
+	err = stream.Err()
+	switch {
+	case err == nil:
+		return nil
+	case guest.ErrorCode(err) == guestv1.ErrorCode_ERROR_CODE_NOT_RUNNING:
+		return ErrNotRunning
+	case connect.CodeOf(err) == connect.CodeUnimplemented:
+		return VersionError("of another version", m.cfg.Version)
+	case heard && call.Err() == nil && IsCut(err):
+		return err // [Machine.Explain] knows why
+	}
+	return callError(call, err)
+}
+
 // Ports calls f with what the supervisor forwards between the host and the
 // distros: once, or with watch at every change and each second, until ctx is
 // done, f fails or the VM ends. Of a VM that is off, it returns [ErrNotRunning].
-func (m *Machine) Ports(ctx context.Context, watch bool, f func([]*guestv1.Port) error) error {
+func (m *Machine) Ports(ctx context.Context, watch bool, f func([]*supervisorv1.Port) error) error {
 	call := ctx
 	if !watch {
 		var cancel context.CancelFunc
 		call, cancel = context.WithTimeoutCause(ctx, m.cfg.Patience, errSilent())
 		defer cancel()
 	}
-	stream, err := m.supervisor().Ports(call, connect.NewRequest(&guestv1.PortsRequest{Watch: watch}))
+	stream, err := m.supervisor().Ports(call, connect.NewRequest(&supervisorv1.PortsRequest{Watch: watch}))
 	if err != nil {
 		return callError(call, err)
 	}
@@ -251,9 +309,9 @@ func (m *Machine) Shutdown(ctx context.Context, force bool) error {
 	}
 	call, cancel := context.WithTimeoutCause(ctx, timeout, errSilent())
 	defer cancel()
-	_, err := m.supervisor().Shutdown(call, connect.NewRequest(&guestv1.ShutdownRequest{Force: force}))
+	_, err := m.supervisor().Shutdown(call, connect.NewRequest(&supervisorv1.ShutdownRequest{Force: force}))
 	switch {
-	case err == nil, isCut(err): // it is gone, or as good as
+	case err == nil, IsCut(err): // it is gone, or as good as
 	case errors.Is(err, ErrNotRunning):
 		return ErrNotRunning
 	case force && ctx.Err() == nil:
@@ -303,7 +361,7 @@ func callError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if errors.Is(err, ErrNotRunning) || isCut(err) { // it ended meanwhile
+	if errors.Is(err, ErrNotRunning) || IsCut(err) { // it ended meanwhile
 		return ErrNotRunning
 	}
 	return err

@@ -21,7 +21,7 @@ const (
 // pass through it before a user reads them.
 func (m *Machine) Explain(ctx context.Context, err error) error {
 	dialed := m.dialed.Load()
-	if dialed == 0 || !isCut(err) {
+	if dialed == 0 || !IsCut(err) {
 		return err
 	}
 	if why := m.Ended(ctx, time.Unix(0, dialed)); why != nil {

@@ -11,8 +11,8 @@ import (
 // isRefused tells whether nobody listens at a socket.
 func isRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
 
-// isCut tells whether the other side of a connection went away.
-func isCut(err error) bool {
+// IsCut tells whether the other side of a connection went away.
+func IsCut(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }

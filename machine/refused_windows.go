@@ -11,8 +11,8 @@ import (
 // gives the same error.
 func isRefused(err error) bool { return errors.Is(err, windows.WSAECONNREFUSED) }
 
-// isCut tells whether the other side of a connection went away.
-func isCut(err error) bool {
+// IsCut tells whether the other side of a connection went away.
+func IsCut(err error) bool {
 	return errors.Is(err, windows.WSAECONNRESET) || errors.Is(err, windows.WSAECONNABORTED) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }

@@ -4,10 +4,6 @@ import (
 	"context"
 	"fmt"
 	"sync"
-
-	"connectrpc.com/connect"
-
-	"github.com/lsub/lsub/guest/guestv1"
 )
 
 // autostart is the service that starts the distros that start with the VM, all at once.
@@ -15,7 +11,7 @@ type autostart struct{ s *supervisor }
 
 func (autostart) Name() string { return "start of distros" }
 
-func (a autostart) Run(ctx context.Context, vm VM) error {
+func (a autostart) Run(ctx context.Context, _ VM) error {
 	s := a.s
 	reg, err := s.m.Registry()
 	if err != nil {
@@ -27,11 +23,13 @@ func (a autostart) Run(ctx context.Context, vm VM) error {
 		if !d.Autostart {
 			continue
 		}
-		d.Env = s.DistroEnv
 		done := s.usage.begin(true)
 		wg.Go(func() {
 			defer done()
-			_, err := vm.Client().StartDistro(ctx, connect.NewRequest(&guestv1.StartDistroRequest{Distro: d.Guest()}))
+			err := s.startDistro(ctx, d.ID, s.DistroEnv, startEvents{
+				stage: func(string) {},
+				warn:  func(text string) { s.log.Warn(text) },
+			})
 			if err != nil && ctx.Err() == nil && !s.life.isStopping() {
 				s.log.Error("a distro does not start with the VM", "distro", d.Name, "err", err)
 			}

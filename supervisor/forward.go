@@ -14,6 +14,7 @@ import (
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/machine/supervisorv1"
 	"github.com/lsub/lsub/netstack/forward"
 	"github.com/lsub/lsub/profile"
 )
@@ -152,11 +153,11 @@ func (w *forwarder) watchOnce(ctx context.Context, c *guest.Client) error {
 }
 
 // Ports is what "lsub ports" shows.
-func (w *forwarder) Ports() ([]*guestv1.Port, <-chan struct{}) {
+func (w *forwarder) Ports() ([]*supervisorv1.Port, <-chan struct{}) {
 	all, changed := w.f.Ports()
-	ports := make([]*guestv1.Port, len(all))
+	ports := make([]*supervisorv1.Port, len(all))
 	for i, p := range all {
-		ports[i] = &guestv1.Port{
+		ports[i] = &supervisorv1.Port{
 			Kind: p.Kind, Network: p.Network, Host: p.Host, Distro: p.Distro, Guest: p.Guest,
 			Pid: int32(p.PID), Process: p.Process, State: p.State, Reason: p.Reason,
 			Active: p.Active, Connections: p.Connections, Failed: p.Failed,

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/machine/supervisorv1"
 	"github.com/lsub/lsub/netstack/forward"
 )
 
@@ -24,9 +24,9 @@ func profileWith(ctx context.Context, m *machine.Machine, network string, at net
 	}
 	for _, other := range others {
 		ctx, cancel := context.WithTimeout(ctx, askOther)
-		var found *guestv1.Port
-		other.Ports(ctx, false, func(ports []*guestv1.Port) error { // one that does not answer cannot be asked
-			i := slices.IndexFunc(ports, func(p *guestv1.Port) bool {
+		var found *supervisorv1.Port
+		other.Ports(ctx, false, func(ports []*supervisorv1.Port) error { // one that does not answer cannot be asked
+			i := slices.IndexFunc(ports, func(p *supervisorv1.Port) bool {
 				return p.Network == network && p.State != forward.StateFailed && slices.Contains(p.Host, at.String())
 			})
 			if i >= 0 {

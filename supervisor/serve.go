@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/machine/supervisorv1"
+	"github.com/lsub/lsub/machine/supervisorv1/supervisorv1connect"
 
 	"connectrpc.com/connect"
 
@@ -60,7 +62,7 @@ func (s *supervisor) handler() http.Handler {
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) { s.refuse(w, err) },
 	}
 	mux := http.NewServeMux()
-	mux.Handle(guestv1connect.NewSupervisorHandler(s.service(), guest.ServerOptions()))
+	mux.Handle(supervisorv1connect.NewSupervisorHandler(s.service(), guest.ServerOptions()))
 	mux.Handle(guestPath, relay)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set(machine.VersionHeader, s.Version)
@@ -189,16 +191,16 @@ func (s *supervisor) refuse(w http.ResponseWriter, err error) {
 }
 
 // service is the Supervisor service.
-func (s *supervisor) service() guestv1connect.SupervisorHandler { return service{s: s} }
+func (s *supervisor) service() supervisorv1connect.SupervisorHandler { return service{s: s} }
 
 type service struct {
-	guestv1connect.UnimplementedSupervisorHandler
+	supervisorv1connect.UnimplementedSupervisorHandler
 	s *supervisor
 }
 
-func (v service) Status(context.Context, *connect.Request[guestv1.StatusRequest]) (*connect.Response[guestv1.StatusResponse], error) {
+func (v service) Status(context.Context, *connect.Request[supervisorv1.StatusRequest]) (*connect.Response[supervisorv1.StatusResponse], error) {
 	s := v.s
-	res := &guestv1.StatusResponse{
+	res := &supervisorv1.StatusResponse{
 		Version: s.Version, Pid: int32(os.Getpid()), Driver: s.Driver.Name(),
 		StartedAtNs: s.trace.begin.UnixNano(), Stopping: s.life.isStopping(),
 	}
@@ -221,7 +223,7 @@ func (v service) Status(context.Context, *connect.Request[guestv1.StatusRequest]
 // portsEvery is how often one who watches is told of counters.
 const portsEvery = time.Second
 
-func (v service) Ports(ctx context.Context, req *connect.Request[guestv1.PortsRequest], out *connect.ServerStream[guestv1.PortsResponse]) error {
+func (v service) Ports(ctx context.Context, req *connect.Request[supervisorv1.PortsRequest], out *connect.ServerStream[supervisorv1.PortsResponse]) error {
 	s := v.s
 	select {
 	case <-s.life.after(running):
@@ -229,7 +231,7 @@ func (v service) Ports(ctx context.Context, req *connect.Request[guestv1.PortsRe
 		return ctx.Err()
 	}
 	for {
-		res := &guestv1.PortsResponse{}
+		res := &supervisorv1.PortsResponse{}
 		var changed <-chan struct{}
 		if s.Forwarder != nil {
 			res.Ports, changed = s.Forwarder.Ports()
@@ -248,7 +250,7 @@ func (v service) Ports(ctx context.Context, req *connect.Request[guestv1.PortsRe
 	}
 }
 
-func (v service) Shutdown(ctx context.Context, req *connect.Request[guestv1.ShutdownRequest]) (*connect.Response[guestv1.ShutdownResponse], error) {
+func (v service) Shutdown(ctx context.Context, req *connect.Request[supervisorv1.ShutdownRequest]) (*connect.Response[supervisorv1.ShutdownResponse], error) {
 	s := v.s
 	if req.Msg.Force {
 		s.cutStart()
@@ -268,7 +270,7 @@ func (v service) Shutdown(ctx context.Context, req *connect.Request[guestv1.Shut
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	return connect.NewResponse(&guestv1.ShutdownResponse{}), nil
+	return connect.NewResponse(&supervisorv1.ShutdownResponse{}), nil
 }
 
 // answered tells whether err is the guest's own, not of a connection to it.

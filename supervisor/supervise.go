@@ -25,9 +25,9 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/machine/supervisorv1"
 
 	"github.com/lsub/lsub/guest"
-	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/virtionet"
@@ -58,7 +58,7 @@ type Network interface {
 type Forwarder interface {
 	Service
 	// Ports tells what is forwarded, and returns what is closed when that changes.
-	Ports() (ports []*guestv1.Port, changed <-chan struct{})
+	Ports() (ports []*supervisorv1.Port, changed <-chan struct{})
 }
 
 // Config is what a supervisor needs besides the configuration of its machine.
@@ -109,6 +109,7 @@ type supervisor struct {
 	forced   atomic.Bool        // its power was cut
 
 	tunnels tunnels
+	starts  starts
 }
 
 // Run runs the VM of a profile and returns when it is gone: nil after a

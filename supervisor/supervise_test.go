@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/machine/supervisorv1/supervisorv1connect"
 
 	"connectrpc.com/connect"
 
@@ -170,9 +171,14 @@ func TestSupervise(t *testing.T) {
 	}
 	image := importImage(t, m)
 	createDistro(t, m, image, "d-1")
+	d := &guestv1.Distro{Id: "d-1", Name: "d"}
+	c := guest.NewClient(m, "1.0")
+	if _, err := c.StartDistro(t.Context(), connect.NewRequest(&guestv1.StartDistroRequest{Distro: d})); err != nil {
+		t.Fatal(err)
+	}
 	var out bytes.Buffer
-	exit, err := guest.NewClient(m, "1.0").Exec(t.Context(), &guestv1.Exec{
-		Distro: &guestv1.Distro{Id: "d-1", Name: "d"}, Argv: [][]byte{[]byte("cat")},
+	exit, err := c.Exec(t.Context(), &guestv1.Exec{
+		Distro: d, Argv: [][]byte{[]byte("cat")},
 	}, guest.Stdio{Stdin: strings.NewReader("through the tunnel"), Stdout: &out})
 	if err != nil || exit.Status() != 0 || out.String() != "through the tunnel" {
 		t.Errorf("Exec = %v, %v, %q", exit, err, &out)
@@ -309,7 +315,7 @@ func TestSocket(t *testing.T) {
 	if code != 200 || !strings.Contains(body, `"kernel":"0.0-fake"`) || head.Get(machine.VersionHeader) != "1.0" {
 		t.Errorf("relayed Info: %d %s %v", code, body, head)
 	}
-	if code, body, _ := call(guestv1connect.SupervisorStatusProcedure); code != 200 || !strings.Contains(body, `"driver":"fake"`) {
+	if code, body, _ := call(supervisorv1connect.SupervisorStatusProcedure); code != 200 || !strings.Contains(body, `"driver":"fake"`) {
 		t.Errorf("Status: %d %s", code, body)
 	}
 	if code, _, head := call("/nowhere"); code != 404 || head.Get(machine.VersionHeader) != "1.0" {

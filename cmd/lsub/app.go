@@ -189,7 +189,7 @@ func (a *app) open(c *cli.Context) error {
 		Machine: a.machine, Paths: paths, Version: a.version, Events: events{a}, Program: exe, Logger: a.log,
 		Images:     func(ref images.Ref) images.Source { return a.images(ref, paths.Cache, a.log) },
 		Catalogues: func() []catalogue.Catalogue { return a.catalogues(a.log) }, BuildsDebian: a.bootstraps,
-		Preparer: preparer{a}, PauseCheck: a.pauseCheck,
+		PauseCheck: a.pauseCheck,
 	})
 	return nil
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
-	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/machine/supervisorv1"
 )
 
 // listedPort is what "ports --json" prints of a port.
@@ -54,7 +54,7 @@ func (a *app) portsCommand() *cli.Command {
 func (a *app) ports(c *cli.Context) error {
 	watch, asJSON := c.Bool("watch"), c.Bool("json")
 	last := ""
-	err := a.machine.Ports(c.Context, watch, func(ports []*guestv1.Port) error {
+	err := a.machine.Ports(c.Context, watch, func(ports []*supervisorv1.Port) error {
 		listed, err := a.listPorts(ports)
 		if err != nil {
 			return err
@@ -90,7 +90,7 @@ func (a *app) ports(c *cli.Context) error {
 	return nil
 }
 
-func (a *app) listPorts(ports []*guestv1.Port) ([]listedPort, error) {
+func (a *app) listPorts(ports []*supervisorv1.Port) ([]listedPort, error) {
 	reg, err := a.machine.Registry()
 	if err != nil {
 		return nil, err

@@ -20,6 +20,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/lsub/lsub/atomicfile"
+	"github.com/lsub/lsub/internal/testcert"
 )
 
 // TestScripts runs testdata/script: one script for each command and each kind
@@ -178,7 +179,7 @@ func scriptExpand(ts *testscript.TestScript, neg bool, args []string) {
 
 // certificate FILE writes a new certificate.
 func scriptCertificate(ts *testscript.TestScript, neg bool, args []string) {
-	cert, err := newCertificate(args[0])
+	cert, err := testcert.NewAuthority(args[0])
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), cert, 0o600))
 }

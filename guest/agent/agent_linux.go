@@ -130,7 +130,6 @@ func (a *Agent) handle(r *guest.Reader, w *guest.Writer, req *guestv1.StreamRequ
 		defer cancel() // the host is gone
 		in.fail(receive(r, in, controls))
 	}()
-	in.open()
 	switch k := req.Kind.(type) {
 	case *guestv1.StreamRequest_Exec:
 		return a.exec(ctx, k.Exec, in, controls, w)

@@ -51,6 +51,7 @@ type distro struct {
 	unwatch   func()   // ends the watch of its limits; nil where there is none
 
 	wasReady atomic.Bool // its init has been ready, see shutsDown
+	hangs    atomic.Bool // its init takes too long to shut it down, see awaitShutdown
 
 	mu        sync.Mutex
 	limits    *guestv1.Limits

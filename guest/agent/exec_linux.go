@@ -26,10 +26,12 @@ func (a *Agent) exec(ctx context.Context, cmd *guestv1.Exec, in *stdinBuffer, co
 	var d *distro
 	var p *process
 	before, err := whileWaiting(ctx, controls, func(ctx context.Context) (err error) {
-		d, err = a.enterDistro(ctx, cmd.Distro, func(d *distro) (err error) {
-			p, err = d.spawn(ctx, cmd)
+		if d, err = a.enter(cmd.Distro.GetId()); err != nil {
 			return err
-		})
+		}
+		if p, err = d.spawn(ctx, cmd); err != nil && (errors.Is(err, errStopping) || procfs.IsExiting(d.pid)) {
+			err = errDistroOff()
+		}
 		return err
 	})
 	if d != nil {
@@ -41,6 +43,7 @@ func (a *Agent) exec(ctx context.Context, cmd *guestv1.Exec, in *stdinBuffer, co
 	case err != nil:
 		return nil, err
 	}
+	in.open()
 	w.SendMessage(guest.FrameStarted, &guestv1.Started{Warnings: append(d.takeWarnings(), p.warnings...)})
 	p.resize(before.rows, before.cols)
 	p.signal(before.signal) // one that came just as the command began
@@ -89,23 +92,22 @@ func whileWaiting(ctx context.Context, controls <-chan controlFrame, f func(cont
 	return before, err
 }
 
-// enterDistro starts the distro where it does not run, and calls f, which
-// enters it. One that ends just then starts anew. The distro is returned in a session,
-// also where f fails: the caller ends it.
-func (a *Agent) enterDistro(ctx context.Context, spec *guestv1.Distro, f func(*distro) error) (*distro, error) {
-	for {
-		d, err := a.start(ctx, spec)
-		if err != nil {
-			return nil, err
-		}
-		if !d.beginSession() {
-			continue
-		}
-		if err := f(d); err == nil || !errors.Is(err, errStopping) && !procfs.IsExiting(d.pid) {
-			return d, err
-		}
-		d.endSession() // start waits until it is gone
+// enter begins a session in a distro that commands may enter. The caller ends it.
+func (a *Agent) enter(id string) (*distro, error) {
+	d := a.lookup(id)
+	if d == nil {
+		return nil, errDistroOff()
 	}
+	select {
+	case <-d.ready:
+	default:
+		return nil, errDistroOff()
+	}
+	// One that shuts down from inside is as good as off: the next start waits for its end.
+	if d.err != nil || d.shutsDown() && !d.hangs.Load() || !d.beginSession() {
+		return nil, errDistroOff()
+	}
+	return d, nil
 }
 
 // process is a command that runs in a distro, and our ends of its stdio.

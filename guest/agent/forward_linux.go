@@ -233,7 +233,7 @@ func (a *Agent) running(id string) (*distro, error) {
 }
 
 func errDistroOff() error {
-	return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the distro does not run")
+	return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_RUNNING, "", "the distro does not run")
 }
 
 // connectUnix connects to a unix socket in the distro.

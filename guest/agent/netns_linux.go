@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/agent/listeners"
 	"github.com/lsub/lsub/guest/agent/nsthread"
 	"github.com/lsub/lsub/guest/guestv1"
@@ -95,7 +94,7 @@ func (d *distro) network() (*netns, error) {
 	if s := d.ownNetns(); s != nil {
 		return s, nil
 	}
-	return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the distro does not run")
+	return nil, errDistroOff()
 }
 
 // ownNetns returns the network of an isolated distro while it stands.

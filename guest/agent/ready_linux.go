@@ -78,7 +78,11 @@ func (d *distro) awaitShutdown(ctx context.Context) bool {
 	if !d.shutsDown() {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, stopGrace)
+	grace, cancel := context.WithTimeout(ctx, stopGrace)
 	defer cancel()
-	return await(ctx, d.gone) == nil
+	gone := await(grace, d.gone) == nil
+	if !gone && ctx.Err() == nil {
+		d.hangs.Store(true)
+	}
+	return gone
 }

@@ -110,7 +110,7 @@ func (g *Guest) SetDefaultUser(_ context.Context, req *connect.Request[guestv1.S
 
 // StartDistro marks a distro as running.
 func (g *Guest) StartDistro(_ context.Context, req *connect.Request[guestv1.StartDistroRequest]) (*connect.Response[guestv1.StartDistroResponse], error) {
-	if _, err := g.disk.enter(req.Msg.Distro, 0); err != nil {
+	if err := g.disk.start(req.Msg.Distro); err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&guestv1.StartDistroResponse{

@@ -106,22 +106,32 @@ func (d *disk) imageEnv(id string) []string {
 	return slices.Clone(d.data.Env[id])
 }
 
-// enter starts a distro where it does not run, and counts a session in it. It
-// returns the account that the distro was made with.
-func (d *disk) enter(spec *guestv1.Distro, sessions int) (string, error) {
+// start starts a distro where it does not run.
+func (d *disk) start(spec *guestv1.Distro) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	id := spec.GetId()
-	user, ok := d.data.Distros[id]
-	if !ok {
-		return "", notFound("distro", id)
+	if _, ok := d.data.Distros[id]; !ok {
+		return notFound("distro", id)
 	}
 	if _, runs := d.run[id]; !runs {
 		d.specs[id] = spec
+		d.run[id] = 0
 	}
-	d.run[id] += sessions
 	d.tell.Broadcast()
-	return user, nil
+	return nil
+}
+
+// enter counts a session in a distro that runs. It returns the account that the distro
+// was made with.
+func (d *disk) enter(id string) (string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, runs := d.run[id]; !runs {
+		return "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_RUNNING, "", "the distro does not run")
+	}
+	d.run[id]++
+	return d.data.Distros[id], nil
 }
 
 // configure gives a distro that runs another spec.

@@ -34,7 +34,7 @@ type process struct {
 
 // exec runs a command and returns how it ended.
 func (g *Guest) exec(m *guestv1.Exec, s *stream) (*guestv1.Exit, error) {
-	made, err := g.disk.enter(m.Distro, 1)
+	made, err := g.disk.enter(m.Distro.GetId())
 	if err != nil {
 		return nil, err
 	}

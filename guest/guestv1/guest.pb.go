@@ -9,7 +9,7 @@
 // versions:
 // 	protoc-gen-go v1.36.12
 // 	protoc        v3.21.12
-// source: guest.proto
+// source: guest/guest.proto
 
 package guestv1
 
@@ -43,6 +43,7 @@ const (
 	ErrorCode_ERROR_CODE_START_FAILED      ErrorCode = 9  // the distro does not come up
 	ErrorCode_ERROR_CODE_VERSION           ErrorCode = 10 // host and guest are of different versions
 	ErrorCode_ERROR_CODE_ALREADY_EXISTS    ErrorCode = 11
+	ErrorCode_ERROR_CODE_NOT_RUNNING       ErrorCode = 13 // the distro does not run, or not for long
 )
 
 // Enum value maps for ErrorCode.
@@ -60,6 +61,7 @@ var (
 		9:  "ERROR_CODE_START_FAILED",
 		10: "ERROR_CODE_VERSION",
 		11: "ERROR_CODE_ALREADY_EXISTS",
+		13: "ERROR_CODE_NOT_RUNNING",
 	}
 	ErrorCode_value = map[string]int32{
 		"ERROR_CODE_UNSPECIFIED":       0,
@@ -74,6 +76,7 @@ var (
 		"ERROR_CODE_START_FAILED":      9,
 		"ERROR_CODE_VERSION":           10,
 		"ERROR_CODE_ALREADY_EXISTS":    11,
+		"ERROR_CODE_NOT_RUNNING":       13,
 	}
 )
 
@@ -88,11 +91,11 @@ func (x ErrorCode) String() string {
 }
 
 func (ErrorCode) Descriptor() protoreflect.EnumDescriptor {
-	return file_guest_proto_enumTypes[0].Descriptor()
+	return file_guest_guest_proto_enumTypes[0].Descriptor()
 }
 
 func (ErrorCode) Type() protoreflect.EnumType {
-	return &file_guest_proto_enumTypes[0]
+	return &file_guest_guest_proto_enumTypes[0]
 }
 
 func (x ErrorCode) Number() protoreflect.EnumNumber {
@@ -101,7 +104,7 @@ func (x ErrorCode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ErrorCode.Descriptor instead.
 func (ErrorCode) EnumDescriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{0}
+	return file_guest_guest_proto_rawDescGZIP(), []int{0}
 }
 
 // Distro is what the guest must know of a distro to start it.
@@ -122,7 +125,7 @@ type Distro struct {
 
 func (x *Distro) Reset() {
 	*x = Distro{}
-	mi := &file_guest_proto_msgTypes[0]
+	mi := &file_guest_guest_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -134,7 +137,7 @@ func (x *Distro) String() string {
 func (*Distro) ProtoMessage() {}
 
 func (x *Distro) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[0]
+	mi := &file_guest_guest_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -147,7 +150,7 @@ func (x *Distro) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Distro.ProtoReflect.Descriptor instead.
 func (*Distro) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{0}
+	return file_guest_guest_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *Distro) GetId() string {
@@ -225,7 +228,7 @@ type Limits struct {
 
 func (x *Limits) Reset() {
 	*x = Limits{}
-	mi := &file_guest_proto_msgTypes[1]
+	mi := &file_guest_guest_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -237,7 +240,7 @@ func (x *Limits) String() string {
 func (*Limits) ProtoMessage() {}
 
 func (x *Limits) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[1]
+	mi := &file_guest_guest_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -250,7 +253,7 @@ func (x *Limits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Limits.ProtoReflect.Descriptor instead.
 func (*Limits) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{1}
+	return file_guest_guest_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *Limits) GetMemoryMax() int64 {
@@ -284,7 +287,7 @@ type InfoRequest struct {
 
 func (x *InfoRequest) Reset() {
 	*x = InfoRequest{}
-	mi := &file_guest_proto_msgTypes[2]
+	mi := &file_guest_guest_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -296,7 +299,7 @@ func (x *InfoRequest) String() string {
 func (*InfoRequest) ProtoMessage() {}
 
 func (x *InfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[2]
+	mi := &file_guest_guest_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -309,7 +312,7 @@ func (x *InfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoRequest.ProtoReflect.Descriptor instead.
 func (*InfoRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{2}
+	return file_guest_guest_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *InfoRequest) GetReasons() bool {
@@ -343,7 +346,7 @@ type InfoResponse struct {
 
 func (x *InfoResponse) Reset() {
 	*x = InfoResponse{}
-	mi := &file_guest_proto_msgTypes[3]
+	mi := &file_guest_guest_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -355,7 +358,7 @@ func (x *InfoResponse) String() string {
 func (*InfoResponse) ProtoMessage() {}
 
 func (x *InfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[3]
+	mi := &file_guest_guest_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -368,7 +371,7 @@ func (x *InfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InfoResponse.ProtoReflect.Descriptor instead.
 func (*InfoResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{3}
+	return file_guest_guest_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *InfoResponse) GetVersion() string {
@@ -454,7 +457,7 @@ type DistroState struct {
 
 func (x *DistroState) Reset() {
 	*x = DistroState{}
-	mi := &file_guest_proto_msgTypes[4]
+	mi := &file_guest_guest_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -466,7 +469,7 @@ func (x *DistroState) String() string {
 func (*DistroState) ProtoMessage() {}
 
 func (x *DistroState) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[4]
+	mi := &file_guest_guest_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -479,7 +482,7 @@ func (x *DistroState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DistroState.ProtoReflect.Descriptor instead.
 func (*DistroState) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{4}
+	return file_guest_guest_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *DistroState) GetId() string {
@@ -578,7 +581,7 @@ type BootStep struct {
 
 func (x *BootStep) Reset() {
 	*x = BootStep{}
-	mi := &file_guest_proto_msgTypes[5]
+	mi := &file_guest_guest_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -590,7 +593,7 @@ func (x *BootStep) String() string {
 func (*BootStep) ProtoMessage() {}
 
 func (x *BootStep) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[5]
+	mi := &file_guest_guest_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -603,7 +606,7 @@ func (x *BootStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootStep.ProtoReflect.Descriptor instead.
 func (*BootStep) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{5}
+	return file_guest_guest_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *BootStep) GetName() string {
@@ -647,7 +650,7 @@ type CreateDistroRequest struct {
 
 func (x *CreateDistroRequest) Reset() {
 	*x = CreateDistroRequest{}
-	mi := &file_guest_proto_msgTypes[6]
+	mi := &file_guest_guest_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -659,7 +662,7 @@ func (x *CreateDistroRequest) String() string {
 func (*CreateDistroRequest) ProtoMessage() {}
 
 func (x *CreateDistroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[6]
+	mi := &file_guest_guest_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -672,7 +675,7 @@ func (x *CreateDistroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateDistroRequest.ProtoReflect.Descriptor instead.
 func (*CreateDistroRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{6}
+	return file_guest_guest_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateDistroRequest) GetDistro() *Distro {
@@ -767,7 +770,7 @@ type CreateDistroResponse struct {
 
 func (x *CreateDistroResponse) Reset() {
 	*x = CreateDistroResponse{}
-	mi := &file_guest_proto_msgTypes[7]
+	mi := &file_guest_guest_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -779,7 +782,7 @@ func (x *CreateDistroResponse) String() string {
 func (*CreateDistroResponse) ProtoMessage() {}
 
 func (x *CreateDistroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[7]
+	mi := &file_guest_guest_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -792,7 +795,7 @@ func (x *CreateDistroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateDistroResponse.ProtoReflect.Descriptor instead.
 func (*CreateDistroResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{7}
+	return file_guest_guest_proto_rawDescGZIP(), []int{7}
 }
 
 // User is an account to make in a distro, with sudo rights without a password.
@@ -806,7 +809,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_guest_proto_msgTypes[8]
+	mi := &file_guest_guest_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -818,7 +821,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[8]
+	mi := &file_guest_guest_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -831,7 +834,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{8}
+	return file_guest_guest_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *User) GetName() string {
@@ -859,7 +862,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_guest_proto_msgTypes[9]
+	mi := &file_guest_guest_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -871,7 +874,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[9]
+	mi := &file_guest_guest_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -884,7 +887,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{9}
+	return file_guest_guest_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Snapshot) GetDistro() string {
@@ -910,7 +913,7 @@ type DeleteImageRequest struct {
 
 func (x *DeleteImageRequest) Reset() {
 	*x = DeleteImageRequest{}
-	mi := &file_guest_proto_msgTypes[10]
+	mi := &file_guest_guest_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -922,7 +925,7 @@ func (x *DeleteImageRequest) String() string {
 func (*DeleteImageRequest) ProtoMessage() {}
 
 func (x *DeleteImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[10]
+	mi := &file_guest_guest_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -935,7 +938,7 @@ func (x *DeleteImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteImageRequest.ProtoReflect.Descriptor instead.
 func (*DeleteImageRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{10}
+	return file_guest_guest_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeleteImageRequest) GetId() string {
@@ -953,7 +956,7 @@ type DeleteImageResponse struct {
 
 func (x *DeleteImageResponse) Reset() {
 	*x = DeleteImageResponse{}
-	mi := &file_guest_proto_msgTypes[11]
+	mi := &file_guest_guest_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -965,7 +968,7 @@ func (x *DeleteImageResponse) String() string {
 func (*DeleteImageResponse) ProtoMessage() {}
 
 func (x *DeleteImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[11]
+	mi := &file_guest_guest_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -978,7 +981,7 @@ func (x *DeleteImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteImageResponse.ProtoReflect.Descriptor instead.
 func (*DeleteImageResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{11}
+	return file_guest_guest_proto_rawDescGZIP(), []int{11}
 }
 
 type ConfigureDistroRequest struct {
@@ -990,7 +993,7 @@ type ConfigureDistroRequest struct {
 
 func (x *ConfigureDistroRequest) Reset() {
 	*x = ConfigureDistroRequest{}
-	mi := &file_guest_proto_msgTypes[12]
+	mi := &file_guest_guest_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1002,7 +1005,7 @@ func (x *ConfigureDistroRequest) String() string {
 func (*ConfigureDistroRequest) ProtoMessage() {}
 
 func (x *ConfigureDistroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[12]
+	mi := &file_guest_guest_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1015,7 +1018,7 @@ func (x *ConfigureDistroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigureDistroRequest.ProtoReflect.Descriptor instead.
 func (*ConfigureDistroRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{12}
+	return file_guest_guest_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ConfigureDistroRequest) GetDistro() *Distro {
@@ -1033,7 +1036,7 @@ type ConfigureDistroResponse struct {
 
 func (x *ConfigureDistroResponse) Reset() {
 	*x = ConfigureDistroResponse{}
-	mi := &file_guest_proto_msgTypes[13]
+	mi := &file_guest_guest_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +1048,7 @@ func (x *ConfigureDistroResponse) String() string {
 func (*ConfigureDistroResponse) ProtoMessage() {}
 
 func (x *ConfigureDistroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[13]
+	mi := &file_guest_guest_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1058,7 +1061,7 @@ func (x *ConfigureDistroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigureDistroResponse.ProtoReflect.Descriptor instead.
 func (*ConfigureDistroResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{13}
+	return file_guest_guest_proto_rawDescGZIP(), []int{13}
 }
 
 type SetDefaultUserRequest struct {
@@ -1071,7 +1074,7 @@ type SetDefaultUserRequest struct {
 
 func (x *SetDefaultUserRequest) Reset() {
 	*x = SetDefaultUserRequest{}
-	mi := &file_guest_proto_msgTypes[14]
+	mi := &file_guest_guest_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1083,7 +1086,7 @@ func (x *SetDefaultUserRequest) String() string {
 func (*SetDefaultUserRequest) ProtoMessage() {}
 
 func (x *SetDefaultUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[14]
+	mi := &file_guest_guest_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1096,7 +1099,7 @@ func (x *SetDefaultUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetDefaultUserRequest.ProtoReflect.Descriptor instead.
 func (*SetDefaultUserRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{14}
+	return file_guest_guest_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SetDefaultUserRequest) GetId() string {
@@ -1123,7 +1126,7 @@ type SetDefaultUserResponse struct {
 
 func (x *SetDefaultUserResponse) Reset() {
 	*x = SetDefaultUserResponse{}
-	mi := &file_guest_proto_msgTypes[15]
+	mi := &file_guest_guest_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1135,7 +1138,7 @@ func (x *SetDefaultUserResponse) String() string {
 func (*SetDefaultUserResponse) ProtoMessage() {}
 
 func (x *SetDefaultUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[15]
+	mi := &file_guest_guest_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1148,7 +1151,7 @@ func (x *SetDefaultUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetDefaultUserResponse.ProtoReflect.Descriptor instead.
 func (*SetDefaultUserResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{15}
+	return file_guest_guest_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SetDefaultUserResponse) GetName() string {
@@ -1174,7 +1177,7 @@ type CreateSnapshotRequest struct {
 
 func (x *CreateSnapshotRequest) Reset() {
 	*x = CreateSnapshotRequest{}
-	mi := &file_guest_proto_msgTypes[16]
+	mi := &file_guest_guest_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1186,7 +1189,7 @@ func (x *CreateSnapshotRequest) String() string {
 func (*CreateSnapshotRequest) ProtoMessage() {}
 
 func (x *CreateSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[16]
+	mi := &file_guest_guest_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +1202,7 @@ func (x *CreateSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*CreateSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{16}
+	return file_guest_guest_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CreateSnapshotRequest) GetSnapshot() *Snapshot {
@@ -1217,7 +1220,7 @@ type CreateSnapshotResponse struct {
 
 func (x *CreateSnapshotResponse) Reset() {
 	*x = CreateSnapshotResponse{}
-	mi := &file_guest_proto_msgTypes[17]
+	mi := &file_guest_guest_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1229,7 +1232,7 @@ func (x *CreateSnapshotResponse) String() string {
 func (*CreateSnapshotResponse) ProtoMessage() {}
 
 func (x *CreateSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[17]
+	mi := &file_guest_guest_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1242,7 +1245,7 @@ func (x *CreateSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*CreateSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{17}
+	return file_guest_guest_proto_rawDescGZIP(), []int{17}
 }
 
 type RestoreSnapshotRequest struct {
@@ -1255,7 +1258,7 @@ type RestoreSnapshotRequest struct {
 
 func (x *RestoreSnapshotRequest) Reset() {
 	*x = RestoreSnapshotRequest{}
-	mi := &file_guest_proto_msgTypes[18]
+	mi := &file_guest_guest_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1270,7 @@ func (x *RestoreSnapshotRequest) String() string {
 func (*RestoreSnapshotRequest) ProtoMessage() {}
 
 func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[18]
+	mi := &file_guest_guest_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1283,7 @@ func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{18}
+	return file_guest_guest_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RestoreSnapshotRequest) GetSnapshot() *Snapshot {
@@ -1306,7 +1309,7 @@ type RestoreSnapshotResponse struct {
 
 func (x *RestoreSnapshotResponse) Reset() {
 	*x = RestoreSnapshotResponse{}
-	mi := &file_guest_proto_msgTypes[19]
+	mi := &file_guest_guest_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +1321,7 @@ func (x *RestoreSnapshotResponse) String() string {
 func (*RestoreSnapshotResponse) ProtoMessage() {}
 
 func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[19]
+	mi := &file_guest_guest_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1334,7 @@ func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{19}
+	return file_guest_guest_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RestoreSnapshotResponse) GetKilled() bool {
@@ -1350,7 +1353,7 @@ type DeleteSnapshotRequest struct {
 
 func (x *DeleteSnapshotRequest) Reset() {
 	*x = DeleteSnapshotRequest{}
-	mi := &file_guest_proto_msgTypes[20]
+	mi := &file_guest_guest_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1362,7 +1365,7 @@ func (x *DeleteSnapshotRequest) String() string {
 func (*DeleteSnapshotRequest) ProtoMessage() {}
 
 func (x *DeleteSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[20]
+	mi := &file_guest_guest_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1375,7 +1378,7 @@ func (x *DeleteSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{20}
+	return file_guest_guest_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeleteSnapshotRequest) GetSnapshot() *Snapshot {
@@ -1393,7 +1396,7 @@ type DeleteSnapshotResponse struct {
 
 func (x *DeleteSnapshotResponse) Reset() {
 	*x = DeleteSnapshotResponse{}
-	mi := &file_guest_proto_msgTypes[21]
+	mi := &file_guest_guest_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1405,7 +1408,7 @@ func (x *DeleteSnapshotResponse) String() string {
 func (*DeleteSnapshotResponse) ProtoMessage() {}
 
 func (x *DeleteSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[21]
+	mi := &file_guest_guest_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1418,7 +1421,7 @@ func (x *DeleteSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{21}
+	return file_guest_guest_proto_rawDescGZIP(), []int{21}
 }
 
 type WatchRequest struct {
@@ -1429,7 +1432,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_guest_proto_msgTypes[22]
+	mi := &file_guest_guest_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1441,7 +1444,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[22]
+	mi := &file_guest_guest_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1454,7 +1457,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{22}
+	return file_guest_guest_proto_rawDescGZIP(), []int{22}
 }
 
 type WatchResponse struct {
@@ -1466,7 +1469,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_guest_proto_msgTypes[23]
+	mi := &file_guest_guest_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1478,7 +1481,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[23]
+	mi := &file_guest_guest_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1491,7 +1494,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{23}
+	return file_guest_guest_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchResponse) GetDistros() []*DistroState {
@@ -1509,7 +1512,7 @@ type WatchListenersRequest struct {
 
 func (x *WatchListenersRequest) Reset() {
 	*x = WatchListenersRequest{}
-	mi := &file_guest_proto_msgTypes[24]
+	mi := &file_guest_guest_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1521,7 +1524,7 @@ func (x *WatchListenersRequest) String() string {
 func (*WatchListenersRequest) ProtoMessage() {}
 
 func (x *WatchListenersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[24]
+	mi := &file_guest_guest_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1534,7 +1537,7 @@ func (x *WatchListenersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchListenersRequest.ProtoReflect.Descriptor instead.
 func (*WatchListenersRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{24}
+	return file_guest_guest_proto_rawDescGZIP(), []int{24}
 }
 
 type WatchListenersResponse struct {
@@ -1551,7 +1554,7 @@ type WatchListenersResponse struct {
 
 func (x *WatchListenersResponse) Reset() {
 	*x = WatchListenersResponse{}
-	mi := &file_guest_proto_msgTypes[25]
+	mi := &file_guest_guest_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1563,7 +1566,7 @@ func (x *WatchListenersResponse) String() string {
 func (*WatchListenersResponse) ProtoMessage() {}
 
 func (x *WatchListenersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[25]
+	mi := &file_guest_guest_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1576,7 +1579,7 @@ func (x *WatchListenersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchListenersResponse.ProtoReflect.Descriptor instead.
 func (*WatchListenersResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{25}
+	return file_guest_guest_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *WatchListenersResponse) GetListeners() []*Listener {
@@ -1612,7 +1615,7 @@ type OwnNetwork struct {
 
 func (x *OwnNetwork) Reset() {
 	*x = OwnNetwork{}
-	mi := &file_guest_proto_msgTypes[26]
+	mi := &file_guest_guest_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +1627,7 @@ func (x *OwnNetwork) String() string {
 func (*OwnNetwork) ProtoMessage() {}
 
 func (x *OwnNetwork) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[26]
+	mi := &file_guest_guest_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +1640,7 @@ func (x *OwnNetwork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OwnNetwork.ProtoReflect.Descriptor instead.
 func (*OwnNetwork) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{26}
+	return file_guest_guest_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *OwnNetwork) GetDistro() string {
@@ -1670,7 +1673,7 @@ type Listener struct {
 
 func (x *Listener) Reset() {
 	*x = Listener{}
-	mi := &file_guest_proto_msgTypes[27]
+	mi := &file_guest_guest_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1682,7 +1685,7 @@ func (x *Listener) String() string {
 func (*Listener) ProtoMessage() {}
 
 func (x *Listener) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[27]
+	mi := &file_guest_guest_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1695,7 +1698,7 @@ func (x *Listener) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listener.ProtoReflect.Descriptor instead.
 func (*Listener) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{27}
+	return file_guest_guest_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Listener) GetDistro() string {
@@ -1756,7 +1759,7 @@ type DeleteDistroRequest struct {
 
 func (x *DeleteDistroRequest) Reset() {
 	*x = DeleteDistroRequest{}
-	mi := &file_guest_proto_msgTypes[28]
+	mi := &file_guest_guest_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1768,7 +1771,7 @@ func (x *DeleteDistroRequest) String() string {
 func (*DeleteDistroRequest) ProtoMessage() {}
 
 func (x *DeleteDistroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[28]
+	mi := &file_guest_guest_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1781,7 +1784,7 @@ func (x *DeleteDistroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDistroRequest.ProtoReflect.Descriptor instead.
 func (*DeleteDistroRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{28}
+	return file_guest_guest_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DeleteDistroRequest) GetId() string {
@@ -1799,7 +1802,7 @@ type DeleteDistroResponse struct {
 
 func (x *DeleteDistroResponse) Reset() {
 	*x = DeleteDistroResponse{}
-	mi := &file_guest_proto_msgTypes[29]
+	mi := &file_guest_guest_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1811,7 +1814,7 @@ func (x *DeleteDistroResponse) String() string {
 func (*DeleteDistroResponse) ProtoMessage() {}
 
 func (x *DeleteDistroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[29]
+	mi := &file_guest_guest_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1824,7 +1827,7 @@ func (x *DeleteDistroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDistroResponse.ProtoReflect.Descriptor instead.
 func (*DeleteDistroResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{29}
+	return file_guest_guest_proto_rawDescGZIP(), []int{29}
 }
 
 type StartDistroRequest struct {
@@ -1836,7 +1839,7 @@ type StartDistroRequest struct {
 
 func (x *StartDistroRequest) Reset() {
 	*x = StartDistroRequest{}
-	mi := &file_guest_proto_msgTypes[30]
+	mi := &file_guest_guest_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1848,7 +1851,7 @@ func (x *StartDistroRequest) String() string {
 func (*StartDistroRequest) ProtoMessage() {}
 
 func (x *StartDistroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[30]
+	mi := &file_guest_guest_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1861,7 +1864,7 @@ func (x *StartDistroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartDistroRequest.ProtoReflect.Descriptor instead.
 func (*StartDistroRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{30}
+	return file_guest_guest_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StartDistroRequest) GetDistro() *Distro {
@@ -1881,7 +1884,7 @@ type StartDistroResponse struct {
 
 func (x *StartDistroResponse) Reset() {
 	*x = StartDistroResponse{}
-	mi := &file_guest_proto_msgTypes[31]
+	mi := &file_guest_guest_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1893,7 +1896,7 @@ func (x *StartDistroResponse) String() string {
 func (*StartDistroResponse) ProtoMessage() {}
 
 func (x *StartDistroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[31]
+	mi := &file_guest_guest_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1906,7 +1909,7 @@ func (x *StartDistroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartDistroResponse.ProtoReflect.Descriptor instead.
 func (*StartDistroResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{31}
+	return file_guest_guest_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StartDistroResponse) GetState() *DistroState {
@@ -1933,7 +1936,7 @@ type StopDistroRequest struct {
 
 func (x *StopDistroRequest) Reset() {
 	*x = StopDistroRequest{}
-	mi := &file_guest_proto_msgTypes[32]
+	mi := &file_guest_guest_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1945,7 +1948,7 @@ func (x *StopDistroRequest) String() string {
 func (*StopDistroRequest) ProtoMessage() {}
 
 func (x *StopDistroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[32]
+	mi := &file_guest_guest_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1958,7 +1961,7 @@ func (x *StopDistroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopDistroRequest.ProtoReflect.Descriptor instead.
 func (*StopDistroRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{32}
+	return file_guest_guest_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StopDistroRequest) GetId() string {
@@ -1984,7 +1987,7 @@ type StopDistroResponse struct {
 
 func (x *StopDistroResponse) Reset() {
 	*x = StopDistroResponse{}
-	mi := &file_guest_proto_msgTypes[33]
+	mi := &file_guest_guest_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1996,7 +1999,7 @@ func (x *StopDistroResponse) String() string {
 func (*StopDistroResponse) ProtoMessage() {}
 
 func (x *StopDistroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[33]
+	mi := &file_guest_guest_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2009,7 +2012,7 @@ func (x *StopDistroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopDistroResponse.ProtoReflect.Descriptor instead.
 func (*StopDistroResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{33}
+	return file_guest_guest_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *StopDistroResponse) GetKilled() bool {
@@ -2028,7 +2031,7 @@ type AdjustClockRequest struct {
 
 func (x *AdjustClockRequest) Reset() {
 	*x = AdjustClockRequest{}
-	mi := &file_guest_proto_msgTypes[34]
+	mi := &file_guest_guest_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2043,7 @@ func (x *AdjustClockRequest) String() string {
 func (*AdjustClockRequest) ProtoMessage() {}
 
 func (x *AdjustClockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[34]
+	mi := &file_guest_guest_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2056,7 @@ func (x *AdjustClockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdjustClockRequest.ProtoReflect.Descriptor instead.
 func (*AdjustClockRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{34}
+	return file_guest_guest_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AdjustClockRequest) GetByNs() int64 {
@@ -2072,7 +2075,7 @@ type AdjustClockResponse struct {
 
 func (x *AdjustClockResponse) Reset() {
 	*x = AdjustClockResponse{}
-	mi := &file_guest_proto_msgTypes[35]
+	mi := &file_guest_guest_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2084,7 +2087,7 @@ func (x *AdjustClockResponse) String() string {
 func (*AdjustClockResponse) ProtoMessage() {}
 
 func (x *AdjustClockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[35]
+	mi := &file_guest_guest_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2097,7 +2100,7 @@ func (x *AdjustClockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdjustClockResponse.ProtoReflect.Descriptor instead.
 func (*AdjustClockResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{35}
+	return file_guest_guest_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AdjustClockResponse) GetUnixNs() int64 {
@@ -2115,7 +2118,7 @@ type PoweroffRequest struct {
 
 func (x *PoweroffRequest) Reset() {
 	*x = PoweroffRequest{}
-	mi := &file_guest_proto_msgTypes[36]
+	mi := &file_guest_guest_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2127,7 +2130,7 @@ func (x *PoweroffRequest) String() string {
 func (*PoweroffRequest) ProtoMessage() {}
 
 func (x *PoweroffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[36]
+	mi := &file_guest_guest_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2140,7 +2143,7 @@ func (x *PoweroffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoweroffRequest.ProtoReflect.Descriptor instead.
 func (*PoweroffRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{36}
+	return file_guest_guest_proto_rawDescGZIP(), []int{36}
 }
 
 type PoweroffResponse struct {
@@ -2151,7 +2154,7 @@ type PoweroffResponse struct {
 
 func (x *PoweroffResponse) Reset() {
 	*x = PoweroffResponse{}
-	mi := &file_guest_proto_msgTypes[37]
+	mi := &file_guest_guest_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2163,7 +2166,7 @@ func (x *PoweroffResponse) String() string {
 func (*PoweroffResponse) ProtoMessage() {}
 
 func (x *PoweroffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[37]
+	mi := &file_guest_guest_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2176,461 +2179,7 @@ func (x *PoweroffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoweroffResponse.ProtoReflect.Descriptor instead.
 func (*PoweroffResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{37}
-}
-
-type StatusRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *StatusRequest) Reset() {
-	*x = StatusRequest{}
-	mi := &file_guest_proto_msgTypes[38]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *StatusRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*StatusRequest) ProtoMessage() {}
-
-func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[38]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
-func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{38}
-}
-
-type StatusResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"` // of the supervisor
-	Pid           int32                  `protobuf:"varint,2,opt,name=pid,proto3" json:"pid,omitempty"`
-	Driver        string                 `protobuf:"bytes,3,opt,name=driver,proto3" json:"driver,omitempty"`
-	StartedAtNs   int64                  `protobuf:"varint,4,opt,name=started_at_ns,json=startedAtNs,proto3" json:"started_at_ns,omitempty"` // Unix time on the host
-	Paused        string                 `protobuf:"bytes,5,opt,name=paused,proto3" json:"paused,omitempty"`                                 // why the VM stands still, "" while it runs
-	Stopping      bool                   `protobuf:"varint,6,opt,name=stopping,proto3" json:"stopping,omitempty"`
-	Boot          []*BootStep            `protobuf:"bytes,7,rep,name=boot,proto3" json:"boot,omitempty"` // from the supervisor's start to the agent's first word
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *StatusResponse) Reset() {
-	*x = StatusResponse{}
-	mi := &file_guest_proto_msgTypes[39]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *StatusResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*StatusResponse) ProtoMessage() {}
-
-func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[39]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
-func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{39}
-}
-
-func (x *StatusResponse) GetVersion() string {
-	if x != nil {
-		return x.Version
-	}
-	return ""
-}
-
-func (x *StatusResponse) GetPid() int32 {
-	if x != nil {
-		return x.Pid
-	}
-	return 0
-}
-
-func (x *StatusResponse) GetDriver() string {
-	if x != nil {
-		return x.Driver
-	}
-	return ""
-}
-
-func (x *StatusResponse) GetStartedAtNs() int64 {
-	if x != nil {
-		return x.StartedAtNs
-	}
-	return 0
-}
-
-func (x *StatusResponse) GetPaused() string {
-	if x != nil {
-		return x.Paused
-	}
-	return ""
-}
-
-func (x *StatusResponse) GetStopping() bool {
-	if x != nil {
-		return x.Stopping
-	}
-	return false
-}
-
-func (x *StatusResponse) GetBoot() []*BootStep {
-	if x != nil {
-		return x.Boot
-	}
-	return nil
-}
-
-type ShutdownRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Force         bool                   `protobuf:"varint,1,opt,name=force,proto3" json:"force,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ShutdownRequest) Reset() {
-	*x = ShutdownRequest{}
-	mi := &file_guest_proto_msgTypes[40]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ShutdownRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ShutdownRequest) ProtoMessage() {}
-
-func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[40]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
-func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{40}
-}
-
-func (x *ShutdownRequest) GetForce() bool {
-	if x != nil {
-		return x.Force
-	}
-	return false
-}
-
-type ShutdownResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ShutdownResponse) Reset() {
-	*x = ShutdownResponse{}
-	mi := &file_guest_proto_msgTypes[41]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ShutdownResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ShutdownResponse) ProtoMessage() {}
-
-func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[41]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
-func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{41}
-}
-
-type PortsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Watch         bool                   `protobuf:"varint,1,opt,name=watch,proto3" json:"watch,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *PortsRequest) Reset() {
-	*x = PortsRequest{}
-	mi := &file_guest_proto_msgTypes[42]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PortsRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PortsRequest) ProtoMessage() {}
-
-func (x *PortsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[42]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PortsRequest.ProtoReflect.Descriptor instead.
-func (*PortsRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{42}
-}
-
-func (x *PortsRequest) GetWatch() bool {
-	if x != nil {
-		return x.Watch
-	}
-	return false
-}
-
-type PortsResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ports         []*Port                `protobuf:"bytes,1,rep,name=ports,proto3" json:"ports,omitempty"` // all there are
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *PortsResponse) Reset() {
-	*x = PortsResponse{}
-	mi := &file_guest_proto_msgTypes[43]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PortsResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PortsResponse) ProtoMessage() {}
-
-func (x *PortsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[43]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PortsResponse.ProtoReflect.Descriptor instead.
-func (*PortsResponse) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{43}
-}
-
-func (x *PortsResponse) GetPorts() []*Port {
-	if x != nil {
-		return x.Ports
-	}
-	return nil
-}
-
-// Port is something that is forwarded between the host and a distro, or that
-// cannot be.
-type Port struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`                 // "auto", "rule", "reverse", "socket": what it comes from
-	Network       string                 `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"`           // "tcp", "udp" or "unix"
-	Host          []string               `protobuf:"bytes,3,rep,name=host,proto3" json:"host,omitempty"`                 // addresses or the path on the host
-	Distro        string                 `protobuf:"bytes,4,opt,name=distro,proto3" json:"distro,omitempty"`             // id; "" for none in particular
-	Guest         string                 `protobuf:"bytes,5,opt,name=guest,proto3" json:"guest,omitempty"`               // address or path in the distro
-	Pid           int32                  `protobuf:"varint,6,opt,name=pid,proto3" json:"pid,omitempty"`                  // of the process that listens in the distro, as the distro counts; 0 where unknown
-	Process       string                 `protobuf:"bytes,7,opt,name=process,proto3" json:"process,omitempty"`           // its name
-	State         string                 `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`               // "open", "waiting" (nobody listens in the distro), "failed"
-	Reason        string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`             // why not "open", or not as asked, for people; "" for nothing to say
-	Active        int64                  `protobuf:"varint,10,opt,name=active,proto3" json:"active,omitempty"`           // connections, or UDP flows, that are open
-	Connections   int64                  `protobuf:"varint,11,opt,name=connections,proto3" json:"connections,omitempty"` // since it was opened
-	Failed        int64                  `protobuf:"varint,12,opt,name=failed,proto3" json:"failed,omitempty"`           // of these, refused in the distro or over a limit
-	BytesToGuest  int64                  `protobuf:"varint,13,opt,name=bytes_to_guest,json=bytesToGuest,proto3" json:"bytes_to_guest,omitempty"`
-	BytesToHost   int64                  `protobuf:"varint,14,opt,name=bytes_to_host,json=bytesToHost,proto3" json:"bytes_to_host,omitempty"`
-	OpenedAtNs    int64                  `protobuf:"varint,15,opt,name=opened_at_ns,json=openedAtNs,proto3" json:"opened_at_ns,omitempty"` // Unix time on the host
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Port) Reset() {
-	*x = Port{}
-	mi := &file_guest_proto_msgTypes[44]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Port) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Port) ProtoMessage() {}
-
-func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[44]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Port.ProtoReflect.Descriptor instead.
-func (*Port) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{44}
-}
-
-func (x *Port) GetKind() string {
-	if x != nil {
-		return x.Kind
-	}
-	return ""
-}
-
-func (x *Port) GetNetwork() string {
-	if x != nil {
-		return x.Network
-	}
-	return ""
-}
-
-func (x *Port) GetHost() []string {
-	if x != nil {
-		return x.Host
-	}
-	return nil
-}
-
-func (x *Port) GetDistro() string {
-	if x != nil {
-		return x.Distro
-	}
-	return ""
-}
-
-func (x *Port) GetGuest() string {
-	if x != nil {
-		return x.Guest
-	}
-	return ""
-}
-
-func (x *Port) GetPid() int32 {
-	if x != nil {
-		return x.Pid
-	}
-	return 0
-}
-
-func (x *Port) GetProcess() string {
-	if x != nil {
-		return x.Process
-	}
-	return ""
-}
-
-func (x *Port) GetState() string {
-	if x != nil {
-		return x.State
-	}
-	return ""
-}
-
-func (x *Port) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
-}
-
-func (x *Port) GetActive() int64 {
-	if x != nil {
-		return x.Active
-	}
-	return 0
-}
-
-func (x *Port) GetConnections() int64 {
-	if x != nil {
-		return x.Connections
-	}
-	return 0
-}
-
-func (x *Port) GetFailed() int64 {
-	if x != nil {
-		return x.Failed
-	}
-	return 0
-}
-
-func (x *Port) GetBytesToGuest() int64 {
-	if x != nil {
-		return x.BytesToGuest
-	}
-	return 0
-}
-
-func (x *Port) GetBytesToHost() int64 {
-	if x != nil {
-		return x.BytesToHost
-	}
-	return 0
-}
-
-func (x *Port) GetOpenedAtNs() int64 {
-	if x != nil {
-		return x.OpenedAtNs
-	}
-	return 0
+	return file_guest_guest_proto_rawDescGZIP(), []int{37}
 }
 
 // ForwardRequest is the first frame of a stream to vsock port 1026. A started
@@ -2650,7 +2199,7 @@ type ForwardRequest struct {
 
 func (x *ForwardRequest) Reset() {
 	*x = ForwardRequest{}
-	mi := &file_guest_proto_msgTypes[45]
+	mi := &file_guest_guest_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2662,7 +2211,7 @@ func (x *ForwardRequest) String() string {
 func (*ForwardRequest) ProtoMessage() {}
 
 func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[45]
+	mi := &file_guest_guest_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2675,7 +2224,7 @@ func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
 func (*ForwardRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{45}
+	return file_guest_guest_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ForwardRequest) GetVersion() string {
@@ -2753,7 +2302,7 @@ type Connect struct {
 
 func (x *Connect) Reset() {
 	*x = Connect{}
-	mi := &file_guest_proto_msgTypes[46]
+	mi := &file_guest_guest_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2765,7 +2314,7 @@ func (x *Connect) String() string {
 func (*Connect) ProtoMessage() {}
 
 func (x *Connect) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[46]
+	mi := &file_guest_guest_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2778,7 +2327,7 @@ func (x *Connect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connect.ProtoReflect.Descriptor instead.
 func (*Connect) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{46}
+	return file_guest_guest_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Connect) GetDistro() string {
@@ -2815,7 +2364,7 @@ type Listen struct {
 
 func (x *Listen) Reset() {
 	*x = Listen{}
-	mi := &file_guest_proto_msgTypes[47]
+	mi := &file_guest_guest_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2827,7 +2376,7 @@ func (x *Listen) String() string {
 func (*Listen) ProtoMessage() {}
 
 func (x *Listen) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[47]
+	mi := &file_guest_guest_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2840,7 +2389,7 @@ func (x *Listen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listen.ProtoReflect.Descriptor instead.
 func (*Listen) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{47}
+	return file_guest_guest_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Listen) GetDistro() string {
@@ -2880,7 +2429,7 @@ type StreamRequest struct {
 
 func (x *StreamRequest) Reset() {
 	*x = StreamRequest{}
-	mi := &file_guest_proto_msgTypes[48]
+	mi := &file_guest_guest_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2892,7 +2441,7 @@ func (x *StreamRequest) String() string {
 func (*StreamRequest) ProtoMessage() {}
 
 func (x *StreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[48]
+	mi := &file_guest_guest_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2905,7 +2454,7 @@ func (x *StreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamRequest.ProtoReflect.Descriptor instead.
 func (*StreamRequest) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{48}
+	return file_guest_guest_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *StreamRequest) GetVersion() string {
@@ -2971,7 +2520,8 @@ func (*StreamRequest_ImportImage) isStreamRequest_Kind() {}
 
 func (*StreamRequest_Export) isStreamRequest_Kind() {}
 
-// Exec runs a command in a distro, and starts the distro where it is stopped.
+// Exec runs a command in a distro that runs; of one that does not, the error is
+// NOT_RUNNING, and no input was taken.
 type Exec struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Distro        *Distro                `protobuf:"bytes,1,opt,name=distro,proto3" json:"distro,omitempty"`
@@ -2989,7 +2539,7 @@ type Exec struct {
 
 func (x *Exec) Reset() {
 	*x = Exec{}
-	mi := &file_guest_proto_msgTypes[49]
+	mi := &file_guest_guest_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3001,7 +2551,7 @@ func (x *Exec) String() string {
 func (*Exec) ProtoMessage() {}
 
 func (x *Exec) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[49]
+	mi := &file_guest_guest_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3014,7 +2564,7 @@ func (x *Exec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exec.ProtoReflect.Descriptor instead.
 func (*Exec) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{49}
+	return file_guest_guest_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Exec) GetDistro() *Distro {
@@ -3093,7 +2643,7 @@ type ImportImage struct {
 
 func (x *ImportImage) Reset() {
 	*x = ImportImage{}
-	mi := &file_guest_proto_msgTypes[50]
+	mi := &file_guest_guest_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3105,7 +2655,7 @@ func (x *ImportImage) String() string {
 func (*ImportImage) ProtoMessage() {}
 
 func (x *ImportImage) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[50]
+	mi := &file_guest_guest_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3118,7 +2668,7 @@ func (x *ImportImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImage.ProtoReflect.Descriptor instead.
 func (*ImportImage) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{50}
+	return file_guest_guest_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ImportImage) GetId() string {
@@ -3151,7 +2701,7 @@ type Export struct {
 
 func (x *Export) Reset() {
 	*x = Export{}
-	mi := &file_guest_proto_msgTypes[51]
+	mi := &file_guest_guest_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3163,7 +2713,7 @@ func (x *Export) String() string {
 func (*Export) ProtoMessage() {}
 
 func (x *Export) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[51]
+	mi := &file_guest_guest_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3176,7 +2726,7 @@ func (x *Export) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Export.ProtoReflect.Descriptor instead.
 func (*Export) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{51}
+	return file_guest_guest_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *Export) GetFrom() isExport_From {
@@ -3231,7 +2781,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_guest_proto_msgTypes[52]
+	mi := &file_guest_guest_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3243,7 +2793,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[52]
+	mi := &file_guest_guest_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3256,7 +2806,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{52}
+	return file_guest_guest_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Started) GetWarnings() []string {
@@ -3285,7 +2835,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_guest_proto_msgTypes[53]
+	mi := &file_guest_guest_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3297,7 +2847,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[53]
+	mi := &file_guest_guest_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3310,7 +2860,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{53}
+	return file_guest_guest_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -3346,7 +2896,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_guest_proto_msgTypes[54]
+	mi := &file_guest_guest_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3358,7 +2908,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[54]
+	mi := &file_guest_guest_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3371,7 +2921,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{54}
+	return file_guest_guest_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Error) GetCode() ErrorCode {
@@ -3409,7 +2959,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_guest_proto_msgTypes[55]
+	mi := &file_guest_guest_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3421,7 +2971,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_proto_msgTypes[55]
+	mi := &file_guest_guest_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3434,7 +2984,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_guest_proto_rawDescGZIP(), []int{55}
+	return file_guest_guest_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Hello) GetVersion() string {
@@ -3465,11 +3015,11 @@ func (x *Hello) GetBoot() []*BootStep {
 	return nil
 }
 
-var File_guest_proto protoreflect.FileDescriptor
+var File_guest_guest_proto protoreflect.FileDescriptor
 
-const file_guest_proto_rawDesc = "" +
+const file_guest_guest_proto_rawDesc = "" +
 	"\n" +
-	"\vguest.proto\x12\rlsub.guest.v1\"\xf7\x01\n" +
+	"\x11guest/guest.proto\x12\rlsub.guest.v1\"\xf7\x01\n" +
 	"\x06Distro\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12-\n" +
@@ -3597,41 +3147,7 @@ const file_guest_proto_rawDesc = "" +
 	"\x13AdjustClockResponse\x12\x17\n" +
 	"\aunix_ns\x18\x01 \x01(\x03R\x06unixNs\"\x11\n" +
 	"\x0fPoweroffRequest\"\x12\n" +
-	"\x10PoweroffResponse\"\x0f\n" +
-	"\rStatusRequest\"\xd9\x01\n" +
-	"\x0eStatusResponse\x12\x18\n" +
-	"\aversion\x18\x01 \x01(\tR\aversion\x12\x10\n" +
-	"\x03pid\x18\x02 \x01(\x05R\x03pid\x12\x16\n" +
-	"\x06driver\x18\x03 \x01(\tR\x06driver\x12\"\n" +
-	"\rstarted_at_ns\x18\x04 \x01(\x03R\vstartedAtNs\x12\x16\n" +
-	"\x06paused\x18\x05 \x01(\tR\x06paused\x12\x1a\n" +
-	"\bstopping\x18\x06 \x01(\bR\bstopping\x12+\n" +
-	"\x04boot\x18\a \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot\"'\n" +
-	"\x0fShutdownRequest\x12\x14\n" +
-	"\x05force\x18\x01 \x01(\bR\x05force\"\x12\n" +
-	"\x10ShutdownResponse\"$\n" +
-	"\fPortsRequest\x12\x14\n" +
-	"\x05watch\x18\x01 \x01(\bR\x05watch\":\n" +
-	"\rPortsResponse\x12)\n" +
-	"\x05ports\x18\x01 \x03(\v2\x13.lsub.guest.v1.PortR\x05ports\"\x8e\x03\n" +
-	"\x04Port\x12\x12\n" +
-	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
-	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x12\n" +
-	"\x04host\x18\x03 \x03(\tR\x04host\x12\x16\n" +
-	"\x06distro\x18\x04 \x01(\tR\x06distro\x12\x14\n" +
-	"\x05guest\x18\x05 \x01(\tR\x05guest\x12\x10\n" +
-	"\x03pid\x18\x06 \x01(\x05R\x03pid\x12\x18\n" +
-	"\aprocess\x18\a \x01(\tR\aprocess\x12\x14\n" +
-	"\x05state\x18\b \x01(\tR\x05state\x12\x16\n" +
-	"\x06reason\x18\t \x01(\tR\x06reason\x12\x16\n" +
-	"\x06active\x18\n" +
-	" \x01(\x03R\x06active\x12 \n" +
-	"\vconnections\x18\v \x01(\x03R\vconnections\x12\x16\n" +
-	"\x06failed\x18\f \x01(\x03R\x06failed\x12$\n" +
-	"\x0ebytes_to_guest\x18\r \x01(\x03R\fbytesToGuest\x12\"\n" +
-	"\rbytes_to_host\x18\x0e \x01(\x03R\vbytesToHost\x12 \n" +
-	"\fopened_at_ns\x18\x0f \x01(\x03R\n" +
-	"openedAtNs\"\xb1\x01\n" +
+	"\x10PoweroffResponse\"\xb1\x01\n" +
 	"\x0eForwardRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x122\n" +
 	"\aconnect\x18\x02 \x01(\v2\x16.lsub.guest.v1.ConnectH\x00R\aconnect\x12/\n" +
@@ -3684,7 +3200,7 @@ const file_guest_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06kernel\x18\x02 \x01(\tR\x06kernel\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x12+\n" +
-	"\x04boot\x18\x04 \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot*\xe3\x02\n" +
+	"\x04boot\x18\x04 \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot*\xff\x02\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12ERROR_CODE_INVALID\x10\x01\x12\x18\n" +
@@ -3698,7 +3214,8 @@ const file_guest_proto_rawDesc = "" +
 	"\x17ERROR_CODE_START_FAILED\x10\t\x12\x16\n" +
 	"\x12ERROR_CODE_VERSION\x10\n" +
 	"\x12\x1d\n" +
-	"\x19ERROR_CODE_ALREADY_EXISTS\x10\v\"\x04\b\f\x10\f2\xa4\n" +
+	"\x19ERROR_CODE_ALREADY_EXISTS\x10\v\x12\x1a\n" +
+	"\x16ERROR_CODE_NOT_RUNNING\x10\r\"\x04\b\f\x10\f2\xa4\n" +
 	"\n" +
 	"\x05Guest\x12?\n" +
 	"\x04Info\x12\x1a.lsub.guest.v1.InfoRequest\x1a\x1b.lsub.guest.v1.InfoResponse\x12W\n" +
@@ -3716,28 +3233,23 @@ const file_guest_proto_rawDesc = "" +
 	"\x05Watch\x12\x1b.lsub.guest.v1.WatchRequest\x1a\x1c.lsub.guest.v1.WatchResponse0\x01\x12_\n" +
 	"\x0eWatchListeners\x12$.lsub.guest.v1.WatchListenersRequest\x1a%.lsub.guest.v1.WatchListenersResponse0\x01\x12T\n" +
 	"\vAdjustClock\x12!.lsub.guest.v1.AdjustClockRequest\x1a\".lsub.guest.v1.AdjustClockResponse\x12K\n" +
-	"\bPoweroff\x12\x1e.lsub.guest.v1.PoweroffRequest\x1a\x1f.lsub.guest.v1.PoweroffResponse2\xe6\x01\n" +
-	"\n" +
-	"Supervisor\x12E\n" +
-	"\x06Status\x12\x1c.lsub.guest.v1.StatusRequest\x1a\x1d.lsub.guest.v1.StatusResponse\x12K\n" +
-	"\bShutdown\x12\x1e.lsub.guest.v1.ShutdownRequest\x1a\x1f.lsub.guest.v1.ShutdownResponse\x12D\n" +
-	"\x05Ports\x12\x1b.lsub.guest.v1.PortsRequest\x1a\x1c.lsub.guest.v1.PortsResponse0\x01B,Z*github.com/lsub/lsub/guest/guestv1;guestv1b\x06proto3"
+	"\bPoweroff\x12\x1e.lsub.guest.v1.PoweroffRequest\x1a\x1f.lsub.guest.v1.PoweroffResponseB,Z*github.com/lsub/lsub/guest/guestv1;guestv1b\x06proto3"
 
 var (
-	file_guest_proto_rawDescOnce sync.Once
-	file_guest_proto_rawDescData []byte
+	file_guest_guest_proto_rawDescOnce sync.Once
+	file_guest_guest_proto_rawDescData []byte
 )
 
-func file_guest_proto_rawDescGZIP() []byte {
-	file_guest_proto_rawDescOnce.Do(func() {
-		file_guest_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_guest_proto_rawDesc), len(file_guest_proto_rawDesc)))
+func file_guest_guest_proto_rawDescGZIP() []byte {
+	file_guest_guest_proto_rawDescOnce.Do(func() {
+		file_guest_guest_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_guest_guest_proto_rawDesc), len(file_guest_guest_proto_rawDesc)))
 	})
-	return file_guest_proto_rawDescData
+	return file_guest_guest_proto_rawDescData
 }
 
-var file_guest_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
-var file_guest_proto_goTypes = []any{
+var file_guest_guest_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_guest_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_guest_guest_proto_goTypes = []any{
 	(ErrorCode)(0),                  // 0: lsub.guest.v1.ErrorCode
 	(*Distro)(nil),                  // 1: lsub.guest.v1.Distro
 	(*Limits)(nil),                  // 2: lsub.guest.v1.Limits
@@ -3777,26 +3289,19 @@ var file_guest_proto_goTypes = []any{
 	(*AdjustClockResponse)(nil),     // 36: lsub.guest.v1.AdjustClockResponse
 	(*PoweroffRequest)(nil),         // 37: lsub.guest.v1.PoweroffRequest
 	(*PoweroffResponse)(nil),        // 38: lsub.guest.v1.PoweroffResponse
-	(*StatusRequest)(nil),           // 39: lsub.guest.v1.StatusRequest
-	(*StatusResponse)(nil),          // 40: lsub.guest.v1.StatusResponse
-	(*ShutdownRequest)(nil),         // 41: lsub.guest.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),        // 42: lsub.guest.v1.ShutdownResponse
-	(*PortsRequest)(nil),            // 43: lsub.guest.v1.PortsRequest
-	(*PortsResponse)(nil),           // 44: lsub.guest.v1.PortsResponse
-	(*Port)(nil),                    // 45: lsub.guest.v1.Port
-	(*ForwardRequest)(nil),          // 46: lsub.guest.v1.ForwardRequest
-	(*Connect)(nil),                 // 47: lsub.guest.v1.Connect
-	(*Listen)(nil),                  // 48: lsub.guest.v1.Listen
-	(*StreamRequest)(nil),           // 49: lsub.guest.v1.StreamRequest
-	(*Exec)(nil),                    // 50: lsub.guest.v1.Exec
-	(*ImportImage)(nil),             // 51: lsub.guest.v1.ImportImage
-	(*Export)(nil),                  // 52: lsub.guest.v1.Export
-	(*Started)(nil),                 // 53: lsub.guest.v1.Started
-	(*Exit)(nil),                    // 54: lsub.guest.v1.Exit
-	(*Error)(nil),                   // 55: lsub.guest.v1.Error
-	(*Hello)(nil),                   // 56: lsub.guest.v1.Hello
+	(*ForwardRequest)(nil),          // 39: lsub.guest.v1.ForwardRequest
+	(*Connect)(nil),                 // 40: lsub.guest.v1.Connect
+	(*Listen)(nil),                  // 41: lsub.guest.v1.Listen
+	(*StreamRequest)(nil),           // 42: lsub.guest.v1.StreamRequest
+	(*Exec)(nil),                    // 43: lsub.guest.v1.Exec
+	(*ImportImage)(nil),             // 44: lsub.guest.v1.ImportImage
+	(*Export)(nil),                  // 45: lsub.guest.v1.Export
+	(*Started)(nil),                 // 46: lsub.guest.v1.Started
+	(*Exit)(nil),                    // 47: lsub.guest.v1.Exit
+	(*Error)(nil),                   // 48: lsub.guest.v1.Error
+	(*Hello)(nil),                   // 49: lsub.guest.v1.Hello
 }
-var file_guest_proto_depIdxs = []int32{
+var file_guest_guest_proto_depIdxs = []int32{
 	2,  // 0: lsub.guest.v1.Distro.limits:type_name -> lsub.guest.v1.Limits
 	5,  // 1: lsub.guest.v1.InfoResponse.distros:type_name -> lsub.guest.v1.DistroState
 	6,  // 2: lsub.guest.v1.InfoResponse.boot:type_name -> lsub.guest.v1.BootStep
@@ -3812,81 +3317,73 @@ var file_guest_proto_depIdxs = []int32{
 	27, // 12: lsub.guest.v1.WatchListenersResponse.networks:type_name -> lsub.guest.v1.OwnNetwork
 	1,  // 13: lsub.guest.v1.StartDistroRequest.distro:type_name -> lsub.guest.v1.Distro
 	5,  // 14: lsub.guest.v1.StartDistroResponse.state:type_name -> lsub.guest.v1.DistroState
-	6,  // 15: lsub.guest.v1.StatusResponse.boot:type_name -> lsub.guest.v1.BootStep
-	45, // 16: lsub.guest.v1.PortsResponse.ports:type_name -> lsub.guest.v1.Port
-	47, // 17: lsub.guest.v1.ForwardRequest.connect:type_name -> lsub.guest.v1.Connect
-	48, // 18: lsub.guest.v1.ForwardRequest.listen:type_name -> lsub.guest.v1.Listen
-	50, // 19: lsub.guest.v1.StreamRequest.exec:type_name -> lsub.guest.v1.Exec
-	51, // 20: lsub.guest.v1.StreamRequest.import_image:type_name -> lsub.guest.v1.ImportImage
-	52, // 21: lsub.guest.v1.StreamRequest.export:type_name -> lsub.guest.v1.Export
-	1,  // 22: lsub.guest.v1.Exec.distro:type_name -> lsub.guest.v1.Distro
-	10, // 23: lsub.guest.v1.Export.snapshot:type_name -> lsub.guest.v1.Snapshot
-	0,  // 24: lsub.guest.v1.Error.code:type_name -> lsub.guest.v1.ErrorCode
-	6,  // 25: lsub.guest.v1.Hello.boot:type_name -> lsub.guest.v1.BootStep
-	3,  // 26: lsub.guest.v1.Guest.Info:input_type -> lsub.guest.v1.InfoRequest
-	7,  // 27: lsub.guest.v1.Guest.CreateDistro:input_type -> lsub.guest.v1.CreateDistroRequest
-	29, // 28: lsub.guest.v1.Guest.DeleteDistro:input_type -> lsub.guest.v1.DeleteDistroRequest
-	11, // 29: lsub.guest.v1.Guest.DeleteImage:input_type -> lsub.guest.v1.DeleteImageRequest
-	13, // 30: lsub.guest.v1.Guest.ConfigureDistro:input_type -> lsub.guest.v1.ConfigureDistroRequest
-	15, // 31: lsub.guest.v1.Guest.SetDefaultUser:input_type -> lsub.guest.v1.SetDefaultUserRequest
-	17, // 32: lsub.guest.v1.Guest.CreateSnapshot:input_type -> lsub.guest.v1.CreateSnapshotRequest
-	19, // 33: lsub.guest.v1.Guest.RestoreSnapshot:input_type -> lsub.guest.v1.RestoreSnapshotRequest
-	21, // 34: lsub.guest.v1.Guest.DeleteSnapshot:input_type -> lsub.guest.v1.DeleteSnapshotRequest
-	31, // 35: lsub.guest.v1.Guest.StartDistro:input_type -> lsub.guest.v1.StartDistroRequest
-	33, // 36: lsub.guest.v1.Guest.StopDistro:input_type -> lsub.guest.v1.StopDistroRequest
-	23, // 37: lsub.guest.v1.Guest.Watch:input_type -> lsub.guest.v1.WatchRequest
-	25, // 38: lsub.guest.v1.Guest.WatchListeners:input_type -> lsub.guest.v1.WatchListenersRequest
-	35, // 39: lsub.guest.v1.Guest.AdjustClock:input_type -> lsub.guest.v1.AdjustClockRequest
-	37, // 40: lsub.guest.v1.Guest.Poweroff:input_type -> lsub.guest.v1.PoweroffRequest
-	39, // 41: lsub.guest.v1.Supervisor.Status:input_type -> lsub.guest.v1.StatusRequest
-	41, // 42: lsub.guest.v1.Supervisor.Shutdown:input_type -> lsub.guest.v1.ShutdownRequest
-	43, // 43: lsub.guest.v1.Supervisor.Ports:input_type -> lsub.guest.v1.PortsRequest
-	4,  // 44: lsub.guest.v1.Guest.Info:output_type -> lsub.guest.v1.InfoResponse
-	8,  // 45: lsub.guest.v1.Guest.CreateDistro:output_type -> lsub.guest.v1.CreateDistroResponse
-	30, // 46: lsub.guest.v1.Guest.DeleteDistro:output_type -> lsub.guest.v1.DeleteDistroResponse
-	12, // 47: lsub.guest.v1.Guest.DeleteImage:output_type -> lsub.guest.v1.DeleteImageResponse
-	14, // 48: lsub.guest.v1.Guest.ConfigureDistro:output_type -> lsub.guest.v1.ConfigureDistroResponse
-	16, // 49: lsub.guest.v1.Guest.SetDefaultUser:output_type -> lsub.guest.v1.SetDefaultUserResponse
-	18, // 50: lsub.guest.v1.Guest.CreateSnapshot:output_type -> lsub.guest.v1.CreateSnapshotResponse
-	20, // 51: lsub.guest.v1.Guest.RestoreSnapshot:output_type -> lsub.guest.v1.RestoreSnapshotResponse
-	22, // 52: lsub.guest.v1.Guest.DeleteSnapshot:output_type -> lsub.guest.v1.DeleteSnapshotResponse
-	32, // 53: lsub.guest.v1.Guest.StartDistro:output_type -> lsub.guest.v1.StartDistroResponse
-	34, // 54: lsub.guest.v1.Guest.StopDistro:output_type -> lsub.guest.v1.StopDistroResponse
-	24, // 55: lsub.guest.v1.Guest.Watch:output_type -> lsub.guest.v1.WatchResponse
-	26, // 56: lsub.guest.v1.Guest.WatchListeners:output_type -> lsub.guest.v1.WatchListenersResponse
-	36, // 57: lsub.guest.v1.Guest.AdjustClock:output_type -> lsub.guest.v1.AdjustClockResponse
-	38, // 58: lsub.guest.v1.Guest.Poweroff:output_type -> lsub.guest.v1.PoweroffResponse
-	40, // 59: lsub.guest.v1.Supervisor.Status:output_type -> lsub.guest.v1.StatusResponse
-	42, // 60: lsub.guest.v1.Supervisor.Shutdown:output_type -> lsub.guest.v1.ShutdownResponse
-	44, // 61: lsub.guest.v1.Supervisor.Ports:output_type -> lsub.guest.v1.PortsResponse
-	44, // [44:62] is the sub-list for method output_type
-	26, // [26:44] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	40, // 15: lsub.guest.v1.ForwardRequest.connect:type_name -> lsub.guest.v1.Connect
+	41, // 16: lsub.guest.v1.ForwardRequest.listen:type_name -> lsub.guest.v1.Listen
+	43, // 17: lsub.guest.v1.StreamRequest.exec:type_name -> lsub.guest.v1.Exec
+	44, // 18: lsub.guest.v1.StreamRequest.import_image:type_name -> lsub.guest.v1.ImportImage
+	45, // 19: lsub.guest.v1.StreamRequest.export:type_name -> lsub.guest.v1.Export
+	1,  // 20: lsub.guest.v1.Exec.distro:type_name -> lsub.guest.v1.Distro
+	10, // 21: lsub.guest.v1.Export.snapshot:type_name -> lsub.guest.v1.Snapshot
+	0,  // 22: lsub.guest.v1.Error.code:type_name -> lsub.guest.v1.ErrorCode
+	6,  // 23: lsub.guest.v1.Hello.boot:type_name -> lsub.guest.v1.BootStep
+	3,  // 24: lsub.guest.v1.Guest.Info:input_type -> lsub.guest.v1.InfoRequest
+	7,  // 25: lsub.guest.v1.Guest.CreateDistro:input_type -> lsub.guest.v1.CreateDistroRequest
+	29, // 26: lsub.guest.v1.Guest.DeleteDistro:input_type -> lsub.guest.v1.DeleteDistroRequest
+	11, // 27: lsub.guest.v1.Guest.DeleteImage:input_type -> lsub.guest.v1.DeleteImageRequest
+	13, // 28: lsub.guest.v1.Guest.ConfigureDistro:input_type -> lsub.guest.v1.ConfigureDistroRequest
+	15, // 29: lsub.guest.v1.Guest.SetDefaultUser:input_type -> lsub.guest.v1.SetDefaultUserRequest
+	17, // 30: lsub.guest.v1.Guest.CreateSnapshot:input_type -> lsub.guest.v1.CreateSnapshotRequest
+	19, // 31: lsub.guest.v1.Guest.RestoreSnapshot:input_type -> lsub.guest.v1.RestoreSnapshotRequest
+	21, // 32: lsub.guest.v1.Guest.DeleteSnapshot:input_type -> lsub.guest.v1.DeleteSnapshotRequest
+	31, // 33: lsub.guest.v1.Guest.StartDistro:input_type -> lsub.guest.v1.StartDistroRequest
+	33, // 34: lsub.guest.v1.Guest.StopDistro:input_type -> lsub.guest.v1.StopDistroRequest
+	23, // 35: lsub.guest.v1.Guest.Watch:input_type -> lsub.guest.v1.WatchRequest
+	25, // 36: lsub.guest.v1.Guest.WatchListeners:input_type -> lsub.guest.v1.WatchListenersRequest
+	35, // 37: lsub.guest.v1.Guest.AdjustClock:input_type -> lsub.guest.v1.AdjustClockRequest
+	37, // 38: lsub.guest.v1.Guest.Poweroff:input_type -> lsub.guest.v1.PoweroffRequest
+	4,  // 39: lsub.guest.v1.Guest.Info:output_type -> lsub.guest.v1.InfoResponse
+	8,  // 40: lsub.guest.v1.Guest.CreateDistro:output_type -> lsub.guest.v1.CreateDistroResponse
+	30, // 41: lsub.guest.v1.Guest.DeleteDistro:output_type -> lsub.guest.v1.DeleteDistroResponse
+	12, // 42: lsub.guest.v1.Guest.DeleteImage:output_type -> lsub.guest.v1.DeleteImageResponse
+	14, // 43: lsub.guest.v1.Guest.ConfigureDistro:output_type -> lsub.guest.v1.ConfigureDistroResponse
+	16, // 44: lsub.guest.v1.Guest.SetDefaultUser:output_type -> lsub.guest.v1.SetDefaultUserResponse
+	18, // 45: lsub.guest.v1.Guest.CreateSnapshot:output_type -> lsub.guest.v1.CreateSnapshotResponse
+	20, // 46: lsub.guest.v1.Guest.RestoreSnapshot:output_type -> lsub.guest.v1.RestoreSnapshotResponse
+	22, // 47: lsub.guest.v1.Guest.DeleteSnapshot:output_type -> lsub.guest.v1.DeleteSnapshotResponse
+	32, // 48: lsub.guest.v1.Guest.StartDistro:output_type -> lsub.guest.v1.StartDistroResponse
+	34, // 49: lsub.guest.v1.Guest.StopDistro:output_type -> lsub.guest.v1.StopDistroResponse
+	24, // 50: lsub.guest.v1.Guest.Watch:output_type -> lsub.guest.v1.WatchResponse
+	26, // 51: lsub.guest.v1.Guest.WatchListeners:output_type -> lsub.guest.v1.WatchListenersResponse
+	36, // 52: lsub.guest.v1.Guest.AdjustClock:output_type -> lsub.guest.v1.AdjustClockResponse
+	38, // 53: lsub.guest.v1.Guest.Poweroff:output_type -> lsub.guest.v1.PoweroffResponse
+	39, // [39:54] is the sub-list for method output_type
+	24, // [24:39] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
-func init() { file_guest_proto_init() }
-func file_guest_proto_init() {
-	if File_guest_proto != nil {
+func init() { file_guest_guest_proto_init() }
+func file_guest_guest_proto_init() {
+	if File_guest_guest_proto != nil {
 		return
 	}
-	file_guest_proto_msgTypes[6].OneofWrappers = []any{
+	file_guest_guest_proto_msgTypes[6].OneofWrappers = []any{
 		(*CreateDistroRequest_Image)(nil),
 		(*CreateDistroRequest_Clone)(nil),
 		(*CreateDistroRequest_Snapshot)(nil),
 	}
-	file_guest_proto_msgTypes[45].OneofWrappers = []any{
+	file_guest_guest_proto_msgTypes[38].OneofWrappers = []any{
 		(*ForwardRequest_Connect)(nil),
 		(*ForwardRequest_Listen)(nil),
 		(*ForwardRequest_Accept)(nil),
 	}
-	file_guest_proto_msgTypes[48].OneofWrappers = []any{
+	file_guest_guest_proto_msgTypes[41].OneofWrappers = []any{
 		(*StreamRequest_Exec)(nil),
 		(*StreamRequest_ImportImage)(nil),
 		(*StreamRequest_Export)(nil),
 	}
-	file_guest_proto_msgTypes[51].OneofWrappers = []any{
+	file_guest_guest_proto_msgTypes[44].OneofWrappers = []any{
 		(*Export_Distro)(nil),
 		(*Export_Snapshot)(nil),
 	}
@@ -3894,18 +3391,18 @@ func file_guest_proto_init() {
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
-			RawDescriptor: unsafe.Slice(unsafe.StringData(file_guest_proto_rawDesc), len(file_guest_proto_rawDesc)),
+			RawDescriptor: unsafe.Slice(unsafe.StringData(file_guest_guest_proto_rawDesc), len(file_guest_guest_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   56,
+			NumMessages:   49,
 			NumExtensions: 0,
-			NumServices:   2,
+			NumServices:   1,
 		},
-		GoTypes:           file_guest_proto_goTypes,
-		DependencyIndexes: file_guest_proto_depIdxs,
-		EnumInfos:         file_guest_proto_enumTypes,
-		MessageInfos:      file_guest_proto_msgTypes,
+		GoTypes:           file_guest_guest_proto_goTypes,
+		DependencyIndexes: file_guest_guest_proto_depIdxs,
+		EnumInfos:         file_guest_guest_proto_enumTypes,
+		MessageInfos:      file_guest_guest_proto_msgTypes,
 	}.Build()
-	File_guest_proto = out.File
-	file_guest_proto_goTypes = nil
-	file_guest_proto_depIdxs = nil
+	File_guest_guest_proto = out.File
+	file_guest_guest_proto_goTypes = nil
+	file_guest_guest_proto_depIdxs = nil
 }

@@ -1,4 +1,4 @@
-package main
+package supervisor
 
 import (
 	"bytes"
@@ -27,9 +27,9 @@ const (
 	certificatesTimeout = 3 * time.Minute
 )
 
-// addCertificates has a distro trust the profile's certificates. The registry
-// knows which ones it has, so that this is done once.
-func (a *app) addCertificates(ctx context.Context, d *machine.Distro, p *profile.Profile) error {
+// addCertificates has a distro that runs trust the profile's certificates. The registry
+// knows which ones it has, so that this is done once. tell hears of it before.
+func (s *supervisor) addCertificates(ctx context.Context, d *machine.Distro, p *profile.Profile, tell func(stage string)) error {
 	if p.Network.CABundle == "" && d.CA == "" {
 		return nil
 	}
@@ -45,12 +45,11 @@ func (a *app) addCertificates(ctx context.Context, d *machine.Distro, p *profile
 	if id == d.CA {
 		return nil
 	}
-	a.status.set("adding the profile's certificates to " + d.Name)
-	defer a.status.clear()
+	tell("adding the profile's certificates to " + d.Name)
 	ctx, cancel := context.WithTimeout(ctx, certificatesTimeout)
 	defer cancel()
 	var said bytes.Buffer
-	exit, err := a.client().Exec(ctx,
+	exit, err := s.client().Exec(ctx,
 		&guestv1.Exec{Distro: d.Guest(), Argv: [][]byte{[]byte("/bin/sh"), []byte("-s")}, User: []byte("root"), Cwd: []byte("/")},
 		guest.Stdio{Stdin: strings.NewReader(trustScript(certs)), Stdout: &said, Stderr: &said})
 	if err == nil && exit.Status() != 0 {
@@ -59,7 +58,9 @@ func (a *app) addCertificates(ctx context.Context, d *machine.Distro, p *profile
 	if err != nil {
 		return fmt.Errorf("add the profile's certificates: %w", err)
 	}
-	return a.changeDistro(ctx, d.ID, func(d *machine.Distro) error { d.CA = id; return nil })
+	return s.m.Update(ctx, func(r *machine.Registry) error {
+		return r.Change(d.ID, func(d *machine.Distro) error { d.CA = id; return nil })
+	})
 }
 
 // readBundle returns the certificates in a file; none where path is "".
