@@ -128,6 +128,13 @@ var tcgCPU = map[string]string{
 // result: the virtual machine's devices do not depend on it.
 const oneAtFirst = "maxcpus=1 noreplace-smp lpj=10000000"
 
+// noCX16 has an emulated kernel do without the instruction cmpxchg16b, which its memory
+// allocator uses all the time. QEMU before 8.0 takes the flags that it leaves alone from an
+// operation that is over. If an interrupt comes just then, they are saved and restored
+// as garbage (trap, nested task), and the kernel dies. Programs may still use it, as those
+// for x86-64-v2 want to.
+const noCX16 = "clearcpuid=cx16"
+
 // kernelArgs are the kernel arguments that belong to these devices. The
 // caller's come later, and win.
 func kernelArgs(f facts) string {
@@ -140,7 +147,7 @@ func kernelArgs(f facts) string {
 	// t: by a triple fault, the one way to reset that needs no device.
 	args := "console=ttyS0 reboot=t " + always
 	if f.accel == AccelTCG {
-		args += " " + oneAtFirst
+		args += " " + oneAtFirst + " " + noCX16
 	}
 	return args
 }
