@@ -30,7 +30,7 @@ var diskSizes = []int64{1 << 40, 256 << 30, 64 << 30}
 const consoleLines = 15
 
 // start boots the VM. When it fails, nothing is left running.
-func (s *supervisor) start(ctx context.Context) (hypervisor.VM, error) {
+func (s *supervisor) start(ctx context.Context) (guestIO, error) {
 	if err := s.Driver.Check(ctx); err != nil {
 		return nil, err
 	}
@@ -46,7 +46,13 @@ func (s *supervisor) start(ctx context.Context) (hypervisor.VM, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := s.vmConfig(files)
+	var network Network
+	if s.Network != nil {
+		if network, err = s.Network(); err != nil {
+			return nil, fmt.Errorf("network: %w", err)
+		}
+	}
+	cfg, err := s.vmConfig(files, network)
 	if err != nil {
 		return nil, err
 	}
@@ -54,27 +60,28 @@ func (s *supervisor) start(ctx context.Context) (hypervisor.VM, error) {
 
 	ctx, cancel := context.WithTimeout(ctx, s.BootTimeout)
 	defer cancel()
-	vm, err := s.boot(ctx, cfg, reg, found)
+	vm, err := s.boot(ctx, cfg, network, reg, found)
 	if errors.Is(err, hypervisor.ErrGuestCrashed) && ctx.Err() == nil {
 		// Nothing was asked of it yet, so nothing is lost by another try, and
 		// kernels under software emulation are known to crash now and then.
 		s.log.Warn("the VM's kernel has crashed while it booted; boot it once more", "err", err)
 		s.Reporter.Warn("the VM's kernel crashed while it booted; it is booted once more")
-		vm, err = s.boot(ctx, cfg, reg, found)
+		vm, err = s.boot(ctx, cfg, network, reg, found)
 	}
 	return vm, err
 }
 
 // boot starts the VM and waits for its guest. When it fails, nothing is left running.
-func (s *supervisor) boot(ctx context.Context, cfg hypervisor.Config, reg *machine.Registry, found bool) (hypervisor.VM, error) {
+func (s *supervisor) boot(ctx context.Context, cfg hypervisor.Config, network Network, reg *machine.Registry, found bool) (guestIO, error) {
 	s.Reporter.Stage("booting the VM")
 	if err := os.Rename(cfg.Console, cfg.Console+".old"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	vm, err := s.startDriver(ctx, cfg)
+	driven, err := s.startDriver(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
+	vm := localIO{driven, network}
 	s.trace.step("start the hypervisor")
 	err = s.awaitGuest(ctx, vm)
 	if err == nil && found {
@@ -136,7 +143,7 @@ func (s *supervisor) makeDisk(reg *machine.Registry) error {
 	return nil
 }
 
-func (s *supervisor) vmConfig(files GuestFiles) (hypervisor.Config, error) {
+func (s *supervisor) vmConfig(files GuestFiles, network Network) (hypervisor.Config, error) {
 	dir, err := s.m.RuntimeDir()
 	if err != nil {
 		return hypervisor.Config{}, err
@@ -156,11 +163,7 @@ func (s *supervisor) vmConfig(files GuestFiles) (hypervisor.Config, error) {
 		Console: s.m.ConsoleLog(), Logger: s.log,
 	}
 	var args guest.BootArgs
-	if s.Network != nil {
-		network, err := s.Network()
-		if err != nil {
-			return cfg, fmt.Errorf("network: %w", err)
-		}
+	if network != nil {
 		args = network.BootArgs()
 		cfg.NIC = &hypervisor.NIC{MAC: network.MAC(), MTU: args.MTU, Serve: network.Serve, Attach: network.Attach}
 	}

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/netstack/forward"
-	"github.com/lsub/lsub/netstack/guesttcp"
-	"github.com/lsub/lsub/virtionet"
 )
 
 // fastPath opens connections to the guest's loopback without the agent, where the
@@ -21,8 +19,8 @@ type fastPath struct {
 	log *slog.Logger
 
 	mu    sync.Mutex
-	link  *guesttcp.Link // nil where the driver has none
-	open  bool           // the guest has its end of it
+	start func(at netip.AddrPort) (FastConn, error) // begins a connection
+	open  bool                                      // the guest has its end of it
 	ports map[netip.AddrPort]portState
 }
 
@@ -32,24 +30,11 @@ type portState struct {
 	not     time.Time // until when there is no use in asking
 }
 
-// attach makes the host's end, by the network card of the VM.
-func (d *fastPath) attach(card virtionet.Card) *guesttcp.Link {
-	link := guesttcp.New(guesttcp.Config{Card: card, Logger: d.log})
+// use has connections begin with start, once the guest has its end.
+func (d *fastPath) use(start func(at netip.AddrPort) (FastConn, error)) {
 	d.mu.Lock()
-	d.link = link
-	d.mu.Unlock()
-	return link
-}
-
-// close ends what goes by the fast path, and it, until the next VM's.
-func (d *fastPath) close() {
-	d.mu.Lock()
-	link := d.link
-	d.link, d.open = nil, false
-	d.mu.Unlock()
-	if link != nil {
-		link.Close()
-	}
+	defer d.mu.Unlock()
+	d.start, d.open = start, false
 }
 
 // set tells whether the guest has its end, and where anything listens in it.
@@ -84,11 +69,11 @@ func (d *fastPath) connect(ctx context.Context, to forward.Target) (net.Conn, fu
 	if !to.Shared || to.Network != forward.TCP || err != nil {
 		return nil, nil
 	}
-	link, known := d.ask(at)
-	if link == nil {
+	start, known := d.ask(at)
+	if start == nil {
 		return nil, nil
 	}
-	conn, err := link.Start(at)
+	conn, err := start(at)
 	if err != nil {
 		return nil, nil
 	}
@@ -102,7 +87,7 @@ func (d *fastPath) connect(ctx context.Context, to forward.Target) (net.Conn, fu
 }
 
 // opened waits for a port to answer, and learns of it.
-func (d *fastPath) opened(ctx context.Context, conn *guesttcp.Conn, at netip.AddrPort, patience time.Duration) error {
+func (d *fastPath) opened(ctx context.Context, conn FastConn, at netip.AddrPort, patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	err := conn.Opened(ctx)
@@ -116,15 +101,16 @@ func (d *fastPath) opened(ctx context.Context, conn *guesttcp.Conn, at netip.Add
 	return err
 }
 
-// ask returns the way to a port, nil for none, and whether the port is known to answer.
-func (d *fastPath) ask(at netip.AddrPort) (link *guesttcp.Link, known bool) {
+// ask returns what begins a connection to a port, nil for nothing, and whether the port is
+// known to answer.
+func (d *fastPath) ask(at netip.AddrPort) (start func(netip.AddrPort) (FastConn, error), known bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p := d.ports[at]
-	if d.link == nil || !d.open || time.Now().Before(p.not) {
+	if !d.open || time.Now().Before(p.not) {
 		return nil, false
 	}
-	return d.link, p.answers
+	return d.start, p.answers
 }
 
 func (d *fastPath) learn(at netip.AddrPort, p portState) {

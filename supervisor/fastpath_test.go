@@ -55,9 +55,12 @@ func TestFastPath(t *testing.T) {
 	card := &answerer{frames: make(chan []byte, 64)}
 	card.silent.Store(true)
 	d := &fastPath{log: slog.New(slog.DiscardHandler)}
-	card.link = d.attach(card)
+	n := &network{}
+	card.link = guesttcp.New(guesttcp.Config{Card: card})
+	n.link = card.link
+	d.use(n.Connect)
 	go card.serve(t.Context())
-	defer d.close()
+	defer n.Detach()
 	to := forward.Target{Distro: "debian", Network: forward.TCP, Address: "127.0.0.1:80", Shared: true}
 	listeners := []forward.Listener{{Network: forward.TCP, Addr: netip.MustParseAddrPort("0.0.0.0:80")}}
 	connect := func(to forward.Target) (bool, time.Duration) {
@@ -112,7 +115,7 @@ func TestFastPath(t *testing.T) {
 	if conn == nil {
 		t.Fatal("not connected")
 	}
-	d.close()
+	n.Detach()
 	if _, err := conn.Read(make([]byte, 1)); err == nil || err == io.EOF {
 		t.Errorf("after the VM's end: %v", err)
 	}

@@ -33,8 +33,8 @@ type forwarder struct {
 	guest *forwardGuest
 }
 
-func newForwarder(p *profile.Profile, m *machine.Machine, own *addresses, fast *fastPath, log *slog.Logger, getenv func(string) string) (*forwarder, error) {
-	w := &forwarder{profile: p, read: func() map[string]string { return distroNames(m) }, own: own, version: m.Config().Version, log: log, guest: &forwardGuest{fast: fast}}
+func newForwarder(p *profile.Profile, m *machine.Machine, own *addresses, log *slog.Logger, getenv func(string) string) (*forwarder, error) {
+	w := &forwarder{profile: p, read: func() map[string]string { return distroNames(m) }, own: own, version: m.Config().Version, log: log, guest: &forwardGuest{fast: &fastPath{log: log}}}
 	w.readNames()
 	rules, err := forwardRules(p, getenv)
 	if err != nil {
@@ -95,7 +95,7 @@ func (w *forwarder) Run(ctx context.Context, vm VM) error {
 	defer dialer.Close()
 	c := guest.NewClient(dialer, w.version)
 	w.guest.client = c
-	defer context.AfterFunc(ctx, w.guest.fast.close)()
+	w.guest.fast.use(vm.Connect)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -5,19 +5,20 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/machine"
 	"github.com/lsub/lsub/netstack"
+	"github.com/lsub/lsub/netstack/guesttcp"
 	"github.com/lsub/lsub/netstack/names"
 	"github.com/lsub/lsub/profile"
 	"github.com/lsub/lsub/virtionet"
 )
 
 // newNetwork makes the network of a machine's VM as the profile says. own are the
-// addresses of its distros; fast gets the way to their loopback. warn is for what
-// the user should hear at the start.
-func newNetwork(m *machine.Machine, p *profile.Profile, own *addresses, fast *fastPath, log, warn *slog.Logger) (Network, error) {
+// addresses of its distros. warn is for what the user should hear at the start.
+func newNetwork(m *machine.Machine, p *profile.Profile, own *addresses, log, warn *slog.Logger) (Network, error) {
 	subnet, err := chooseSubnet(m, p, warn)
 	if err != nil {
 		return nil, err
@@ -32,7 +33,7 @@ func newNetwork(m *machine.Machine, p *profile.Profile, own *addresses, fast *fa
 	if err != nil {
 		return nil, err
 	}
-	return network{n, fast}, nil
+	return &network{Network: n, log: log}, nil
 }
 
 // chooseSubnet returns the VM's subnet: the profile's, else the one that it had
@@ -71,21 +72,54 @@ func by(card string) string {
 	return " by " + card
 }
 
-// network is a [Network]: netstack knows nothing of boot arguments.
+// network is a [Network]: netstack knows nothing of boot arguments, nor of the guest's
+// loopback.
 type network struct {
 	*netstack.Network
-	fast *fastPath
+	log *slog.Logger
+
+	mu   sync.Mutex
+	link *guesttcp.Link // by the card that was attached last; nil for none
 }
 
-// Attach also has the fast path go by the card.
-func (n network) Attach(card virtionet.Card) virtionet.Receiver {
+// Attach also has connections to the guest's loopback go by the card.
+func (n *network) Attach(card virtionet.Card) virtionet.Receiver {
+	n.Detach()
 	p := n.Network.Attach(card)
-	p.Neighbor = n.fast.attach(card)
+	link := guesttcp.New(guesttcp.Config{Card: card, Logger: n.log})
+	p.Neighbor = link
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.link = link
 	return p
 }
 
-func (n network) MAC() net.HardwareAddr { return n.GuestMAC() }
+func (n *network) Detach() {
+	n.mu.Lock()
+	link := n.link
+	n.link = nil
+	n.mu.Unlock()
+	if link != nil {
+		link.Close()
+	}
+}
 
-func (n network) BootArgs() guest.BootArgs {
+func (n *network) Connect(at netip.AddrPort) (FastConn, error) {
+	n.mu.Lock()
+	link := n.link
+	n.mu.Unlock()
+	if link == nil {
+		return nil, errNoCard
+	}
+	conn, err := link.Start(at)
+	if err != nil {
+		return nil, err // and no FastConn that holds a nil
+	}
+	return conn, nil
+}
+
+func (n *network) MAC() net.HardwareAddr { return n.GuestMAC() }
+
+func (n *network) BootArgs() guest.BootArgs {
 	return guest.BootArgs{Address: n.Guest(), Gateway: n.Gateway(), MTU: n.MTU(), Search: n.Search()}
 }

@@ -22,7 +22,6 @@ import (
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/guest/guestv1/guestv1connect"
 	"github.com/lsub/lsub/hint"
-	"github.com/lsub/lsub/hypervisor"
 )
 
 const (
@@ -164,11 +163,7 @@ func (s *supervisor) dial(ctx context.Context, port uint32) (net.Conn, error) {
 
 // paused says why the VM stands still, or nil.
 func (s *supervisor) paused() error {
-	p, ok := s.vm.(hypervisor.Paused)
-	if !ok {
-		return nil
-	}
-	err := p.Paused()
+	err := s.vm.Paused()
 	if err == nil {
 		return nil
 	}
@@ -210,8 +205,8 @@ func (v service) Status(context.Context, *connect.Request[supervisorv1.StatusReq
 			if err := s.paused(); err != nil {
 				res.Paused = err.Error()
 			}
-			if d, ok := s.vm.(hypervisor.Described); ok {
-				res.Driver += ": " + d.Description()
+			if d := s.vm.Description(); d != "" {
+				res.Driver += ": " + d
 			}
 		}
 		res.Boot = s.trace.steps

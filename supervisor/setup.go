@@ -49,8 +49,8 @@ func (s Setup) Load(ctx context.Context) (Config, error) {
 	cfg.CPUs = vmCPUs(p, log)
 	cfg.Idle, cfg.DistroIdle = p.Idle.VM, p.Idle.Distro
 	cfg.DistroEnv = p.Network.ProxyEnv(s.Getenv)
-	own, fast := &addresses{machine: m}, &fastPath{log: log}
-	if cfg.Forwarder, err = newForwarder(p, m, own, fast, log, s.Getenv); err != nil {
+	own := &addresses{machine: m}
+	if cfg.Forwarder, err = newForwarder(p, m, own, log, s.Getenv); err != nil {
 		return cfg, err
 	}
 	warn := slog.New(warnings{log.Handler(), s.Reporter})
@@ -59,7 +59,7 @@ func (s Setup) Load(ctx context.Context) (Config, error) {
 	}
 	cfg.Guest = func(ctx context.Context) (GuestFiles, error) { return s.Guest(ctx, s.Paths.Cache) }
 	if s.Network {
-		cfg.Network = func() (Network, error) { return newNetwork(m, p, own, fast, log, warn) }
+		cfg.Network = func() (Network, error) { return newNetwork(m, p, own, log, warn) }
 	}
 	return cfg, nil
 }

@@ -18,7 +18,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"sync/atomic"
@@ -27,30 +26,14 @@ import (
 	"github.com/lsub/lsub/machine"
 	"github.com/lsub/lsub/machine/supervisorv1"
 
-	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/hypervisor"
-	"github.com/lsub/lsub/virtionet"
 )
 
 // GuestFiles are what the VM boots.
 type GuestFiles struct {
 	Kernel, Initrd string
 	System         string // image of the system disk
-}
-
-// Network carries the frames of the VM's network card. A VM has one for its
-// whole life.
-type Network interface {
-	// Serve moves frames until conn fails or ctx is done.
-	Serve(ctx context.Context, conn net.Conn, framing virtionet.Framing) error
-	// Attach takes the place of Serve where the hypervisor hands a card over. It is
-	// called for each VM, before its guest runs.
-	Attach(card virtionet.Card) virtionet.Receiver
-	// BootArgs says how the guest sets its card up.
-	BootArgs() guest.BootArgs
-	// MAC is the address of the guest's card.
-	MAC() net.HardwareAddr
 }
 
 // Forwarder is the service that opens ports of the distros on the host, and of the
@@ -101,7 +84,7 @@ type supervisor struct {
 	usage usage
 
 	// Both may be read once the VM does not boot any more: then one of them is set.
-	vm  hypervisor.VM
+	vm  guestIO
 	err error // why the VM did not come up
 
 	cutStart context.CancelFunc // ends a start that is under way

@@ -218,7 +218,7 @@ func TestDescribed(t *testing.T) {
 	defer vm.Close()
 	s := &supervisor{
 		Config: Config{Config: m.Config(), Driver: &hvtest.Fake{}}, m: m,
-		vm: describedVM{vm}, life: newLife(),
+		vm: localIO{describedVM{vm}, nil}, life: newLife(),
 	}
 	for _, want := range []string{"fake", "fake: all in the mind"} {
 		res, err := s.service().Status(t.Context(), nil)
