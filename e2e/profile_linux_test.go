@@ -26,7 +26,8 @@ import (
 // here on the host's loopback, and an authority of their own.
 func TestCompanyNetwork(t *testing.T) {
 	h := freshWith(t, toolsImage)
-	// Each authority is a second of software emulation whenever the list is made anew.
+	// Each authority is a second of software emulation whenever the list is made anew. That
+	// none is left is a case of its own.
 	h.sh(t, "debian", `sed -i '4,$s/^mozilla/!mozilla/' /etc/ca-certificates.conf`)
 	ca, secure := companyServer(t)
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -53,6 +54,7 @@ func TestCompanyNetwork(t *testing.T) {
 			t.Errorf("without the authority: %s", r)
 		}
 		write("network: {ca_bundle: " + file + "}\n")
+		h.ok(t, "stop", "debian")
 		if r := get(secure); r.out != "secret" {
 			t.Errorf("with the authority: %s", r)
 		}
@@ -61,6 +63,7 @@ func TestCompanyNetwork(t *testing.T) {
 			t.Errorf("the distro has %s", before)
 		}
 		write("")
+		h.ok(t, "start", "debian") // which has a distro that runs forget it
 		if r := get(secure); r.code == 0 {
 			t.Errorf("the authority is still trusted: %s", r)
 		}
