@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestDebianOfAnyHost builds one image on a host without a name and on one
-// whose name is another: nothing of it depends on that, nor on the user's time
-// zone and language, and it has no keys that its distros would share.
+// TestDebianOfAnyHost builds one image twice, on a host without a name and on one whose
+// name is another: it has the same bytes, whatever the host's name and the user's time
+// zone and language are, and it has no keys that its distros would share.
 func TestDebianOfAnyHost(t *testing.T) {
 	needBootstrap(t)
 	if os.Geteuid() != 0 {
@@ -27,11 +27,16 @@ func TestDebianOfAnyHost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	cache := t.TempDir()
 	t.Setenv("TZ", "Asia/Tokyo")
-	bare := onHost(t, "", ref)
+	bare, id := onHost(t, "", cache, ref)
 	t.Setenv("TZ", "America/Lima")
 	t.Setenv("LANG", "de_DE.UTF-8")
-	named := onHost(t, "other.example", ref)
+	named, again := onHost(t, "other.example", cache, ref)
+	checkCache(t, cache, 1)
+	if id != again {
+		t.Errorf("two builds gave %s and %s", id, again)
+	}
 	all := maps.Clone(bare)
 	maps.Copy(all, named)
 	for _, name := range slices.Sorted(maps.Keys(all)) {
@@ -48,8 +53,8 @@ func TestDebianOfAnyHost(t *testing.T) {
 }
 
 // onHost builds an image on a host of that name, and describes its files: type,
-// mode, owner, target, time and the sum of the contents.
-func onHost(t *testing.T, hostname string, ref Ref) map[string]string {
+// mode, owner, target, time and the sum of the contents. It returns the image's id too.
+func onHost(t *testing.T, hostname, cache string, ref Ref) (files map[string]string, id string) {
 	t.Helper()
 	var img *Image
 	failed := make(chan error)
@@ -60,7 +65,7 @@ func onHost(t *testing.T, hostname string, ref Ref) map[string]string {
 			err = unix.Sethostname([]byte(hostname))
 		}
 		if err == nil {
-			img, err = (&Debian{CacheDir: t.TempDir()}).Pull(t.Context(), ref, nil)
+			img, err = (&Debian{CacheDir: cache, Refresh: true}).Pull(t.Context(), ref, nil)
 		}
 		failed <- err
 	}()
@@ -72,11 +77,11 @@ func onHost(t *testing.T, hostname string, ref Ref) map[string]string {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	files := map[string]string{}
+	files = map[string]string{}
 	for tr := tar.NewReader(r); ; {
 		h, err := tr.Next()
 		if err == io.EOF {
-			return files
+			return files, img.ID
 		}
 		if err != nil {
 			t.Fatal(err)

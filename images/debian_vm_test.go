@@ -164,24 +164,6 @@ func checkCache(t *testing.T, cache string, images int) {
 	}
 }
 
-// TestDebianRepeats builds the same image twice and wants the same bytes.
-func TestDebianRepeats(t *testing.T) {
-	needBootstrap(t)
-	cache := t.TempDir()
-	var ids []string
-	for range 2 {
-		img, err := (&Debian{CacheDir: cache, Refresh: true}).Pull(t.Context(), Ref{Source: "debian", Version: "bookworm"}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ids = append(ids, img.ID)
-	}
-	checkCache(t, cache, 1)
-	if ids[0] != ids[1] {
-		t.Errorf("two builds gave %v", ids)
-	}
-}
-
 // TestDebianCancelled interrupts a build at several moments.
 func TestDebianCancelled(t *testing.T) {
 	needBootstrap(t)
