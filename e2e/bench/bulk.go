@@ -18,9 +18,6 @@ func (zeros) Read(p []byte) (int, error) {
 // bulk measures how fast a command's output comes out of the guest, and its
 // input gets in.
 func (b *bench) bulk() error {
-	if err := b.main.debian(); err != nil {
-		return err
-	}
 	guest, err := b.ssh()
 	if err != nil {
 		return err
@@ -38,17 +35,17 @@ func (b *bench) bulk() error {
 			return err
 		}
 		for _, s := range []*samples{&cold, &warm} {
-			if err := s.rate(out)(b.main.lsub("exec", "-u", "root", "debian", "--", "cat", "/root/big")); err != nil {
+			if err := s.rate(out)(b.main.lsub("exec", "-u", "root", sshDistro, "--", "cat", "/root/big")); err != nil {
 				return err
 			}
 		}
-		if err := inside.rate(out)(b.main.lsub("exec", "-u", "root", "debian", "--", "sh", "-c", "cat /root/big | cat >/dev/null")); err != nil {
+		if err := inside.rate(out)(b.main.lsub("exec", "-u", "root", sshDistro, "--", "sh", "-c", "cat /root/big | cat >/dev/null")); err != nil {
 			return err
 		}
 		if err := sshOut.rate(few)(b.pipe(guest, nil, "cat /root/few")); err != nil {
 			return err
 		}
-		if err := stdin.rate(in)(b.main.pipe(io.LimitReader(zeros{}, in), "exec", "debian", "--", "sh", "-c", "cat >/dev/null")); err != nil {
+		if err := stdin.rate(in)(b.main.pipe(io.LimitReader(zeros{}, in), "exec", sshDistro, "--", "sh", "-c", "cat >/dev/null")); err != nil {
 			return err
 		}
 		if err := sshIn.rate(few)(b.pipe(guest, io.LimitReader(zeros{}, few), "cat >/dev/null")); err != nil {
@@ -62,9 +59,9 @@ func (b *bench) bulk() error {
 	return b.root("rm /root/big /root/few")
 }
 
-// root runs a shell script in the main home's debian.
+// root runs a shell script in the main home's distro for ssh.
 func (b *bench) root(script string) error {
-	_, err := b.main.lsub("exec", "-u", "root", "debian", "--", "sh", "-ec", script)
+	_, err := b.main.lsub("exec", "-u", "root", sshDistro, "--", "sh", "-ec", script)
 	return err
 }
 

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -69,9 +71,40 @@ func TestPrint(t *testing.T) {
 	r.Errors = []string{"cold: no VM"}
 	var out bytes.Buffer
 	r.print(&out)
-	for _, want := range []string{limaLabel, "guest to host", "150", "0.05", "it stalls", "boot", "NOT MEASURED: cold: no VM"} {
+	for _, want := range []string{limaLabel, "KVM: not measured yet", "guest to host", "150", "0.05", "it stalls", "boot", "NOT MEASURED: cold: no VM"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the report lacks %q:\n%s", want, &out)
 		}
+	}
+}
+
+// The column for KVM has what a machine with KVM measured, and nothing else.
+func TestKVM(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.MkdirAll(filepath.Dir(kvmFile), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r := report{Machine: machine{CPU: "a CPU", CPUs: 8, Accel: "tcg"}}
+	r.figure("boot", "ms", samples{150})
+	if err := r.keepKVM(); err == nil {
+		t.Error("figures of software emulation are taken for KVM's")
+	}
+	r.Machine.Accel = "kvm"
+	if err := r.keepKVM(); err != nil {
+		t.Fatal(err)
+	}
+	was := kvmJSON
+	defer func() { kvmJSON = was }()
+	var err error
+	if kvmJSON, err = os.ReadFile(kvmFile); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	r.print(&out)
+	if want := "KVM, measured 0001-01-01 on 8 × a CPU"; !strings.Contains(out.String(), want) {
+		t.Errorf("%q is not in:\n%s", want, &out)
+	}
+	if k, err := readKVM(); err != nil || k.Medians["boot"] != 150 {
+		t.Errorf("read back: %+v, %v", k, err)
 	}
 }

@@ -55,6 +55,7 @@ type options struct {
 	run       *regexp.Regexp
 	scale     float64
 	quick     bool
+	kvm       bool
 }
 
 func main() {
@@ -66,6 +67,7 @@ func main() {
 	flag.StringVar(&run, "run", "", "measure only the groups whose name matches `REGEX`")
 	flag.Float64Var(&o.scale, "n", 1, "measure `N` times as often")
 	flag.BoolVar(&o.quick, "quick", false, "measure a few times only, to see that it works")
+	flag.BoolVar(&o.kvm, "kvm", false, "on a machine with KVM: keep the medians as the column for KVM, in "+kvmFile)
 	flag.Usage = usage
 	flag.Parse()
 	var err error
@@ -133,12 +135,16 @@ func measure(ctx context.Context, o options) (err error) {
 			errs = append(errs, fmt.Errorf("%s: %w", g.name, err))
 		}
 	}
-	if ctx.Err() != nil {
-		return errors.New("interrupted")
+	if ctx.Err() != nil { // what was measured until then counts
+		errs = append(errs, errors.New("interrupted: the groups after this moment were not measured"))
 	}
 	b.report.end(errs)
 	b.report.print(os.Stdout)
-	return errors.Join(append(errs, b.report.write(o.out))...)
+	errs = append(errs, b.report.write(o.out))
+	if o.kvm {
+		errs = append(errs, b.report.keepKVM())
+	}
+	return errors.Join(errs...)
 }
 
 // end ends every VM and removes what was made.

@@ -59,7 +59,11 @@ func (r *report) write(path string) error {
 
 // print prints the report for people.
 func (r *report) print(w io.Writer) {
-	rows := [][]string{{"figure", "unit", "median", "p95", "min", "max", "n", "aim", "peer", "median", "p95", "ratio", limaLabel}}
+	kvm, err := readKVM()
+	if err != nil {
+		fmt.Fprintln(w, err)
+	}
+	rows := [][]string{{"figure", "unit", "median", "p95", "min", "max", "n", "aim", "peer", "median", "p95", "ratio", kvm.label(), limaLabel}}
 	var notes []string
 	note := func(text string) string {
 		if text == "" {
@@ -71,14 +75,14 @@ func (r *report) print(w io.Writer) {
 	for _, f := range r.Figures {
 		row := []string{
 			f.Name + note(f.Note), f.Unit, f.number(f.Median), number(f.P95), f.number(f.Min), f.number(f.Max),
-			strconv.Itoa(f.N), f.aims(), "", "", "", number(f.Ratio), number(f.Lima),
+			strconv.Itoa(f.N), f.aims(), "", "", "", number(f.Ratio), number(kvm.Medians[f.Name]), number(f.Lima),
 		}
 		if p := f.Peer; p != nil {
 			row[8], row[9], row[10] = p.Name+note(p.Note), p.number(p.Median), number(p.P95)
 		}
 		rows = append(rows, row)
 	}
-	align(w, rows, 0, 1, 7, 8)
+	align(w, rows, 0, 1, 7, 8, 12)
 	fmt.Fprintln(w, "\nratio: how many times better than the peer's our median is")
 	for i, text := range notes {
 		fmt.Fprintf(w, "[%d] %s\n", i+1, text)
