@@ -15,8 +15,8 @@ import (
 
 const module = "github.com/lsub/lsub"
 
-// mayImport says which folders of this module each folder may import, below
-// what all may (hint). A folder that is not in the table does not belong here.
+// mayImport says which directories of this module each directory may import, below
+// what all may (hint). A directory that is not in the table does not belong here.
 // Tests may import more: they wire what is tested.
 var mayImport = map[string][]string{
 	"atomicfile":                         {},
@@ -70,7 +70,7 @@ var mayImport = map[string][]string{
 	"cmd/lsub":                           {"atomicfile", "distro", "hypervisor", "hypervisor/kvm", "guest", "supervisor", "images", "images/catalogue", "images/guestimage", "machine", "profile"},
 }
 
-// onlyIn keeps each heavy library in one folder.
+// onlyIn keeps each heavy library in one directory.
 var onlyIn = map[string]string{
 	"github.com/cilium/ebpf":                 "guest/agent", // listeners, devicefilter, tcredirect
 	"github.com/containers/gvisor-tap-vsock": "netstack",
@@ -131,7 +131,7 @@ func checkImport(t *testing.T, file, dir, imported string) {
 	}
 	home := owner(dir)
 	if home == "" {
-		t.Errorf("%s: folder %s is not in the table of this test", file, dir)
+		t.Errorf("%s: directory %s is not in the table of this test", file, dir)
 		return
 	}
 	for _, allowed := range append(mayImport[home], home) {
@@ -142,7 +142,7 @@ func checkImport(t *testing.T, file, dir, imported string) {
 	t.Errorf("%s imports %s; %s may import %v", file, target, home, mayImport[home])
 }
 
-// owner is the folder of the table that dir belongs to: itself, or the nearest
+// owner is the directory of the table that dir belongs to: itself, or the nearest
 // above it.
 func owner(dir string) string {
 	for d := dir; d != "."; d = path.Dir(d) {
@@ -155,7 +155,7 @@ func owner(dir string) string {
 
 func within(dir, parent string) bool { return dir == parent || strings.HasPrefix(dir, parent+"/") }
 
-// TestPackageDocs wants one package comment in each folder.
+// TestPackageDocs wants one package comment in each directory.
 func TestPackageDocs(t *testing.T) {
 	docs := map[string]int{}
 	walkGo(t, func(file, dir string) {
@@ -173,7 +173,7 @@ func TestPackageDocs(t *testing.T) {
 	})
 	for dir, n := range docs {
 		if n != 1 {
-			t.Errorf("folder %s has %d package comments, want 1", dir, n)
+			t.Errorf("directory %s has %d package comments, want 1", dir, n)
 		}
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// What is in the shared folder, and mounted in it, is there in every distro, and
+// What is in the shared directory, and mounted in it, is there in every distro, and
 // outlives the one that made it.
 func TestSharedFolder(t *testing.T) {
 	h := debian(t)

@@ -81,7 +81,7 @@ type Machine struct {
 	dialed atomic.Int64 // when the guest was last reached: Unix time in nanoseconds
 }
 
-// Open returns the machine of a profile. It makes no folder: what is asked of
+// Open returns the machine of a profile. It makes no directory: what is asked of
 // a profile that was never used leaves no trace.
 func Open(cfg Config) (*Machine, error) {
 	if err := CheckName("profile", cfg.Profile); err != nil {
@@ -105,7 +105,7 @@ func Open(cfg Config) (*Machine, error) {
 	return &Machine{cfg: cfg, dir: filepath.Join(cfg.Paths.Home, "profiles", cfg.Profile)}, nil
 }
 
-// MakeDir makes the profile's folder where it is missing.
+// MakeDir makes the profile's directory where it is missing.
 func (m *Machine) MakeDir() error {
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return fmt.Errorf("make the folder of profile %s: %w", m.cfg.Profile, err)
@@ -116,7 +116,7 @@ func (m *Machine) MakeDir() error {
 // Profile is the name of the profile.
 func (m *Machine) Profile() string { return m.cfg.Profile }
 
-// Dir is the folder that holds the profile's state.
+// Dir is the directory that holds the profile's state.
 func (m *Machine) Dir() string { return m.dir }
 
 // DataDisk is the file that holds every image and distro.

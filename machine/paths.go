@@ -13,7 +13,7 @@ import (
 	"github.com/lsub/lsub/hint"
 )
 
-// Paths are the folders that lsub keeps its files in.
+// Paths are the directories that lsub keeps its files in.
 type Paths struct {
 	Home    string // state: registries and disks
 	Runtime string // sockets; short, because a socket's path has some 100 bytes at most
@@ -21,8 +21,8 @@ type Paths struct {
 }
 
 // DefaultPaths returns where lsub keeps its files, as the environment says:
-// LSUB_HOME, else the data folder of the operating system's custom, for the
-// state. It makes no folder. getenv is os.Getenv, but for tests.
+// LSUB_HOME, else the data directory of the operating system's custom, for the
+// state. It makes no directory. getenv is os.Getenv, but for tests.
 func DefaultPaths(getenv func(string) string) (Paths, error) {
 	home, err := stateHome(getenv)
 	if err != nil {
@@ -71,7 +71,7 @@ func runtimeHome(getenv func(string) string) string {
 	return "/tmp/lsub-" + strconv.Itoa(os.Getuid())
 }
 
-// RuntimeDir makes the folder for the profile's sockets. Its name is short and
+// RuntimeDir makes the directory for the profile's sockets. Its name is short and
 // says nothing, because the path that it stands for may be long.
 func (m *Machine) RuntimeDir() (string, error) {
 	sum := sha256.Sum256([]byte(m.dir))
@@ -84,8 +84,8 @@ func (m *Machine) RuntimeDir() (string, error) {
 	return dir, nil
 }
 
-// MakePrivate makes a folder that the user alone may enter, or checks that
-// the one which is there is such a folder.
+// MakePrivate makes a directory that the user alone may enter, or checks that
+// the one which is there is such a directory.
 func MakePrivate(dir string) error {
 	err := os.Mkdir(dir, 0o700)
 	if errors.Is(err, os.ErrNotExist) {

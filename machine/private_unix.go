@@ -19,7 +19,7 @@ func ownedByUs(dir string) bool {
 	return ok && int(st.Uid) == os.Getuid()
 }
 
-// checkPrivate refuses a folder that somebody else made or may enter: who can
+// checkPrivate refuses a directory that somebody else made or may enter: who can
 // write to it could put another socket in our place.
 func checkPrivate(dir string) error {
 	fi, err := os.Lstat(dir)

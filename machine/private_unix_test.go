@@ -44,7 +44,7 @@ func TestMakePrivate(t *testing.T) {
 	os.WriteFile(file, nil, 0o600)
 	refused(file, "is no folder")
 
-	if os.Getuid() == 0 { // only root can give a folder away
+	if os.Getuid() == 0 { // only root can give a directory away
 		theirs := filepath.Join(base, "theirs")
 		os.Mkdir(theirs, 0o700)
 		os.Chown(theirs, 12345, 12345)

@@ -7,7 +7,7 @@ import (
 
 func ownedByUs(string) bool { return true }
 
-// checkPrivate wants a folder. Those below a user's temporary folder inherit
+// checkPrivate wants a directory. Those below a user's temporary directory inherit
 // an access list that lets in the user and administrators alone.
 func checkPrivate(dir string) error {
 	fi, err := os.Lstat(dir)

@@ -8,7 +8,7 @@ import (
 
 // runsSupervisor tells whether a process with these arguments is the supervisor
 // that supervisor would start. The session that it was started from may have
-// had another level of the log, and other folders but for the home.
+// had another level of the log, and other directories but for the home.
 func runsSupervisor(args, supervisor []string) bool {
 	if len(args) == 0 || len(supervisor) == 0 || filepath.Base(args[0]) != filepath.Base(supervisor[0]) {
 		return false

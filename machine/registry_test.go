@@ -33,7 +33,7 @@ func openTest(t *testing.T) (*Machine, *bytes.Buffer) {
 	return m, &logged
 }
 
-// shortDir is a folder whose path leaves room for a socket's name.
+// shortDir is a directory whose path leaves room for a socket's name.
 func shortDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "lsub-")

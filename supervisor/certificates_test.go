@@ -54,7 +54,7 @@ func TestReadBundle(t *testing.T) {
 	}
 }
 
-// TestTrustScript runs it in a folder that stands for a distro.
+// TestTrustScript runs it in a directory that stands for a distro.
 func TestTrustScript(t *testing.T) {
 	sh, err := exec.LookPath("sh")
 	if err != nil {

@@ -52,7 +52,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// scriptCondition tells whether the scripts' folders can hold "unnamed-files".
+// scriptCondition tells whether the scripts' directories can hold "unnamed-files".
 func scriptCondition(cond string) (bool, error) {
 	if cond != "unnamed-files" {
 		return false, fmt.Errorf("unknown condition %q", cond)

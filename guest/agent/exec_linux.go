@@ -330,7 +330,7 @@ func workingDir(cwd string, who *account.Account) (string, error) {
 		dir = path.Join(who.Home, rest)
 	}
 	if !path.IsAbs(dir) || !isDir(dir) {
-		return "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_FOLDER, "give an absolute path, or one that begins with ~/", "no folder %q in the distro", cwd)
+		return "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_DIRECTORY, "give an absolute path, or one that begins with ~/", "no folder %q in the distro", cwd)
 	}
 	return dir, nil
 }

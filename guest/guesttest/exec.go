@@ -55,7 +55,7 @@ func (g *Guest) exec(m *guestv1.Exec, s *stream) (*guestv1.Exit, error) {
 		p.cwd = home
 	}
 	if !slices.Contains([]string{"/", "/tmp", home}, path.Clean(p.cwd)) {
-		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_FOLDER, "", "no folder %s in %s", p.cwd, m.Distro.Name)
+		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_DIRECTORY, "", "no folder %s in %s", p.cwd, m.Distro.Name)
 	}
 	p.env = append([]string{"HOME=" + home, "USER=" + p.user, "DISTRO=" + m.Distro.Name}, g.disk.imageEnv(m.Distro.GetId())...)
 	for _, e := range m.Env {

@@ -35,7 +35,7 @@ const (
 	ErrorCode_ERROR_CODE_INVALID           ErrorCode = 1 // the request makes no sense
 	ErrorCode_ERROR_CODE_NOT_FOUND         ErrorCode = 2 // no such distro or image
 	ErrorCode_ERROR_CODE_NO_SUCH_USER      ErrorCode = 3
-	ErrorCode_ERROR_CODE_NO_SUCH_FOLDER    ErrorCode = 4 // the working folder
+	ErrorCode_ERROR_CODE_NO_SUCH_DIRECTORY ErrorCode = 4 // the working directory
 	ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND ErrorCode = 5
 	ErrorCode_ERROR_CODE_NOT_EXECUTABLE    ErrorCode = 6
 	ErrorCode_ERROR_CODE_BAD_IMAGE         ErrorCode = 7
@@ -53,7 +53,7 @@ var (
 		1:  "ERROR_CODE_INVALID",
 		2:  "ERROR_CODE_NOT_FOUND",
 		3:  "ERROR_CODE_NO_SUCH_USER",
-		4:  "ERROR_CODE_NO_SUCH_FOLDER",
+		4:  "ERROR_CODE_NO_SUCH_DIRECTORY",
 		5:  "ERROR_CODE_COMMAND_NOT_FOUND",
 		6:  "ERROR_CODE_NOT_EXECUTABLE",
 		7:  "ERROR_CODE_BAD_IMAGE",
@@ -68,7 +68,7 @@ var (
 		"ERROR_CODE_INVALID":           1,
 		"ERROR_CODE_NOT_FOUND":         2,
 		"ERROR_CODE_NO_SUCH_USER":      3,
-		"ERROR_CODE_NO_SUCH_FOLDER":    4,
+		"ERROR_CODE_NO_SUCH_DIRECTORY": 4,
 		"ERROR_CODE_COMMAND_NOT_FOUND": 5,
 		"ERROR_CODE_NOT_EXECUTABLE":    6,
 		"ERROR_CODE_BAD_IMAGE":         7,
@@ -2527,7 +2527,7 @@ type Exec struct {
 	Distro        *Distro                `protobuf:"bytes,1,opt,name=distro,proto3" json:"distro,omitempty"`
 	Argv          [][]byte               `protobuf:"bytes,2,rep,name=argv,proto3" json:"argv,omitempty"` // kept byte for byte; empty: the user's login shell
 	User          []byte                 `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"` // name or uid; "" means the distro's default user
-	Cwd           []byte                 `protobuf:"bytes,4,opt,name=cwd,proto3" json:"cwd,omitempty"`   // absolute, or ~ for the home folder, which "" means too
+	Cwd           []byte                 `protobuf:"bytes,4,opt,name=cwd,proto3" json:"cwd,omitempty"`   // absolute, or ~ for the home directory, which "" means too
 	Env           [][]byte               `protobuf:"bytes,5,rep,name=env,proto3" json:"env,omitempty"`   // NAME=VALUE, over the user's own
 	Tty           bool                   `protobuf:"varint,6,opt,name=tty,proto3" json:"tty,omitempty"`
 	Rows          uint32                 `protobuf:"varint,7,opt,name=rows,proto3" json:"rows,omitempty"`
@@ -3200,13 +3200,13 @@ const file_guest_guest_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06kernel\x18\x02 \x01(\tR\x06kernel\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x12+\n" +
-	"\x04boot\x18\x04 \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot*\xff\x02\n" +
+	"\x04boot\x18\x04 \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot*\x82\x03\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12ERROR_CODE_INVALID\x10\x01\x12\x18\n" +
 	"\x14ERROR_CODE_NOT_FOUND\x10\x02\x12\x1b\n" +
-	"\x17ERROR_CODE_NO_SUCH_USER\x10\x03\x12\x1d\n" +
-	"\x19ERROR_CODE_NO_SUCH_FOLDER\x10\x04\x12 \n" +
+	"\x17ERROR_CODE_NO_SUCH_USER\x10\x03\x12 \n" +
+	"\x1cERROR_CODE_NO_SUCH_DIRECTORY\x10\x04\x12 \n" +
 	"\x1cERROR_CODE_COMMAND_NOT_FOUND\x10\x05\x12\x1d\n" +
 	"\x19ERROR_CODE_NOT_EXECUTABLE\x10\x06\x12\x18\n" +
 	"\x14ERROR_CODE_BAD_IMAGE\x10\a\x12\x17\n" +

@@ -40,7 +40,7 @@ func mountBase() error {
 	if err := finishDev(); err != nil {
 		return err
 	}
-	if err := shareFolder(); err != nil {
+	if err := shareDirectory(); err != nil {
 		return err
 	}
 	return cgroup.SetUp()
@@ -72,10 +72,10 @@ func pivotable() error {
 // sharedDir is what all distros have as /mnt/lsub.
 const sharedDir = "/run/lsub/shared"
 
-// shareFolder makes a tmpfs that distros get along with what is mounted in it:
+// shareDirectory makes a tmpfs that distros get along with what is mounted in it:
 // each mount there shows in all of them. Its mode is that of /tmp, because it
 // belongs to no one user.
-func shareFolder() error {
+func shareDirectory() error {
 	if err := mount("lsub", sharedDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"); err != nil {
 		return err
 	}

@@ -51,7 +51,7 @@ func TestRead(t *testing.T) {
 	if b, err := Read(at("huge")); err == nil {
 		t.Errorf("%d bytes were read", len(b))
 	}
-	// Where a folder that all may write to (a tmpfs) holds the file, it is one.
+	// Where a directory that all may write to (a tmpfs) holds the file, it is one.
 	if f, err := os.CreateTemp("/dev/shm", "lsub-test-"); err == nil {
 		defer os.Remove(f.Name())
 		f.WriteString("x")
