@@ -70,6 +70,12 @@ func TestFlatten(t *testing.T) {
 		{"absolute name", [][]tar.Header{layerOf(file("/a"))}, "a"},
 		{"lower link to a directory", [][]tar.Header{layerOf(file("usr/lib/a"), sym("lib", "usr/lib")), layerOf(file("lib/b"), file("lib/.wh.a"))},
 			"usr/ usr/lib/ lib>usr/lib usr/lib/b"},
+		{"whiteout through a link of its own layer", [][]tar.Header{layerOf(file("a/a"), file("b/a")), layerOf(sym("a", "b"), file("a/.wh.a"))}, "b/ a>b b/a"},
+		{"opaque directory for a link", [][]tar.Header{layerOf(file("target/keep"), sym("link", "/target")), layerOf(file("link/.wh..wh..opq"), dir("link"), file("link/new"))},
+			"link/ target/ link/new target/keep"},
+		{"whiteout in a directory for a link", [][]tar.Header{layerOf(file("target/keep"), sym("link", "/target")), layerOf(file("link/.wh.keep"), dir("link"))},
+			"link/ target/ target/keep"},
+		{"whiteout before what stays", [][]tar.Header{layerOf(file("d/a")), layerOf(file(".wh.d"), file("d/b"))}, "d/ d/b"},
 		{"link out of the tree", [][]tar.Header{layerOf(sym("x", "../../../etc")), layerOf(file("x/passwd"))}, "etc/ x>../../../etc etc/passwd"},
 		{"absolute link", [][]tar.Header{layerOf(sym("d/x", "/etc"), file("d/x/a"))}, "d/ etc/ d/x>/etc etc/a"},
 		{"hard link behind a link", [][]tar.Header{layerOf(file("etc/a"), sym("x", "/etc")), layerOf(hard("b", "x/a"))}, "etc/ b x>/etc etc/a>b"},
@@ -126,7 +132,7 @@ func byKind(a, b string) int {
 }
 
 func TestFlattenRefuses(t *testing.T) {
-	deep := strings.Repeat("a/", 1500) + "x"
+	deep, long := strings.Repeat("a/", 1500)+"x", strings.Repeat("a", 200)+"/"
 	tests := []struct {
 		name   string
 		layers [][]tar.Header
@@ -141,6 +147,8 @@ func TestFlattenRefuses(t *testing.T) {
 		{"whiteout of nothing", [][]tar.Header{layerOf(file("d/.wh."))}, "whiteout of nothing"},
 		{"whiteout of the parent", [][]tar.Header{layerOf(file("d/.wh..."))}, "whiteout of nothing"},
 		{"root as a link", [][]tar.Header{layerOf(sym("./", "/etc"))}, "stands for the root directory"},
+		{"a long target", [][]tar.Header{layerOf(sym("s", strings.Repeat("a/", 2500)), file("s/x"))}, "without a valid target"},
+		{"a long way by links", [][]tar.Header{layerOf(sym("s", strings.Repeat(long, 15)), sym("s/t", strings.Repeat(long, 10)), file("s/t/x"))}, "name that is too long"},
 		{"too many directories", [][]tar.Header{layerOf(file(deep))}, "more than 1000 entries"},
 	}
 	for _, tt := range tests {

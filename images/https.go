@@ -154,6 +154,13 @@ func (p *httpsPull) pack(ctx context.Context, f *os.File) (*record, error) {
 		s, err := p.cacheEntry.pack(ctx, z, w, limits)
 		return s, &record{Digest: "sha256:" + p.sum}, outOfProportion(err, limits, p.src.MaxBytes)
 	})
+	if isBehindLink(err) {
+		return p.save(func(w io.Writer) (*summary, *record, error) {
+			tree := &flattener{layers: treeLayer(f.Name(), info.Size()), plain: true, state: &rootfs.State{MaxBytes: p.src.MaxBytes}}
+			s, err := p.packLayers(ctx, tree, w)
+			return s, &record{Digest: "sha256:" + p.sum}, err
+		})
+	}
 	if !isSaved(f.Name(), err) {
 		return rec, err
 	}

@@ -17,11 +17,16 @@ const (
 	maxLayers     = 512
 	maxImageNodes = 4 << 20 // entries of all layers, and directories they imply
 	maxLinkHops   = 40      // as Linux: symbolic links followed for one name
+	maxPath       = 4095    // as Linux, of a name and of a link's target
+	// A tree may take freeMemory bytes, and memoryRatio times what its layers take as they
+	// come. Debian's takes less than half of that size.
+	freeMemory  = 32 << 20
+	memoryRatio = 128
 )
 
 // Names that mark what a layer removes from the layers below.
 const (
-	whiteout       = ".wh."
+	whiteoutPrefix = ".wh."
 	whiteoutMeta   = ".wh..wh." // an engine's own notes, no part of the image
 	whiteoutOpaque = ".wh..wh..opq"
 )
@@ -31,10 +36,20 @@ const (
 // Names go through symbolic links of lower layers as in a container engine,
 // but here they cannot lead out of the tree: its root is the only root.
 type layerTree struct {
-	root  *treeNode
-	layer int // the one being added
-	nodes int // ever made, also those replaced since
-	limit int // of nodes
+	root      *treeNode
+	layer     int   // the one being added
+	nodes     int   // ever made, also those replaced since
+	limit     int   // of nodes
+	memory    int64 // about what the tree takes, in bytes
+	maxMemory int64
+	plain     bool       // an archive of a tree, in which no name marks anything
+	whiteouts []whiteout // of the current layer
+}
+
+// whiteout is an entry that removes what lower layers have.
+type whiteout struct {
+	h         *tar.Header // for messages
+	dir, base string
 }
 
 // treeNode is one name in the tree.
@@ -54,7 +69,7 @@ type layerFile struct {
 }
 
 func newLayerTree() *layerTree {
-	return &layerTree{root: &treeNode{children: map[string]*treeNode{}}, limit: maxImageNodes}
+	return &layerTree{root: &treeNode{children: map[string]*treeNode{}}, limit: maxImageNodes, maxMemory: freeMemory}
 }
 
 // add applies the entry of number index of the current layer.
@@ -75,28 +90,40 @@ func (t *layerTree) add(h *tar.Header, index int) error {
 		return nil
 	}
 	dir, base := path.Split(name)
-	if strings.HasPrefix(base, whiteout) {
-		return t.whiteout(h, dir, base)
+	if strings.HasPrefix(base, whiteoutPrefix) && !t.plain {
+		return t.noteWhiteout(h, dir, base)
 	}
-	parent, err := t.directory(h, dir)
+	parent, length, err := t.walk(h, dir, create)
 	if err != nil {
 		return err
 	}
+	length += len(base)
 	switch h.Typeflag {
 	case tar.TypeDir:
-		return t.addDir(parent, base, h)
+		return t.addDir(parent, base, length, h)
 	case tar.TypeLink:
 		file, err := t.linked(h)
 		if err != nil {
 			return err
 		}
-		return t.set(parent, base, &treeNode{file: file})
+		return t.set(parent, base, length, &treeNode{file: file})
 	}
 	file := &layerFile{layer: t.layer, index: index, symlink: h.Typeflag == tar.TypeSymlink}
 	if file.symlink {
+		if h.Linkname == "" || len(h.Linkname) > maxPath {
+			return &rootfs.EntryError{Name: h.Name, Reason: "is a symbolic link without a valid target"}
+		}
 		file.target = h.Linkname
 	}
-	return t.set(parent, base, &treeNode{file: file})
+	return t.set(parent, base, length+len(file.target), &treeNode{file: file})
+}
+
+// charge counts memory that the tree takes from now on.
+func (t *layerTree) charge(bytes int) error {
+	if t.memory += int64(bytes); t.memory > t.maxMemory {
+		return &rootfs.LimitError{What: "bytes of names and links, out of proportion to its size", Limit: t.maxMemory}
+	}
+	return nil
 }
 
 // relative takes the leading slashes off a name.
@@ -107,18 +134,27 @@ func relative(name string) string {
 	return name
 }
 
-func (t *layerTree) addDir(parent *treeNode, base string, h *tar.Header) error {
-	if n := parent.children[base]; n != nil && n.children != nil {
-		n.header, n.layer = dirHeader(h), t.layer
-		return nil
+func (t *layerTree) addDir(parent *treeNode, base string, length int, h *tar.Header) error {
+	header := dirHeader(h)
+	size := 300 // of the header
+	for key, value := range header.PAXRecords {
+		size += 100 + len(key) + len(value)
 	}
-	return t.set(parent, base, &treeNode{header: dirHeader(h), children: map[string]*treeNode{}})
+	if n := parent.children[base]; n != nil && n.children != nil {
+		n.header, n.layer = header, t.layer
+		return t.charge(size)
+	}
+	return t.set(parent, base, length+size, &treeNode{header: header, children: map[string]*treeNode{}})
 }
 
-// set puts a node in the place of what is there.
-func (t *layerTree) set(parent *treeNode, base string, n *treeNode) error {
+// set puts a node in the place of what is there. Its names and the like take so many
+// bytes.
+func (t *layerTree) set(parent *treeNode, base string, bytes int, n *treeNode) error {
 	if t.nodes++; t.nodes > t.limit {
 		return &rootfs.LimitError{What: "entries", Limit: int64(t.limit)}
+	}
+	if err := t.charge(200 + bytes); err != nil {
+		return err
 	}
 	n.layer = t.layer
 	parent.children[strings.Clone(base)] = n
@@ -134,8 +170,15 @@ func (t *layerTree) linked(h *tar.Header) (*layerFile, error) {
 	if err != nil || target == "." {
 		return refuse("out of the tree")
 	}
+	absent := "which no layer has"
+	if t.plain {
+		absent = "which the archive does not have"
+	}
+	if t.isHidden(target) {
+		return refuse(absent)
+	}
 	dir, base := path.Split(target)
-	parent, err := t.walk(h, dir, false)
+	parent, _, err := t.walk(h, dir, look)
 	if err != nil {
 		return nil, err
 	}
@@ -145,24 +188,58 @@ func (t *layerTree) linked(h *tar.Header) (*layerFile, error) {
 	}
 	switch {
 	case n == nil:
-		return refuse("which no layer has")
+		return refuse(absent)
 	case n.file == nil:
 		return refuse("which is a directory")
 	}
 	return n.file, nil
 }
 
-// whiteout removes what lower layers have at the name that a whiteout gives.
-func (t *layerTree) whiteout(h *tar.Header, dir, base string) error {
-	name := strings.TrimPrefix(base, whiteout)
+// noteWhiteout keeps a whiteout for the layer's end.
+func (t *layerTree) noteWhiteout(h *tar.Header, dir, base string) error {
+	name := strings.TrimPrefix(base, whiteoutPrefix)
 	if name == "" || name == "." || name == ".." {
 		return &rootfs.EntryError{Name: h.Name, Reason: "is a whiteout of nothing"}
 	}
-	parent, err := t.walk(h, dir, false)
+	if strings.HasPrefix(base, whiteoutMeta) && base != whiteoutOpaque {
+		return nil
+	}
+	t.whiteouts = append(t.whiteouts, whiteout{&tar.Header{Name: h.Name}, dir, base})
+	return t.charge(200 + 2*len(h.Name))
+}
+
+// isHidden tells whether a whiteout of the current layer, before this moment, hides a name
+// or a directory above it, as they are spelled.
+func (t *layerTree) isHidden(name string) bool {
+	return slices.ContainsFunc(t.whiteouts, func(w whiteout) bool {
+		if w.base == whiteoutOpaque {
+			return false // what its directory has by now may be of this layer
+		}
+		gone := w.dir + strings.TrimPrefix(w.base, whiteoutPrefix)
+		return name == gone || strings.HasPrefix(name, gone+"/")
+	})
+}
+
+// endLayer applies the whiteouts of the current layer, wherever in it they stood. They
+// hide what lower layers have. The layer's own entries are known by now: a link among them
+// leads no whiteout elsewhere, and a directory among them has hidden a lower link.
+func (t *layerTree) endLayer() error {
+	for _, w := range t.whiteouts {
+		if err := t.hide(w); err != nil {
+			return err
+		}
+	}
+	t.whiteouts = nil
+	return nil
+}
+
+// hide removes what lower layers have at the name that a whiteout gives.
+func (t *layerTree) hide(w whiteout) error {
+	parent, _, err := t.walk(w.h, w.dir, lower)
 	if err != nil || parent == nil {
 		return err
 	}
-	if base == whiteoutOpaque {
+	if w.base == whiteoutOpaque {
 		for name, n := range parent.children {
 			if !t.prune(n) {
 				delete(parent.children, name)
@@ -170,9 +247,7 @@ func (t *layerTree) whiteout(h *tar.Header, dir, base string) error {
 		}
 		return nil
 	}
-	if strings.HasPrefix(base, whiteoutMeta) {
-		return nil
-	}
+	name := strings.TrimPrefix(w.base, whiteoutPrefix)
 	if n := parent.children[name]; n != nil && !t.prune(n) {
 		delete(parent.children, name)
 	}
@@ -190,47 +265,60 @@ func (t *layerTree) prune(n *treeNode) bool {
 	return n.layer == t.layer || len(n.children) > 0
 }
 
-// directory returns the directory dir, made where it is missing, for the entry h.
-func (t *layerTree) directory(h *tar.Header, dir string) (*treeNode, error) {
-	return t.walk(h, dir, true)
-}
+// walkMode says what walk does about a directory that is not there.
+type walkMode int
 
-// walk goes to the directory dir, through symbolic links. Without create it
-// returns nil where there is no such directory.
-func (t *layerTree) walk(h *tar.Header, dir string, create bool) (*treeNode, error) {
+const (
+	create walkMode = iota // make it
+	look                   // return nil
+	lower                  // return nil, also for one behind a link of the current layer
+)
+
+// walk goes to the directory dir for the entry h, through symbolic links. It returns the
+// length of its path too, with a slash at the end.
+func (t *layerTree) walk(h *tar.Header, dir string, mode walkMode) (n *treeNode, length int, err error) {
 	at := []*treeNode{t.root}
+	lengths := []int{0} // of the paths of at
 	rest, hops := components(dir), 0
 	for len(rest) > 0 {
 		name := rest[0]
 		rest = rest[1:]
 		if name == ".." {
-			at = at[:max(1, len(at)-1)] // the root's parent is the root
+			up := max(1, len(at)-1) // the root's parent is the root
+			at, lengths = at[:up], lengths[:up]
 			continue
+		}
+		length := lengths[len(lengths)-1] + len(name) + 1
+		if length > maxPath {
+			return nil, 0, &rootfs.EntryError{Name: h.Name, Reason: "has a name that is too long"}
 		}
 		parent := at[len(at)-1]
 		n := parent.children[name]
 		switch {
 		case n != nil && n.children != nil:
 		case n != nil && n.file.symlink:
+			if mode == lower && n.layer == t.layer {
+				return nil, 0, nil
+			}
 			if hops++; hops > maxLinkHops {
-				return nil, &rootfs.EntryError{Name: h.Name, Reason: "lies behind too many symbolic links"}
+				return nil, 0, &rootfs.EntryError{Name: h.Name, Reason: "lies behind too many symbolic links"}
 			}
 			if strings.HasPrefix(n.file.target, "/") {
-				at = at[:1]
+				at, lengths = at[:1], lengths[:1]
 			}
 			rest = append(components(n.file.target), rest...)
 			continue
-		case !create:
-			return nil, nil
+		case mode != create:
+			return nil, 0, nil
 		default: // a layer may leave directories out, and replace a file by one
 			n = &treeNode{children: map[string]*treeNode{}}
-			if err := t.set(parent, name, n); err != nil {
-				return nil, err
+			if err := t.set(parent, name, length, n); err != nil {
+				return nil, 0, err
 			}
 		}
-		at = append(at, n)
+		at, lengths = append(at, n), append(lengths, length)
 	}
-	return at[len(at)-1], nil
+	return at[len(at)-1], lengths[len(lengths)-1], nil
 }
 
 func components(dir string) []string {

@@ -226,11 +226,11 @@ func TestLies(t *testing.T) {
 		want  string // the error of a plain archive; "": none
 		layer string // of a container image; "": none
 	}{
-		{"through a symbolic link", raw(t, link("x", "/etc"), reg("x/passwd", 9)), "lies behind the symbolic link", ""},
-		{"through a link upwards", raw(t, link("x", "../../.."), reg("x/passwd", 9)), "lies behind the symbolic link", ""},
+		{"through a symbolic link", raw(t, link("x", "/etc"), reg("x/passwd", 9)), "", ""},
+		{"through a link upwards", raw(t, link("x", "../../.."), reg("x/passwd", 9)), "", ""},
 		{"hard link out", raw(t, hard("x", "../../etc/shadow")), "out of the tree", "out of the tree"},
 		{"absolute hard link", raw(t, hard("x", "/etc/shadow")), "out of the tree", "which no layer has"},
-		{"hard link through a link", raw(t, link("x", "/etc"), hard("y", "x/shadow")), "behind the symbolic link", "which no layer has"},
+		{"hard link through a link", raw(t, link("x", "/etc"), hard("y", "x/shadow")), "which the archive does not have", "which no layer has"},
 		{"upwards", raw(t, reg("../x", 9)), `has ".." in its name`, `has ".." in its name`},
 		{"upwards, later", raw(t, reg("a/../../x", 9)), `has ".." in its name`, `has ".." in its name`},
 		{"absolute name", raw(t, reg("/etc/passwd", 9)), "has an absolute name", ""},

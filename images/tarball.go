@@ -54,6 +54,13 @@ func (t *Tarball) Pull(ctx context.Context, ref Ref, progress Progress) (*Image,
 		img.Name = cmp.Or(ref.Label, img.Name)
 		return img, nil
 	}
+	if t.CacheDir != "" && isBehindLink(err) {
+		img, err := t.pullTree(ctx, ref, progress)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", shown, cachedir.NoSpace(err, t.CacheDir))
+		}
+		return img, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", shown, err)
 	}
@@ -101,6 +108,59 @@ func isSaved(path string, err error) bool {
 	}
 	_, err = os.Lstat(filepath.Join(path, "oci-layout"))
 	return err == nil
+}
+
+// isBehindLink tells whether an archive was refused for an entry behind a link of its own.
+func isBehindLink(err error) bool {
+	var entry *rootfs.EntryError
+	return errors.As(err, &entry) && entry.BehindLink
+}
+
+// treeLayer is the one layer of an archive of a tree.
+func treeLayer(path string, size int64) []layer {
+	return []layer{{size: size, open: func() (io.ReadCloser, error) { return os.Open(path) }}}
+}
+
+// pullTree puts an archive into the cache that has entries behind links of its own. Where
+// they lie was worked out in memory, as container engines do it for layers; what becomes
+// of it has no such entry.
+func (t *Tarball) pullTree(ctx context.Context, ref Ref, progress Progress) (*Image, error) {
+	path := ref.Version
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, pathError(err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	sum, err := sumOf(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	entry := newCacheEntry(t.CacheDir, "tree-"+strings.TrimPrefix(sum, "sha256:"), ref, progress, nil)
+	entry.arch = t.Arch
+	lock, err := entry.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Release()
+	entry.removeLeftovers()
+	rec := entry.record()
+	if rec == nil {
+		rec, err = entry.save(func(w io.Writer) (*summary, *record, error) {
+			f := &flattener{layers: treeLayer(path, info.Size()), plain: true, state: &rootfs.State{MaxBytes: t.MaxBytes}}
+			s, err := entry.packLayers(ctx, f, w)
+			return s, &record{Digest: sum}, err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	img := entry.image(rec, distroName(path))
+	img.Name = cmp.Or(ref.Label, ref.String())
+	return img, nil
 }
 
 // openTarball opens the archive for its second reading.

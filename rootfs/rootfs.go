@@ -44,6 +44,7 @@ package rootfs
 import (
 	"archive/tar"
 	"fmt"
+	"hash/maphash"
 	"math"
 	"path"
 	"strings"
@@ -73,7 +74,8 @@ type State struct {
 	Bytes   int64
 	Entries int
 
-	links  map[string]struct{} // clean names of the symbolic links so far
+	links  map[uint64]struct{} // hashes of the clean names of the symbolic links so far; nil for none
+	seed   maphash.Seed        // of the hashes, so that no archive can be made to have two that are equal
 	usable bool                // a shell or an init was seen
 	nested bool                // one was seen inside a directory
 	saved  bool                // a file only "docker save" writes was seen
@@ -85,6 +87,9 @@ type State struct {
 type EntryError struct {
 	Name   string // as it stands in the archive
 	Reason string // ends the sentence "archive entry NAME …"
+	// BehindLink says that it lies, or links, behind a symbolic link of the archive. A
+	// reader that puts the tree together in memory first can take such an archive.
+	BehindLink bool
 }
 
 func (e *EntryError) Error() string {
@@ -139,7 +144,7 @@ func CheckHeader(h *tar.Header, st *State) error {
 		return err
 	}
 	if l := st.linkAbove(name); l != "" {
-		return refuse("lies behind the symbolic link %q of the same archive", shorten(l))
+		return &EntryError{h.Name, fmt.Sprintf("lies behind the symbolic link %q of the same archive", shorten(l)), true}
 	}
 	if name == "." && h.Typeflag != tar.TypeDir {
 		return refuse("stands for the root directory but is none")
@@ -259,13 +264,13 @@ func (st *State) checkHardLink(h *tar.Header, name string) (isLink bool, err err
 		return refuse(fmt.Sprintf("is a hard link to %q, out of the tree", shorten(h.Linkname)))
 	}
 	if l := st.linkAbove(target); l != "" {
-		return refuse(fmt.Sprintf("is a hard link to %q, behind the symbolic link %q of the same archive",
-			shorten(h.Linkname), shorten(l)))
+		return false, &EntryError{h.Name, fmt.Sprintf("is a hard link to %q, behind the symbolic link %q of the same archive",
+			shorten(h.Linkname), shorten(l)), true}
 	}
 	if target == name {
 		return refuse("is a hard link to itself")
 	}
-	_, isLink = st.links[target]
+	isLink = st.isLink(target)
 	return isLink, nil
 }
 
@@ -279,23 +284,31 @@ func (st *State) linkAbove(name string) string {
 		if name[i] != '/' {
 			continue
 		}
-		if _, ok := st.links[name[:i]]; ok {
+		if st.isLink(name[:i]) {
 			return name[:i]
 		}
 	}
 	return ""
 }
 
+// isLink tells whether a clean name is that of a symbolic link.
+func (st *State) isLink(name string) bool {
+	if len(st.links) == 0 {
+		return false
+	}
+	_, ok := st.links[maphash.String(st.seed, name)]
+	return ok
+}
+
 // note records an accepted entry.
 func (st *State) note(name string, isLink bool) {
 	if isLink {
 		if st.links == nil {
-			st.links = make(map[string]struct{})
+			st.links, st.seed = map[uint64]struct{}{}, maphash.MakeSeed()
 		}
-		// A copy: name may be part of a larger string of the reader's.
-		st.links[strings.Clone(name)] = struct{}{}
-	} else {
-		delete(st.links, name) // a later entry takes the link's place
+		st.links[maphash.String(st.seed, name)] = struct{}{}
+	} else if len(st.links) > 0 {
+		delete(st.links, maphash.String(st.seed, name)) // a later entry takes the link's place
 	}
 	if name == "." {
 		return
