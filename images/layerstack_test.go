@@ -154,6 +154,8 @@ func readModel(t *testing.T, r io.Reader) model {
 			m[name] = ""
 		case tar.TypeSymlink:
 			m[name] = ">" + h.Linkname
+		case tar.TypeLink:
+			m[name] = m[path.Clean(h.Linkname)]
 		default:
 			data, err := io.ReadAll(tr)
 			if err != nil {
