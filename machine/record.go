@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/lsub/lsub/printable"
 )
 
 // recordVersion is the format of supervisor.json.
@@ -75,15 +77,6 @@ func Tail(path string, lines int, offset int64) string {
 	offset = max(offset, fi.Size()-maxTail)
 	b := make([]byte, max(0, fi.Size()-offset))
 	n, _ := f.ReadAt(b, offset)
-	all := strings.Split(strings.TrimSpace(strings.Map(printable, string(b[:n]))), "\n")
+	all := strings.Split(strings.TrimSpace(printable.Text(strings.ReplaceAll(string(b[:n]), "\r\n", "\n"))), "\n")
 	return strings.Join(all[max(0, len(all)-lines):], "\n")
-}
-
-// printable drops what would steer the user's terminal: a console is written
-// by the guest.
-func printable(r rune) rune {
-	if r == '\n' || r == '\t' || r >= ' ' && r != 0x7f && (r < 0x80 || r > 0x9f) {
-		return r
-	}
-	return -1
 }

@@ -205,7 +205,7 @@ func TestTail(t *testing.T) {
 		lines  int
 		offset int64
 		want   string
-	}{{2, 0, "two[2J\nthree"}, {9, 0, "one\ntwo[2J\nthree"}, {9, 4, "two[2J\nthree"}, {9, 100, ""}} {
+	}{{2, 0, "two?[2J\nthree"}, {9, 0, "one\ntwo?[2J\nthree"}, {9, 4, "two?[2J\nthree"}, {9, 100, ""}} {
 		if got := Tail(path, c.lines, c.offset); got != c.want {
 			t.Errorf("Tail(%d, %d) = %q, want %q", c.lines, c.offset, got, c.want)
 		}

@@ -22,6 +22,7 @@ import (
 	"github.com/lsub/lsub/images"
 	"github.com/lsub/lsub/images/catalogue"
 	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/printable"
 	"github.com/lsub/lsub/supervisor"
 )
 
@@ -230,15 +231,25 @@ func badUsage(command, format string, args ...any) error {
 
 // printError prints an error and its advice, as every command does.
 func (a *app) printError(err error) {
-	fmt.Fprintf(a.stderr, "lsub: error: %s\n", strings.ReplaceAll(printable(err.Error()), "\n", "\n  "))
+	fmt.Fprintf(a.stderr, "lsub: error: %s\n", indented(err.Error()))
 	if advice := hint.Of(err); advice != "" {
-		fmt.Fprintln(a.stderr, "lsub: hint:", advice)
+		fmt.Fprintln(a.stderr, "lsub: hint:", indented(advice))
 	}
+}
+
+// indented returns a text for a terminal. Its further lines are indented, so that none
+// looks like a message of its own.
+func indented(text string) string {
+	lines := strings.Split(printable.Text(text), "\n")
+	for i := range lines[1:] {
+		lines[i+1] = "  " + strings.TrimPrefix(lines[i+1], "  ")
+	}
+	return strings.Join(lines, "\n")
 }
 
 // note prints a line that is no error.
 func (a *app) note(kind, text string) {
-	a.aside(func() { fmt.Fprintf(a.stderr, "lsub: %s: %s%s", kind, printable(text), a.status.newline()) })
+	a.aside(func() { fmt.Fprintf(a.stderr, "lsub: %s: %s%s", kind, indented(text), a.status.newline()) })
 }
 
 // aside calls print while nothing else is on the last line of the terminal.

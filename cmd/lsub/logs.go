@@ -10,11 +10,13 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/term"
 
 	"github.com/lsub/lsub/distro"
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/printable"
 )
 
 // followEvery is how often "logs -f" looks for more. What writes the files is
@@ -49,9 +51,13 @@ func (a *app) logsCommand() *cli.Command {
 // appended until lsub is interrupted, which is how one ends it.
 func (a *app) printLogs(ctx context.Context, logs []*logFile, follow bool) error {
 	var last *logFile // printed last
+	out := a.stdout
+	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		out = printable.Writer(out) // distros write to the console
+	}
 	print := func() error {
 		for _, l := range logs {
-			w := &headed{w: a.stdout, text: "==> " + l.title + ": " + l.path + "\n", done: l == last}
+			w := &headed{w: out, text: "==> " + l.title + ": " + l.path + "\n", done: l == last}
 			if err := l.copy(w); err != nil {
 				return err
 			}

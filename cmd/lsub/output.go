@@ -9,9 +9,10 @@ import (
 	"sync"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"golang.org/x/term"
+
+	"github.com/lsub/lsub/printable"
 )
 
 // soon is how long work may take before a status line tells of it.
@@ -64,7 +65,7 @@ func (s *statusLine) setSoon(text string) {
 
 func (s *statusLine) show(text string) {
 	if s.w != nil && !s.raw {
-		fmt.Fprintf(s.w, "\r\x1b[K%s…", text)
+		fmt.Fprintf(s.w, "\r\x1b[K%s…", printable.Line(text))
 		s.shown = true
 	}
 }
@@ -109,22 +110,11 @@ func table(w io.Writer, rows [][]string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	for _, row := range rows {
 		for i := range row {
-			row[i] = printable(row[i])
+			row[i] = printable.Line(row[i])
 		}
 		fmt.Fprintln(t, strings.Join(row, "\t"))
 	}
 	return t.Flush()
-}
-
-// printable takes out of a text what a terminal would obey: names of processes
-// and the like come from distros, which may mean harm.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r != '\n' && r != '\t' && unicode.IsControl(r) {
-			return '?'
-		}
-		return r
-	}, strings.ToValidUTF8(text, "?"))
 }
 
 // printJSON prints v as docs/cli.md describes it.

@@ -6,6 +6,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/lsub/lsub/guest"
+	"github.com/lsub/lsub/guest/guestv1"
 )
 
 // TestStatusSoon shows nothing of what is quick.
@@ -82,16 +85,6 @@ func TestSignalsHangUp(t *testing.T) {
 	}
 }
 
-func TestPrintable(t *testing.T) {
-	for text, want := range map[string]string{
-		"nginx": "nginx", "a\nb\tc": "a\nb\tc", "\x1b]0;pwn\a\x1b[31mQ": "?]0;pwn??[31mQ", "\xff\u009b1m": "??1m", "Zoë": "Zoë",
-	} {
-		if got := printable(text); got != want {
-			t.Errorf("printable(%q) = %q, want %q", text, got, want)
-		}
-	}
-}
-
 func TestShorten(t *testing.T) {
 	for image, want := range map[string]string{
 		"debian:trixie": "debian:trixie",
@@ -100,6 +93,26 @@ func TestShorten(t *testing.T) {
 	} {
 		if got := shorten(image); got != want {
 			t.Errorf("%s: %s (%d characters), want %s", image, got, len([]rune(got)), want)
+		}
+	}
+}
+
+// What a guest says reaches a terminal as text alone: errors, advice, notes and tables.
+func TestGuestText(t *testing.T) {
+	var b bytes.Buffer
+	a := &app{stderr: &b, status: &statusLine{}}
+	a.printError(guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "\x1b]52;c;Y3VybA==\a\nlsub: error: forged", "no\x1b[2J\nlsub: hint: forged"))
+	a.note("warning", "one\x1b[2J\n  two\nthree")
+	err := table(&b, portRows([]listedPort{{Kind: "auto", Network: "tcp", Host: []string{"127.0.0.1:1"}, Guest: "g", Process: "x\ntcp localhost:22   ->   debian", State: "open"}}))
+	if err != nil {
+		t.Error(err)
+	}
+	if strings.ContainsAny(b.String(), "\x1b\a") {
+		t.Errorf("a terminal would obey it: %q", &b)
+	}
+	for _, line := range strings.Split(b.String(), "\n") {
+		if strings.HasPrefix(line, "lsub: ") && strings.Contains(line, "forged") || strings.HasPrefix(line, "tcp localhost:22") {
+			t.Errorf("a forged line: %q", line)
 		}
 	}
 }

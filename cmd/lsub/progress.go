@@ -8,6 +8,7 @@ import (
 	"github.com/cheggaaa/pb/v3"
 
 	"github.com/lsub/lsub/distro"
+	"github.com/lsub/lsub/printable"
 )
 
 const barTemplate = `{{string . "text"}} {{counters .}} {{bar .}} {{percent .}}`
@@ -64,7 +65,7 @@ func (p *progress) step(s distro.Step) {
 		p.finish()
 		p.text = s.Text
 		if p.terminal == nil {
-			fmt.Fprintf(p.plain, "lsub: %s\n", s.Text)
+			fmt.Fprintf(p.plain, "lsub: %s\n", printable.Line(s.Text))
 		}
 	}
 	switch {

@@ -13,6 +13,7 @@ import (
 	"github.com/lsub/lsub/distro"
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/printable"
 )
 
 // exec runs a command in a distro with our stdio, and keeps its exit status. Where the
@@ -102,7 +103,7 @@ func (a *app) onTerminal() bool {
 // confirm asks a question on the terminal, until ctx is done.
 func (a *app) confirm(ctx context.Context, question string) (bool, error) {
 	a.status.clear()
-	io.WriteString(a.stderr, question+" [y/N] ")
+	io.WriteString(a.stderr, printable.Line(question)+" [y/N] ")
 	type line struct {
 		text string
 		err  error

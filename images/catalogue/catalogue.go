@@ -9,11 +9,11 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/images"
 	"github.com/lsub/lsub/images/internal/web"
+	"github.com/lsub/lsub/printable"
 )
 
 // Catalogue is a server's list of images. Implementations are safe for
@@ -126,14 +126,14 @@ func (d *documents) get(ctx context.Context, below string, most int64) ([]byte, 
 // that a catalogue with one mistake still serves.
 func (d *documents) add(o Offer) {
 	o.Name = strings.ToLower(o.Name)
-	o.Title, o.Version = printable(o.Title), printable(o.Version)
+	o.Title, o.Version = shown(o.Title), shown(o.Version)
 	key := o.Name + " " + o.Arch
 	err := o.usable()
 	if err == nil && d.have[key] {
 		err = errors.New("it is there twice")
 	}
 	if err != nil {
-		d.log.Warn("catalogue entry is left out", "catalogue", d.address, "entry", printable(o.Name), "err", err)
+		d.log.Warn("catalogue entry is left out", "catalogue", d.address, "entry", shown(o.Name), "err", err)
 		return
 	}
 	d.have[key] = true
@@ -149,14 +149,9 @@ func offerName(name string) bool {
 	return name != "" && len(name) <= 100 && strings.Trim(name, letters) == "" && name[0] != '-' && name[0] != '/'
 }
 
-// printable takes what a terminal would obey out of a text.
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r == unicode.ReplacementChar || !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, s)
+// shown returns a text of a catalogue for people.
+func shown(s string) string {
+	s = printable.Line(s)
 	if r := []rune(s); len(r) > 100 {
 		s = string(r[:100])
 	}

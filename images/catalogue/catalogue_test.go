@@ -72,7 +72,7 @@ func TestWSL(t *testing.T) {
 			t.Errorf("%s: got %+v, %v", name, ref, err)
 		}
 	}
-	if offers[1].Title != "Ubuntu [2J" || offers[1].SHA256 != sumA {
+	if offers[1].Title != "Ubuntu ?[2J" || offers[1].SHA256 != sumA {
 		t.Errorf("got %+v", offers[1])
 	}
 	if o, err := Resolve(offers, "ubuntu", "arm64"); err != nil || o.URL != "https://h/u-arm.wsl" || o.SHA256 != sumB {

@@ -129,7 +129,7 @@ func parseStreamList(data []byte, d *documents) error {
 			continue // only images for virtual machines
 		}
 		if !fs.ValidPath(item.Path) {
-			d.log.Warn("catalogue entry has no usable path", "catalogue", d.address, "entry", printable(name))
+			d.log.Warn("catalogue entry has no usable path", "catalogue", d.address, "entry", shown(name))
 			continue
 		}
 		o := Offer{

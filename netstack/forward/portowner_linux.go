@@ -12,7 +12,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"unicode"
+
+	"github.com/lsub/lsub/printable"
 )
 
 // Program names the program of the host that listens on an address, for people;
@@ -44,15 +45,7 @@ func Program(network string, at netip.AddrPort) string {
 	if err != nil {
 		return ""
 	}
-	return fmt.Sprintf("%s (process %d)", strings.Map(printable, strings.TrimSpace(string(comm))), pid)
-}
-
-// printable replaces what would steer a terminal: anybody may call a process so.
-func printable(r rune) rune {
-	if !unicode.IsPrint(r) {
-		return '?'
-	}
-	return r
+	return fmt.Sprintf("%s (process %d)", printable.Line(strings.TrimSpace(string(comm))), pid)
 }
 
 // socketAt finds the socket that keeps others from listening on an address, in a
