@@ -65,7 +65,7 @@ var mayImport = map[string][]string{
 	"images/guestimage":                  {"atomicfile", "filelock", "images/internal"},
 	"images/internal":                    {"rootfs/pax"},
 	"machine":                            {"atomicfile", "filelock", "guest", "profile"},
-	"supervisor":                         {"hypervisor", "guest", "netstack", "netstack/forward", "netstack/guesttcp", "netstack/names", "machine", "profile", "virtionet"},
+	"supervisor":                         {"atomicfile", "hypervisor", "guest", "netstack", "netstack/forward", "netstack/guesttcp", "netstack/names", "machine", "profile", "virtionet"},
 	"distro":                             {"atomicfile", "distro/loginitem", "guest", "images", "images/catalogue", "machine", "profile"},
 	"distro/loginitem":                   {"atomicfile"},
 	"cmd/lsub":                           {"atomicfile", "distro", "hypervisor", "hypervisor/kvm", "guest", "supervisor", "images", "images/catalogue", "images/guestimage", "machine", "profile"},

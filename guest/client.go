@@ -3,6 +3,7 @@ package guest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -27,13 +28,14 @@ type Client struct {
 // NewClient returns a client that reaches the guest through d. version is of
 // the calling lsub; an agent of another one refuses its streams.
 func NewClient(d Dialer, version string) *Client {
-	hc := &http.Client{Transport: &http.Transport{
+	hc := &http.Client{Transport: bounded{&http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return d.Dial(ctx, ControlPort)
 		},
-		DisableKeepAlives:  true,
-		DisableCompression: true,
-	}}
+		DisableKeepAlives:      true,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: maxHead,
+	}}}
 	return &Client{
 		dialer:      d,
 		version:     version,
@@ -117,12 +119,52 @@ func (carriesErrors) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 	}
 }
 
+// Neither side trusts the other with its memory: a message has at most maxMessage bytes,
+// and is never compressed, or a small one could become a large one.
+const (
+	maxMessage = 4 << 20 // some 40,000 listeners
+	maxHead    = 64 << 10
+)
+
+// bounded ends an answer of one message that is too long. RPC would read it to its end.
+type bounded struct{ http.RoundTripper }
+
+func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
+	res, err := b.RoundTripper.RoundTrip(req)
+	if err == nil && !strings.HasPrefix(res.Header.Get("Content-Type"), "application/connect+") {
+		res.Body = &boundedBody{res.Body, maxMessage + maxHead}
+	}
+	return res, err
+}
+
+type boundedBody struct {
+	io.ReadCloser
+	left int
+}
+
+var errTooLong = fmt.Errorf("the answer has more than %d bytes", maxMessage)
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, errTooLong
+	}
+	n, err := b.ReadCloser.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
+}
+
 // ClientOptions are the options of every client of our services.
-func ClientOptions() connect.Option { return connect.WithInterceptors(carriesErrors{}) }
+func ClientOptions() connect.ClientOption {
+	return connect.WithClientOptions(
+		connect.WithInterceptors(carriesErrors{}), connect.WithReadMaxBytes(maxMessage), connect.WithAcceptCompression("gzip", nil, nil))
+}
 
 // ServerOptions are the options of every server of our services: they carry an error's
 // code and advice across.
-func ServerOptions() connect.Option { return connect.WithInterceptors(carriesErrors{}) }
+func ServerOptions() connect.HandlerOption {
+	return connect.WithHandlerOptions(
+		connect.WithInterceptors(carriesErrors{}), connect.WithReadMaxBytes(maxMessage), connect.WithCompression("gzip", nil, nil))
+}
 
 // ErrorCode returns the code that err carries, or ERROR_CODE_UNSPECIFIED.
 func ErrorCode(err error) guestv1.ErrorCode {

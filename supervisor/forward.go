@@ -107,6 +107,9 @@ func (w *forwarder) Run(ctx context.Context, vm VM) error {
 	return err
 }
 
+// maxListeners is how many listeners of a guest are looked at.
+const maxListeners = 16 << 10
+
 // watchPause is the time until a watch that broke off is tried again.
 const watchPause = time.Second
 
@@ -136,7 +139,12 @@ func (w *forwarder) watchOnce(ctx context.Context, c *guest.Client) error {
 		w.readNames()
 		w.own.set(stream.Msg().Networks)
 		var all []forward.Listener
-		for _, l := range stream.Msg().Listeners {
+		listeners := stream.Msg().Listeners
+		if len(listeners) > maxListeners {
+			w.log.Warn("the guest tells of too many listeners; the rest is left out", "listeners", len(listeners), "limit", maxListeners)
+			listeners = listeners[:maxListeners]
+		}
+		for _, l := range listeners {
 			addr, err := netip.ParseAddrPort(l.Address)
 			if err != nil || l.Network != forward.TCP && l.Network != forward.UDP {
 				w.log.Warn("the guest tells of a listener that makes no sense", "network", l.Network, "address", l.Address)

@@ -30,8 +30,9 @@ type Setup struct {
 // Load reads the profile, and returns the configuration of a supervisor that
 // runs the VM as the profile says.
 func (s Setup) Load(ctx context.Context) (Config, error) {
+	log := slog.New(newLimitedHandler(s.Logger.Handler()))
+	s.Logger = log
 	cfg := Config{Config: s.Config, BootTimeout: s.BootTimeout, Reporter: s.Reporter}
-	log := s.Logger
 	m, err := machine.Open(s.Config)
 	if err != nil {
 		return cfg, err

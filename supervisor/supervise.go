@@ -206,7 +206,7 @@ func (s *supervisor) run(ctx context.Context) error {
 
 // services are what a VM has for its whole life.
 func (s *supervisor) services() []Service {
-	all := []Service{autostart{s}, idle{s}, clock{s.log}}
+	all := []Service{autostart{s}, idle{s}, clock{s.log}, logs{s}}
 	if s.Forwarder != nil {
 		all = append(all, s.Forwarder)
 	}

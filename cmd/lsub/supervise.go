@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"runtime/debug"
 
 	"github.com/urfave/cli/v2"
 
@@ -41,8 +42,17 @@ func (a *app) superviseCommand() *cli.Command {
 				return err
 			}
 			leaveProcessors()
+			boundMemory()
 			return supervisor.Run(c.Context, cfg)
 		},
+	}
+}
+
+// boundMemory has the garbage collector work harder where the supervisor takes much more
+// memory than usual.
+func boundMemory() {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(512 << 20)
 	}
 }
 
