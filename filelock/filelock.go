@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 )
 
 // ErrLocked says that another holder has the lock.
@@ -31,7 +32,7 @@ func Acquire(ctx context.Context, path string, waiting func()) (*Lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch err := lock(f, false); {
+	switch err := lock(f); {
 	case err == nil:
 		return &Lock{f}, nil
 	case !errors.Is(err, ErrLocked):
@@ -41,28 +42,27 @@ func Acquire(ctx context.Context, path string, waiting func()) (*Lock, error) {
 	if waiting != nil {
 		waiting()
 	}
-	// The system call cannot be interrupted. Where ctx ends first, the
-	// goroutine releases the lock as soon as it gets it.
-	got := make(chan error)
-	go func() {
-		err := lock(f, true)
+	// The system call that waits cannot be interrupted: a thread would wait on when ctx has
+	// ended, and hold the lock for a moment later. So this asks again and again.
+	for pause := time.Millisecond; ; pause = min(2*pause, maxPause) {
 		select {
-		case got <- err:
 		case <-ctx.Done():
 			f.Close()
+			return nil, fmt.Errorf("wait for another lsub to release %s: %w", path, context.Cause(ctx))
+		case <-time.After(pause):
 		}
-	}()
-	select {
-	case err := <-got:
-		if err != nil {
+		switch err := lock(f); {
+		case err == nil:
+			return &Lock{f}, nil
+		case !errors.Is(err, ErrLocked):
 			f.Close()
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
-		return &Lock{f}, nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("wait for another lsub to release %s: %w", path, context.Cause(ctx))
 	}
 }
+
+// maxPause is the longest time between two tries.
+const maxPause = 25 * time.Millisecond
 
 // TryAcquire is Acquire without a wait: the error is [ErrLocked] where another
 // holder has the lock.
@@ -71,7 +71,7 @@ func TryAcquire(path string) (*Lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := lock(f, false); err != nil {
+	if err := lock(f); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}

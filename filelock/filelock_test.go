@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 )
@@ -74,5 +76,39 @@ func TestTryAcquire(t *testing.T) {
 	}
 	if err := again.Release(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Those who give up leave nothing behind: no thread that waits, and nobody who takes the
+// lock for a moment when it is free.
+func TestGiveUp(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	first, err := Acquire(t.Context(), path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	var wg sync.WaitGroup
+	for range 100 {
+		wg.Go(func() {
+			if _, err := Acquire(ctx, path, nil); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v, want the deadline's error", err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := first.Release(); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		l, err := TryAcquire(path)
+		if err != nil {
+			t.Fatalf("somebody else took it: %v", err)
+		}
+		l.Release()
+	}
+	if n := runtime.NumGoroutine(); n > 50 {
+		t.Errorf("%d goroutines are left", n)
 	}
 }

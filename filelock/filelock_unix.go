@@ -9,14 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lock locks f, or returns ErrLocked where it may not wait.
-func lock(f *os.File, wait bool) error {
-	how := unix.LOCK_EX
-	if !wait {
-		how |= unix.LOCK_NB
-	}
+// lock locks f, or returns ErrLocked.
+func lock(f *os.File) error {
 	for {
-		err := unix.Flock(int(f.Fd()), how)
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue

@@ -307,6 +307,7 @@ func (m *Machine) Shutdown(ctx context.Context, force bool) error {
 	if force {
 		timeout = m.cfg.Patience
 	}
+	before := m.Record()
 	call, cancel := context.WithTimeoutCause(ctx, timeout, errSilent())
 	defer cancel()
 	_, err := m.supervisor().Shutdown(call, connect.NewRequest(&supervisorv1.ShutdownRequest{Force: force}))
@@ -321,14 +322,32 @@ func (m *Machine) Shutdown(ctx context.Context, force bool) error {
 	default:
 		return callError(call, err)
 	}
-	gone, cancel := context.WithTimeoutCause(ctx, answerTimeout, errSilent())
+	return m.awaitEnd(ctx, before)
+}
+
+// awaitEnd waits until the supervisor of a record has ended, which is asked to.
+func (m *Machine) awaitEnd(ctx context.Context, before *Record) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, errSilent())
 	defer cancel()
-	l, err := filelock.Acquire(gone, m.path("supervisor.lock"), nil)
-	if err != nil {
-		return callError(gone, err)
+	for {
+		l, err := filelock.TryAcquire(m.path("supervisor.lock"))
+		switch {
+		case err == nil:
+			l.Release()
+			return nil
+		case !errors.Is(err, filelock.ErrLocked):
+			return err
+		}
+		// Another command may have started the next one, which has the lock by now.
+		if now := m.Record(); before != nil && now != nil && now.Started.After(before.Started) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return callError(ctx, ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
-	l.Release()
-	return nil
 }
 
 // kill ends a supervisor that does not listen; the hypervisor dies with it.
