@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"net/netip"
@@ -42,8 +41,11 @@ func newForwarder(p *profile.Profile, m *machine.Machine, own *addresses, log *s
 	}
 	w.f = forward.New(forward.Config{
 		Guest: w.guest, Rules: rules, Auto: w.auto, DistroID: w.distroID, NextFree: p.Ports.NextFree,
-		PortOwner: func(ctx context.Context, network string, at netip.AddrPort) string {
-			return cmp.Or(profileWith(ctx, m, network, at), forward.Program(network, at))
+		PortOwner: func(ctx context.Context, network string, at netip.AddrPort) forward.Owner {
+			if who := profileWith(ctx, m, network, at); who != "" {
+				return forward.Owner{Text: who, Yields: true}
+			}
+			return forward.Owner{Text: forward.Program(network, at)}
 		},
 		Logger: log,
 	})

@@ -121,9 +121,9 @@ type Config struct {
 	DistroID func(name string) string
 	// NextFree says that the next free port of the host replaces one that is taken.
 	NextFree bool
-	// PortOwner names the program that listens on an address of the host, for people;
-	// "" if it is not known. It may take long. nil: it is never known.
-	PortOwner func(ctx context.Context, network string, at netip.AddrPort) string
+	// PortOwner finds who listens on an address of the host. It may take long. nil: it is
+	// never known.
+	PortOwner func(ctx context.Context, network string, at netip.AddrPort) Owner
 	Limits    Limits
 	Logger    *slog.Logger // nil discards
 }
@@ -241,6 +241,11 @@ func (f *Forwarder) SetListeners(all []Listener) {
 	f.mu.Lock()
 	f.listeners = all
 	f.mu.Unlock()
+	f.look()
+}
+
+// look has Run look again.
+func (f *Forwarder) look() {
 	select {
 	case f.wake <- struct{}{}:
 	default:

@@ -18,14 +18,19 @@ type port struct {
 	f      *Forwarder
 	plan   plan // guarded by Forwarder.mu, as is what follows
 	open   []opened
-	wanted []netip.AddrPort // that are not open
+	wanted bool // its addresses are not open yet
 	// settled: another number was looked for already.
 	settled bool
-	state   string
-	reason  string
-	since   time.Time
-	owner   string // who has the address that is taken, as far as known
-	asked   time.Time
+	// blocked: a program of the host had an address when the listener began, whose process
+	// was blockedPID (0 where unknown). The clients of that program must never reach the
+	// guest, so the port stays closed for this listener, also when it is free.
+	blocked    bool
+	blockedPID int
+	state      string
+	reason     string
+	since      time.Time
+	owner      Owner // who has the address that is taken, as far as known
+	asked      time.Time
 
 	target4, target6 atomic.Pointer[Target] // for what the port takes
 	stats            stats
@@ -63,12 +68,12 @@ func (f *Forwarder) reconcile(ctx context.Context) (retry bool) {
 	for _, pl := range plans {
 		p := f.ports[pl.key]
 		if p == nil {
-			p = &port{f: f, since: time.Now(), wanted: pl.hosts}
+			p = &port{f: f, since: time.Now(), wanted: true}
 			f.ports[pl.key] = p
 			changed = true
 		}
 		changed = p.update(ctx, pl) || changed
-		retry = retry || p.state == StateFailed || len(p.wanted) > 0
+		retry = retry || !p.blocked && (p.state == StateFailed || p.wanted)
 	}
 	if changed {
 		f.tellChange()
@@ -108,37 +113,41 @@ func sameListener(a, b *Listener) bool {
 	return *a == *b
 }
 
-// openAddrs opens those addresses that are still wanted.
+// openAddrs opens the port on all its addresses, or on none: the clients of a program that
+// has one of them may try the others too, as "localhost" has them do.
 func (p *port) openAddrs(ctx context.Context) {
-	if len(p.wanted) == 0 {
+	if p.blocked && p.isNew() {
+		p.blocked = false
+	}
+	if !p.wanted || p.blocked {
 		return
 	}
-	var left []netip.AddrPort
-	var failure error
-	for _, at := range p.wanted {
-		o, err := p.listen(ctx, at)
-		switch {
-		case err == nil:
-			p.open = append(p.open, o)
-		case errors.Is(err, syscall.EADDRNOTAVAIL) && at.Addr() == netip.IPv6Loopback() && len(p.plan.hosts) > 1:
-			// A host without IPv6.
-		default:
-			left = append(left, at)
-			failure = cmp.Or(failure, err)
+	all, at, err := p.listenAll(ctx, p.plan.hosts)
+	if err == nil {
+		p.open, p.wanted, p.reason = all, false, ""
+		return
+	}
+	if p.plan.key.kind == KindAuto && errors.Is(err, syscall.EADDRINUSE) && p.holder(at) == nil {
+		p.blocked = true
+		if l := p.plan.heard; l != nil {
+			p.blockedPID = l.PID
 		}
 	}
-	if p.wanted, p.reason = left, ""; failure == nil {
-		return
-	}
-	p.reason = p.inWords(left[0], failure)
+	p.reason = p.inWords(at, err)
 	if !p.f.cfg.NextFree || p.plan.key.kind != KindAuto || p.settled {
 		return
 	}
 	p.settled = true // later, those who use what is open would miss it
 	if all := p.listenNext(ctx); all != nil {
-		p.close()
-		p.open, p.wanted = all, nil
+		p.open, p.wanted = all, false
+		p.reason = p.inWords(at, err)
 	}
+}
+
+// isNew tells whether another process listens than when the port was blocked.
+func (p *port) isNew() bool {
+	l := p.plan.heard
+	return l != nil && l.PID != 0 && p.blockedPID != 0 && l.PID != p.blockedPID
 }
 
 // maxTries is how many ports are tried in place of one that is taken.
@@ -155,45 +164,57 @@ func (p *port) listenNext(ctx context.Context) []opened {
 		if n++; n > 65535 {
 			n = 1024
 		}
-		if all := p.listenAll(ctx, uint16(n)); all != nil {
+		hosts := make([]netip.AddrPort, len(p.plan.hosts))
+		for i, at := range p.plan.hosts {
+			hosts[i] = netip.AddrPortFrom(at.Addr(), uint16(n))
+		}
+		if all, _, err := p.listenAll(ctx, hosts); err == nil {
 			return all
 		}
 	}
 	return nil
 }
 
-func (p *port) listenAll(ctx context.Context, n uint16) []opened {
-	var all []opened
-	for _, at := range p.plan.hosts {
-		o, err := p.listen(ctx, netip.AddrPortFrom(at.Addr(), n))
-		if err == nil {
+// listenAll opens all addresses. If one fails, it returns which and why, and none is open.
+func (p *port) listenAll(ctx context.Context, hosts []netip.AddrPort) (all []opened, failed netip.AddrPort, err error) {
+	for _, at := range hosts {
+		o, err := p.listen(ctx, at)
+		switch {
+		case err == nil:
 			all = append(all, o)
-			continue
+		case errors.Is(err, syscall.EADDRNOTAVAIL) && at.Addr() == netip.IPv6Loopback() && len(hosts) > 1:
+			// A host without IPv6.
+		default:
+			for _, o := range all {
+				o.Close()
+			}
+			return nil, at, err
 		}
-		if len(all) > 0 && errors.Is(err, syscall.EADDRNOTAVAIL) {
-			continue // a host without IPv6
-		}
-		for _, o := range all {
-			o.Close()
-		}
-		return nil
 	}
-	return all
+	return all, netip.AddrPort{}, nil
+}
+
+// holder returns the port of ours that has an address, nil for none. f.mu is held.
+func (p *port) holder(at netip.AddrPort) *port {
+	for _, other := range p.f.ports {
+		for _, o := range other.open {
+			if o.addr == at.String() {
+				return other
+			}
+		}
+	}
+	return nil
 }
 
 // inWords says why an address could not be opened. f.mu is held.
 func (p *port) inWords(at netip.AddrPort, err error) string {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		for _, other := range p.f.ports {
-			for _, o := range other.open {
-				if o.addr == at.String() {
-					return at.String() + " is forwarded to " + other.plan.guest + " of another distro or by another rule"
-				}
-			}
+		if other := p.holder(at); other != nil {
+			return at.String() + " is forwarded to " + other.plan.guest + " of another distro or by another rule"
 		}
 		p.identify(at)
-		return takenBy(at, p.owner)
+		return p.takenBy(at)
 	case errors.Is(err, fs.ErrPermission):
 		return at.String() + " is not for this user to open (on Linux, the setting net.ipv4.ip_unprivileged_port_start says which ports are)"
 	}

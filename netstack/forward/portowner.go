@@ -14,9 +14,21 @@ const (
 	ownerTimeout = 5 * time.Second
 )
 
-// takenBy is the reason of a port whose address somebody else has.
-func takenBy(at netip.AddrPort, who string) string {
-	return at.String() + " is taken by " + cmp.Or(who, "another program of the host")
+// Owner is who has an address of the host.
+type Owner struct {
+	Text string // for people; "" if it is not known
+	// Yields says that it is no program of the host: clients of the address look for a
+	// guest. So the port is opened as soon as it is free.
+	Yields bool
+}
+
+// takenBy is the reason of a port whose address somebody else has. f.mu is held.
+func (p *port) takenBy(at netip.AddrPort) string {
+	reason := at.String() + " is taken by " + cmp.Or(p.owner.Text, "another program of the host")
+	if p.blocked && p.wanted {
+		reason += "; it is not forwarded until the distro listens on it anew"
+	}
+	return reason
 }
 
 // identify finds out in the background who has an address, and then says so.
@@ -36,9 +48,13 @@ func (p *port) identify(at netip.AddrPort) {
 		who := f.cfg.PortOwner(ctx, network, at)
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		before := takenBy(at, p.owner)
+		before := p.takenBy(at)
 		p.owner = who
-		if now := takenBy(at, who); p.reason == before && now != before {
+		if who.Yields && p.blocked {
+			p.blocked = false
+			f.look()
+		}
+		if now := p.takenBy(at); p.reason == before && now != before {
 			p.reason = now
 			f.log.Warn("a port is not forwarded as asked", "network", network, "guest", p.plan.guest, "why", now)
 			f.tellChange()

@@ -20,15 +20,21 @@ func TestPortOwner(t *testing.T) {
 	for _, nextFree := range []bool{false, true} {
 		known := make(chan string)
 		f := run(t, Config{Guest: g, Auto: func(Listener) []netip.Addr { return loopbacks[:1] }, NextFree: nextFree,
-			PortOwner: func(ctx context.Context, network string, asked netip.AddrPort) string {
+			PortOwner: func(ctx context.Context, network string, asked netip.AddrPort) Owner {
 				if network != TCP || asked != at {
 					t.Errorf("asked for %s %v", network, asked)
 				}
-				return <-known
+				return Owner{Text: <-known}
 			}})
 		f.SetListeners([]Listener{listener(TCP, at.String())})
+		until := "; it is not forwarded until the distro listens on it anew"
+		if nextFree {
+			until = ""
+		}
 		says := func(who string) func([]Port) bool {
-			return func(p []Port) bool { return len(p) == 1 && p[0].Reason == at.String()+" is taken by "+who }
+			return func(p []Port) bool {
+				return len(p) == 1 && p[0].Reason == at.String()+" is taken by "+who+until
+			}
 		}
 		await(t, f, "taken", says("another program of the host"))
 		known <- "nginx (process 7)"
