@@ -16,18 +16,18 @@ import (
 // port is a port of the host, open or not.
 type port struct {
 	f      *Forwarder
-	plan   plan // guarded by Forwarder.mu, as is what follows
+	plan   plan // guarded by Forwarder.mu, like the fields below
 	open   []opened
-	wanted []netip.AddrPort // that are not open
-	// settled: another number was looked for already.
+	wanted []netip.AddrPort // not open yet
+	// settled: the search for another port is over.
 	settled bool
 	state   string
 	reason  string
 	since   time.Time
-	owner   string // who has the address that is taken, as far as known
+	owner   string // who uses the taken address, if known
 	asked   time.Time
 
-	target4, target6 atomic.Pointer[Target] // for what the port takes
+	target4, target6 atomic.Pointer[Target] // where the port's connections go
 	stats            stats
 }
 
@@ -37,13 +37,13 @@ type opened struct {
 	io.Closer
 }
 
-// stats counts what a port has carried.
+// stats counts a port's connections and bytes.
 type stats struct {
 	active, connections, failed, toGuest, toHost atomic.Int64
 }
 
-// reconcile opens what should be open and closes what should not. It tells
-// whether something is to be tried again.
+// reconcile opens the ports that should be open and closes the others. It returns whether to
+// retry later.
 func (f *Forwarder) reconcile(ctx context.Context) (retry bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -76,7 +76,7 @@ func (f *Forwarder) reconcile(ctx context.Context) (retry bool) {
 	return retry
 }
 
-// update makes the port what the plan says. It tells whether that shows.
+// update applies the plan to the port. It returns whether users see a change.
 func (p *port) update(ctx context.Context, pl plan) (changed bool) {
 	before, state, reason := p.plan, p.state, p.reason
 	p.plan = pl
@@ -108,7 +108,7 @@ func sameListener(a, b *Listener) bool {
 	return *a == *b
 }
 
-// openAddrs opens those addresses that are still wanted.
+// openAddrs opens the addresses that are still wanted.
 func (p *port) openAddrs(ctx context.Context) {
 	if len(p.wanted) == 0 {
 		return
@@ -134,18 +134,18 @@ func (p *port) openAddrs(ctx context.Context) {
 	if !p.f.cfg.NextFree || p.plan.key.kind != KindAuto || p.settled {
 		return
 	}
-	p.settled = true // later, those who use what is open would miss it
+	p.settled = true // a later change would surprise the users of the open addresses
 	if all := p.listenNext(ctx); all != nil {
 		p.close()
 		p.open, p.wanted = all, nil
 	}
 }
 
-// maxTries is how many ports are tried in place of one that is taken.
+// maxTries is how many ports are tried instead of a taken one.
 const maxTries = 200
 
-// listenNext opens the next free port on all addresses of the plan: above 1023,
-// where everybody may, beginning with 8080 for 80 and 8443 for 443.
+// listenNext opens the next free port on all addresses of the plan. It searches above 1023,
+// which needs no privileges, beginning with 8080 for 80 and 8443 for 443.
 func (p *port) listenNext(ctx context.Context) []opened {
 	n := int(p.plan.hosts[0].Port())
 	if n < 1024 {
@@ -181,7 +181,7 @@ func (p *port) listenAll(ctx context.Context, n uint16) []opened {
 	return all
 }
 
-// inWords says why an address could not be opened. f.mu is held.
+// inWords says why an address could not be opened. The caller holds f.mu.
 func (p *port) inWords(at netip.AddrPort, err error) string {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
@@ -208,7 +208,7 @@ func (p *port) listen(ctx context.Context, at netip.AddrPort) (opened, error) {
 	return p.listenTCP(ctx, at)
 }
 
-// close closes the port; its connections stay. f.mu is held.
+// close closes the port; its connections stay. The caller holds f.mu.
 func (p *port) close() {
 	for _, o := range p.open {
 		o.Close()
@@ -226,7 +226,7 @@ func (f *Forwarder) closeAll() {
 	f.tellChange()
 }
 
-// list returns the ports, sorted. f.mu is held.
+// list returns the ports, sorted. The caller holds f.mu.
 func (f *Forwarder) list() []Port {
 	all := make([]Port, 0, len(f.ports))
 	for key, p := range f.ports {
@@ -260,7 +260,7 @@ func (f *Forwarder) list() []Port {
 	return all
 }
 
-// guestPort is the number that ports are sorted by; unix sockets come last.
+// guestPort returns the number for sorting ports; unix sockets come last.
 func guestPort(p Port) int {
 	at := p.Guest
 	if at != "" && at[0] == ':' {

@@ -8,19 +8,19 @@ import (
 )
 
 const (
-	// ownerAge is how long it counts who has an address.
+	// ownerAge is how long a known owner of an address stays valid.
 	ownerAge = 30 * time.Second
-	// ownerTimeout bounds the search for one.
+	// ownerTimeout bounds the search for an owner.
 	ownerTimeout = 5 * time.Second
 )
 
-// takenBy is the reason of a port whose address somebody else has.
+// takenBy is the reason for a port whose address is in use.
 func takenBy(at netip.AddrPort, who string) string {
 	return at.String() + " is taken by " + cmp.Or(who, "another program of the host")
 }
 
-// identify finds out in the background who has an address, and then says so.
-// f.mu is held.
+// identify finds the owner of an address in the background, and then updates the reason. The
+// caller holds f.mu.
 func (p *port) identify(at netip.AddrPort) {
 	f := p.f
 	if f.cfg.PortOwner == nil || time.Since(p.asked) < ownerAge {
