@@ -178,8 +178,8 @@ func (d *Device) Dial(ctx context.Context, port uint32) (net.Conn, error) {
 	return s, nil
 }
 
-// dialed returns why the guest refused, or nil. A stream that it accepted and
-// ended since was opened.
+// dialed returns why the guest refused, or nil. An accepted stream that has ended since was
+// opened.
 func (s *stream) dialed() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -33,7 +33,7 @@ var packages = []string{
 	"systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", // a booted system and users' sessions
 	"sudo", "passwd", "login", // accounts
 	"ca-certificates", "iproute2", "iputils-ping", "netbase", // network
-	"procps", "less", "nano", "vim-tiny", "bash-completion", "tzdata", // what a shell is expected to offer
+	"procps", "less", "nano", "vim-tiny", "bash-completion", "tzdata", // usual tools of a shell
 }
 
 // setupHook runs before the first package is installed, in mmdebstrap's namespaces with the
