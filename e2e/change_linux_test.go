@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// pause is how long the supervisor stands still in tests, which has to be longer than
-// commands wait for it; the VM does for half as long. LSUB_TEST_PAUSE=60s has it take
-// as long as on a user's host.
+// pause is how long the supervisor is stopped in tests. It must be longer than commands wait
+// for it. The VM is stopped for half as long. LSUB_TEST_PAUSE=60s tests a pause as long as on
+// a user's host.
 func pause(t *testing.T) time.Duration {
 	text := os.Getenv("LSUB_TEST_PAUSE")
 	if text == "" {
@@ -29,9 +29,9 @@ func pause(t *testing.T) time.Duration {
 	return d
 }
 
-// talker, in the distro, has an echo server on port 18600, and connections of its
-// own: a line "NAME tcp|udp ADDRESS PORT" sends a word over the one of the name and says
-// whether it comes back, how the connection ended, or that nothing came for some time.
+// talker runs in the distro. It has an echo server on port 18600, and its own connections: a
+// line "NAME tcp|udp ADDRESS PORT" sends a word over the named one and reports whether it
+// comes back, how the connection ended, or that nothing came for some time.
 const talker = `
 import socket as S, sys, threading
 l = S.socket(); l.setsockopt(S.SOL_SOCKET, S.SO_REUSEADDR, 1); l.bind(("127.0.0.1", 18600)); l.listen(64)
@@ -65,8 +65,8 @@ func (s *server) ask(line string) string {
 	return s.line()
 }
 
-// TestSleepAndChange has everything stand still for a while, and the host get another
-// address: what is connected goes on or fails soon, and nothing has to be shut down.
+// TestSleepAndChange stops everything for a while, and changes the host's address.
+// Connections continue or fail soon, and nothing has to be shut down.
 func TestSleepAndChange(t *testing.T) {
 	h := freshWith(t, toolsImage)
 	o := newOwnHost(t, h)
@@ -78,7 +78,7 @@ func TestSleepAndChange(t *testing.T) {
 	serveEcho(t, o.keeper, "127.0.0.1:7000")
 	within(t, quick, "the distro's port opens", func() bool { p := h.portOf(t, "tcp", 18600); return p != nil && p.State == "open" })
 	in := o.dial(t, "127.0.0.1:18600")
-	// works wants the connections that there are to work, and new ones too.
+	// works checks that existing connections work, and new ones too.
 	round := 0
 	works := func(when string) {
 		t.Helper()
@@ -102,7 +102,7 @@ func TestSleepAndChange(t *testing.T) {
 			}
 		}
 	}
-	// rightTime wants the distro's clock to be right, at once or soon.
+	// rightTime checks that the distro's clock is right, at once or soon.
 	rightTime := func(when string) {
 		t.Helper()
 		took := within(t, 20*time.Second, when+": the clock is right", func() bool {
@@ -136,7 +136,7 @@ func TestSleepAndChange(t *testing.T) {
 		h.sh(t, "debian", "date -s '1 hour ago'") // as if the host had slept meanwhile
 		goOn := stop(pid)
 		begin := time.Now()
-		// Nobody hangs: who asks hears of it.
+		// No command hangs; it reports an error.
 		h.fails(t, 125, []string{"the supervisor does not answer", "lsub: hint: "}, "ports")
 		time.Sleep(pause(t) - time.Since(begin))
 		goOn()
@@ -169,8 +169,8 @@ func TestSleepAndChange(t *testing.T) {
 	})
 }
 
-// neighbour gives the host a card with the address 10.231.7.1 and another machine on
-// it, which is 10.231.7.2, and returns the process that keeps the other's network.
+// neighbour gives the host a card with the address 10.231.7.1, and a neighbour with
+// 10.231.7.2. It returns the process that keeps the neighbour's network.
 func (o *ownHost) neighbour(t *testing.T) (pid int) {
 	t.Helper()
 	pid = keep(t, "-n", "sh", "-ec", "ip link set lo up; echo ready; exec cat")

@@ -19,9 +19,9 @@ import (
 	"github.com/lsub/lsub/netstack/guesttcp"
 )
 
-// echoServer answers connections and packets on a port, until its input ends.
-// Connections: what comes goes back, until its end; "R" first is answered by a
-// reset, "H" by a word after the client's end, "P" by the client's address.
+// echoServer echoes connections and packets on a port, until its input ends. A connection is
+// echoed until its end. As the first byte, "R" is answered by a reset, "H" by a word after
+// the client's end, "P" by the client's address.
 const echoServer = `
 import socket as S, struct, sys, threading
 t = S.socket(S.AF_INET6, S.SOCK_STREAM); t.setsockopt(S.SOL_SOCKET, S.SO_REUSEADDR, 1); t.bind(("::", %[1]d)); t.listen(4096)
@@ -50,7 +50,7 @@ threading.Thread(target=tcp, daemon=True).start(); threading.Thread(target=udp, 
 print("ready"); sys.stdin.read()
 `
 
-// TestConnections sends through forwarded ports what a network does.
+// TestConnections tests ordinary network traffic through forwarded ports.
 func TestConnections(t *testing.T) {
 	h, distro := withPython(t)
 	s := h.python(t, distro, fmt.Sprintf(echoServer, 18100))
@@ -61,7 +61,7 @@ func TestConnections(t *testing.T) {
 	t.Run("packets", func(t *testing.T) {
 		buf := make([]byte, 1<<16)
 		for _, at := range both(18100) {
-			c := dial(t, "udp", at) // connected: it takes answers from this port alone
+			c := dial(t, "udp", at) // connected: it receives answers only from this port
 			for _, size := range []int{1, 1472, 9000, 65000} {
 				c.Write(bytes.Repeat([]byte{7}, size))
 				c.SetReadDeadline(time.Now().Add(time.Minute))
@@ -76,7 +76,7 @@ func TestConnections(t *testing.T) {
 	t.Run("1000 at once", func(t *testing.T) { manyConnections(t, both(18100), 1000) })
 }
 
-// way is how a connection gets to its server.
+// way is the path of a connection to its server.
 type way string
 
 const (
@@ -99,11 +99,11 @@ func wayOf(t *testing.T, at string) (from netip.Addr, w way) {
 	if n >= guesttcp.FirstPort {
 		return from.Unmap(), directly
 	}
-	return from.Unmap(), byTheAgent // an ordinary client's port
+	return from.Unmap(), byTheAgent // the port of an ordinary client
 }
 
-// connections has an echo server's connections begin and end. It is at two
-// addresses, of IPv4 and of IPv6.
+// connections begins and ends connections to an echo server, which has an IPv4 and an IPv6
+// address.
 func connections(t *testing.T, s *server, at []string, by way) {
 	t.Run("peer", func(t *testing.T) {
 		for i, want := range []string{"127.0.0.1", "::1"} {
@@ -139,8 +139,8 @@ func connections(t *testing.T, s *server, at []string, by way) {
 	})
 }
 
-// TestFallback has the guest's kernel drop what comes to its 127.0.0.1 by the direct
-// way: then the agent serves it.
+// TestFallback has the guest's kernel drop direct connections to its 127.0.0.1. The agent
+// serves them instead.
 func TestFallback(t *testing.T) {
 	h, distro := withPython(t)
 	const setting = "/proc/sys/net/ipv4/conf/lo/route_localnet"
@@ -163,7 +163,7 @@ func TestFallback(t *testing.T) {
 		t.Logf("%s: %v", what, each)
 		return each
 	}
-	// What is asked first waits for the fast path to show that it is none (250 ms); then that is known.
+	// The first connection waits 250 ms for the fast path; then its failure is known.
 	if d := took("the first connection", byTheAgent, at[0], 1); d > quick {
 		t.Errorf("the first connection took %v", d)
 	}
@@ -205,7 +205,7 @@ func muchBothWays(t *testing.T, c net.Conn, size int64) {
 	t.Logf("%.0f MB/s each way", float64(size)/1e6/time.Since(start).Seconds())
 }
 
-// manyConnections opens n connections, and uses each.
+// manyConnections opens n connections, and uses each one.
 func manyConnections(t *testing.T, at []string, n int) {
 	conns := make([]net.Conn, n)
 	var wg sync.WaitGroup

@@ -13,22 +13,22 @@ import (
 	"github.com/lsub/lsub/netstack/guesttcp"
 )
 
-// containerSuites are the suites in which containers are tested, with Docker and
-// what Debian recommends for it, as far as the tests need it. Docker keeps its data
-// in btrfs subvolumes in the one, in overlays in the other.
+// containerSuites are the suites for the container tests, with Docker and its recommended
+// packages in Debian, as far as the tests need them. Docker keeps its data in btrfs
+// subvolumes in one, in overlays in the other.
 var containerSuites = map[string]string{
 	"bookworm": "docker.io,iptables,busybox-static,curl",
 	"trixie":   "docker.io,docker-cli,iptables,busybox-static,curl," + podmanPackages,
 }
 
-// isolatedContainers is the distro with a network of its own.
+// isolatedContainers is the distro with its own network.
 const isolatedContainers = "containers-bookworm"
 
-// podmanPackages are Podman with its own, and what else makes containers.
+// podmanPackages are Podman, its dependencies, and other container tools.
 const podmanPackages = "podman,netavark,uidmap,passt,kmod,systemd-container,bubblewrap"
 
-// baseImage makes base.tar, an image to import: nothing is pulled, as no
-// registry is needed to see that containers run.
+// baseImage makes base.tar, an image to import. Nothing is pulled: containers can be tested
+// without a registry.
 const baseImage = `mkdir -p ~/base/bin ~/base/etc ~/base/usr/lib; cd ~
 cp /bin/busybox base/bin/
 for name in sh echo cat mkdir grep httpd ip id; do ln -s busybox base/bin/$name; done
@@ -36,18 +36,18 @@ touch base/etc/os-release base/usr/lib/os-release
 tar -C base -c . >base.tar
 `
 
-// serve is what a container runs: a web server that tells what it may use. One
-// container shows as much as can be, since each is seconds of software emulation.
+// serve is a container's program: a web server that shows its user and limit. One container
+// tests as much as possible, since each takes seconds of software emulation.
 const serve = `sh -c 'mkdir -p /w; echo from a container of user $(id -u), limit $(cat /sys/fs/cgroup/memory.max) >/w/index.html; exec httpd -f -p 80 -h /w'`
 
-// served is what it says.
+// served is its page.
 const served = "from a container of user 0, limit 67108864"
 
-// askWeb asks the web server in docker, as soon as it is there.
+// askWeb requests the page in docker once the web server is up.
 const askWeb = "curl -s --retry 20 --retry-connrefused --retry-delay 1 http://127.0.0.1:18480/"
 
-// What runs containers runs in a distro: modules come when they are asked for. One
-// of the distros has a network of its own, and in it the engine's bridge.
+// Container engines run in a distro: modules are loaded when needed. One of the distros has
+// its own network, with the engine's bridge in it.
 func TestContainers(t *testing.T) {
 	h := debian(t)
 	profile := filepath.Join(h.dir, "home", "profiles", "default", "profile.yaml")
@@ -80,7 +80,7 @@ func TestContainers(t *testing.T) {
 				t.Run("podman", func(t *testing.T) { testPodman(t, h, name, layout) })
 				t.Run("nested", func(t *testing.T) { testNested(t, h, name) })
 			}
-			// With all that the engines have made: subvolumes, networks, mounts.
+			// With all that the engines have created: subvolumes, networks, mounts.
 			h.ok(t, "unregister", "--yes", name)
 			h.sh(t, "debian", "systemctl is-system-running --wait")
 		})
@@ -88,7 +88,7 @@ func TestContainers(t *testing.T) {
 }
 
 func testNested(t *testing.T, h *host, name string) {
-	// modprobe in the distro, and the kernel's own.
+	// modprobe in the distro, and loading by the kernel.
 	h.sh(t, name, `modprobe dummy numdummies=0; lsmod | grep -w dummy
 ip link add wg-test type wireguard; ip link del wg-test`)
 	out := h.sh(t, name, `export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
@@ -121,19 +121,19 @@ docker run -d --name web --restart always --stop-timeout 1 --memory 64m -p 18480
 		p := h.portOf(t, "tcp", 18480)
 		return p != nil && p.State == "open" && p.Distro == name
 	})
-	// The first connection is as good as any: nothing has to be tried in vain before.
+	// The first connection is as fast as later ones: it waits for no failed attempt.
 	start := time.Now()
 	s, err := httpGet("http://localhost:18480/")
 	if took := time.Since(start); s != served+"\n" || err != nil || took > 2*time.Second {
 		t.Errorf("after %v the host gets %q, %v", took, s, err)
 	}
-	if name != isolatedContainers { // that would be the agent's way
+	if name != isolatedContainers { // that would be the agent's path
 		testPublishedWay(t, h, name)
 	}
 }
 
-// testPublishedWay has the rules that docker makes for a published port not be in
-// the fast path of a connection to it. The container cannot tell who its peer is.
+// testPublishedWay checks that docker's rules for a published port do not disturb the fast
+// path of a connection to it. The container cannot see its peer's address.
 func testPublishedWay(t *testing.T, h *host, name string) {
 	c, err := net.Dial("tcp", "127.0.0.1:18480")
 	if err != nil {
@@ -152,8 +152,8 @@ func testPublishedWay(t *testing.T, h *host, name string) {
 	}
 }
 
-// testImages makes distros of what docker saves, in the form of its age, and of what
-// it exports; and has it run what becomes of such a distro, which is left in layout.
+// testImages makes distros from docker's saved images, in the format of its version, and from
+// its exports. docker then runs such a distro's image, which is left in layout.
 func testImages(t *testing.T, h *host, name, layout string) {
 	docker := func(args ...string) string {
 		t.Helper()
@@ -184,7 +184,7 @@ func testImages(t *testing.T, h *host, name, layout string) {
 	runLayout(t, h, name, "root", layout, "docker load -q")
 }
 
-// runLayout has a container engine load a distro's image, and run it.
+// runLayout has a container engine load a distro's image and run it.
 func runLayout(t *testing.T, h *host, name, user, layout, load string) {
 	t.Helper()
 	f, err := os.Open(layout)
@@ -199,8 +199,8 @@ func runLayout(t *testing.T, h *host, name, user, layout, load string) {
 	}
 }
 
-// testMoved has what docker keeps go through a clone and an archive: the daemon
-// and what it keeps up come back with the distro, and images still make containers.
+// testMoved moves docker's data through a clone and an archive: the daemon and its "restart"
+// containers start with the distro, and images still work.
 func testMoved(t *testing.T, h *host, name string) {
 	file := filepath.Join(t.TempDir(), "moved.tar")
 	h.ok(t, "stop", name)

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// Root in a distro reaches no disk of the VM, where all distros' files are, under
-// whatever name; what distros use devices for works.
+// Root in a distro cannot open the VM's disks, which have the files of all distros, under any
+// name. Ordinary uses of devices work.
 func TestDisksAreClosed(t *testing.T) {
 	h := debian(t)
 	out := h.sh(t, "debian", `cd /root

@@ -3,8 +3,8 @@
 // takes minutes and builds Debian root file systems over the network. With
 // LSUB_TEST_TIMES=1, it logs how long each command takes.
 //
-// One lsub home serves most tests, so that the VM boots once; a test that does
-// something to its VM has a home of its own.
+// One lsub home serves most tests, so that the VM boots once. A test that changes its VM has
+// its own home.
 package e2e
 
 import (
@@ -23,7 +23,7 @@ import (
 	"time"
 )
 
-// slow bounds one lsub command: none may hang.
+// slow bounds each lsub command: none may hang.
 const slow = 10 * time.Minute
 
 var shared struct {
@@ -47,13 +47,13 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// host is a user's view: a home of lsub's, and who runs it.
+// host is a user's view: an lsub home, and the user.
 type host struct {
 	bin  string
 	dir  string // LSUB_HOME is below it
 	env  []string
-	cred *syscall.Credential // nil: who runs the test
-	in   []string            // a command that runs others where the host is, see ownHost
+	cred *syscall.Credential // nil: the user of the test
+	in   []string            // a command that runs other commands on the host, see ownHost
 }
 
 // newHost returns a host with nothing installed. The cache is the user's own,
@@ -69,7 +69,7 @@ func newHost(dir string) (*host, error) {
 	return &host{bin: bin, dir: dir, env: append(os.Environ(), "LSUB_HOME="+filepath.Join(dir, "home"))}, nil
 }
 
-// fresh returns a host of the test's own, which ends with the test.
+// fresh returns a host for one test. It ends with the test.
 func fresh(t *testing.T) *host {
 	t.Helper()
 	h, err := newHost(t.TempDir())
@@ -85,15 +85,15 @@ func fresh(t *testing.T) *host {
 	return h
 }
 
-// toolsImage is a Debian with what several tests use. It is one image for all of them,
-// because the build of each takes a minute on a slow machine.
+// toolsImage is a Debian image with the tools of several tests. They share one image, because
+// each build takes a minute on a slow machine.
 const toolsImage = "debian?include=bind9-dnsutils,ca-certificates,curl,iperf3,python3-minimal,libpython3-stdlib"
 
-// templates are hosts with one distro, which ran once and is called debian, by its image.
+// templates are hosts by image. Each has one distro, called debian, which ran once.
 var templates = map[string]*host{}
 
-// freshWith returns a host of the test's own with one distro, called debian. Its disk is
-// a copy of a template's: an import takes half a minute on a slow machine.
+// freshWith returns a host for one test, with one distro, called debian. It copies a
+// template's disk: an import takes half a minute on a slow machine.
 func freshWith(t *testing.T, image string) *host {
 	t.Helper()
 	if templates[image] == nil {
@@ -150,14 +150,14 @@ func (h *host) end() {
 	os.RemoveAll(h.dir)
 }
 
-// dump logs what helps to find why a test failed.
+// dump logs information to explain a failed test.
 func (h *host) dump(t *testing.T) {
 	r := h.run("logs")
 	lines := strings.Split(r.out, "\n")
 	t.Logf("lsub logs (the end):\n%s", strings.Join(lines[max(0, len(lines)-60):], "\n"))
 }
 
-// result is how a command ended.
+// result is the result of a command.
 type result struct {
 	args     []string
 	out, err string
@@ -199,8 +199,8 @@ func (h *host) runWith(stdin io.Reader, args ...string) result {
 	return r
 }
 
-// ok runs lsub, and fails the test where lsub fails. It returns stdout without
-// white space around it.
+// ok runs lsub, and fails the test if lsub fails. It returns stdout without surrounding white
+// space.
 func (h *host) ok(t *testing.T, args ...string) string {
 	t.Helper()
 	begin := time.Now()
@@ -214,13 +214,13 @@ func (h *host) ok(t *testing.T, args ...string) string {
 	return strings.TrimSpace(r.out)
 }
 
-// sh runs a shell script in a distro as root, which must succeed.
+// sh runs a shell script, which must succeed, as root in a distro.
 func (h *host) sh(t *testing.T, distro, script string) string {
 	t.Helper()
 	return h.ok(t, "exec", "-u", "root", distro, "--", "sh", "-ec", script)
 }
 
-// fails runs lsub, which must fail with the code and say all of what.
+// fails runs lsub, which must fail with the code and print each string of what.
 func (h *host) fails(t *testing.T, code int, what []string, args ...string) result {
 	t.Helper()
 	r := h.run(args...)

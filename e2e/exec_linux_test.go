@@ -43,11 +43,11 @@ func TestExec(t *testing.T) {
 		if r := h.run("exec", "debian", "--", "printf", "[%s]", "a", "", "b c", "ü\x01", "-n", "--"); r.out != "[a][][b c][ü\x01][-n][--]" {
 			t.Error(r)
 		}
-		// A command that does not read its input is not stuck, nor is lsub.
+		// A command that does not read its input does not block, nor does lsub.
 		if r := h.runWith(bytes.NewReader(in), "exec", "debian", "--", "true"); r.code != 0 {
 			t.Error(r)
 		}
-		// A background process that keeps stdout open does not keep the command.
+		// A background process that keeps stdout open does not block the command.
 		if r := h.run("exec", "debian", "--", "sh", "-c", "sleep 1000 & echo done"); r.out != "done\n" {
 			t.Error(r)
 		}
@@ -73,7 +73,7 @@ func TestExec(t *testing.T) {
 			t.Errorf("1800 arguments arrive as %s", out)
 		}
 	})
-	// What a distro puts in the place of its files does not hold commands up.
+	// Special files in the place of a distro's files do not block commands.
 	t.Run("hostile files", func(t *testing.T) {
 		for _, file := range []string{"mkfifo /etc/environment", "ln -s /dev/zero /etc/environment"} {
 			h.sh(t, "debian", "rm -f /etc/environment; "+file)
@@ -133,8 +133,8 @@ func TestSystemd(t *testing.T) {
 	}
 }
 
-// A service is asked to stop, and is given the time for it; what was written is there
-// after the distro, and after the VM, was off.
+// A service gets a signal and the time to stop. Its last writes survive the stop of the
+// distro and of the VM.
 func TestStop(t *testing.T) {
 	h := debian(t)
 	h.sh(t, "debian", `cat >/etc/systemd/system/polite.service <<'UNIT'
@@ -182,7 +182,7 @@ func TestListAndStatus(t *testing.T) {
 			t.Errorf("lsub %v says nothing", args)
 		}
 	}
-	// A second install of an image is a snapshot; removing it leaves the first alone.
+	// A second install of an image is a snapshot; its removal does not affect the first one.
 	h.ok(t, "install", "debian", "--name", "second")
 	h.sh(t, "second", "echo mine >/root/mine")
 	h.sh(t, "debian", "test ! -e /root/mine")

@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 )
 
-// install puts the manifest program into a distro.
+// installManifest puts the manifest program into a distro.
 func installManifest(t *testing.T, h *host, distro string) {
 	t.Helper()
 	bin := filepath.Join(t.TempDir(), "manifest")
@@ -34,7 +34,7 @@ func installManifest(t *testing.T, h *host, distro string) {
 	}
 }
 
-// manifest lists what is below dir in a distro.
+// manifest lists the files below dir in a distro.
 func manifest(t *testing.T, h *host, distro, dir string) []string {
 	t.Helper()
 	out := h.ok(t, "exec", "-u", "root", distro, "--", "/manifest", "list", dir)
@@ -65,8 +65,8 @@ func sameTree(t *testing.T, got, want []string) {
 	}
 }
 
-// A distro with everything that a file system can hold is exported while it
-// runs, in each form, and installed again: nothing about any file differs.
+// A running distro with all kinds of files is exported in each format and installed again.
+// All files are unchanged.
 func TestExportRoundTrip(t *testing.T) {
 	h := fresh(t)
 	h.ok(t, "install", "--from-file", tarball(t, "tar", archive(t, tinySystem(t))), "--name", "one")
@@ -107,11 +107,11 @@ func TestExportRoundTrip(t *testing.T) {
 		t.Run(to, func(t *testing.T) { sameTree(t, manifest(t, h, name, "/nasty"), want) })
 		h.ok(t, "unregister", "--yes", name)
 	}
-	// The host's own tools read it, too.
+	// The host's own tools can read it too.
 	if out, err := exec.Command("tar", "--xattrs", "--xattrs-include=*", "-tvf", filepath.Join(dir, "a.tar")).CombinedOutput(); err != nil || bytes.Contains(out, []byte("tar:")) {
 		t.Errorf("tar: %v: %.2000s", err, out)
 	}
-	// A socket cannot be kept, and it says so; as it does for a disk.
+	// A socket cannot be exported, and the export says so, as it does for a disk.
 	h.sh(t, "one", "busybox mknod /disk b 8 0")
 	r := h.run("export", "one", filepath.Join(dir, "b.tar"))
 	if r.code != 0 || !strings.Contains(r.err, "lsub: warning: /disk is left out: a block device is no part of a distro") {
@@ -123,7 +123,7 @@ func TestExportRoundTrip(t *testing.T) {
 	}
 }
 
-// The export of a distro in which programs write is of one moment.
+// The export of a distro with busy writers is a consistent snapshot.
 func TestExportRunning(t *testing.T) {
 	h := debian(t)
 	h.sh(t, "debian", `mkdir -p /srv/w
@@ -142,7 +142,7 @@ until [ -s /srv/w/log ]; do sleep 0.1; done`)
 	defer h.run("exec", "-u", "root", "debian", "--", "touch", "/srv/stop")
 	file := filepath.Join(t.TempDir(), "running.tar.zst")
 	h.ok(t, "export", "debian", file)
-	h.sh(t, "debian", "touch /srv/stop") // it has been written to for long enough
+	h.sh(t, "debian", "touch /srv/stop") // enough was written
 	h.ok(t, "install", "--from-file", file, "--name", "at-one-moment")
 	defer h.run("unregister", "--yes", "at-one-moment")
 	h.sh(t, "at-one-moment", `first=$(cat /srv/w/first) second=$(cat /srv/w/second) log=$(tail -n 1 /srv/w/log)
@@ -151,7 +151,7 @@ echo "first $first, second $second, log $log of $(wc -l </srv/w/log)"
 [ "$first" = "$second" ] || [ "$first" = $((second+1)) ]
 [ "$log" = "$second" ] || [ "$second" = $((log+1)) ]
 [ "$(wc -l </srv/w/log)" = "$log" ]`)
-	// Nothing of the system is lost, either.
+	// Nothing of the system is lost either.
 	installManifest(t, h, "debian")
 	installManifest(t, h, "at-one-moment")
 	for _, dir := range []string{"/usr", "/var/lib/dpkg", "/etc/systemd"} {
@@ -159,8 +159,8 @@ echo "first $first, second $second, log $log of $(wc -l </srv/w/log)"
 	}
 }
 
-// A host that goes in the middle of an export leaves nothing behind in the VM,
-// and nothing that looks like an archive on the host.
+// A client that dies during an export leaves nothing behind in the VM, and no partial archive
+// on the host.
 func TestExportCutOff(t *testing.T) {
 	h := debian(t)
 	used := h.sh(t, "debian", "sync; df --output=used -B1M / | tail -n 1")
@@ -178,16 +178,16 @@ func TestExportCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := io.CopyN(io.Discard, f, 1<<20); err != nil { // and no more: it stands still
+	if _, err := io.CopyN(io.Discard, f, 1<<20); err != nil { // no more, so the export blocks
 		t.Fatal(err)
 	}
-	h.ok(t, "exec", "debian", "--", "true") // the VM does not
+	h.ok(t, "exec", "debian", "--", "true") // the VM does not block
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	cmd.Wait()
 	h.ok(t, "exec", "-u", "root", "debian", "--", "rm", "/srv/noise")
-	// With the snapshot gone, the room of the file is, too.
+	// After the snapshot is removed, the file's disk space is free again.
 	h.sh(t, "debian", fmt.Sprintf(`for i in $(seq 300); do
 	sync
 	now=$(df --output=used -B1M / | tail -n 1)

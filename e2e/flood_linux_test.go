@@ -12,13 +12,13 @@ import (
 	"time"
 )
 
-// maxHeld is what the supervisor may hold in memory of its own, in bytes, under what
-// the test does. 155 MiB were seen.
+// maxHeld is the limit for the supervisor's private memory during the test, in bytes. 155 MiB
+// were measured.
 const maxHeld = 512 << 20
 
-// flood, in the distro, does what no program should; at each line it goes on. Its
-// words are port numbers of the host's: of a server that sends without an end, of one
-// that nobody serves, and of a UDP server that says nothing.
+// flood runs in the distro and misbehaves in many ways; each input line starts the next one.
+// Its arguments are ports of the host: of an endless sender, of nobody, and of a silent UDP
+// server.
 const flood = `
 import socket as S, struct, sys, threading, time
 endless, nobody, silent = map(int, sys.argv[1:4])
@@ -68,8 +68,8 @@ mute = S.socket(); mute.setsockopt(S.SOL_SOCKET, S.SO_REUSEADDR, 1); mute.bind((
 go("mute")
 `
 
-// TestFlood has a distro do all that it can to exhaust the host: the host holds no
-// more than it may, says so, and serves others.
+// TestFlood has a distro try to exhaust the host. The host stays within its limits, reports
+// them, and serves others.
 func TestFlood(t *testing.T) {
 	h := freshWith(t, toolsImage)
 	fine := h.python(t, "debian", fmt.Sprintf(echoServer, 18701))
@@ -141,7 +141,7 @@ func TestFlood(t *testing.T) {
 	}
 	check("with " + n + " connections that nobody reads")
 	s.next()
-	// A server in the distro that never accepts, so never reads.
+	// A server in the distro that never accepts, and so never reads.
 	within(t, quick, "the mute one's port opens", func() bool { return answers(both(18700)[0]) })
 	block := bytes.Repeat([]byte{1}, 1<<20)
 	for range 300 {
@@ -161,12 +161,12 @@ func TestFlood(t *testing.T) {
 	}
 }
 
-// neverEnding is read without an end.
+// neverEnding is an endless reader.
 type neverEnding struct{}
 
 func (neverEnding) Read(p []byte) (int, error) { return len(p), nil }
 
-// memoryHeld returns what a process holds in memory that is its alone, in bytes.
+// memoryHeld returns a process's private memory, in bytes.
 func memoryHeld(t *testing.T, pid int) (bytes int64) {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

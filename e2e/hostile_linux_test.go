@@ -7,11 +7,11 @@ import (
 	"testing"
 )
 
-// TestHostileFiles has a distro's own files get in the way of what is done with
-// it: only that distro may suffer, and nothing may hang.
+// TestHostileFiles has a distro's own files obstruct operations on it: only that distro may
+// suffer, and nothing may hang.
 func TestHostileFiles(t *testing.T) {
 	h := freshWith(t, "debian")
-	// Subvolumes so deep that their path is longer than the kernel takes.
+	// Subvolumes so deep that their path is too long for the kernel.
 	r := h.runWith(strings.NewReader(`chdir "/srv"; for (1..30) { open(my $f, "<", ".") or die $!;
 		my $arg = pack("q a4088", 0, "s"x200); ioctl($f, 0x5000940e, $arg) or die $!; chdir("s"x200) or die $! }`), "exec", "-u", "root", "debian", "--", "perl", "-")
 	if r.code != 0 {
@@ -22,12 +22,12 @@ func TestHostileFiles(t *testing.T) {
 	h.ok(t, "snapshot", "restore", "--yes", "debian", "good")
 	h.ok(t, "unregister", "--yes", "deep")
 
-	// /dev is everybody's.
+	// All distros share /dev.
 	h.sh(t, "debian", "rm /dev/null")
 	h.ok(t, "clone", "debian", "other")
 	h.sh(t, "other", "test -c /dev/null && echo x >/dev/null")
 
-	// FIFOs in the place of files that are read or written when a distro is made.
+	// FIFOs in the place of files that the creation of a distro reads or writes.
 	for _, name := range []string{"etc/machine-id", "etc/passwd", "etc/.updated", "etc/environment"} {
 		fifo := entry{Header: tar.Header{Typeflag: tar.TypeFifo, Name: "./" + name, Mode: 0o644}}
 		var files []entry
@@ -40,7 +40,7 @@ func TestHostileFiles(t *testing.T) {
 		h.run("unregister", "--yes", "fifo")
 	}
 
-	// What lsub reads in a distro is no file: root gets in all the same.
+	// The files that lsub reads are not regular files: root gets in anyway.
 	h.installTiny(t)
 	h.sh(t, "tiny", "cd /etc; busybox rm passwd; busybox mkfifo passwd wsl.conf; busybox ln -s /proc/kmsg lsub.conf; busybox ln -s /dev/watchdog group")
 	h.ok(t, "stop", "tiny")
@@ -59,7 +59,7 @@ func TestHostileFiles(t *testing.T) {
 	h.fails(t, 125, []string{`no user "joe" in the distro (/etc/passwd: not read: it is no plain file on a disk`, "-u root"}, "exec", "-u", "joe", "tiny", "--", "true")
 	h.ok(t, "unregister", "--yes", "tiny")
 
-	// A supervisor that is killed while its QEMU has much to write.
+	// A supervisor is killed while its QEMU has much to write.
 	pid, _ := h.supervisor(t)
 	cut := make(chan result)
 	go func() {

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// page returns what a web server says, or why it does not.
+// page returns a web server's page, or the error.
 func page(url string) string {
 	c := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	res, err := c.Get(url)
@@ -30,7 +30,7 @@ func page(url string) string {
 	return strings.TrimSpace(string(b))
 }
 
-// webServer starts a web server on the host, which says so.
+// webServer starts a web server on the host. Its page says so.
 func webServer(t *testing.T, at string) (port string) {
 	t.Helper()
 	l, err := net.Listen("tcp", at)
@@ -44,8 +44,8 @@ func webServer(t *testing.T, at string) (port string) {
 	return port
 }
 
-// TestIsolated has two distros with networks of their own beside one that has the
-// VM's. All listen on port 80.
+// TestIsolated has two distros with their own networks beside one in the VM's network. All
+// listen on port 80.
 func TestIsolated(t *testing.T) {
 	h := fresh(t)
 	profile := filepath.Join(h.dir, "home", "profiles", "default", "profile.yaml")
@@ -72,7 +72,7 @@ distros:
 		h.ok(t, "install", "--name", name, "--from-file", tiny)
 		h.sh(t, name, "mkdir /www; echo "+name+" >/www/index.html; busybox httpd -p 80 -h /www; busybox httpd -p 127.0.0.1:8"+fmt.Sprint(len(name))+" -h /www")
 	}
-	// hostPort returns where a port of a distro is on the host.
+	// hostPort returns the host's address for a port of a distro.
 	hostPort := func(distro, network string, n int) string {
 		for _, p := range h.ports(t) {
 			if p.Distro == distro && p.Network == network && strings.HasSuffix(p.Guest, fmt.Sprintf(":%d", n)) && p.State == "open" {
@@ -204,7 +204,7 @@ distros:
 		}
 		within(t, time.Minute, "nothing is left", func() bool {
 			links, n := namespaces()
-			// The kernel counts its memory for namespaces, in pieces of some six.
+			// The kernel counts its memory for namespaces, in slabs of some six.
 			return links == "2" && n < before+times-1
 		})
 		look(t, "web", get+"api.lsub.internal", "api", get+"127.0.0.1:15432", "host")
@@ -229,7 +229,7 @@ func program(t *testing.T, dir string) []byte {
 	return b
 }
 
-// hostAddresses are those of the host's IPv4 addresses that others can reach.
+// hostAddresses returns the host's IPv4 addresses that others can reach.
 func hostAddresses() []string {
 	var list []string
 	all, _ := net.InterfaceAddrs()

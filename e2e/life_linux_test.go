@@ -37,7 +37,7 @@ func (h *host) list(t *testing.T) map[string]listed {
 	return byName
 }
 
-// becomes waits until cond holds, which nothing tells us of.
+// becomes polls until cond holds; there is no event for it.
 func becomes(t *testing.T, what string, within time.Duration, cond func() bool) {
 	t.Helper()
 	deadline := time.After(within)
@@ -64,12 +64,12 @@ func (h *host) profile(t *testing.T, text string) {
 	}
 }
 
-// TestClone copies a distro that runs, with a subvolume of its own in it, and
-// goes back and forth between snapshots of it.
+// TestClone copies a running distro that has its own subvolume, and switches between
+// snapshots of it.
 func TestClone(t *testing.T) {
 	h := debian(t)
 	h.ok(t, "clone", "debian", "origin")
-	// systemd-tmpfiles makes subvolumes of what has v, as it does of
+	// systemd-tmpfiles creates subvolumes for lines of type v, such as that of
 	// /var/lib/machines.
 	h.sh(t, "origin", `
 		printf 'v /srv/sub 0755 - - -\nv /srv/sub/below 0700 - - -\n' >/etc/tmpfiles.d/sub.conf
@@ -100,7 +100,7 @@ func TestClone(t *testing.T) {
 		t.Errorf("machine id and host name of the copy: %s; the first has %s", got, id)
 	}
 
-	// A snapshot outlives what is changed, and goes with its distro.
+	// A snapshot survives changes, and is removed with its distro.
 	h.ok(t, "unregister", "--yes", "origin")
 	check("copy", "two two two")
 	h.ok(t, "rename", "copy", "renamed")
@@ -112,8 +112,8 @@ func TestClone(t *testing.T) {
 	h.ok(t, "unregister", "--yes", "older")
 }
 
-// TestSnapshotOfWriter takes snapshots under the hands of a process that writes
-// pairs of files: each pair is whole or the older one.
+// TestSnapshotOfWriter takes snapshots while a process writes pairs of files: each pair is
+// complete or the older one.
 func TestSnapshotOfWriter(t *testing.T) {
 	h := debian(t)
 	h.ok(t, "clone", "debian", "writer")
@@ -124,7 +124,7 @@ func TestSnapshotOfWriter(t *testing.T) {
 		h.sh(t, "writer", next)
 		h.ok(t, "snapshot", "create", "writer", name)
 	}
-	// It goes on.
+	// It continues.
 	h.sh(t, "writer", next)
 	last := 0
 	for _, name := range []string{"s1", "s2", "s3"} {
@@ -141,8 +141,7 @@ func TestSnapshotOfWriter(t *testing.T) {
 	}
 }
 
-// TestIdle has distros that do nothing stop, those that do something stay, and
-// the VM go when none is left.
+// TestIdle: idle distros stop, busy ones stay, and the VM stops when none is left.
 func TestIdle(t *testing.T) {
 	h := freshWith(t, "debian")
 	h.profile(t, "idle:\n  vm: 3s\n  distro: 3s\n")
@@ -165,7 +164,7 @@ func TestIdle(t *testing.T) {
 	h.sh(t, "server", `systemd-run --quiet --unit=listen --socket-property=ListenStream=127.0.0.1:7777 --socket-property=Accept=yes cat`)
 	h.sh(t, "daemon", `systemd-run --quiet --unit=worker sleep 1000`)
 
-	// Those that may be idle for the shortest time have been in use before this one starts.
+	// The distros with the shortest idle time have been in use before this one starts.
 	session.next()
 	h.ok(t, "clone", "debian", "idle")
 	h.ok(t, "start", "idle")
@@ -196,7 +195,7 @@ func TestIdle(t *testing.T) {
 		}
 	}
 
-	// What has kept them up ends.
+	// The processes that kept them up end.
 	h.sh(t, "debian", "pkill -x sleep")
 	h.sh(t, "server", "systemctl stop listen.socket")
 	h.sh(t, "daemon", "systemctl stop worker")
@@ -208,15 +207,14 @@ func TestIdle(t *testing.T) {
 	h.ok(t, "manage", "--idle", "1s", "quiet")
 	becomes(t, "the VM goes off", 2*time.Minute, func() bool { return strings.Contains(h.ok(t, "status"), "off") })
 
-	// It went in order, and comes back.
+	// It stopped in order, and comes back.
 	if r := h.run("exec", "debian", "--", "true"); r.code != 0 || strings.Contains(r.err, "last VM") {
 		t.Error(r)
 	}
 }
 
-// visitedServer takes connections until one comes by the fast path (docs/adr/0022),
-// closes its listener, and sends back what comes over that one. Each is told
-// the port that it comes from.
+// visitedServer accepts connections until one comes by the fast path (docs/adr/0022). Then it
+// closes its listener, and echoes that connection. It tells each client its port.
 const visitedServer = `use IO::Socket::INET;
 my ($port, $direct) = @ARGV;
 my $l = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => $port, Listen => 5) or die $@;
@@ -226,9 +224,8 @@ close $l;
 while (sysread $c, my $b, 4096) { syswrite $c, $b }
 `
 
-// visit returns a connection that alone keeps the distro up: what serves it has
-// no listener any more, and by its name it is one of the base services, whose
-// listeners do not count either.
+// visit returns a connection that alone keeps the distro up. Its server has no listener any
+// more. Its process name is that of a base service, whose listeners do not count either.
 func (h *host) visit(t *testing.T, distro string, port int) net.Conn {
 	t.Helper()
 	h.sh(t, distro, fmt.Sprintf("cat >/srv/server <<'END'\n%sEND\nsystemd-run --quiet --unit=lsub-visited perl /srv/server %d %d", visitedServer, port, guesttcp.FirstPort))
@@ -251,7 +248,7 @@ func (h *host) visit(t *testing.T, distro string, port int) net.Conn {
 	return conn
 }
 
-// TestAutostart has a distro start with the VM.
+// TestAutostart starts a distro with the VM.
 func TestAutostart(t *testing.T) {
 	h := fresh(t)
 	h.installTiny(t)

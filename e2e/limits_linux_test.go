@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// awaitLog waits until the logs say something.
+// awaitLog waits for a text in the logs.
 func (h *host) awaitLog(t *testing.T, what string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -32,7 +32,7 @@ func (h *host) awaitLog(t *testing.T, what string) {
 	t.Errorf("the logs do not say %q", what)
 }
 
-// What a distro does at its limits stays in the distro.
+// A distro at its limits affects only itself.
 func TestLimits(t *testing.T) {
 	h := debian(t)
 	const limited = "limited"
@@ -48,14 +48,14 @@ func TestLimits(t *testing.T) {
 		}
 		hog := []string{"exec", limited, "--", "dd", "if=/dev/zero", "of=/dev/null", "bs=200M", "count=1"}
 		h.fails(t, 137, []string{"lsub: warning: killed: distro limited is out of memory (its limit is 64 MiB)"}, hog...)
-		// Its root cannot lift it: neither where it is shown nor in another mount.
+		// Its root cannot remove it: neither at the usual place nor in another mount.
 		h.sh(t, limited, "echo max >/sys/fs/cgroup/memory.max; mkdir -p /tmp/cg; mount -t cgroup2 none /tmp/cg; test ! -e /tmp/cg/inside")
 		h.fails(t, 137, []string{"out of memory"}, hog...)
-		// Nobody else died, in it or beside it.
+		// No other process died, in it or beside it.
 		h.sh(t, limited, "ps -o args | grep '[s]leep 1001'")
 		h.sh(t, "debian", "kill -0 "+neighbour)
 		h.awaitLog(t, "the kernel killed processes: distro limited is out of memory")
-		// Less than it uses: said, and not killed for.
+		// A limit below its use is reported, and kills nothing.
 		h.sh(t, limited, "mkdir -p /tmp/m; mount -t tmpfs m /tmp/m; dd if=/dev/zero of=/tmp/m/f bs=1M count=32 2>/dev/null")
 		h.fails(t, 125, []string{"of memory now, more than 16 MiB", "lsub: hint: "}, "manage", "--memory-max", "16M", limited)
 		h.ok(t, "manage", "--memory-max", "none", limited)
@@ -68,7 +68,7 @@ func TestLimits(t *testing.T) {
 		if bomb.code == 0 {
 			t.Errorf("nothing stopped it: %s", bomb)
 		}
-		h.ok(t, "manage", "--pids-max", "30", limited) // the shell has given up, and left room for one
+		h.ok(t, "manage", "--pids-max", "30", limited) // the shell has ended, which left room for one
 		h.fails(t, 125, []string{"lsub: error: distro limited has as many processes as it may: 30", "lsub: hint: "}, "exec", limited, "--", "true")
 		h.sh(t, "debian", "kill -0 "+neighbour)
 		h.ok(t, "manage", "--pids-max", "50", limited)
@@ -79,7 +79,7 @@ func TestLimits(t *testing.T) {
 	})
 
 	t.Run("processors", func(t *testing.T) {
-		// Limits hold from the start on, too.
+		// Limits also apply from the start.
 		h.ok(t, "manage", "--pids-max", "none", "--cpu-max", "0.5", limited)
 		if out := h.sh(t, limited, "cat /sys/fs/cgroup/cpu.max"); out != "50000 100000" {
 			t.Errorf("its programs see %s", out)

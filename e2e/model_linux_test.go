@@ -20,20 +20,19 @@ import (
 	"time"
 )
 
-// modelled is what a distro is believed to hold: a word in a file, and words
-// that were kept; and how it is set. A word that may be one or another has a bar
-// between them.
+// modelled is a distro's expected content, a word in a file and kept words, and its expected
+// settings. If several words are possible, they are separated by a bar.
 type modelled struct {
 	word      string
 	snapshots map[string]string
 	pids      int // limit
 }
 
-// model is what the host is believed to have.
+// model is the host's expected state.
 type model struct {
 	distros  map[string]modelled
 	def      string            // the default distro
-	archives map[string]string // the word that an exported file holds
+	archives map[string]string // the word in an exported file
 }
 
 func (m model) clone() model {
@@ -59,7 +58,7 @@ func (m *model) change(name string, f func(*modelled)) {
 	m.distros[name] = d
 }
 
-// after is the model once operations were done, one after the other.
+// after returns the model after the operations, in this order.
 func (m model) after(ops ...operation) model {
 	c := m.clone()
 	for _, op := range ops {
@@ -68,30 +67,30 @@ func (m model) after(ops ...operation) model {
 	return c
 }
 
-// kind says what an operation may have beside it.
+// kind says which other operations may run beside an operation.
 type kind int
 
 const (
-	alone     kind = iota // nothing: it ends the VM
-	exclusive             // nothing on the same distro
-	stopping              // nothing that runs in the same distro
-	running               // nothing that stops the same distro
-	peaceful              // anything that is not exclusive
+	alone     kind = iota // none: it ends the VM
+	exclusive             // none on the same distro
+	stopping              // none that runs in the same distro
+	running               // none that stops the same distro
+	peaceful              // all that are not exclusive
 )
 
-// operation is a command, and what it makes of the model.
+// operation is a command, and its effect on the model.
 type operation struct {
 	args []string
 	kind kind
-	on   string // distro, "" for none
+	on   string // distro; "" for none
 	do   func(*model)
 }
 
-// beside tells whether two operations may be done at once, and succeed both.
+// beside reports whether two operations may run at once and both succeed.
 func (op operation) beside(other operation) bool {
 	reads, writes := op.args[0] == "import" || other.args[0] == "import", op.args[0] == "export" || other.args[0] == "export"
 	switch {
-	case op.kind == alone || other.kind == alone, reads && writes: // of what may be the same file
+	case op.kind == alone || other.kind == alone, reads && writes: // possibly the same file
 		return false
 	case op.on != other.on || op.on == "":
 		return true
@@ -108,15 +107,15 @@ type walker struct {
 	rng     *rand.Rand
 	m       model
 	archive string
-	dir     string // of exported files
+	dir     string // of the exported files
 	serial  int
-	took    map[string]time.Duration // by what was done
+	took    map[string]time.Duration // by kind of operation
 }
 
-// TestRandomLife does 100 random operations (1,000 with LSUB_TEST_LONG=1), some two at once, and kills the
-// supervisor before or in the middle of some of them. After each kill, and at the
-// end, everything is as the model has it: what was said to be done is done, and
-// what was cut off is done or not, but never half.
+// TestRandomLife runs 100 random operations (1,000 with LSUB_TEST_LONG=1), some two at once.
+// It kills the supervisor before or during some of them. After each kill, and at the end,
+// everything is as in the model: a confirmed operation is done, and an interrupted one is
+// done or not, but never half.
 func TestRandomLife(t *testing.T) {
 	h := fresh(t)
 	seed := uint64(time.Now().UnixNano())
@@ -129,7 +128,7 @@ func TestRandomLife(t *testing.T) {
 		archive: tarball(t, "tar", archive(t, tinySystem(t))), dir: t.TempDir(), took: map[string]time.Duration{},
 	}
 	defer func() { t.Logf("it took, by what was done: %v", w.took) }()
-	operations, kills := 100, 4 // a kill is a boot, and so most of the time
+	operations, kills := 100, 4 // a kill means a boot, and so most of the time
 	if os.Getenv("LSUB_TEST_LONG") == "1" {
 		operations, kills = 1000, 40
 	}
@@ -165,7 +164,7 @@ func TestRandomLife(t *testing.T) {
 		}
 	}
 	w.check(w.m)
-	// The disk has what the registry has, and nothing besides.
+	// The disk has exactly the registry's distros.
 	h.ok(t, "shutdown")
 	h.ok(t, "start", w.pick())
 	log, err := os.ReadFile(h.dir + "/home/profiles/default/supervisor.log")
@@ -183,7 +182,7 @@ func TestRandomLife(t *testing.T) {
 
 func (op operation) String() string { return "lsub " + strings.Join(op.args, " ") }
 
-// pick returns a distro that there is.
+// pick returns an existing distro.
 func (w *walker) pick() string {
 	return slices.Sorted(maps.Keys(w.m.distros))[w.rng.IntN(len(w.m.distros))]
 }
@@ -193,7 +192,7 @@ func (w *walker) newName() string {
 	return fmt.Sprintf("d%d", w.serial)
 }
 
-// write is the operation that puts a word into a distro, for good.
+// write is the operation that writes a word into a distro and flushes it.
 func (w *walker) write(name string) operation {
 	w.serial++
 	word := fmt.Sprintf("w%d", w.serial)
@@ -204,7 +203,7 @@ func (w *walker) write(name string) operation {
 	}
 }
 
-// next chooses an operation that can be done.
+// next chooses a possible operation.
 func (w *walker) next() operation {
 	if len(w.m.distros) == 0 {
 		return w.install()
@@ -270,7 +269,7 @@ func (w *walker) install() operation {
 	return operation{args: []string{"install", "--name", name, "--from-file", w.archive}, kind: peaceful, do: func(m *model) { m.add(name, modelled{}) }}
 }
 
-// export writes to a new file, or over one that is there.
+// export writes to a new file, or overwrites an existing one.
 func (w *walker) export(name string, files []string) operation {
 	file := filepath.Join(w.dir, w.newName()+".tar")
 	if len(files) > 2 {
@@ -290,8 +289,8 @@ func (w *walker) rename(name string) operation {
 	}}
 }
 
-// unregister removes a distro, unless it is the default one: which one is
-// then the default is the registry's affair, and tested there.
+// unregister removes a distro other than the default one. The registry chooses the next
+// default, and has its own test.
 func (w *walker) unregister(name string) operation {
 	if name == w.m.def && len(w.m.distros) > 1 {
 		return w.write(name)
@@ -299,8 +298,7 @@ func (w *walker) unregister(name string) operation {
 	return operation{[]string{"unregister", "--yes", name}, exclusive, name, func(m *model) { delete(m.distros, name) }}
 }
 
-// bothAtOnce does two operations at once. It comes to the same as one after the
-// other.
+// bothAtOnce runs two operations at once. The result is the same as one after the other.
 func (w *walker) bothAtOnce(op, other operation) {
 	var both sync.WaitGroup
 	for _, op := range []operation{op, other} {
@@ -316,7 +314,7 @@ func (w *walker) bothAtOnce(op, other operation) {
 	if reflect.DeepEqual(one, two) || w.t.Failed() {
 		return
 	}
-	// What a snapshot holds shows only later.
+	// The content of a snapshot shows only later.
 	for name, d := range one.distros {
 		for snap, word := range d.snapshots {
 			if other := two.distros[name].snapshots[snap]; other != word {
@@ -333,7 +331,7 @@ func (w *walker) bothAtOnce(op, other operation) {
 	}
 }
 
-// cutOff kills the supervisor while an operation is under way.
+// cutOff kills the supervisor during an operation.
 func (w *walker) cutOff(op operation) {
 	w.ok(w.t, "status")
 	var victim int
@@ -374,7 +372,7 @@ func (w *walker) check(m model) {
 	}
 }
 
-// differs says in what the host is not as the model has it.
+// differs describes the host's differences from the model.
 func (w *walker) differs(m model) string {
 	list := w.list(w.t)
 	if got, want := slices.Sorted(maps.Keys(list)), slices.Sorted(maps.Keys(m.distros)); !slices.Equal(got, want) {
@@ -403,7 +401,7 @@ func (w *walker) differs(m model) string {
 	if left, err := filepath.Glob(filepath.Join(w.dir, "*")); err != nil || len(left) != len(m.archives) {
 		return fmt.Sprintf("there are the files %v (%v), want %v", left, err, m.archives)
 	}
-	// Each in the VM, side by side.
+	// In parallel, one for each distro in the VM.
 	results := make(chan string)
 	for name, d := range m.distros {
 		go func() {
@@ -422,7 +420,7 @@ func (w *walker) differs(m model) string {
 	return bad
 }
 
-// isWord tells whether a word is one of those that a model has.
+// isWord reports whether a word is one of the model's words.
 func isWord(word, model string) bool { return slices.Contains(strings.Split(model, "|"), word) }
 
 // wordIn reads the word in an exported archive.

@@ -8,11 +8,11 @@ import (
 	"testing"
 )
 
-// TestNames asks for names in a distro as a user does, with dig and through the
-// C library; the host has dnsmasq as its resolver.
+// TestNames looks names up in a distro as a user does, with dig and the C library. The host's
+// resolver is dnsmasq.
 func TestNames(t *testing.T) {
 	h := freshWith(t, toolsImage)
-	// Where nothing else is, the VM has the default network.
+	// Without it, the VM has the default network.
 	if err := os.Remove(filepath.Join(h.dir, "home", "profiles", "default", "network.json")); err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +28,7 @@ func TestNames(t *testing.T) {
 	o.write(t, o.resolv, "search corp.example\nnameserver 127.0.0.1\n")
 	o.write(t, o.hosts, "127.0.0.1 localhost\n127.0.1.1 thishost\n192.0.2.50 printer printer.corp.example\n")
 
-	// All in one go: under emulation each command costs.
+	// All in one command: under emulation, each one is slow.
 	dig := func(t *testing.T, wants ...string) {
 		t.Helper()
 		var script strings.Builder
@@ -55,7 +55,7 @@ func TestNames(t *testing.T) {
 			"dig +short +tcp www.test.example", "192.0.2.1",
 			"dig +noall +comments nobody.test.example | grep -o NXDOMAIN", "NXDOMAIN",
 			"dig +short long.test.example TXT | wc -c", "1518",
-			"dig +short +noedns long.test.example TXT | wc -c", "1518", // over TCP, after the flag that says so
+			"dig +short +noedns long.test.example TXT | wc -c", "1518", // over TCP, after a truncated answer
 			"dig +ignore +noedns long.test.example TXT | grep -o 'flags:.* tc'", "flags: qr aa tc",
 			"dig +bufsize=4096 long.test.example TXT | grep -o 'udp: [0-9]*'", "udp: 1232",
 			"dig +short www.vpn.example", "192.0.2.3")
@@ -77,7 +77,7 @@ func TestNames(t *testing.T) {
 	})
 	t.Run("reach", func(t *testing.T) {
 		dig(t,
-			// The host's loopback has the server itself; no other way leads there.
+			// The host's loopback reaches the server itself; there is no other way.
 			"dig +short @host.lsub.internal www.test.example", "192.0.2.1",
 			"bash -c 'echo > /dev/tcp/192.168.127.1/54' 2>&1 | grep -o refused | head -1", "refused")
 	})

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// What is in the shared directory, and mounted in it, is there in every distro, and
-// outlives the one that made it.
+// The files and mounts in the shared directory appear in every distro, and survive the distro
+// that made them.
 func TestSharedFolder(t *testing.T) {
 	h := debian(t)
 	other := another(t, h, "neighbour", "--user", "ann")
@@ -33,7 +33,7 @@ func TestSharedFolder(t *testing.T) {
 		t.Errorf("ann's file: %q", out)
 	}
 	h.fails(t, 1, nil, "exec", "-u", "nobody", "debian", "--", "rm", "-f", "/mnt/lsub/anns")
-	// The distro that mounted it stops; one that has it only as the others do, too.
+	// The distro that made the mount stops, and then one that only sees it.
 	h.ok(t, "stop", "debian")
 	check(other, "after the stop of the distro that mounted it")
 	check("debian", "after its stop")
@@ -42,7 +42,7 @@ func TestSharedFolder(t *testing.T) {
 	h.sh(t, other, "true")
 	h.run("exec", "-u", "root", other, "--", "sh", "-c", "systemctl poweroff; sleep 600")
 	check("debian", "after another has powered off")
-	// Files of a distro may be mounted there; they go with neither.
+	// Files of a distro may be mounted there. The mount survives its stop.
 	h.sh(t, other, "mkdir -p /root/files /mnt/lsub/files; echo kept >/root/files/f; mount --bind /root/files /mnt/lsub/files")
 	h.ok(t, "stop", other)
 	if out := h.sh(t, "debian", "cat /mnt/lsub/files/f; umount /mnt/lsub/files"); out != "kept" {
@@ -50,8 +50,7 @@ func TestSharedFolder(t *testing.T) {
 	}
 }
 
-// A binary format that a distro adds is there in all, and stays when any of
-// them stops.
+// A binary format that a distro adds appears in all, and stays when any of them stops.
 func TestBinfmt(t *testing.T) {
 	h := debian(t)
 	other := another(t, h, "neighbour")
@@ -69,7 +68,7 @@ func TestBinfmt(t *testing.T) {
 	h.sh(t, "debian", add)
 	check("debian", "at once")
 	check(other, "from the start")
-	// A distro with formats of its own, whose systemd wants to remove all others.
+	// A distro with its own formats, whose systemd tries to remove all others.
 	h.sh(t, other, "mkdir -p /etc/binfmt.d; echo ':lsub-other:E::lsubother::/bin/cat:' >/etc/binfmt.d/x.conf; systemctl restart systemd-binfmt; test -e /proc/sys/fs/binfmt_misc/lsub-other")
 	check("debian", "after a restart of another's systemd-binfmt")
 	h.ok(t, "stop", other)
@@ -81,7 +80,7 @@ func TestBinfmt(t *testing.T) {
 	check("debian", "after another has asked for the end of all")
 	h.ok(t, "stop", "debian")
 	check(other, "after the stop of the distro that added it")
-	// Who wants it otherwise gets it.
+	// A setting allows it.
 	h.sh(t, other, "printf '[boot]\nprotectBinfmt=false\n' >/etc/wsl.conf")
 	h.ok(t, "stop", other)
 	h.sh(t, other, "systemctl is-active systemd-binfmt")
@@ -92,8 +91,7 @@ func TestBinfmt(t *testing.T) {
 	h.sh(t, "debian", add)
 }
 
-// However a distro ends itself, it takes nothing else along, and starts clean
-// with the next command.
+// When a distro ends itself, nothing else ends, and the next command starts it cleanly.
 func TestDistroEndsItself(t *testing.T) {
 	h := debian(t)
 	other := another(t, h, "neighbour")
@@ -108,7 +106,7 @@ func TestDistroEndsItself(t *testing.T) {
 			t.Errorf("after %s: %s", end, out)
 		}
 	}
-	// A command that comes while the distro goes waits for the next start.
+	// A command during the distro's end waits for the next start.
 	for range 2 {
 		h.sh(t, other, "systemctl poweroff; while [ -e /run/lsub/ready ]; do sleep 0.02; done")
 		if out := h.sh(t, other, "systemctl is-system-running --wait"); out != "running" {
@@ -136,8 +134,8 @@ func TestTinyEndsItself(t *testing.T) {
 	}
 }
 
-// A distro that takes all memory loses the process that does it; the VM, and
-// what else runs in it, go on.
+// A distro that uses all memory loses only the process that does it. The VM and everything
+// else in it continue.
 func TestMemoryReserve(t *testing.T) {
 	h := fresh(t)
 	h.env = append(h.env, "LSUB_MEMORY=768")
@@ -160,7 +158,7 @@ func TestMemoryReserve(t *testing.T) {
 	}
 }
 
-// What a distro mounts shows in its own containers, and in no other distro.
+// A distro's mounts appear in its own containers, and in no other distro.
 func TestMountsStayApart(t *testing.T) {
 	h := debian(t)
 	other := another(t, h, "neighbour")

@@ -17,8 +17,8 @@ import (
 	ocitar "github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// An image of a registry becomes a distro: two layers, of which the second takes
-// a file of the first away.
+// An image from a registry becomes a distro. It has two layers; the second one removes a file
+// of the first.
 func TestOCI(t *testing.T) {
 	h := debian(t)
 	address := serveRegistry(t) + "/tiny:1"
@@ -33,8 +33,8 @@ func TestOCI(t *testing.T) {
 	h.fails(t, 125, []string{"lsub: error: ", "has no such image", "lsub: hint: "}, "install", "--insecure", "oci:"+strings.Replace(address, "tiny", "none", 1))
 }
 
-// The user and the environment of an image are those of the distro's commands,
-// also a user that /etc/passwd does not know.
+// An image's user and environment apply to the distro's commands, even if /etc/passwd lacks
+// the user.
 func TestOCIUser(t *testing.T) {
 	h := debian(t)
 	address := serveRegistry(t) + "/app:1"
@@ -70,7 +70,7 @@ func serveRegistry(t *testing.T) string {
 	return strings.TrimPrefix(server.URL, "http://")
 }
 
-// ociImage makes an image of layers, the lowest first.
+// ociImage makes an image from layers, the lowest first.
 func ociImage(t *testing.T, config v1.Config, layers ...[]entry) v1.Image {
 	t.Helper()
 	img := empty.Image

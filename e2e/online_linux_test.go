@@ -15,9 +15,8 @@ import (
 	"testing"
 )
 
-// Images of a WSL manifest and of a simplestreams server, which the profile
-// names, become distros by their short names; without the server as well, once
-// they were there.
+// Images of a WSL manifest and of a simplestreams server, both named in the profile, become
+// distros by their short names. Once they are downloaded, this works without the server.
 func TestOnline(t *testing.T) {
 	h := fresh(t)
 	plain := archive(t, tinySystem(t))
@@ -77,7 +76,7 @@ func TestOnline(t *testing.T) {
 	h.ok(t, "install", "--name", "mine", "wee:3.22")
 	server.Close()
 	h.ok(t, "install", "--name", "again", "wee")
-	if out := h.ok(t, "run", "wee", "--", "id", "-u"); out != "0" { // of the one that is there
+	if out := h.ok(t, "run", "wee", "--", "id", "-u"); out != "0" { // of the existing distro
 		t.Errorf("in wee: %s", out)
 	}
 	list = h.ok(t, "list", "-v")

@@ -14,9 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ownHost moves a host into namespaces of its own: a network with nothing but
-// the loopback, and files for its resolver that the test writes. What it has
-// installed stays.
+// ownHost moves a host into its own namespaces: a network with only the loopback, and
+// resolver files that the test writes. Its installed distros stay.
 type ownHost struct {
 	*host
 	resolv, hosts string // paths of its /etc/resolv.conf and /etc/hosts
@@ -47,8 +46,8 @@ exec cat`, "sh", o.resolv, o.hosts)
 	return o
 }
 
-// keep runs unshare with arguments whose program says that it is ready and ends with
-// its stdin, so with the test. It keeps namespaces.
+// keep runs unshare with arguments. The program must print that it is ready, and end with its
+// stdin, and so with the test. It keeps the namespaces.
 func keep(t *testing.T, args ...string) (pid int) {
 	t.Helper()
 	keeper := exec.Command("unshare", args...)
@@ -74,13 +73,13 @@ func keep(t *testing.T, args ...string) (pid int) {
 	return keeper.Process.Pid
 }
 
-// inNetwork calls f with a thread in the network of a process: sockets that f makes
-// are of that network for as long as they last.
+// inNetwork calls f on a thread in the network of a process. Sockets that f creates stay in
+// that network.
 func inNetwork(t *testing.T, pid int, f func()) {
 	t.Helper()
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never back: the thread ends with the goroutine
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
 		fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err == nil {
 			err = unix.Setns(fd, unix.CLONE_NEWNET)
@@ -96,7 +95,7 @@ func inNetwork(t *testing.T, pid int, f func()) {
 	}
 }
 
-// write replaces what is in a file, which may be mounted elsewhere too.
+// write replaces the content of a file, which may be mounted elsewhere too.
 func (o *ownHost) write(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
@@ -104,7 +103,7 @@ func (o *ownHost) write(t *testing.T, path, text string) {
 	}
 }
 
-// dnsmasq starts one on the host, which answers when this returns.
+// dnsmasq starts dnsmasq on the host. It returns once dnsmasq answers.
 func (o *ownHost) dnsmasq(t *testing.T, address string, args ...string) {
 	t.Helper()
 	path, err := exec.LookPath("dnsmasq")

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// TestPortRules has a profile with all kinds of rules.
+// TestPortRules tests a profile with all kinds of rules.
 func TestPortRules(t *testing.T) {
 	h := freshWith(t, toolsImage)
 	dir := h.dir + "/home/profiles/default"
@@ -122,8 +122,8 @@ sys.stdin.read()
 	}
 }
 
-// TestTwoProfiles has the VMs of two profiles listen on one port: the first keeps it,
-// the other says who has it, and gets it after that one.
+// TestTwoProfiles has the VMs of two profiles listen on one port. The first one keeps it, the
+// other one names the first, and gets the port after it.
 func TestTwoProfiles(t *testing.T) {
 	h, distro := withPython(t)
 	s := h.python(t, distro, fmt.Sprintf(echoServer, 18130))
@@ -149,8 +149,8 @@ func TestTwoProfiles(t *testing.T) {
 	}
 }
 
-// listening returns where the supervisor and its QEMU listen, as the host's kernel
-// has it.
+// listening returns the addresses where the supervisor and its QEMU listen, according to the
+// host's kernel.
 func (h *host) listening(t *testing.T) (all []string) {
 	t.Helper()
 	pid, qemu := h.supervisor(t)
@@ -164,9 +164,8 @@ func (h *host) listening(t *testing.T) (all []string) {
 	return all
 }
 
-// testIperf measures both directions, TCP and UDP. Its client sends packets as soon
-// as it hears that the server is ready, so their port is one of a rule, which is open
-// already.
+// testIperf measures both directions, TCP and UDP. Its client sends packets as soon as the
+// server is ready, so the port must be open already: it has a rule.
 func testIperf(t *testing.T, h *host) {
 	state := func(want string) func() bool {
 		return func() bool { p := h.portOf(t, "tcp", 18520); return p != nil && p.State == want }

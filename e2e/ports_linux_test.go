@@ -15,11 +15,11 @@ import (
 	"time"
 )
 
-// quick is how long a port may take to open or to close: 100 ms on a machine
-// that does nothing else, where these tests do not run.
+// quick is how long a port may take to open or to close: 100 ms on an idle machine, but these
+// tests run on busy ones.
 const quick = 5 * time.Second
 
-// port is what "lsub ports --json" says, as far as the tests are concerned.
+// port has the fields of "lsub ports --json" that the tests use.
 type port struct {
 	Kind, Network, Distro, Guest, Process, State, Reason string
 	Host                                                 []string
@@ -46,7 +46,7 @@ func (h *host) portOf(t *testing.T, network string, n int) *port {
 	return nil
 }
 
-// within waits until ok, and returns how long it took.
+// within waits until ok, and returns the time.
 func within(t *testing.T, d time.Duration, what string, ok func() bool) time.Duration {
 	t.Helper()
 	start := time.Now()
@@ -59,7 +59,7 @@ func within(t *testing.T, d time.Duration, what string, ok func() bool) time.Dur
 	return time.Since(start)
 }
 
-// answers tells whether something listens on an address of the host.
+// answers reports whether something listens on an address of the host.
 func answers(addr string) bool {
 	c, err := net.DialTimeout("tcp", addr, time.Second)
 	if err == nil {
@@ -68,7 +68,7 @@ func answers(addr string) bool {
 	return err == nil
 }
 
-// echoes wants a word to come back.
+// echoes checks that a word comes back.
 func echoes(c net.Conn) error {
 	c.SetDeadline(time.Now().Add(20 * time.Second))
 	if _, err := io.WriteString(c, "hello"); err != nil {
@@ -78,13 +78,13 @@ func echoes(c net.Conn) error {
 	return err
 }
 
-// both are a port on the host's two loopbacks.
+// both returns a port on the host's two loopbacks.
 func both(n int) []string {
 	return []string{fmt.Sprintf("127.0.0.1:%d", n), fmt.Sprintf("[::1]:%d", n)}
 }
 
-// server runs a program in the distro, which prints a line whenever it has done
-// something and goes on when it reads one.
+// server runs a program in the distro. The program prints a line after each step, and
+// continues when it reads one.
 type server struct {
 	t  *testing.T
 	in io.WriteCloser
@@ -107,7 +107,7 @@ func (h *host) python(t *testing.T, distro, script string) *server {
 	return h.serve(t, distro, "python3", "-u", "-c", script)
 }
 
-// serve starts a program, which ends with its stdin; that ends with the test.
+// serve starts a program that ends with its stdin, and so with the test.
 func (h *host) serve(t *testing.T, distro string, argv ...string) *server {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -137,7 +137,7 @@ func (h *host) serve(t *testing.T, distro string, argv ...string) *server {
 	return &server{t: t, in: in, r: r}
 }
 
-// line returns the next line that the script prints.
+// line returns the script's next line.
 func (s *server) line() string {
 	s.t.Helper()
 	var b []byte
@@ -152,16 +152,15 @@ func (s *server) line() string {
 	}
 }
 
-// next lets the script go on, and waits for its next line.
+// next lets the script continue, and waits for its next line.
 func (s *server) next() string {
 	s.t.Helper()
 	io.WriteString(s.in, "\n")
 	return s.line()
 }
 
-// portServer listens in all the ways there are, one after the other, and sends back
-// what comes. It is one loop: a thread that waits in accept would keep its socket
-// open, whoever closes it.
+// portServer listens in all possible ways, one after the other, and echoes. It is one loop: a
+// thread that waits in accept would keep its socket open after a close.
 const portServer = `
 import selectors, socket as S, sys
 waiting = selectors.DefaultSelector()
@@ -208,7 +207,7 @@ for s in all: drop(s)
 go("gone")
 `
 
-// echo wants a word that is sent to an address of the host to come back.
+// echo checks that an address of the host echoes a word.
 func echo(network, at string) error {
 	c, err := net.DialTimeout(network, at, 20*time.Second)
 	if err != nil {
@@ -218,20 +217,20 @@ func echo(network, at string) error {
 	return echoes(c)
 }
 
-// refuses tells whether the host's kernel has nobody for packets to an address.
+// refuses reports whether the host's kernel refuses packets to an address.
 func refuses(at string) bool {
 	c, err := net.Dial("udp", at)
 	if err != nil {
 		return false
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(100 * time.Millisecond)) // it says so at once, or not at all
+	c.SetDeadline(time.Now().Add(100 * time.Millisecond)) // it answers at once or not at all
 	io.WriteString(c, "hello")
 	_, err = c.Read(make([]byte, 1))
 	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// TestPorts has processes listen in all the ways there are.
+// TestPorts has processes listen in all possible ways.
 func TestPorts(t *testing.T) {
 	h, distro := withPython(t)
 	s := h.python(t, distro, portServer)
@@ -262,7 +261,7 @@ func TestPorts(t *testing.T) {
 	}
 	s.next() // two that share a port
 	within(t, quick, "a shared port opens", func() bool { return answers(both(18005)[0]) })
-	for range 4 { // so that each has some
+	for range 4 { // so that each gets some
 		echoed(t, "two that share a port", 18005)
 	}
 	s.next() // one of them is gone
@@ -291,7 +290,7 @@ func TestPorts(t *testing.T) {
 	within(t, quick, "500 ports close", func() bool { return !answers(both(19000)[0]) && !answers(both(19499)[0]) })
 }
 
-// packetPorts has the script take packets in each way.
+// packetPorts has the script receive packets in each way.
 func packetPorts(t *testing.T, s *server, ways []string) {
 	t.Helper()
 	for _, way := range ways {
@@ -311,8 +310,7 @@ func packetPorts(t *testing.T, s *server, ways []string) {
 	}
 }
 
-// opened has the script open its next port, in the way that is due, and returns its
-// number.
+// opened has the script open its next port, in the given way, and returns the port's number.
 func (s *server) opened(way string) int {
 	s.t.Helper()
 	got := s.next()
@@ -323,8 +321,8 @@ func (s *server) opened(way string) int {
 	return n
 }
 
-// echoed wants the guest's server behind a port of both of the host's addresses,
-// whichever it listens on.
+// echoed checks that the guest's server echoes on both of the host's addresses, whichever
+// address it listens on.
 func echoed(t *testing.T, what string, n int) {
 	t.Helper()
 	for _, at := range both(n) {

@@ -22,12 +22,12 @@ import (
 	"time"
 )
 
-// TestCompanyNetwork has what companies have: a proxy that is the only way out,
-// here on the host's loopback, and an authority of their own.
+// TestCompanyNetwork tests a company's network: a proxy that is the only way out, here on the
+// host's loopback, and a private authority.
 func TestCompanyNetwork(t *testing.T) {
 	h := freshWith(t, toolsImage)
-	// Each authority is a second of software emulation whenever the list is made anew. That
-	// none is left is a case of its own.
+	// Each authority costs a second of software emulation whenever the list is rebuilt. An
+	// empty list is another test case.
 	h.sh(t, "debian", `sed -i '4,$s/^mozilla/!mozilla/' /etc/ca-certificates.conf`)
 	ca, secure := companyServer(t)
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -63,7 +63,7 @@ func TestCompanyNetwork(t *testing.T) {
 			t.Errorf("the distro has %s", before)
 		}
 		write("")
-		h.ok(t, "start", "debian") // which has a distro that runs forget it
+		h.ok(t, "start", "debian") // a running distro drops it
 		if r := get(secure); r.code == 0 {
 			t.Errorf("the authority is still trusted: %s", r)
 		}
@@ -73,11 +73,11 @@ func TestCompanyNetwork(t *testing.T) {
 		if r := get("http://far.away.example/x"); r.out != "the proxy got http://far.away.example/x" {
 			t.Error(r)
 		}
-		// What is on the host goes there straight.
+		// Requests to the host bypass the proxy.
 		if r := get(strings.Replace(proxy.URL, "127.0.0.1", "host.lsub.internal", 1) + "/y"); r.out != "the proxy got /y" {
 			t.Error(r)
 		}
-		// A service gets what there was when its distro started.
+		// A service has the values from the start of its distro.
 		h.ok(t, "stop", "debian")
 		if out := h.sh(t, "debian", "systemd-run -q --wait --pipe curl -sS -m 60 http://far.away.example/z"); out != "the proxy got http://far.away.example/z" {
 			t.Errorf("a service: %s", out)
@@ -89,8 +89,8 @@ func TestCompanyNetwork(t *testing.T) {
 	})
 }
 
-// companyServer starts a web server on the host's loopback, whose certificate is
-// of an authority that nobody knows.
+// companyServer starts a web server on the host's loopback. Its certificate is from an
+// unknown authority.
 func companyServer(t *testing.T) (ca []byte, url string) {
 	t.Helper()
 	check := func(err error) {
@@ -101,7 +101,7 @@ func companyServer(t *testing.T) (ca []byte, url string) {
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	check(err)
-	// Guests that boot under emulation have a clock that may be late.
+	// Guests that boot under emulation may have a late clock.
 	from, to := time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour)
 	authority := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "The company"}, NotBefore: from, NotAfter: to,

@@ -42,8 +42,8 @@ func webserver(t *testing.T, h *host, distro string, port int) {
 	within(t, quick, "the server's port opens", func() bool { return answers(fmt.Sprintf("localhost:%d", port)) })
 }
 
-// TestProtocols speaks what keeps a connection open and talks both ways on it:
-// HTTP/2, gRPC and websockets.
+// TestProtocols tests protocols with long-lived bidirectional connections: HTTP/2, gRPC and
+// websockets.
 func TestProtocols(t *testing.T) {
 	h := debian(t)
 	webserver(t, h, "debian", 18500)
@@ -56,7 +56,7 @@ func TestProtocols(t *testing.T) {
 
 	t.Run("HTTP/2", func(t *testing.T) {
 		var wg sync.WaitGroup
-		for range 50 { // at once, over one connection
+		for range 50 { // in parallel, over one connection
 			wg.Go(func() {
 				res, err := client.Get("http://localhost:18500/proto")
 				if err != nil {

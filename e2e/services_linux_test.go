@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// httpGet gets a page over a connection of its own.
+// httpGet gets a page over a new connection.
 func httpGet(url string) (string, error) {
 	c := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	res, err := c.Get(url)
@@ -29,8 +29,7 @@ func httpGet(url string) (string, error) {
 	return string(b), err
 }
 
-// TestApache is how people meet this: install a server, and look at it with the
-// host's browser.
+// TestApache is a typical use: install a server, and open its page in the host's browser.
 func TestApache(t *testing.T) {
 	h := debian(t)
 	h.sh(t, "debian", "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends apache2 </dev/null; echo hello >/var/www/html/hello; systemctl restart apache2")
@@ -50,8 +49,8 @@ func TestApache(t *testing.T) {
 	within(t, quick, "the port closes with the distro", func() bool { return !answers("127.0.0.1:80") })
 }
 
-// testApacheIdle leaves the web server alone for several times as long as its distro
-// may be idle. Nothing but a command would start the distro again.
+// testApacheIdle leaves the web server alone for several times its distro's idle limit. Only
+// a command would start the distro again.
 func testApacheIdle(t *testing.T, h *host) {
 	h.ok(t, "manage", "--idle", "1s", "debian")
 	defer h.ok(t, "manage", "--idle", "default", "debian")
@@ -67,11 +66,11 @@ func testApacheIdle(t *testing.T, h *host) {
 	}
 }
 
-// servicesImage has what people run in a distro to use it from the host.
+// servicesImage has services that people run in a distro and use from the host.
 const servicesImage = "debian?include=nginx-light,postgresql,redis-server,openssh-server,openssh-client"
 
-// setUpServices has them listen on ports that nothing else here uses. Each has what its
-// test asks for; the last lines are the checksum of /big and the key for ssh.
+// setUpServices makes them listen on ports that no other test uses. Each one has the data for
+// its test. The last lines are the checksum of /big and the key for ssh.
 const setUpServices = `
 echo 'server { listen 18380; listen [::]:18380; root /srv/www; }' >/etc/nginx/sites-enabled/default
 mkdir -p /srv/www; head -c 33554432 /dev/urandom >/srv/www/big
@@ -88,8 +87,7 @@ sha256sum </srv/www/big | cut -d' ' -f1
 cat ~/.ssh/id_ed25519
 `
 
-// TestServices has the host use what is installed in a distro, with the clients
-// that people use.
+// TestServices uses the services of a distro from the host, with the usual clients.
 func TestServices(t *testing.T) {
 	h := debian(t)
 	h.ok(t, "install", servicesImage, "--name", "services")
@@ -126,8 +124,8 @@ func TestServices(t *testing.T) {
 	t.Run("keys", func(t *testing.T) { testOwnKeys(t, h) })
 }
 
-// ownKeys prints what identifies a distro, and wants its keys and certificates
-// to fit each other.
+// ownKeys prints a distro's identifiers, and checks that its keys and certificates fit each
+// other.
 const ownKeys = `cd /etc/ssh; for k in ssh_host_*_key; do ssh-keygen -y -f $k | cut -d' ' -f1,2 | cmp - <(cut -d' ' -f1,2 $k.pub); done >&2
 key=/etc/ssl/private/ssl-cert-snakeoil.key cert=/etc/ssl/certs/ssl-cert-snakeoil.pem
 cmp <(openssl pkey -in $key -pubout) <(openssl x509 -in $cert -noout -pubkey) >&2
@@ -139,9 +137,9 @@ sha256sum </etc/machine-id
 cat ssh_host_*_key | sha256sum
 `
 
-// testOwnKeys compares a distro with a copy of it: the copy has no key of the
-// first, whose keys are not the image's, since that has none (TestDebianOfAnyHost).
-// The copy starts without systemd, which would start all its servers.
+// testOwnKeys compares a distro with a copy of it: the copy has none of the first one's keys.
+// Those are not from the image either, which has none (TestDebianOfAnyHost). The copy starts
+// without systemd, which would start all its servers.
 func testOwnKeys(t *testing.T, h *host) {
 	h.sh(t, "services", "printf '[boot]\\nsystemd=false\\n' >/etc/wsl.conf")
 	h.ok(t, "clone", "services", "services2")
@@ -162,7 +160,7 @@ func testOwnKeys(t *testing.T, h *host) {
 	}
 }
 
-// tool runs a program of the host's, which must succeed, and returns its output.
+// tool runs a program on the host, which must succeed, and returns its output.
 func tool(t *testing.T, stdin io.Reader, name string, args ...string) string {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
@@ -178,7 +176,7 @@ func tool(t *testing.T, stdin io.Reader, name string, args ...string) string {
 	return out.String()
 }
 
-// testPostgres takes a table there and back.
+// testPostgres copies a table there and back.
 func testPostgres(t *testing.T) {
 	var table strings.Builder
 	for i := range 50_000 {
@@ -215,8 +213,8 @@ func testRedis(t *testing.T) {
 	}
 }
 
-// testSSH goes from the host to the distro's sshd, and from the distro to the
-// host's loopback, where the same sshd answers.
+// testSSH connects from the host to the distro's sshd, and from the distro to the host's
+// loopback, where the same sshd answers.
 func testSSH(t *testing.T, h *host, key string) {
 	file := filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(file, []byte(key+"\n"), 0o600); err != nil {

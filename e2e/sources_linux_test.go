@@ -34,8 +34,8 @@ while true; do
 done
 `
 
-// wslImage is a .wsl file: the tree of Debian's image, with a setup as Fedora's
-// and AlmaLinux's images have it.
+// wslImage is a .wsl file: Debian's tree, with a setup like that of Fedora's and AlmaLinux's
+// images.
 func wslImage(t *testing.T) string {
 	t.Helper()
 	cache, err := os.UserCacheDir()
@@ -100,8 +100,8 @@ func wslImage(t *testing.T) string {
 	return name
 }
 
-// An image made for WSL: its name, what it runs before the first shell, and the
-// user that this makes.
+// An image for WSL: its name, the command before the first shell, and the user that this
+// creates.
 func TestWSLImage(t *testing.T) {
 	h := debian(t)
 	h.ok(t, "install", "--from-file", wslImage(t))
@@ -129,7 +129,7 @@ func TestWSLImage(t *testing.T) {
 	if err := <-x.done; err == nil || err.Error() != "exit status 3" {
 		t.Errorf("the shell ended with %v, want exit status 3", err)
 	}
-	// Once is enough, and the user stays: also in a copy that knows nothing of it.
+	// It runs only once, and the user stays, even in a copy that knows nothing of it.
 	x = openTerminal(t, h, "-d", name)
 	x.expect("ada@debian-wsl")
 	x.send("exit\r")
@@ -151,7 +151,7 @@ func TestWSLImage(t *testing.T) {
 	}
 }
 
-// An archive on stdin; what is in the VM already is not brought there again.
+// An archive on stdin. An image that is in the VM already is not uploaded again.
 func TestImportStdin(t *testing.T) {
 	h := debian(t)
 	plain := archive(t, append(tinySystem(t), file("./etc/from", "a pipe\n")))
@@ -192,7 +192,7 @@ func TestImportStdin(t *testing.T) {
 	}
 }
 
-// A Debian image with a package more.
+// A Debian image with an additional package.
 func TestDebianInclude(t *testing.T) {
 	h := debian(t)
 	h.ok(t, "install", "debian?include=hello", "--name", "more")

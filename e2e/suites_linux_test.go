@@ -5,14 +5,14 @@ import (
 	"testing"
 )
 
-// expired is what apt says of a mirror that is out of date. It refuses such
-// package lists, and so does lsub unless it is told otherwise.
+// expired is apt's error for a mirror that is out of date. apt refuses such package lists,
+// and so does lsub by default.
 const expired = "is expired (invalid since"
 
-// All Debian suites with systemd boot whole, and all of systemd works in them.
+// All Debian suites with systemd boot completely, and all of systemd works in them.
 func TestSuites(t *testing.T) {
 	h := debian(t)
-	// Each is shut down from inside in another way.
+	// Each one is shut down from inside in another way.
 	for suite, off := range map[string]string{
 		"bullseye": "kill -s RTMIN+4 1", "bookworm": "systemctl reboot", "trixie": "systemctl poweroff", "sid": "systemctl poweroff",
 	} {
@@ -33,7 +33,7 @@ func TestSuites(t *testing.T) {
 	}
 }
 
-// testSuite tests a distro that was just installed.
+// testSuite tests a newly installed distro.
 func testSuite(t *testing.T, h *host, name string) {
 	if out := h.sh(t, name, "systemctl is-system-running --wait || systemctl --failed"); out != "running" {
 		t.Errorf("is-system-running: %s", out)
@@ -63,8 +63,8 @@ timeout 60 sh -c 'until loginctl list-sessions --no-legend | grep -wo joe; do sl
 	}
 }
 
-// testPowerOff tests a shutdown from inside: it stops the distro's services as it should,
-// and the next command waits for its end and starts it again.
+// testPowerOff tests a shutdown from inside. It stops the distro's services in order, and the
+// next command waits for its end and starts the distro again.
 func testPowerOff(t *testing.T, h *host, name, off string) {
 	h.sh(t, name, `cat >/etc/systemd/system/last-words.service <<'X'
 [Service]

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminal is lsub at a terminal, and what it has shown.
+// terminal is lsub at a terminal, and its output.
 type terminal struct {
 	t    *testing.T
 	tty  *os.File
@@ -59,8 +59,8 @@ func openTerminal(t *testing.T, h *host, args ...string) *terminal {
 	return x
 }
 
-// pollable returns the terminal as a file whose Close does not wait for a Read
-// that is under way. pty has called Fd, which makes a file blocking.
+// pollable returns the terminal as a file whose Close does not wait for a Read in progress.
+// pty has called Fd, which makes a file blocking.
 func pollable(tty *os.File) (*os.File, error) {
 	defer tty.Close()
 	fd, err := unix.Dup(int(tty.Fd()))
@@ -73,7 +73,7 @@ func pollable(tty *os.File) (*os.File, error) {
 	return os.NewFile(uintptr(fd), tty.Name()), nil
 }
 
-// resize gives the terminal another size.
+// resize changes the terminal's size.
 func (x *terminal) resize(rows, cols uint16) {
 	x.t.Helper()
 	rc, err := x.tty.SyscallConn()
@@ -95,7 +95,7 @@ func (x *terminal) send(text string) {
 	}
 }
 
-// expect waits until the text is shown, and forgets all up to it.
+// expect waits for the text, and drops all output up to it.
 func (x *terminal) expect(text string) string {
 	x.t.Helper()
 	deadline := time.After(2 * time.Minute)
@@ -121,7 +121,7 @@ func TestTerminal(t *testing.T) {
 	h.ok(t, "start", "debian")
 	x := openTerminal(t, h)
 	x.expect("@debian:~")
-	// Quotes in what is typed keep its echo apart from its output.
+	// The quotes distinguish the echoed input from the output.
 	x.send("stty -echo; PS1='ready> '\n")
 	x.expect("ready> ")
 	x.send("stty size; echo $TERM; tput colors; tty\n")
@@ -130,7 +130,7 @@ func TestTerminal(t *testing.T) {
 	x.expect("/dev/pts/")
 	x.expect("ready> ")
 	x.resize(33, 101)
-	// The size goes another way than what is typed, so it may come later.
+	// The size and the input take different paths, so the size may come later.
 	for shown := ""; !strings.Contains(shown, "33 101"); shown = x.expect("ready> ") {
 		x.send("stty size\n")
 	}
@@ -141,7 +141,7 @@ func TestTerminal(t *testing.T) {
 	x.send("echo $?\n")
 	x.expect("130")
 	x.send("seq 1 500 | less\n")
-	x.expect("\x1b[?1049h") // the other screen
+	x.expect("\x1b[?1049h") // the alternate screen
 	x.expect("32")
 	x.send("G")
 	x.expect("500")
@@ -158,8 +158,8 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
-// A terminal that closes hangs its foreground job up, which is not the process group that
-// lsub started, but not what was put out of its reach.
+// A terminal that closes hangs up its foreground job, even in another process group than
+// lsub's command, but no process that was detached from it.
 func TestTerminalHangUp(t *testing.T) {
 	h := debian(t)
 	h.sh(t, "debian", "rm -f /tmp/hung /tmp/stays")

@@ -29,7 +29,7 @@ var busybox = sync.OnceValues(func() ([]byte, error) {
 	return os.ReadFile(filepath.Join(dir, "usr/bin/busybox"))
 })
 
-// entry is a header of an archive with its body.
+// entry is an archive's header with its content.
 type entry struct {
 	tar.Header
 	body string
@@ -73,7 +73,7 @@ func archive(t *testing.T, entries []entry) []byte {
 	return b.Bytes()
 }
 
-// tarball writes an archive in a format to a file.
+// tarball writes an archive to a file, in a format.
 func tarball(t *testing.T, format string, plain []byte) string {
 	t.Helper()
 	var b bytes.Buffer
@@ -97,7 +97,7 @@ func tarball(t *testing.T, format string, plain []byte) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	name := filepath.Join(t.TempDir(), "rootfs") // the content tells the format, not the name
+	name := filepath.Join(t.TempDir(), "rootfs") // the content determines the format, not the name
 	if err := os.WriteFile(name, b.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -114,9 +114,9 @@ func TestTinyInit(t *testing.T) {
 		}
 	}
 	const name = "tiny-tar"
-	// Orphans are reaped: none is left as a zombie.
+	// Orphans are reaped: there are no zombies.
 	h.sh(t, name, `for i in 1 2 3; do sh -c 'sleep 0.01 & sleep 0.01 &'; done; while ps -o comm | grep -q sleep; do :; done; ! ps -o stat | grep Z`)
-	// A stop reaches every process, and waits for what they do about it.
+	// A stop reaches every process, and waits for its reaction.
 	h.sh(t, name, `setsid sh -c 'trap "echo bye >/root/bye; exit" TERM; touch /tmp/ready; while :; do sleep 0.1; done' </dev/null >/dev/null 2>&1 &
 while [ ! -e /tmp/ready ]; do sleep 0.05; done`)
 	h.ok(t, "stop", name)
@@ -128,7 +128,7 @@ while [ ! -e /tmp/ready ]; do sleep 0.05; done`)
 	}
 }
 
-// Archives that cannot become a distro: a clear error, and nothing is left.
+// Archives that cannot become a distro give a clear error and leave nothing.
 func TestBadArchives(t *testing.T) {
 	h := debian(t)
 	good := archive(t, tinySystem(t))

@@ -15,7 +15,7 @@ import (
 	"testing"
 )
 
-// tiny returns a host of the test's own with the distro "tiny", whose VM is off.
+// tiny returns a host for one test, with the distro "tiny". Its VM is off.
 func tiny(t *testing.T) *host {
 	t.Helper()
 	h := fresh(t)
@@ -49,7 +49,7 @@ func (h *host) supervisor(t *testing.T) (pid, qemu int) {
 	return pid, qemu
 }
 
-// waitGone waits until a process that is no child of ours is gone.
+// waitGone waits for the end of a process that is not our child.
 func waitGone(t *testing.T, pid int) {
 	t.Helper()
 	out, err := exec.Command("tail", "--pid="+strconv.Itoa(pid), "-s", "0.05", "-f", "/dev/null").CombinedOutput()
@@ -58,8 +58,8 @@ func waitGone(t *testing.T, pid int) {
 	}
 }
 
-// Whatever is killed, the command that runs fails at once with a word, the next one works
-// and says in a line what happened, and what was flushed is there.
+// Whatever is killed, the running command fails at once with a message. The next one works
+// and reports the cause in a line, and flushed data is there.
 func TestKill(t *testing.T) {
 	h := tiny(t)
 	for _, victim := range []string{"supervisor", "qemu"} {
@@ -103,7 +103,7 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// Two commands at once, with the VM off, start one VM.
+// Two simultaneous commands, with the VM off, start one VM.
 func TestTwoAtOnce(t *testing.T) {
 	h := tiny(t)
 	var wg sync.WaitGroup
@@ -115,10 +115,10 @@ func TestTwoAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	h.supervisor(t) // fails where it has two QEMUs
+	h.supervisor(t) // fails if there are two QEMUs
 }
 
-// An install that is interrupted leaves nothing behind.
+// An interrupted install leaves nothing behind.
 func TestInterruptedInstall(t *testing.T) {
 	h := debian(t)
 	before := h.ok(t, "list", "--json")
@@ -132,7 +132,7 @@ func TestInterruptedInstall(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	// The first word of the progress: it is at work.
+	// The first output of the progress: it has started.
 	if _, err := errOut.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
@@ -148,8 +148,8 @@ func TestInterruptedInstall(t *testing.T) {
 	h.fails(t, 125, nil, "exec", "never", "--", "true")
 }
 
-// A host disk that fills up while the VM writes: the command stands still and says why;
-// when there is room again, it goes on, and nothing is lost.
+// The host's disk fills up while the VM writes: the command blocks and says why. When there
+// is room again, it continues, and nothing is lost.
 func TestHostDiskFull(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("mounts a small file system, which takes root; LSUB_TEST_VM runs as root in CI")
@@ -199,7 +199,7 @@ func TestHostDiskFull(t *testing.T) {
 	}
 }
 
-// Everything works as an ordinary user too, who owns nothing but a home.
+// Everything also works as an ordinary user, who owns nothing but a home.
 func TestOrdinaryUser(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("makes a user, which takes root; as another user the whole suite is this test")
@@ -227,7 +227,7 @@ func TestOrdinaryUser(t *testing.T) {
 	h.ok(t, "shutdown")
 }
 
-// scratchUser makes a user as adduser does, with a home and subordinate ids.
+// scratchUser creates a user as adduser does, with a home and subordinate ids.
 func scratchUser(t *testing.T) *user.User {
 	t.Helper()
 	name := fmt.Sprintf("lsubtest%d", os.Getpid()%10000)
@@ -242,7 +242,7 @@ func scratchUser(t *testing.T) *user.User {
 	return u
 }
 
-// readableBinary copies bin/lsub to where any user reaches it.
+// readableBinary copies bin/lsub to a place that any user can reach.
 func readableBinary(t *testing.T, h *host) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "lsub-bin-")

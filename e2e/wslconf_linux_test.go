@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// another returns a further distro of the shared host's, which goes with the test.
+// another returns an additional distro of the shared host. It is removed with the test.
 func another(t *testing.T, h *host, name string, args ...string) string {
 	t.Helper()
 	h.ok(t, append([]string{"install", "debian", "--name", name}, args...)...)
@@ -21,7 +21,7 @@ func another(t *testing.T, h *host, name string, args ...string) string {
 	return name
 }
 
-// warnings are the lines of stderr with that word.
+// warnings returns the lines of stderr with "warning".
 func (r result) warnings() (list []string) {
 	for line := range strings.Lines(r.err) {
 		if _, text, ok := strings.Cut(strings.TrimSpace(line), "warning: "); ok {
@@ -77,7 +77,7 @@ echo "nameserver 192.0.2.1" >/etc/resolv.conf`)
 	}
 
 	t.Run("default user", func(t *testing.T) {
-		// The file counts at once; without its own, wsl.conf's.
+		// The file takes effect at once. Without a value of its own, wsl.conf's applies.
 		h.sh(t, d, "echo >/etc/lsub.conf")
 		if out := h.ok(t, "exec", d, "--", "id", "-un"); out != "nobody" {
 			t.Errorf("runs as %s", out)
@@ -94,7 +94,7 @@ echo "nameserver 192.0.2.1" >/etc/resolv.conf`)
 		if out := h.ok(t, "exec", "-u", "root", d, "--", "id", "-un"); out != "root" {
 			t.Errorf("-u root runs as %s", out)
 		}
-		// The contract's own way, for a distro that runs.
+		// With the guest's API, for a running distro.
 		id := ""
 		var list []struct{ Name, ID string }
 		if err := json.Unmarshal([]byte(h.ok(t, "list", "--json")), &list); err != nil {
@@ -114,7 +114,7 @@ echo "nameserver 192.0.2.1" >/etc/resolv.conf`)
 		if got := h.call(t, "SetDefaultUser", map[string]any{"id": id, "user": "gone"}); !strings.Contains(got, `no user \"gone\"`) {
 			t.Errorf("SetDefaultUser of nobody: %s", got)
 		}
-		// And the command's, for one that does not run.
+		// With the command, for a stopped one.
 		h.ok(t, "stop", d)
 		h.ok(t, "manage", "--set-default-user", "ann", d)
 		if out := h.ok(t, "exec", d, "--", "sh", "-c", "id -un; cat /etc/lsub.conf"); out != "ann\n[user]\ndefault=ann" {
@@ -124,7 +124,7 @@ echo "nameserver 192.0.2.1" >/etc/resolv.conf`)
 	})
 	t.Run("initTimeout", func(t *testing.T) { testInitTimeout(t, h, d) })
 	t.Run("hostile", func(t *testing.T) {
-		h.sh(t, d, "printf '[boot]\nsystemd=false\n' >/etc/lsub.conf") // starts sooner
+		h.sh(t, d, "printf '[boot]\nsystemd=false\n' >/etc/lsub.conf") // starts faster
 		for _, file := range []string{"mkfifo /etc/wsl.conf", "ln -s /dev/zero /etc/wsl.conf", "truncate -s 1G /etc/wsl.conf", "head -c 200000 /dev/urandom >/etc/wsl.conf", "mkdir /etc/wsl.conf"} {
 			h.sh(t, d, "rm -rf /etc/wsl.conf; "+file)
 			h.ok(t, "stop", d)
@@ -157,7 +157,7 @@ echo 'tmpfs /srv tmpfs size=1m 0 0' >/etc/fstab; rm -f /root/began /root/ended`)
 		if out := h.ok(t, "list", "--json"); !strings.Contains(out, `"init": "tiny"`) {
 			t.Errorf("list: %s", out)
 		}
-		// What the command left runs until the stop, which reaches it.
+		// Processes that the command left run until the stop, which reaches them.
 		h.sh(t, d, "echo '/no/such/disk /opt ext4' >/etc/fstab")
 		h.ok(t, "stop", d)
 		r = h.run("exec", "-u", "root", d, "--", "cat", "/root/ended")
@@ -172,8 +172,8 @@ echo 'tmpfs /srv tmpfs size=1m 0 0' >/etc/fstab; rm -f /root/began /root/ended`)
 	})
 }
 
-// testInitTimeout has commands enter a distro whose systemd is not up: root's, and
-// those of a user, whose own systemd would have to wait for the distro's.
+// testInitTimeout has commands enter a distro whose systemd is not up: root's, and those of a
+// user, whose own systemd would have to wait for the distro's.
 func testInitTimeout(t *testing.T, h *host, d string) {
 	h.sh(t, d, `cat >/etc/systemd/system/wait.service <<'UNIT'
 [Unit]
@@ -207,7 +207,7 @@ sed -i 's/^initTimeout.*/initTimeout = 500/' /etc/wsl.conf`)
 	}
 }
 
-// call calls the guest as curl would, and returns the answer.
+// call sends a request to the guest as curl would, and returns the answer.
 func (h *host) call(t *testing.T, method string, request any) string {
 	t.Helper()
 	var status struct{ Socket string }
@@ -234,8 +234,7 @@ func (h *host) call(t *testing.T, method string, request any) string {
 	return string(b)
 }
 
-// Services see nothing of the variables that commands have; login shells keep
-// them.
+// Services do not get the variables of commands; login shells keep them.
 func TestDistroVariables(t *testing.T) {
 	h := debian(t)
 	const vars = "env | grep DISTRO_NAME | sort"

@@ -17,13 +17,13 @@ import (
 )
 
 const (
-	maxQueries = 512 // of the guest at a time
+	maxQueries = 512 // from the guest at a time
 	maxDNSConn = 64
-	// dnsIdle is how long a TCP connection may stay without a query.
+	// dnsIdle is how long a TCP connection stays open without a query.
 	dnsIdle = 30 * time.Second
 )
 
-// namesConfig says how the gateway resolves names.
+// namesConfig returns the configuration of the gateway's resolver.
 func (n *Network) namesConfig() names.Config {
 	c := n.cfg.Names
 	c.Zone, c.Local, c.Reverse, c.Logger = zone, n.lookup, n.reverse, n.log
@@ -48,13 +48,13 @@ func (n *Network) lookup(name string) ([]netip.Addr, bool) {
 	return []netip.Addr{addr}, ok
 }
 
-// Search returns the domains in which the guest's programs should look names
-// up, as of now. The gateway itself does so for names without a dot.
+// Search returns the current search domains for the guest's programs. For names without a
+// dot, the gateway searches them itself.
 func (n *Network) Search() []string {
 	var domains []string
 	size := 0
 	for _, d := range n.names.Search() {
-		// They go through the kernel's command line to a resolv.conf.
+		// They are passed on the kernel's command line, to a resolv.conf.
 		if size += len(d) + 1; isDomain(d) && len(domains) < 6 && size < 512 {
 			domains = append(domains, d)
 		}
@@ -66,8 +66,8 @@ func isDomain(d string) bool {
 	return d != "" && strings.Trim(strings.ToLower(d), "abcdefghijklmnopqrstuvwxyz0123456789-_.") == ""
 }
 
-// reverse has names for the gateway and the host; nobody else is asked for the
-// network's addresses.
+// reverse returns the names of the gateway and the host. No server is asked for the network's
+// addresses.
 func (n *Network) reverse(addr netip.Addr) (string, bool) {
 	switch addr {
 	case n.Gateway():
@@ -124,7 +124,7 @@ func (n *Network) serveDatagrams(packets *gonet.UDPConn, queries *limiter.Limite
 	buf := make([]byte, maxUDPPayload)
 	for failures := 0; ; {
 		size, from, err := packets.ReadFrom(buf)
-		if err != nil { // such as that of an answer which nobody took
+		if err != nil { // for example, of an answer that nobody took
 			if failures++; failures > 1000 {
 				n.log.Error("netstack: DNS has ended", "err", err)
 				return
@@ -133,7 +133,7 @@ func (n *Network) serveDatagrams(packets *gonet.UDPConn, queries *limiter.Limite
 		}
 		failures = 0
 		if !queries.TryAcquire() {
-			continue // whoever asks, asks again
+			continue // the client asks again
 		}
 		query := append([]byte(nil), buf[:size]...)
 		go func() {
@@ -145,7 +145,7 @@ func (n *Network) serveDatagrams(packets *gonet.UDPConn, queries *limiter.Limite
 	}
 }
 
-// serveDNSConn answers the queries of a connection, each as soon as it can.
+// serveDNSConn answers the queries of a connection, each as soon as possible.
 func (n *Network) serveDNSConn(conn net.Conn, queries *limiter.Limiter) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -175,6 +175,6 @@ func (n *Network) serveDNSConn(conn net.Conn, queries *limiter.Limiter) {
 			}
 		})
 	}
-	// Who asks and closes its half still wants the answers.
+	// A client that has closed its half still wants the answers.
 	wg.Wait()
 }

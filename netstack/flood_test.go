@@ -8,8 +8,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 )
 
-// TestNeverReads has a guest that opens many connections and reads from none, to a
-// server that sends without an end.
+// TestNeverReads has a guest that opens many connections to an endless sender and reads from
+// none.
 func TestNeverReads(t *testing.T) { bothWays(t, testNeverReads) }
 
 func testNeverReads(t *testing.T, start starter) {
@@ -59,7 +59,7 @@ func testNeverReads(t *testing.T, start starter) {
 	}
 }
 
-// TestRoom bounds what all the connections that a guest may have hold together.
+// TestRoom bounds the total buffers of the maximum number of connections.
 func TestRoom(t *testing.T) {
 	total := 0
 	for conns := 1; conns <= maxTCP; conns++ {

@@ -8,22 +8,21 @@ import (
 	"syscall"
 )
 
-// minFrame is the size of an Ethernet header in bytes. The switch of
-// gvisor-tap-vsock reads it from each frame without a look at its length, and
-// makes room for whatever length a frame announces; what comes from a guest
-// must not end the supervisor that way.
+// minFrame is the size of an Ethernet header in bytes. The switch of gvisor-tap-vsock reads
+// the header of each frame without a check of the frame's length, and allocates any length
+// that a frame announces. A guest must not crash the supervisor that way.
 const minFrame = 14
 
-// writeGuard keeps it from the switch of gvisor-tap-vsock that a frame could not be
-// written. The switch would forget the connection at once, learn of its address again
-// from a frame that was read already, and end the supervisor with the next one it sends.
-// It forgets the connection at the end of what is read, which comes now.
+// writeGuard hides write errors from the switch of gvisor-tap-vsock. On an error, the switch
+// would forget the connection at once, learn its address again from a frame that was read
+// before, and crash the supervisor when it sends the next frame. Instead, the connection is
+// closed: the switch forgets it after the reads end.
 type writeGuard struct{ net.Conn }
 
 // Write writes a frame, or closes the connection.
 func (g writeGuard) Write(p []byte) (int, error) {
 	n, err := g.Conn.Write(p)
-	if err != nil && !errors.Is(err, syscall.ENOBUFS) { // which the switch tries again
+	if err != nil && !errors.Is(err, syscall.ENOBUFS) { // the switch retries after ENOBUFS
 		g.Conn.Close()
 		return len(p), nil
 	}
@@ -36,11 +35,10 @@ type frameGuard struct {
 	max  int
 	head [4]byte
 	have int // bytes of head
-	left int // bytes of the frame that are still to come
+	left int // bytes of the frame still to come
 }
 
-// Read reads what the connection gives, and fails at a frame that is too short
-// or too long.
+// Read reads from the connection, and fails at a frame that is too short or too long.
 func (g *frameGuard) Read(p []byte) (int, error) {
 	n, err := g.Conn.Read(p)
 	for b := p[:n]; len(b) > 0; {
@@ -65,13 +63,13 @@ func (g *frameGuard) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// datagramGuard drops the frames that are too short or too long.
+// datagramGuard drops frames that are too short or too long.
 type datagramGuard struct {
 	writeGuard
 	max int
 }
 
-// Read reads the next good frame.
+// Read reads the next valid frame.
 func (g *datagramGuard) Read(p []byte) (int, error) {
 	for {
 		n, err := g.Conn.Read(p)

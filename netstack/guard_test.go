@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// unwritable is a connection that takes nothing.
+// unwritable is a connection whose writes fail.
 type unwritable struct {
 	net.Conn
 	err    error
@@ -22,7 +22,7 @@ func (f *unwritable) Close() error {
 	return nil
 }
 
-// TestWriteGuard: the switch must not hear that a frame could not be written.
+// TestWriteGuard: the switch must not see a write error.
 func TestWriteGuard(t *testing.T) {
 	for _, c := range []struct {
 		err    error

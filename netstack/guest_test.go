@@ -31,7 +31,7 @@ type fakeGuest struct {
 // starter connects a guest to a new network.
 type starter func(t *testing.T, cfg Config) (*Network, *fakeGuest)
 
-// bothWays runs a test with a guest's card on a stream, and with one that is attached.
+// bothWays runs a test twice: with the guest's card on a stream, and with an attached card.
 func bothWays(t *testing.T, test func(t *testing.T, start starter)) {
 	t.Run("stream", func(t *testing.T) { test(t, startGuest) })
 	t.Run("card", func(t *testing.T) { test(t, attachGuest) })
@@ -64,8 +64,8 @@ func startGuest(t *testing.T, cfg Config) (*Network, *fakeGuest) {
 	return n, g
 }
 
-// newFakeGuest makes a guest. One that is attached neither fills sums in nor looks at them, and
-// divides no segments.
+// newFakeGuest makes a guest. An attached one neither fills in nor checks checksums, and does
+// not divide segments.
 func newFakeGuest(t *testing.T, n *Network, attached bool) *fakeGuest {
 	t.Helper()
 	g := &fakeGuest{
@@ -73,7 +73,7 @@ func newFakeGuest(t *testing.T, n *Network, attached bool) *fakeGuest {
 			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
 			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
 		}),
-		// A window of small frames fits: what is dropped comes again late.
+		// A window of small frames fits: dropped frames are resent late.
 		link: channel.New(4096, uint32(n.MTU())+14, tcpip.LinkAddress(n.GuestMAC())),
 	}
 	if attached {

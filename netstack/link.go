@@ -12,13 +12,13 @@ import (
 	"github.com/lsub/lsub/virtionet"
 )
 
-// link is the gateway's end of the wire, and what is at the other end: the [Port] of
-// the card that was attached last, or a switch, to which a card is connected by a socket. A card that
-// is attached sums segments up itself, and divides them.
+// link is the gateway's end of the wire. At the other end is the [Port] of the last attached
+// card, or a switch for a card on a socket. An attached card checksums and divides segments
+// itself.
 type link struct {
 	*tap.LinkEndpoint
 	ports *tap.Switch
-	port  atomic.Pointer[Port] // nil for the switch
+	port  atomic.Pointer[Port] // nil means the switch
 }
 
 var (
@@ -26,10 +26,10 @@ var (
 	_ tap.NetworkSwitch = wire{}
 )
 
-// wire is what the gateway's frames go through.
+// wire carries the gateway's frames.
 type wire struct{ *link }
 
-// DeliverNetworkPacket sends a frame of the gateway's.
+// DeliverNetworkPacket sends one of the gateway's frames.
 func (w wire) DeliverNetworkPacket(protocol tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
 	if p := w.port.Load(); p != nil {
 		p.deliver(pkt)
@@ -38,7 +38,7 @@ func (w wire) DeliverNetworkPacket(protocol tcpip.NetworkProtocolNumber, pkt *st
 	}
 }
 
-// SupportedGSO tells whether the stack may leave segments as they are.
+// SupportedGSO returns whether the stack may leave segments undivided.
 func (l *link) SupportedGSO() stack.SupportedGSO {
 	if l.port.Load() != nil {
 		return stack.HostGSOSupported
@@ -46,16 +46,15 @@ func (l *link) SupportedGSO() stack.SupportedGSO {
 	return stack.GSONotSupported
 }
 
-// GSOMaxSize is the most that a packet of the stack's may have, in bytes. The stack
-// leaves more room for the headers than they take.
+// GSOMaxSize is the maximum size of the stack's packets, in bytes. The stack reserves more
+// room for the headers than they take.
 func (l *link) GSOMaxSize() uint32 { return maxIPv4 }
 
-// maxIPv4 is the size of the largest packet that IPv4 has, in bytes.
+// maxIPv4 is the maximum size of an IPv4 packet, in bytes.
 const maxIPv4 = 65535
 
-// fillHeader says in h what is left to do about a packet of the stack's: the sum of
-// its TCP header is that of the pseudo-header alone, and its payload may be that of
-// several segments.
+// fillHeader sets h to the offloads of one of the stack's packets: its TCP checksum covers
+// the pseudo-header alone, and its payload may be that of several segments.
 func fillHeader(h *[virtionet.HeaderLen]byte, pkt *stack.PacketBuffer) {
 	*h = [virtionet.HeaderLen]byte{}
 	gso := &pkt.GSOOptions

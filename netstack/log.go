@@ -8,8 +8,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// bridgeLogs has what gvisor-tap-vsock logs, through logrus' one global
-// logger, go to ours. The last network that is made gets it.
+// bridgeLogs redirects gvisor-tap-vsock's log to ours. It logs through logrus' one global
+// logger, so the last network that is made gets it.
 func bridgeLogs(log *slog.Logger) {
 	std := logrus.StandardLogger()
 	std.SetOutput(io.Discard)
@@ -24,8 +24,8 @@ type logHook struct{ log *slog.Logger }
 
 func (logHook) Levels() []logrus.Level { return logrus.AllLevels }
 
-// Fire logs an entry. What they call an error is a connection that failed or a
-// card that went away, which is every day's business here.
+// Fire logs an entry. The library's errors are failed connections and cards that went away,
+// which are normal here.
 func (h logHook) Fire(e *logrus.Entry) error {
 	h.log.Log(context.Background(), slog.LevelDebug, "netstack: "+e.Message)
 	return nil

@@ -1,7 +1,6 @@
-// Package netstack is the user-mode network of a VM: a gateway that answers
-// ARP, ICMP and DNS, and carries the guest's TCP and UDP connections to where
-// they go as the host's own. It needs no privileges, and no other machine sees
-// more than the host.
+// Package netstack is the user-mode network of a VM: a gateway that answers ARP, ICMP and
+// DNS, and forwards the guest's TCP and UDP connections as the host's own. It needs no
+// privileges, and other machines see only the host.
 //
 //	network, err := netstack.New(netstack.Config{})
 //	if err != nil {
@@ -9,20 +8,19 @@
 //	}
 //	err = network.Serve(ctx, conn, virtionet.Stream) // until the VM is gone
 //
-// A hypervisor that has access to the guest's memory calls [Network.Attach] in place of
-// Serve, which gives three times the throughput.
+// A hypervisor with access to the guest's memory calls [Network.Attach] instead of Serve, for
+// three times the throughput.
 //
-// The network is IPv4 only, because the switch of gvisor-tap-vsock is: the guest
-// has no way to an IPv6 address, which programs see at once. Names are answered
-// by package names, IPv6 addresses included, as the host would.
+// The network is IPv4 only, because the switch of gvisor-tap-vsock is. The guest has no route
+// to IPv6 addresses, so programs fail at once there. Package names resolves names as the host
+// does, IPv6 addresses included.
 //
-// The guest reaches what the host reaches, but for the network's own addresses,
-// the host's loopback and link-local addresses. Of the network's, the gateway
-// answers DNS and "ping", and [Network.Host] stands for the host's own loopback
-// where [Config] allows that.
+// The guest reaches what the host reaches, except for the network's own addresses, the host's
+// loopback and link-local addresses. Of the network's own, the gateway answers DNS and ping.
+// [Network.Host] stands for the host's loopback if [Config] allows that.
 //
-// A Network has no Close: gVisor's stack keeps its goroutines until the process
-// ends. One process makes one.
+// A Network has no Close: gVisor's stack keeps its goroutines until the process ends. One
+// process makes one.
 package netstack
 
 import (
@@ -48,24 +46,24 @@ const (
 	DefaultMTU    = 65520 // 5 to 7 times the throughput of 1500
 )
 
-// zone is where the network has names of its own: gateway.lsub.internal,
-// host.lsub.internal, and those of Config.Lookup.
+// zone is the domain of the network's own names: gateway.lsub.internal, host.lsub.internal,
+// and those of Config.Lookup.
 const zone = "lsub.internal."
 
 // Config is the configuration of a [Network]. The zero value is ready to use.
 type Config struct {
-	Subnet netip.Prefix // IPv4, of 8 addresses at least; zero for DefaultSubnet
-	MTU    int          // bytes, 1280 to 65520; 0 for DefaultMTU
+	Subnet netip.Prefix // IPv4, at least 8 addresses; zero means DefaultSubnet
+	MTU    int          // bytes, 1280 to 65520; 0 means DefaultMTU
 	// NoHostAccess closes the host's loopback to the guest.
 	NoHostAccess bool
-	// Lookup returns the address of a further name below lsub.internal, in small
-	// letters and without the zone. nil for none.
+	// Lookup returns the address of an additional name below lsub.internal, in lower case and
+	// without the zone. May be nil.
 	Lookup func(name string) (netip.Addr, bool)
-	// Reverse returns the name, without the zone, of a further address of the
-	// network; "" where it has none. nil for none.
+	// Reverse returns the name, without the zone, of an additional address of the network; ""
+	// if it has none. May be nil.
 	Reverse func(addr netip.Addr) string
-	// Names says how other names are looked up. New fills in what concerns
-	// lsub.internal and the host's loopback.
+	// Names configures the lookup of other names. New sets the fields for lsub.internal and
+	// the host's loopback.
 	Names  names.Config
 	Logger *slog.Logger // nil discards
 }
@@ -80,7 +78,7 @@ type Network struct {
 	link   *link
 	names  *names.Resolver
 	tcp    *limiter.Limiter
-	dials  *limiter.Limiter // connections of tcp that are in the making
+	dials  *limiter.Limiter // TCP connections that are being dialed
 	udp    *limiter.Limiter
 	out    *outgoing
 }
@@ -90,7 +88,7 @@ const gatewayMAC = "5a:94:ef:e4:0c:dd"
 
 var guestMAC = net.HardwareAddr{0x5a, 0x94, 0xef, 0xe4, 0x0c, 0xee}
 
-// New makes a network. It opens no socket before a guest uses it.
+// New makes a network. It opens no socket until a guest uses it.
 func New(cfg Config) (*Network, error) {
 	if !cfg.Subnet.IsValid() {
 		cfg.Subnet = netip.MustParsePrefix(DefaultSubnet)
@@ -120,7 +118,7 @@ func New(cfg Config) (*Network, error) {
 	return n, nil
 }
 
-// newLimiter bounds what the guest has the host hold open.
+// newLimiter bounds a resource of the host that the guest uses.
 func (n *Network) newLimiter(what string, max int) *limiter.Limiter {
 	return limiter.New(n.log, max, "netstack: the guest has all the "+what+" that it may; more are refused")
 }
@@ -128,32 +126,32 @@ func (n *Network) newLimiter(what string, max int) *limiter.Limiter {
 // Gateway is the address of the gateway, which also answers DNS.
 func (n *Network) Gateway() netip.Addr { return n.subnet.Addr().Next() }
 
-// Guest is the address that the guest takes, with the network's length.
+// Guest is the guest's address, with the network's prefix length.
 func (n *Network) Guest() netip.Prefix {
 	return netip.PrefixFrom(n.Gateway().Next(), n.subnet.Bits())
 }
 
-// Host is the address at which the guest reaches servers that listen on the
-// host's loopback: the last of the network. Its name is host.lsub.internal.
+// Host is the guest's address for servers on the host's loopback: the last one of the
+// network. Its name is host.lsub.internal.
 func (n *Network) Host() netip.Addr {
 	b := n.subnet.Addr().As4()
 	for i, bits := 3, 32-n.subnet.Bits(); bits > 0; i, bits = i-1, bits-8 {
 		b[i] |= byte(1<<min(bits, 8) - 1)
 	}
-	return netip.AddrFrom4(b).Prev() // the one after it is for broadcasts
+	return netip.AddrFrom4(b).Prev() // the address after it is the broadcast address
 }
 
 // GuestMAC is the address of the guest's card.
 func (n *Network) GuestMAC() net.HardwareAddr { return guestMAC }
 
-// MTU is the most bytes of payload that a frame has.
+// MTU is the maximum payload of a frame, in bytes.
 func (n *Network) MTU() int { return n.mtu }
 
-// Serve moves frames between the guest's card and the network until conn
-// fails, which is nil at its end, or ctx is done. It closes conn. With a card in the
-// guest's memory, [Network.Attach] takes its place.
+// Serve moves frames between the guest's card and the network until conn fails or ctx is
+// done. At the end of conn, it returns nil. It closes conn. For a card in the guest's memory,
+// use [Network.Attach] instead.
 func (n *Network) Serve(ctx context.Context, conn net.Conn, framing virtionet.Framing) error {
-	// The switch looks at its context between frames only.
+	// The switch checks its context only between frames.
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	defer conn.Close()
@@ -172,6 +170,6 @@ func (n *Network) Serve(ctx context.Context, conn net.Conn, framing virtionet.Fr
 	return err
 }
 
-// maxFrame is the longest frame that the guest may send, in bytes: with its
-// Ethernet header and a VLAN tag.
+// maxFrame is the longest frame that the guest may send, in bytes, with its Ethernet header
+// and a VLAN tag.
 func (n *Network) maxFrame() int { return n.mtu + 14 + 4 }

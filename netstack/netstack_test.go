@@ -93,8 +93,8 @@ func testPing(t *testing.T, start starter) {
 	}
 }
 
-// TestDNS asks for what needs no resolver of the host's, whose answers come
-// from who knows where.
+// TestDNS asks only questions that need no resolver of the host, because its answers are
+// unpredictable.
 func TestDNS(t *testing.T) { bothWays(t, testDNS) }
 
 func testDNS(t *testing.T, start starter) {
@@ -126,7 +126,7 @@ func testDNS(t *testing.T, start starter) {
 			t.Errorf("%s: %v, want %s", name, m.Answer, want)
 		}
 	}
-	// No address is offered that cannot be reached, and nobody has to wait for that.
+	// Unreachable addresses are not offered, and that answer comes at once.
 	if m := ask(t, "host.lsub.internal.", dns.TypeAAAA); len(m.Answer) != 0 || m.Rcode != dns.RcodeSuccess {
 		t.Errorf("IPv6: %v, %s", m.Answer, dns.RcodeToString[m.Rcode])
 	}
@@ -198,11 +198,11 @@ func TestHostileFrames(t *testing.T) {
 		host, card := net.Pipe()
 		served := make(chan error)
 		go func() { served <- n.Serve(t.Context(), host, virtionet.Stream) }()
-		b := binary.BigEndian.AppendUint32(nil, 60) // a good one first
+		b := binary.BigEndian.AppendUint32(nil, 60) // a valid one first
 		b = append(b, make([]byte, 60)...)
 		b = binary.BigEndian.AppendUint32(b, size)
 		card.Write(b[:2])
-		card.Write(b[2:]) // split in a length
+		card.Write(b[2:]) // the split is inside a length
 		if err := <-served; err == nil || !strings.Contains(err.Error(), "the guest sent a frame") {
 			t.Errorf("size %d: %v", size, err)
 		}
@@ -248,7 +248,7 @@ func TestDatagramGuard(t *testing.T) {
 	}
 }
 
-// scripted is a connection that gives datagrams.
+// scripted is a connection that returns given datagrams.
 type scripted struct {
 	net.Conn
 	frames [][]byte
@@ -283,7 +283,7 @@ func FuzzFrameGuard(f *testing.F) {
 			chunks = append(chunks, rest[:min(step, len(rest))])
 		}
 		got, err := io.ReadAll(&frameGuard{writeGuard: writeGuard{&scripted{frames: chunks}}, max: 1518})
-		// What was let through is frames of allowed lengths, and a part of one.
+		// The accepted bytes are frames of allowed lengths, and a part of one.
 		for b := got; len(b) >= 4; {
 			size := int(binary.BigEndian.Uint32(b))
 			if size < minFrame || size > 1518 {

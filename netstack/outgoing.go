@@ -7,28 +7,28 @@ import (
 	"time"
 )
 
-// addrEvery is the time between two looks at the host's addresses. Each system
-// tells of changes in a way of its own; a look takes some 50 µs, and none is taken
-// while no connection leads to another machine.
+// addrEvery is the time between two checks of the host's addresses. Each system reports
+// changes in its own way; a check takes some 50 µs, and there is none while no connection
+// leads to another machine.
 const addrEvery = 5 * time.Second
 
-// outgoing are the guest's connections to other machines. One whose address the
-// host has lost, with its network, hangs until TCP gives up, a quarter of an hour
-// later. It is cut where the address is still missing at the second look: a card
-// that only comes back from sleep gets it again before.
+// outgoing holds the guest's connections to other machines. If the host loses a connection's
+// local address, with its network, the connection hangs until TCP gives up, a quarter of an
+// hour later. So it is cut if the address is still missing at the second check. After sleep,
+// a card gets its address back before that.
 type outgoing struct {
 	every time.Duration
-	addrs func() ([]net.Addr, error) // of the host
+	addrs func() ([]net.Addr, error) // the host's addresses
 
 	mu      sync.Mutex
 	conns   map[*outConn]struct{}
 	looking bool
 }
 
-// outConn is one of them.
+// outConn is one connection.
 type outConn struct {
-	from   netip.Addr // of the host
-	missed bool       // at the last look
+	from   netip.Addr // the host's address
+	missed bool       // at the last check
 	cut    func()
 }
 
@@ -36,8 +36,8 @@ func newOutgoing() *outgoing {
 	return &outgoing{every: addrEvery, addrs: net.InterfaceAddrs, conns: map[*outConn]struct{}{}}
 }
 
-// add has a connection cut when the host has no longer the address that it goes
-// out from, until remove is called.
+// add registers a connection until remove is called. When the host loses the local address,
+// cut is called.
 func (o *outgoing) add(local net.Addr, cut func()) (remove func()) {
 	at, err := netip.ParseAddrPort(local.String())
 	if err != nil || at.Addr().IsLoopback() {
@@ -58,7 +58,7 @@ func (o *outgoing) add(local net.Addr, cut func()) (remove func()) {
 	}
 }
 
-// look looks at the addresses for as long as there are connections.
+// look checks the addresses as long as there are connections.
 func (o *outgoing) look() {
 	tick := time.NewTicker(o.every)
 	defer tick.Stop()

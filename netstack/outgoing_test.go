@@ -18,7 +18,7 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// TestOutgoing cuts what goes out from an address that the host has no more.
+// TestOutgoing cuts connections from an address that the host has lost.
 func TestOutgoing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -102,7 +102,7 @@ func TestOutgoing(t *testing.T) {
 	})
 }
 
-// TestReset passes a failure on as one, both ways, and not as an end.
+// TestReset passes a failure on as a reset, both ways, and not as an end.
 func TestReset(t *testing.T) { bothWays(t, testReset) }
 
 func testReset(t *testing.T, start starter) {
@@ -138,7 +138,7 @@ func testReset(t *testing.T, start starter) {
 	if terr != nil {
 		t.Fatal(terr)
 	}
-	ep.Connect(address(n.Host(), port)) // goes on by itself
+	ep.Connect(address(n.Host(), port)) // it continues in the background
 	s = accept()
 	defer s.Close()
 	s.Write([]byte("x"))
@@ -152,8 +152,8 @@ func testReset(t *testing.T, start starter) {
 	}
 }
 
-// TestSlowHost sends more than the host's server takes for a while, to one that reads
-// it all later, and to one that resets the connection.
+// TestSlowHost sends to servers that do not read for a while. One reads everything later, the
+// other resets the connection.
 func TestSlowHost(t *testing.T) { bothWays(t, testSlowHost) }
 
 func testSlowHost(t *testing.T, start starter) {
@@ -180,7 +180,7 @@ func testSlowHost(t *testing.T, start starter) {
 		s.SetDeadline(time.Now().Add(time.Minute))
 		sent := make(chan error, 1)
 		c.SetWriteDeadline(time.Now().Add(time.Second / 4))
-		wrote, _ := c.Write(data) // until nothing more goes
+		wrote, _ := c.Write(data) // until the buffers are full
 		if wrote == len(data) {
 			t.Error("all went, though nobody reads")
 		}

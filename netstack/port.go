@@ -11,7 +11,7 @@ import (
 	"github.com/lsub/lsub/virtionet"
 )
 
-// Neighbor takes those frames of a card that are not for the network.
+// Neighbor takes frames of a card that are not for the network.
 type Neighbor interface {
 	// Receive reports whether it has taken the frame. The parts are as in [Port.Receive].
 	Receive(parts [][]byte) bool
@@ -20,47 +20,45 @@ type Neighbor interface {
 	Room()
 }
 
-// queueLimit bounds what waits for a guest that has no room, in bytes. What is more
-// is lost, as on any wire.
+// queueLimit bounds the packets that wait for a guest without room, in bytes. The rest is
+// lost, as on any wire.
 const queueLimit = 8 << 20
 
-// Port is where a [virtionet.Card] is attached. Receive and Flush are for one goroutine; what
-// they lead to may call [virtionet.Card.Send], and so may Room: the card holds no lock
-// meanwhile that its Send takes.
+// Port is the network's end of a [virtionet.Card]. Receive and Flush are for one goroutine.
+// They and Room may call [virtionet.Card.Send], so the card must not hold a lock that its
+// Send takes.
 type Port struct {
-	// Neighbor is asked first about each frame; nil for none. It is set before the
-	// guest runs.
+	// Neighbor is asked first about each frame; may be nil. It is set before the guest runs.
 	Neighbor Neighbor
 
 	n       *Network
 	card    virtionet.Card
 	gateway tcpip.LinkAddress
-	ours    bool // had room first, the last time; of the goroutine that calls Room
+	ours    bool // drained first in the last Room; belongs to the goroutine that calls Room
 
 	mu     sync.Mutex // keeps frames in order; taken before the card's locks
 	head   [virtionet.HeaderLen]byte
-	parts  [][]byte // of the frame that is being sent
+	parts  [][]byte // of the current frame
 	queue  []*stack.PacketBuffer
 	queued int // bytes
-	lost   int // packets that had no room in the queue
+	lost   int // packets dropped because the queue was full
 }
 
-// Attach connects the guest's card to the network. It takes the place of
-// [Network.Serve], and is called once for each VM, before its guest runs: a VM that
-// does not come up may be followed by another.
+// Attach connects the guest's card to the network. It replaces [Network.Serve], and is called
+// once for each VM, before its guest runs. Another VM may follow one that does not come up.
 func (n *Network) Attach(card virtionet.Card) *Port {
 	p := &Port{n: n, card: card, gateway: n.link.LinkAddress()}
 	n.link.port.Store(p)
 	return p
 }
 
-// maxCardFrame is the longest frame that a card may bring, in bytes: segments that
-// it leaves undivided have up to the most that IPv4 allows, whatever the MTU is.
+// maxCardFrame is the longest frame from a card, in bytes: its undivided segments have up to
+// IPv4's maximum, whatever the MTU is.
 const maxCardFrame = header.EthernetMinimumSize + maxIPv4
 
-// Receive takes a frame of the guest's with its header. The parts are the guest's
-// memory, which may change at any time: each byte is read once. What the header says
-// of sums and segments is no matter here, where nothing is passed on as a packet.
+// Receive takes a frame from the guest with its header. The parts are the guest's memory,
+// which may change at any time, so each byte is read once. The header's checksum and segment
+// fields are ignored, because no packet is passed on.
 func (p *Port) Receive(parts [][]byte) {
 	if p.Neighbor != nil && p.Neighbor.Receive(parts) {
 		return
@@ -77,7 +75,7 @@ func (p *Port) Receive(parts [][]byte) {
 	parts, offset := copyHead(head[:], parts)
 	eth := header.Ethernet(head[virtionet.HeaderLen:])
 	if to := eth.DestinationAddress(); to != p.gateway && to != header.EthernetBroadcastAddress {
-		return // IPv6 looks for neighbors, which there are none
+		return // IPv6 neighbor discovery: there are no neighbors
 	}
 	payload := buffer.NewView(size - header.EthernetMinimumSize)
 	for _, part := range parts {
@@ -89,8 +87,8 @@ func (p *Port) Receive(parts [][]byte) {
 	pkt.DecRef()
 }
 
-// copyHead fills head with the beginning of parts, which are as long at least. It
-// returns the parts that hold what follows, and where that begins in the first.
+// copyHead fills head with the beginning of parts, which must be long enough. It returns the
+// remaining parts, and the offset in the first one.
 func copyHead(head []byte, parts [][]byte) (rest [][]byte, offset int) {
 	for len(head) > 0 {
 		offset = copy(head, parts[0])
@@ -102,14 +100,14 @@ func copyHead(head []byte, parts [][]byte) (rest [][]byte, offset int) {
 	return parts, offset
 }
 
-// Flush tells that there are no more frames for now.
+// Flush signals that there are no more frames for now.
 func (p *Port) Flush() {
 	if p.Neighbor != nil {
 		p.Neighbor.Flush()
 	}
 }
 
-// deliver sends a frame to the guest, once it has room.
+// deliver sends a frame to the guest, or queues it until there is room.
 func (p *Port) deliver(pkt *stack.PacketBuffer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -117,7 +115,7 @@ func (p *Port) deliver(pkt *stack.PacketBuffer) {
 		return
 	}
 	if p.queued+pkt.MemSize() > queueLimit {
-		if p.lost++; p.lost&(p.lost-1) == 0 { // few lines, whatever happens
+		if p.lost++; p.lost&(p.lost-1) == 0 { // few log lines, whatever happens
 			p.n.log.Debug("netstack: the guest takes too few frames; some are lost", "lost", p.lost)
 		}
 		return
@@ -126,10 +124,10 @@ func (p *Port) deliver(pkt *stack.PacketBuffer) {
 	p.queue = append(p.queue, pkt.IncRef())
 }
 
-// Room is called when the guest has room again, after [virtionet.Card.Send] has said that it
-// has none.
+// Room is called when the guest has room again after [virtionet.Card.Send] has refused a
+// frame.
 func (p *Port) Room() {
-	// Now one of the two is the first to have it, now the other.
+	// We and the neighbor take turns to use the room first.
 	if p.ours = !p.ours; p.ours {
 		p.drain()
 	}
@@ -141,7 +139,7 @@ func (p *Port) Room() {
 	}
 }
 
-// drain sends what waits, for as long as there is room.
+// drain sends queued packets while there is room.
 func (p *Port) drain() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -153,7 +151,7 @@ func (p *Port) drain() {
 	}
 }
 
-// send sends a packet's bytes from where they are. p.mu is held.
+// send sends a packet's bytes in place. The caller holds p.mu.
 func (p *Port) send(pkt *stack.PacketBuffer) bool {
 	fillHeader(&p.head, pkt)
 	p.parts = append(p.parts[:0], p.head[:])

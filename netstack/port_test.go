@@ -23,17 +23,17 @@ import (
 	"github.com/lsub/lsub/virtionet"
 )
 
-// fakeCard is a [Card] with a guest behind it. Its room is bounded, as a guest's
-// memory for frames is.
+// fakeCard is a [Card] with a guest behind it. Its room is bounded, like a guest's memory for
+// frames.
 type fakeCard struct {
 	guest  *fakeGuest
 	port   *Port
-	room   chan []byte // frames with their headers, which the guest has not seen
+	room   chan []byte // frames with headers that the guest has not seen
 	again  chan struct{}
 	mu     sync.Mutex
 	full   bool
 	sent   int // frames
-	large  int // of them, those that several segments will be made of
+	large  int // frames that will be divided into several segments
 	refuse int // times that there was no room
 	err    error
 }
@@ -61,7 +61,7 @@ func (c *fakeCard) Send(parts ...[]byte) bool {
 	return true
 }
 
-// take is the guest's driver: it takes frames, and the card tells of the room.
+// take is the guest's driver: it takes frames and signals room.
 func (c *fakeCard) take(ctx context.Context) {
 	for {
 		var frame []byte
@@ -86,7 +86,7 @@ func (c *fakeCard) take(ctx context.Context) {
 	}
 }
 
-// checkHeader wants of a frame for the guest what its header says.
+// checkHeader checks a frame for the guest against its header.
 func checkHeader(frame []byte, mtu int) error {
 	le := binary.LittleEndian
 	h, f := frame[:virtionet.HeaderLen], frame[virtionet.HeaderLen:]
@@ -130,8 +130,8 @@ func checkHeader(frame []byte, mtu int) error {
 	return nil
 }
 
-// attachGuest attaches a guest's card to a new network. Its offloads are those of a
-// VM's card: the guest fills in no sum, and leaves segments as they are.
+// attachGuest attaches a guest's card to a new network. Its offloads are those of a VM's
+// card: the guest fills in no checksum and does not divide segments.
 func attachGuest(t *testing.T, cfg Config) (*Network, *fakeGuest) {
 	n, g, _ := attachCard(t, cfg, 256)
 	return n, g
@@ -168,7 +168,7 @@ func attachCard(t *testing.T, cfg Config, room int) (*Network, *fakeGuest, *fake
 			frame := slices.Concat(make([]byte, virtionet.HeaderLen), pkt.ToView().AsSlice())
 			pkt.DecRef()
 			card.port.Receive(scatter(frame))
-			clear(frame) // the guest uses its memory again
+			clear(frame) // the guest reuses its memory
 			card.port.Flush()
 		}
 	})
@@ -183,7 +183,7 @@ func attachCard(t *testing.T, cfg Config, room int) (*Network, *fakeGuest, *fake
 	return n, g, card
 }
 
-// scatter cuts a frame in parts, some of them empty, as a guest may.
+// scatter cuts a frame into parts, some of them empty, as a guest may.
 func scatter(frame []byte) [][]byte {
 	var parts [][]byte
 	for len(frame) > 0 && len(parts) < 20 {
@@ -194,7 +194,7 @@ func scatter(frame []byte) [][]byte {
 	return append(parts, frame)
 }
 
-// TestSmallRoom has a guest that often has no room: nothing is lost for that.
+// TestSmallRoom has a guest that often has no room. Nothing is lost.
 func TestSmallRoom(t *testing.T) {
 	for _, mtu := range []int{1500, DefaultMTU} {
 		t.Run(fmt.Sprint(mtu), func(t *testing.T) {
@@ -252,7 +252,7 @@ func TestSmallRoom(t *testing.T) {
 	}
 }
 
-// scriptedCard keeps what it is sent, as long as there is room.
+// scriptedCard keeps all frames, as long as there is room.
 type scriptedCard struct {
 	room   int
 	frames [][]byte
@@ -266,7 +266,7 @@ func (c *scriptedCard) Send(parts ...[]byte) bool {
 	return true
 }
 
-// TestQueue keeps packets in order while there is no room, and bounds them.
+// TestQueue keeps packets in order while there is no room, and bounds the queue.
 func TestQueue(t *testing.T) {
 	n, err := New(Config{})
 	if err != nil {
@@ -305,7 +305,7 @@ func TestQueue(t *testing.T) {
 	card.room = 3
 	p.Room()
 	expect(3)
-	send(10) // it does not overtake the others, though there is room
+	send(10) // it does not overtake the others, although there is room
 	expect(0)
 	card.room = 100
 	p.Room()
@@ -328,7 +328,7 @@ func TestQueue(t *testing.T) {
 	}
 }
 
-// neighbor takes frames to an address of zeros.
+// neighbor takes frames to the address of zeros.
 type neighbor struct{ took, flushed, roomed int }
 
 func (n *neighbor) Receive(parts [][]byte) bool {
@@ -343,7 +343,7 @@ func (n *neighbor) Receive(parts [][]byte) bool {
 func (n *neighbor) Flush() { n.flushed++ }
 func (n *neighbor) Room()  { n.roomed++ }
 
-// TestNeighbor hands frames to who they are for.
+// TestNeighbor passes each frame to its receiver.
 func TestNeighbor(t *testing.T) {
 	n, err := New(Config{})
 	if err != nil {
@@ -367,7 +367,7 @@ func TestNeighbor(t *testing.T) {
 	}
 }
 
-// TestAttachAgain has another VM in the place of one that did not come up.
+// TestAttachAgain attaches another VM after one that did not come up.
 func TestAttachAgain(t *testing.T) {
 	n, err := New(Config{})
 	if err != nil {
@@ -381,7 +381,7 @@ func TestAttachAgain(t *testing.T) {
 	}
 }
 
-// arpRequest is the guest's, for the gateway.
+// arpRequest is the guest's request for the gateway's address.
 func arpRequest(n *Network) []byte {
 	frame := make([]byte, header.EthernetMinimumSize+header.ARPSize)
 	header.Ethernet(frame).Encode(&header.EthernetFields{
@@ -396,7 +396,7 @@ func arpRequest(n *Network) []byte {
 	return frame
 }
 
-// TestHostileCard brings frames of all sizes, and wants an answer to a good one after them.
+// TestHostileCard sends frames of all sizes, then expects an answer to a valid one.
 func TestHostileCard(t *testing.T) {
 	n, err := New(Config{})
 	if err != nil {
@@ -420,7 +420,7 @@ func TestHostileCard(t *testing.T) {
 		for i := range b {
 			b[i] = byte(rand.Uint32())
 		}
-		if len(b) > virtionet.HeaderLen+14+20 { // to the gateway, with IPv4, so that more is looked at
+		if len(b) > virtionet.HeaderLen+14+20 { // to the gateway, with IPv4, so that more is parsed
 			copy(b[virtionet.HeaderLen:], n.link.LinkAddress())
 			copy(b[virtionet.HeaderLen+12:], []byte{8, 0, 0x45})
 		}

@@ -7,11 +7,11 @@ import (
 	"testing"
 )
 
-// reads is a connection whose reads return so many bytes each, or as many as fit.
+// reads is a connection whose reads return these numbers of bytes, or as many as fit.
 type reads struct {
 	data  []byte
 	sizes []int
-	asked []int // the room that each read had
+	asked []int // buffer size of each read
 }
 
 func (r *reads) Read(p []byte) (int, error) {
@@ -24,7 +24,7 @@ func (r *reads) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// TestPump wants a large buffer while much comes, and a small one otherwise.
+// TestPump expects a large buffer during bulk transfers, and a small one otherwise.
 func TestPump(t *testing.T) {
 	data := make([]byte, 1<<20)
 	for i := range data {

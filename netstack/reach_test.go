@@ -19,7 +19,7 @@ import (
 	"github.com/lsub/lsub/netstack/names"
 )
 
-// echo starts a server on an address of the host, which returns what it gets.
+// echo starts an echo server on an address of the host.
 func echo(t testing.TB, network, addr string) (port int) {
 	t.Helper()
 	if network == "udp" {
@@ -61,7 +61,7 @@ func (g *fakeGuest) dialTCP(to netip.Addr, port int) (*gonet.TCPConn, error) {
 	return gonet.DialTCP(g.stack, address(to, port), ipv4.ProtocolNumber)
 }
 
-// sendUDP sends a datagram and returns the answer, or the error that came in its place.
+// sendUDP sends a datagram and returns the answer, or the error that came instead.
 func (g *fakeGuest) sendUDP(t *testing.T, to netip.Addr, port int, text string) (string, error) {
 	t.Helper()
 	var wq waiter.Queue
@@ -86,7 +86,7 @@ func (g *fakeGuest) sendUDP(t *testing.T, to netip.Addr, port int, text string) 
 	return answer.String(), nil
 }
 
-// TestReach has a port of the host's loopback open, and tries what leads there.
+// TestReach opens a port on the host's loopback, and tries all paths to it.
 func TestReach(t *testing.T) { bothWays(t, testReach) }
 
 func testReach(t *testing.T, start starter) {
@@ -105,7 +105,7 @@ func testReach(t *testing.T, start starter) {
 	if got, err := g.sendUDP(t, n.Host(), datagrams, "hello"); got != "hello" || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}
-	// No other address is the host's loopback.
+	// No other address leads to the host's loopback.
 	for _, to := range []string{n.Gateway().String(), n.Guest().Addr().Next().String(), "0.0.0.0", "127.0.0.1", "169.254.169.254", "255.255.255.255", "224.0.0.1"} {
 		if _, err := n.target(address4(netip.MustParseAddr(to))); err == nil {
 			t.Errorf("%s leads out of the VM", to)
@@ -119,7 +119,7 @@ func testReach(t *testing.T, start starter) {
 	}
 }
 
-// TestReachIPv6 has a server that listens on ::1 alone.
+// TestReachIPv6 has a server that listens only on ::1.
 func TestReachIPv6(t *testing.T) {
 	n, g := startGuest(t, Config{})
 	c, err := g.dialTCP(n.Host(), echo(t, "tcp", "[::1]:0"))
@@ -129,7 +129,7 @@ func TestReachIPv6(t *testing.T) {
 	c.Close()
 }
 
-// TestNoHostAccess closes the host's loopback, and leaves the name.
+// TestNoHostAccess closes the host's loopback. The name still resolves.
 func TestNoHostAccess(t *testing.T) {
 	n, g := startGuest(t, Config{NoHostAccess: true})
 	if _, err := g.dialTCP(n.Host(), echo(t, "tcp", "127.0.0.1:0")); err == nil {
@@ -140,7 +140,7 @@ func TestNoHostAccess(t *testing.T) {
 	}
 }
 
-// TestTooMany has the guest open more connections than it may.
+// TestTooMany has the guest open more connections than the limit.
 func TestTooMany(t *testing.T) { bothWays(t, testTooMany) }
 
 func testTooMany(t *testing.T, start starter) {
@@ -167,7 +167,7 @@ func testTooMany(t *testing.T, start starter) {
 	}
 }
 
-// TestSearch keeps what would be something else on a command line.
+// TestSearch drops domains that would have a meaning on a command line.
 func TestSearch(t *testing.T) {
 	for _, tc := range []struct{ in, want string }{
 		{"a.example b_c.Example", "a.example b_c.Example"}, {"", ""}, {"a,b c=d é x", "x"}, {"1 2 3 4 5 6 7", "1 2 3 4 5 6"},
@@ -183,7 +183,7 @@ func TestSearch(t *testing.T) {
 	}
 }
 
-// TestNames asks for names of the network's own, over both transports.
+// TestNames asks for the network's own names, over both transports.
 func TestNames(t *testing.T) {
 	n, g := startGuest(t, Config{
 		Lookup: func(name string) (netip.Addr, bool) { return netip.MustParseAddr("192.168.127.9"), name == "debian" },

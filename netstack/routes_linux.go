@@ -24,9 +24,9 @@ func HostRoutes() ([]HostRoute, error) {
 		if m.Header.Type != syscall.RTM_NEWROUTE || len(m.Data) < syscall.SizeofRtMsg {
 			continue
 		}
-		bits, kind := int(m.Data[1]), m.Data[7] // of struct rtmsg: the destination's length, the type
+		bits, kind := int(m.Data[1]), m.Data[7] // struct rtmsg: the destination's length, the type
 		if kind == syscall.RTN_LOCAL || kind == syscall.RTN_BROADCAST {
-			continue // addresses of networks that are listed too
+			continue // their networks are listed too
 		}
 		attrs, err := syscall.ParseNetlinkRouteAttr(&m)
 		if err != nil {

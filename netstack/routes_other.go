@@ -8,8 +8,8 @@ import (
 	"net/netip"
 )
 
-// HostRoutes returns the networks that the host's cards are in. Routes to
-// networks behind those are not seen here.
+// HostRoutes returns the networks of the host's cards. It does not see routes to networks
+// behind those.
 func HostRoutes() ([]HostRoute, error) {
 	cards, err := net.Interfaces()
 	if err != nil {

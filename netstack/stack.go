@@ -19,12 +19,12 @@ import (
 // nic is the number of the stack's only card, the gateway's.
 const nic = 1
 
-// makeStack makes the gateway: a TCP/IP stack behind the switch, which takes
-// packets for all addresses.
+// makeStack makes the gateway: a TCP/IP stack behind the switch, which takes packets for all
+// addresses.
 //
-// It is put together of gvisor-tap-vsock's parts and not by its New, which
-// would dial any port of the gateway's own address on the host, keep 10
-// connections in the making at most, and resolve names by way of Go's resolver.
+// It is built from gvisor-tap-vsock's parts. The library's New would dial any port of the
+// gateway's own address on the host, allow only 10 connections that are being established,
+// and resolve names with Go's resolver.
 func (n *Network) makeStack() error {
 	end, err := tap.NewLinkEndpoint(false, uint32(n.mtu), gatewayMAC, n.Gateway().String(), []string{n.Host().String()})
 	if err != nil {
@@ -62,8 +62,8 @@ func (n *Network) makeStack() error {
 
 func address4(a netip.Addr) tcpip.Address { return tcpip.AddrFrom4(a.As4()) }
 
-// target returns the addresses of the host's network that stand for an address
-// which the guest wants to reach, in the order to try. The error says why there are none.
+// target returns the host's addresses for an address that the guest wants to reach, in the
+// order to try. The error says why there are none.
 func (n *Network) target(to tcpip.Address) ([]netip.Addr, error) {
 	a, ok := netip.AddrFromSlice(to.AsSlice())
 	switch {

@@ -7,19 +7,18 @@ import (
 	"github.com/lsub/lsub/hint"
 )
 
-// HostRoute is a network that the host knows a way to.
+// HostRoute is a network to which the host has a route.
 type HostRoute struct {
 	Prefix    netip.Prefix
-	Interface string // "" where unknown
+	Interface string // "" if unknown
 }
 
-// widest is the shortest prefix of a route that is taken for a network. What is
-// wider, such as the two halves of the Internet that a VPN takes, leads
-// everywhere, and so also where nothing is.
+// widest is the shortest prefix of a route that counts as a network. Wider routes, such as a
+// VPN's two halves of the Internet, lead everywhere, also where nothing is.
 const widest = 8
 
-// Conflict returns the route whose network has addresses of subnet. From
-// within a VM with that subnet, they cannot be reached.
+// Conflict returns the route whose network overlaps subnet. From inside a VM with that
+// subnet, the common addresses cannot be reached.
 func Conflict(subnet netip.Prefix, routes []HostRoute) (HostRoute, bool) {
 	for _, r := range routes {
 		if r.Prefix.Bits() >= widest && r.Prefix.Overlaps(subnet) && r.Prefix.Addr().Is4() {
@@ -29,8 +28,8 @@ func Conflict(subnet netip.Prefix, routes []HostRoute) (HostRoute, bool) {
 	return HostRoute{}, false
 }
 
-// ChooseSubnet returns a network for a VM that the host has no route to: last,
-// which it had before and may be zero, where that is free.
+// ChooseSubnet returns a network for a VM to which the host has no route. It returns last,
+// the VM's earlier network, if that is free; last may be zero.
 func ChooseSubnet(last netip.Prefix, routes []HostRoute) (netip.Prefix, error) {
 	if last.IsValid() && last.Addr().Is4() {
 		if _, taken := Conflict(last, routes); !taken {
@@ -46,8 +45,8 @@ func ChooseSubnet(last netip.Prefix, routes []HostRoute) (netip.Prefix, error) {
 		"choose one in the profile: network.subnet")
 }
 
-// candidates are the networks to try: first those that routers and companies
-// seldom use, last those that are not for this but free where a VPN takes all others.
+// candidates are the networks to try: first those that routers and companies seldom use, last
+// those for other purposes, which are free if a VPN takes all others.
 func candidates() []netip.Prefix {
 	list := []netip.Prefix{netip.MustParsePrefix(DefaultSubnet)}
 	add := func(a, b, c byte) {

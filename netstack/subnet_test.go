@@ -21,10 +21,10 @@ func TestChooseSubnet(t *testing.T) {
 	}{
 		{"", nil, DefaultSubnet},
 		{"", routesTo("192.168.1.0/24", "0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1"), DefaultSubnet},
-		{"10.77.0.0/24", routesTo("192.168.1.0/24"), "10.77.0.0/24"}, // as before
-		{"10.77.0.0/24", routesTo("10.0.0.0/8"), DefaultSubnet},      // a VPN has come
+		{"10.77.0.0/24", routesTo("192.168.1.0/24"), "10.77.0.0/24"}, // unchanged
+		{"10.77.0.0/24", routesTo("10.0.0.0/8"), DefaultSubnet},      // a VPN was added
 		{"", routesTo("192.168.127.0/24"), "192.168.128.0/24"},       // in use
-		{"", routesTo("192.168.127.77/32"), "192.168.128.0/24"},      // one address of it is
+		{"", routesTo("192.168.127.77/32"), "192.168.128.0/24"},      // one of its addresses is
 		{"", routesTo("192.168.0.0/16"), "172.31.127.0/24"},          //
 		{"", routesTo("192.168.0.0/16", "172.16.0.0/12"), "10.210.127.0/24"},
 		{"", routesTo("192.168.0.0/16", "172.16.0.0/12", "10.0.0.0/8"), "100.127.127.0/24"},
@@ -42,7 +42,7 @@ func TestChooseSubnet(t *testing.T) {
 	}
 }
 
-// TestCandidates holds them to what New takes.
+// TestCandidates checks that New accepts all candidates.
 func TestCandidates(t *testing.T) {
 	seen := map[netip.Prefix]bool{}
 	for _, c := range candidates() {
@@ -53,7 +53,7 @@ func TestCandidates(t *testing.T) {
 	}
 }
 
-// TestHostRoutes wants the networks of this host's cards among the routes.
+// TestHostRoutes checks that the routes contain the networks of this host's cards.
 func TestHostRoutes(t *testing.T) {
 	routes, err := HostRoutes()
 	if err != nil {

@@ -18,12 +18,12 @@ import (
 	"github.com/lsub/lsub/virtionet"
 )
 
-// kernelGuest is this machine's kernel in the guest's place: a tap device in a
-// network namespace of the test's own, with the offloads of a VM's card.
+// kernelGuest uses this machine's kernel as the guest: a tap device in a network namespace of
+// the test, with the offloads of a VM's card.
 type kernelGuest struct {
 	n    *Network
 	tap  *os.File
-	do   chan func() // on a thread in the namespace
+	do   chan func() // runs functions on a thread in the namespace
 	port *Port       // nil with a stream
 }
 
@@ -104,7 +104,7 @@ func (g *kernelGuest) makeTap(attach bool) error {
 	return nil
 }
 
-// receive hands what the kernel sends to the port.
+// receive passes the kernel's frames to the port.
 func (g *kernelGuest) receive() {
 	raw, err := g.tap.SyscallConn()
 	if err != nil {
@@ -126,7 +126,7 @@ func (g *kernelGuest) receive() {
 	})
 }
 
-// Send is that of [Card]. A tap device has room until its kernel has none for it.
+// Send is that of [Card]. A tap device has room until its kernel refuses a frame.
 func (g *kernelGuest) Send(parts ...[]byte) bool {
 	sent := true
 	raw, err := g.tap.SyscallConn()
@@ -276,7 +276,7 @@ func benchmarkBulk(b *testing.B, attach, toGuest bool) {
 	}
 }
 
-// BenchmarkRoundTrip sends a byte to a server of the host and waits for the answer.
+// BenchmarkRoundTrip sends a byte to a server on the host and waits for the answer.
 func BenchmarkRoundTrip(b *testing.B) {
 	for _, attach := range []bool{false, true} {
 		b.Run(way(attach), func(b *testing.B) {
@@ -298,7 +298,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 	}
 }
 
-// cpuTime is what the process has used: network, kernels and both programs.
+// cpuTime is the CPU time of the process: network, kernels and both programs.
 func cpuTime(b *testing.B) time.Duration {
 	b.Helper()
 	var u unix.Rusage

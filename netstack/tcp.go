@@ -17,18 +17,18 @@ import (
 )
 
 const (
-	maxTCP = 4096 // connections of the guest at a time
-	// maxDials is how many of them may be in the making: those to an address
-	// that does not answer take long, and must not keep others waiting.
+	maxTCP = 4096 // from the guest at a time
+	// maxDials bounds connections that are being dialed. Dials to a silent address take long,
+	// and must not block others.
 	maxDials = 1024
-	// tcpBuffer is how much a connection may hold in either direction, in bytes,
-	// while there are few of them.
+	// tcpBuffer is the buffer of a connection in either direction, in bytes, while there are
+	// few connections.
 	tcpBuffer = 1 << 20
-	// dialTimeout is about how long Linux tries.
+	// dialTimeout is about as long as Linux tries.
 	dialTimeout = 2 * time.Minute
 )
 
-// forwardTCP has the guest's connections go where they want to.
+// forwardTCP forwards the guest's connections.
 func (n *Network) forwardTCP() error {
 	for _, option := range []tcpip.SettableTransportProtocolOption{
 		&tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: tcpBuffer, Max: tcpBuffer},
@@ -41,15 +41,15 @@ func (n *Network) forwardTCP() error {
 	f := tcp.NewForwarder(n.stack, 0, 2*maxDials, n.acceptTCP)
 	n.stack.SetTransportProtocolHandler(tcp.ProtocolNumber, func(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 		if _, err := n.target(id.LocalAddress); err != nil {
-			return false // which resets it
+			return false // the stack then resets the connection
 		}
 		return f.HandlePacket(id, pkt)
 	})
 	return nil
 }
 
-// acceptTCP connects to where the guest wants to, and takes its connection once
-// that has worked: the guest sees a refusal as one.
+// acceptTCP connects to the guest's destination, and accepts the guest's connection only
+// after that: so the guest sees a refusal.
 func (n *Network) acceptTCP(r *tcp.ForwarderRequest) {
 	to, err := n.target(r.ID().LocalAddress)
 	if err != nil || !n.tcp.TryAcquire() {
@@ -77,7 +77,7 @@ func (n *Network) acceptTCP(r *tcp.ForwarderRequest) {
 		return
 	}
 	options := ep.SocketOptions()
-	options.SetKeepAlive(true) // the guest may be gone without a word
+	options.SetKeepAlive(true) // the guest may vanish silently
 	socket, buffer := room(n.tcp.InUse())
 	if socket < tcpBuffer {
 		options.SetSendBufferSize(int64(socket), true)
@@ -88,10 +88,9 @@ func (n *Network) acceptTCP(r *tcp.ForwarderRequest) {
 	join(guestConn{gonet.NewTCPConn(&wq, ep), ep, &wq}, host, buffer)
 }
 
-// room is what a connection may hold in bytes, where it is one of so many: in its
-// socket, and in a buffer between two sockets, each way. A guest that opens all the
-// connections it may, and neither reads nor sends to who does, has the host hold
-// some 700 MB.
+// room returns a connection's buffers in bytes, by the number of connections: of its socket,
+// and between two sockets, each way. A guest with the maximum number of connections that
+// neither reads nor sends to readers makes the host hold some 700 MB.
 func room(conns int) (socket, buffer int) {
 	switch {
 	case conns <= 64:
@@ -106,15 +105,15 @@ func room(conns int) (socket, buffer int) {
 type guestConn struct {
 	*gonet.TCPConn
 	ep tcpip.Endpoint
-	wq *waiter.Queue // what ep tells of
+	wq *waiter.Queue // signals events of ep
 }
 
 func (c guestConn) reset() {
 	c.ep.Abort()
-	c.Close() // wakes those who wait
+	c.Close() // wakes the waiters
 }
 
-// hostConn is the other end.
+// hostConn is the host's end of a connection.
 type hostConn struct{ *net.TCPConn }
 
 func (c hostConn) reset() {
@@ -122,7 +121,7 @@ func (c hostConn) reset() {
 	c.Close()
 }
 
-// dialTCP connects to the first address that takes it.
+// dialTCP connects to the first address that accepts.
 func dialTCP(to []netip.Addr, port uint16) (*net.TCPConn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 	defer cancel()
@@ -137,17 +136,16 @@ func dialTCP(to []netip.Addr, port uint16) (*net.TCPConn, error) {
 	return nil, errs
 }
 
-// end is an end of a connection, of which one direction can be closed.
+// end is an end of a connection. One of its directions can be closed.
 type end interface {
 	net.Conn
 	CloseWrite() error
-	reset() // closes it so that the other side takes it for a failure
+	reset() // closes it so that the other side sees a failure
 }
 
-// join copies between two connections until both directions have ended, and
-// closes both. The end of one direction is passed on as such, and so is a failure,
-// which ends all.
-// buffer is the most bytes that it reads at once.
+// join copies between two connections until both directions have ended, and closes both. It
+// passes on the end of one direction as such, and a failure as a reset of both. A read takes
+// at most buffer bytes.
 func join(a, b end, buffer int) {
 	var wg sync.WaitGroup
 	pipe := func(to, from end) {
@@ -167,7 +165,7 @@ func join(a, b end, buffer int) {
 	b.Close()
 }
 
-// move copies until the end of from, in the way that suits both.
+// move copies until the end of from, in the best way for both.
 func move(to, from end, buffer int) error {
 	guest, ok := from.(guestConn)
 	if host, is := to.(hostConn); ok && is {
@@ -177,13 +175,13 @@ func move(to, from end, buffer int) error {
 }
 
 const (
-	smallBuffer = 8 << 10 // bytes, for connections on which little happens
+	smallBuffer = 8 << 10 // bytes, for connections with little traffic
 	largeBuffer = 128 << 10
 )
 
-// pump copies until the end of from. Its buffer grows with what comes at a time, to
-// the most that it may have, and shrinks again: thousands of connections may stand
-// open, and the guest's frames are large.
+// pump copies until the end of from. Its buffer grows with the size of reads, up to most
+// bytes, and shrinks again: thousands of connections may be open, and the guest's frames are
+// large.
 func pump(to io.Writer, from io.Reader, most int) error {
 	buf := make([]byte, smallBuffer)
 	for {

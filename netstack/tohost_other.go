@@ -2,6 +2,6 @@
 
 package netstack
 
-// toHost moves what the guest sends to the host's socket until its end. Its buffer
-// has most bytes at most.
+// toHost copies the guest's bytes to the host's socket until their end. Its buffer has up to
+// most bytes.
 func (c guestConn) toHost(h hostConn, most int) error { return pump(h, c, most) }

@@ -10,12 +10,12 @@ import (
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
-// turn is about how much is written at a time. What the guest sends meanwhile waits,
-// and so does its acknowledgement.
+// turn is roughly the amount of one write. Meanwhile, the guest's new segments wait, and so
+// do their acknowledgements.
 const turn = 256 << 10 // bytes
 
-// toHost moves what the guest sends to the host's socket until its end: from where
-// it was put when it came, with no buffer between.
+// toHost copies the guest's bytes to the host's socket until their end. It writes them from
+// the endpoint's own buffers.
 func (c guestConn) toHost(h hostConn, _ int) error {
 	raw, err := h.SyscallConn()
 	if err != nil {
@@ -26,8 +26,8 @@ func (c guestConn) toHost(h hostConn, _ int) error {
 	defer c.wq.EventUnregister(&entry)
 	var w turnWriter
 	var failure tcpip.Error
-	// The endpoint is locked while it is read, so that nothing may wait there. Where
-	// the socket takes nothing, its poller calls again when it does.
+	// The endpoint is locked during the read, so the read must not block. If the socket is
+	// full, its poller calls again when it has room.
 	read := func(fd uintptr) bool {
 		w = turnWriter{fd: int(fd)}
 		_, failure = c.ep.Read(&w, tcpip.ReadOptions{})
@@ -52,15 +52,15 @@ func (c guestConn) toHost(h hostConn, _ int) error {
 	}
 }
 
-// turnWriter writes to a socket what it takes at once, up to a turn.
+// turnWriter writes to a socket without blocking, up to a turn.
 type turnWriter struct {
 	fd   int
 	n    int   // bytes written
-	full bool  // the socket takes no more now
+	full bool  // the socket is full
 	err  error // of the socket
 }
 
-// errTurn ends a turn. What was not written stays where it is.
+// errTurn ends a turn. The endpoint keeps the unwritten bytes.
 var errTurn = errors.New("the turn is over")
 
 func (w *turnWriter) Write(p []byte) (n int, err error) {

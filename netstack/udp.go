@@ -14,26 +14,26 @@ import (
 )
 
 const (
-	maxUDP = 2048 // flows of the guest at a time
-	// udpIdle is how long a flow without a datagram is kept.
+	maxUDP = 2048 // from the guest at a time
+	// udpIdle is how long a flow is kept without a datagram.
 	udpIdle       = 90 * time.Second
 	maxUDPPayload = 65507 // bytes
 )
 
-// forwardUDP has the guest's datagrams go where they want to, and brings the
-// answers. A flow is what has the same addresses and ports on both sides.
+// forwardUDP forwards the guest's datagrams and the answers. A flow is identified by the
+// addresses and ports of both sides.
 func (n *Network) forwardUDP() {
 	f := udp.NewForwarder(n.stack, n.acceptUDP)
 	n.stack.SetTransportProtocolHandler(udp.ProtocolNumber, func(id stack.TransportEndpointID, pkt *stack.PacketBuffer) bool {
 		if _, err := n.target(id.LocalAddress); err != nil {
-			return false // which tells the guest so
+			return false // the stack then reports it to the guest
 		}
 		return f.HandlePacket(id, pkt)
 	})
 }
 
-// acceptUDP takes the first datagram of a flow; what follows comes to the
-// endpoint that it makes.
+// acceptUDP takes the first datagram of a flow. The next ones go to the endpoint that it
+// creates.
 func (n *Network) acceptUDP(r *udp.ForwarderRequest) {
 	to, err := n.target(r.ID().LocalAddress)
 	if err != nil || !n.udp.TryAcquire() {
@@ -51,21 +51,21 @@ func (n *Network) acceptUDP(r *udp.ForwarderRequest) {
 	go func() {
 		defer n.udp.Release()
 		defer in.Close()
-		// A datagram finds out only later whether somebody takes it, so the
-		// first address it is.
+		// Only later is it known whether anybody takes a datagram, so we use the first
+		// address.
 		out, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(to[0], port)))
 		if err != nil {
 			n.log.Debug("netstack: a flow of the guest fails", "err", err)
 			return
 		}
 		defer out.Close()
-		defer n.out.add(out.LocalAddr(), func() { out.Close() })() // the next datagram begins another flow
+		defer n.out.add(out.LocalAddr(), func() { out.Close() })() // the next datagram starts another flow
 		joinUDP(in, out)
 	}()
 }
 
-// joinUDP copies datagrams between two connections until neither has had one
-// for a while. It closes both.
+// joinUDP copies datagrams between two connections until both have been idle for a while. It
+// closes both.
 func joinUDP(a, b net.Conn) {
 	var last atomic.Int64 // Unix time of the last datagram, ns
 	last.Store(time.Now().UnixNano())
@@ -80,9 +80,9 @@ func joinUDP(a, b net.Conn) {
 			switch {
 			case err == nil:
 				last.Store(time.Now().UnixNano())
-				to.Write(buf[:size]) // what is lost is lost, as datagrams are
+				to.Write(buf[:size]) // datagrams may be lost
 			case isRefused(err): // nobody listens there now; maybe later
-			case isTimeout(err) && time.Since(time.Unix(0, last.Load())) < udpIdle: // the other direction lives
+			case isTimeout(err) && time.Since(time.Unix(0, last.Load())) < udpIdle: // the other direction is active
 			default:
 				return
 			}

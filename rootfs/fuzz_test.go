@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// model is a tiny file system that unpacks as the package comment tells the
-// unpacker to, but follows symbolic links in parent directories as a careless one
-// would. It reports any step out of the tree.
+// model is a tiny file system that unpacks as the package comment requires of the unpacker,
+// but follows symbolic links in parent directories as a careless one would. It reports any
+// step out of the tree.
 type model struct {
 	links   map[string]string
 	escaped bool
@@ -32,8 +32,8 @@ func (m *model) resolve(p string) string {
 	return at
 }
 
-// FuzzCheckHeader takes lines "type name\x00target" as an archive's entries.
-// Whatever is accepted must stay in the tree.
+// FuzzCheckHeader takes lines "type name\x00target" as an archive's entries. All accepted
+// entries must stay in the tree.
 func FuzzCheckHeader(f *testing.F) {
 	f.Add("2a\x00/etc\n0a/passwd\x00")
 	f.Add("2a\x00..\n1b\x00a\n0b/x\x00\n5./\x00")

@@ -1,9 +1,9 @@
-// Package rootfs says which tar archives may become a distro's root file
-// system. It is pure: it looks at headers, and neither reads nor writes files.
+// Package rootfs decides which tar archives may become a distro's root file system. It is
+// pure: it looks only at headers, and neither reads nor writes files.
 //
-// The same policy runs twice over each archive: on the host, so that the user
-// learns at once what is wrong, and in the VM, where the archive is unpacked
-// and the host is not trusted to have looked.
+// The same policy runs twice over each archive: on the host, so that the user learns of
+// errors at once, and in the VM, which unpacks the archive and does not trust the host's
+// check.
 //
 //	var st rootfs.State
 //	for {
@@ -20,25 +20,24 @@
 //		name, _ := rootfs.Clean(h.Name) // relative, "." for the root itself
 //	}
 //
-// The archive is one of a whole tree, as tar or docker export write it, so the
-// policy is stricter than a general unpacker's:
+// The archive is one of a whole tree, as tar or docker export write it, so the policy is
+// stricter than a general unpacker's:
 //
-//   - Names are relative. A leading "./" is what tar writes for "tar -C tree .";
-//     a leading "/" is refused and not stripped, because such an archive was
-//     made of another place than it will be unpacked to, and its links then
-//     seldom mean what they say.
+//   - Names are relative. A leading "./" is allowed: "tar -C tree ." writes it.
+//     A leading "/" is refused and not stripped: such an archive was made for
+//     another place, so its links seldom work here.
 //   - No component of a name or of a hard link's target is "..".
 //   - No name and no hard link's target passes through a symbolic link of the
 //     same archive: a tar of a real tree never does, and an unpacker that
-//     followed the link could leave the tree. Where a link points is free
-//     (/etc/localtime points out of most trees); only passing through it is not.
+//     followed the link could leave the tree. A link may point anywhere
+//     (/etc/localtime points out of most trees); only passing through it is
+//     refused.
 //   - Devices are those that every Linux has in /dev and that give no access to
 //     hardware or to other processes.
 //   - The number of entries and the sum of their sizes are limited.
 //
-// The unpacker has one duty of its own to make this hold: where an entry that
-// is no directory exists already at a later entry's path, it removes it first
-// and never follows it.
+// The unpacker has one duty to make this safe: if a later entry has the path of an existing
+// entry that is not a directory, it removes the existing one first and never follows it.
 package rootfs
 
 import (
@@ -58,14 +57,14 @@ const (
 	DefaultMaxEntries = 8 << 20   // some 40 times a full desktop
 )
 
-// PATH_MAX and NAME_MAX of Linux: longer names cannot be unpacked.
+// PATH_MAX and NAME_MAX of Linux: it cannot unpack longer names.
 const (
 	maxPath      = 4096 - 1
 	maxComponent = 255
 )
 
-// State is what CheckHeader remembers of the entries before. The zero value is
-// ready for use, with the default limits. It is not safe for concurrent use.
+// State is CheckHeader's memory of the earlier entries. The zero value is ready for use, with
+// the default limits. It is not safe for concurrent use.
 type State struct {
 	MaxBytes   int64 // limit for the sum of the entries' sizes; 0: DefaultMaxBytes
 	MaxEntries int   // limit for the number of entries; 0: DefaultMaxEntries
@@ -75,20 +74,20 @@ type State struct {
 	Entries int
 
 	links  map[uint64]struct{} // hashes of the clean names of the symbolic links so far; nil for none
-	seed   maphash.Seed        // of the hashes, so that no archive can be made to have two that are equal
+	seed   maphash.Seed        // of the hashes, so that nobody can make an archive with a collision
 	usable bool                // a shell or an init was seen
 	nested bool                // one was seen inside a directory
-	saved  bool                // a file only "docker save" writes was seen
+	saved  bool                // a file was seen that only "docker save" writes
 	top    string              // the one directory that holds everything so far
 	tops   int                 // 0, 1, or 2 for "more than one"
 }
 
 // EntryError says which entry of an archive is refused, and why.
 type EntryError struct {
-	Name   string // as it stands in the archive
+	Name   string // as in the archive
 	Reason string // ends the sentence "archive entry NAME …"
-	// BehindLink says that it lies, or links, behind a symbolic link of the archive. A
-	// reader that puts the tree together in memory first can take such an archive.
+	// BehindLink says that the entry or its link's target is behind a symbolic link of the
+	// archive. A reader that first builds the tree in memory can accept such an archive.
 	BehindLink bool
 }
 
@@ -96,7 +95,7 @@ func (e *EntryError) Error() string {
 	return fmt.Sprintf("archive entry %q %s", shorten(e.Name), e.Reason)
 }
 
-// LimitError says that an archive is larger than its reader allows.
+// LimitError says that an archive exceeds its reader's limit.
 type LimitError struct {
 	What  string // "bytes" or "entries"
 	Limit int64
@@ -106,7 +105,7 @@ func (e *LimitError) Error() string {
 	return fmt.Sprintf("archive holds more than %d %s", e.Limit, e.What)
 }
 
-// UnusableError says that an archive is sound but no root file system.
+// UnusableError says that an archive is valid but not a root file system.
 type UnusableError struct {
 	Entries int    // 0: it is empty
 	Dir     string // not "": the root file system is in this directory of it
@@ -125,16 +124,15 @@ func (e *UnusableError) Error() string {
 	return "archive is no root file system: it has neither /sbin/init nor a shell (/bin/sh)"
 }
 
-// CheckHeader returns nil when the entry that h begins may be unpacked after
-// the entries that st has seen, and adds it to st. Otherwise it returns an
-// *EntryError or a *LimitError, and the archive is to be refused as a whole.
-// It does not change h.
+// CheckHeader returns nil if the entry of h may be unpacked after the entries in st, and adds
+// it to st. Otherwise it returns an *EntryError or a *LimitError, and the whole archive must
+// be refused. It does not change h.
 func CheckHeader(h *tar.Header, st *State) error {
 	if err := st.count(h); err != nil {
 		return err
 	}
 	if h.Typeflag == tar.TypeXGlobalHeader {
-		return nil // comments, such as git archive's commit; counted, or they could go on for ever
+		return nil // comments, such as git archive's commit; counted, to bound their number
 	}
 	refuse := func(format string, a ...any) error {
 		return &EntryError{Name: h.Name, Reason: fmt.Sprintf(format, a...)}
@@ -178,13 +176,13 @@ func CheckHeader(h *tar.Header, st *State) error {
 	return nil
 }
 
-// Skip tells that the entry is accepted but stands for nothing to unpack:
-// comments, and sockets, which mean nothing without the process behind them.
+// Skip reports whether the entry is accepted but not unpacked: comments, and sockets, which
+// are useless without their process.
 func Skip(h *tar.Header) bool {
 	return h.Typeflag == tar.TypeXGlobalHeader || h.Typeflag == typeSocket
 }
 
-// typeSocket is what star and some container tools write for a unix socket.
+// typeSocket is the type of a unix socket in archives of star and some container tools.
 const typeSocket = 's'
 
 // Clean returns an entry's name as a path relative to the root of the tree,
@@ -215,8 +213,8 @@ func Clean(name string) (string, error) {
 	return path.Clean(name), nil
 }
 
-// Finish says, after the last entry, whether the whole is a root file system:
-// nil, or an *UnusableError.
+// Finish returns nil if the archive is a root file system, or an *UnusableError. Call it
+// after the last entry.
 func (st *State) Finish() error {
 	if st.usable {
 		return nil
@@ -243,7 +241,7 @@ func (st *State) count(h *tar.Header) error {
 	st.Entries++
 	size := h.Size
 	if pax.Sparse(h) && size >= 0 {
-		size = 0 // holes take no room; the data is no longer than the archive, which its reader limits
+		size = 0 // holes take no room; the archive's reader limits the data
 	}
 	if size < 0 || size > maxBytes-st.Bytes {
 		return &LimitError{"bytes", maxBytes}
@@ -252,9 +250,9 @@ func (st *State) count(h *tar.Header) error {
 	return nil
 }
 
-// checkHardLink checks the target of the hard link h, whose own clean name is
-// name. It returns whether the target is a symbolic link: link(2) does not
-// follow it, so the new name is one too.
+// checkHardLink checks the target of the hard link h, whose own clean name is name. It
+// returns whether the target is a symbolic link: link(2) does not follow it, so the new name
+// is a symbolic link too.
 func (st *State) checkHardLink(h *tar.Header, name string) (isLink bool, err error) {
 	refuse := func(reason string) (bool, error) {
 		return false, &EntryError{Name: h.Name, Reason: reason}
@@ -274,8 +272,7 @@ func (st *State) checkHardLink(h *tar.Header, name string) (isLink bool, err err
 	return isLink, nil
 }
 
-// linkAbove returns the symbolic link that name's parent directories pass through,
-// or "".
+// linkAbove returns the symbolic link among name's parent directories, or "".
 func (st *State) linkAbove(name string) string {
 	if len(st.links) == 0 {
 		return ""
@@ -308,7 +305,7 @@ func (st *State) note(name string, isLink bool) {
 		}
 		st.links[maphash.String(st.seed, name)] = struct{}{}
 	} else if len(st.links) > 0 {
-		delete(st.links, maphash.String(st.seed, name)) // a later entry takes the link's place
+		delete(st.links, maphash.String(st.seed, name)) // a later entry replaces the link
 	}
 	if name == "." {
 		return
@@ -327,7 +324,7 @@ func (st *State) note(name string, isLink bool) {
 	}
 }
 
-// startsDistro tells whether the file of that name is an init or a shell.
+// startsDistro reports whether the file of that name is an init or a shell.
 func startsDistro(name string) bool {
 	switch name {
 	case "sbin/init", "usr/sbin/init", "usr/lib/systemd/systemd", "lib/systemd/systemd", "init",
@@ -337,10 +334,9 @@ func startsDistro(name string) bool {
 	return false
 }
 
-// HarmlessDevice tells the character devices that every Linux has: memory that
-// is none, random numbers, and the process's own terminal. So is 0:0, which
-// cannot be opened: overlayfs's mark for a deleted file, in the data of
-// container engines.
+// HarmlessDevice reports whether every Linux has the character device: null devices, random
+// numbers, and the process's own terminal. It also accepts 0:0, which cannot be opened: it is
+// overlayfs's mark for a deleted file, in the data of container engines.
 func HarmlessDevice(major, minor int64) bool {
 	switch major {
 	case 0:
@@ -353,8 +349,8 @@ func HarmlessDevice(major, minor int64) bool {
 	return false
 }
 
-// validID tells whether id can own a file; the largest 32-bit number means
-// "leave as it is" to chown(2).
+// validID reports whether id can own a file. For chown(2), the largest 32-bit number means
+// "leave as it is".
 func validID(id int) bool { return id >= 0 && int64(id) < math.MaxUint32 }
 
 // shorten keeps a name from filling the terminal.

@@ -5,15 +5,15 @@ import (
 	"strings"
 )
 
-// Set returns the file with a key's value changed, or added to the first
-// section of that name, or with a section of that name at its end. All other
-// lines stay as they are. A file in UTF-16 becomes one in UTF-8.
+// Set returns the file with a key's value changed. A new key is added to the first section of
+// that name, or in a new section at the end. All other lines stay unchanged. A UTF-16 file
+// becomes UTF-8.
 func Set(data []byte, section, key, value string) []byte {
 	text, _ := decode(data)
 	p := parse(text)
 	name := strings.ToLower(section + "." + key)
 	line := key + "=" + quote(value)
-	lines := bytes.SplitAfter(text, []byte("\n")) // the last one is what follows the last newline, often nothing
+	lines := bytes.SplitAfter(text, []byte("\n")) // the last one follows the last newline and is often empty
 	for _, e := range p.entries {
 		if e.Name == name {
 			return splice(lines, e.Line-1, e.last, line)
@@ -28,12 +28,12 @@ func Set(data []byte, section, key, value string) []byte {
 		out = append(out, end...)
 	}
 	if len(out) > 0 {
-		out = append(out, end...) // a blank line, which also ends a value that a \ goes on with
+		out = append(out, end...) // a blank line, which also ends a value that continues after a \
 	}
 	return append(out, "["+section+"]"+end+line+end...)
 }
 
-// splice replaces lines from up to to, not including it, by one.
+// splice replaces the lines from from up to to (exclusive) by one line.
 func splice(lines [][]byte, from, to int, line string) []byte {
 	end := newlineOf(lines, to)
 	out := bytes.Join(lines[:from], nil)
@@ -47,7 +47,7 @@ func splice(lines [][]byte, from, to int, line string) []byte {
 	return append(out, bytes.Join(lines[min(to, len(lines)):], nil)...)
 }
 
-// newlineOf is how the line before line n ends, as Unix or Windows has it.
+// newlineOf returns the end of the line before line n: Unix or Windows.
 func newlineOf(lines [][]byte, n int) string {
 	for _, l := range lines[:min(n, len(lines))] {
 		if bytes.HasSuffix(l, []byte("\r\n")) {
@@ -59,7 +59,7 @@ func newlineOf(lines [][]byte, n int) string {
 
 var quoter = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`, "\t", `\t`, "\b", `\b`)
 
-// quote writes a value so that it is read back as it is.
+// quote formats a value so that it is read back unchanged.
 func quote(v string) string {
 	q := quoter.Replace(v)
 	if q != v || v != strings.TrimSpace(v) || strings.ContainsAny(v, "#\r") {

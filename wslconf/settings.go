@@ -10,16 +10,16 @@ import (
 	"unicode/utf16"
 )
 
-// Settings are what a distro's own files say about how it runs.
+// Settings are a distro's settings from its own files.
 type Settings struct {
-	Systemd        bool          // systemd becomes the init, where the distro has it
+	Systemd        bool          // systemd becomes the init if the distro has it
 	Command        string        // for /bin/sh -c, as root at each start; "" for none
-	InitTimeout    time.Duration // until commands enter a distro whose systemd is not up; 0 where not set
-	ProtectBinfmt  bool          // the distro cannot remove the binary formats of all distros at once
-	MountFSTab     bool          // what /etc/fstab lists is mounted at the start
-	User           string        // default user, name or uid; "" where not set
+	InitTimeout    time.Duration // until commands may enter a distro whose systemd is not up; 0 if not set
+	ProtectBinfmt  bool          // the distro cannot remove all distros' binary formats at once
+	MountFSTab     bool          // the mounts in /etc/fstab are made at the start
+	User           string        // default user, name or uid; "" if not set
 	UserAt         string        // "FILE:LINE" of User
-	Hostname       string        // "" where not set
+	Hostname       string        // "" if not set
 	WriteHosts     bool          // /etc/hosts is kept by lsub
 	WriteResolv    bool          // /etc/resolv.conf is kept by lsub
 	FollowTimezone bool          // the time zone is the host's
@@ -31,8 +31,8 @@ func Defaults() Settings {
 	return Settings{Systemd: true, ProtectBinfmt: true, MountFSTab: true, WriteHosts: true, WriteResolv: true, FollowTimezone: true, Umask: 0o022}
 }
 
-// keys are all that WSL knows. A setter reports a value that the key cannot
-// have. Those that only check are for what a distro of lsub's has no use for.
+// keys are all keys of WSL. A setter returns an error for an invalid value. Keys that have no
+// use in lsub's distros are only checked.
 var keys = map[string]func(s *Settings, value string) error{
 	"automount.cgroups":          checkCgroups,
 	"automount.enabled":          ignoreBool,
@@ -62,11 +62,11 @@ var keys = map[string]func(s *Settings, value string) error{
 	"user.default":               setUser,
 }
 
-// maxWarnings bounds what one file may have to say.
+// maxWarnings bounds the warnings for one file.
 const maxWarnings = 20
 
-// Apply lays a file over the settings. The warnings name the file, and where
-// they are about a line, the line: "/etc/wsl.conf:3: …".
+// Apply applies a file over the settings. The warnings name the file and, if they concern a
+// line, the line: "/etc/wsl.conf:3: …".
 func (s *Settings) Apply(file string, data []byte) (warnings []string) {
 	text, wide := decode(data)
 	if wide {
@@ -94,7 +94,7 @@ func (s *Settings) Apply(file string, data []byte) (warnings []string) {
 	return warnings
 }
 
-// decode makes UTF-8 of what an editor of Windows has saved as UTF-16.
+// decode converts UTF-16, from an editor on Windows, to UTF-8.
 func decode(data []byte) (text []byte, wide bool) {
 	if len(data) < 2 {
 		return data, false
@@ -127,7 +127,7 @@ func unknownKey(name string) string {
 	return fmt.Sprintf("unknown key %s", shown(name))
 }
 
-// shown is a value as a warning shows it: short, and on one line.
+// shown formats a value for a warning: short, and on one line.
 func shown(v string) string {
 	const most = 60
 	if len(v) > most {
@@ -168,7 +168,7 @@ func ignoreBool(_ *Settings, v string) error {
 
 func ignoreText(*Settings, string) error { return nil }
 
-// setTimeout takes milliseconds, as WSL does: decimal, 0x… or 0….
+// setTimeout parses milliseconds, as WSL does: decimal, 0x… or 0….
 func setTimeout(s *Settings, v string) error {
 	n, err := strconv.ParseInt(v, 0, 32)
 	if err != nil || n <= 0 {
@@ -178,7 +178,7 @@ func setTimeout(s *Settings, v string) error {
 	return nil
 }
 
-// setUmask takes octal digits, with or without a 0 before them.
+// setUmask parses octal digits, with or without a leading 0.
 func setUmask(s *Settings, v string) error {
 	n, err := strconv.ParseUint(v, 8, 32)
 	if err != nil || n > 0o777 {

@@ -60,7 +60,7 @@ func TestApply(t *testing.T) {
 	}
 }
 
-// The file that is laid over another changes what it names and nothing else.
+// A file that is applied over another changes only its own keys.
 func TestApplyOver(t *testing.T) {
 	s := Defaults()
 	s.Apply("wsl.conf", []byte("[user]\ndefault=ada\n[network]\nhostname=one\n[boot]\nsystemd=false\n"))
@@ -95,7 +95,7 @@ func utf16File(text string, big bool) []byte {
 	return b
 }
 
-// A file full of nonsense does not fill the user's screen.
+// An invalid file does not fill the user's screen.
 func TestApplyBounds(t *testing.T) {
 	s := Defaults()
 	warnings := s.Apply("f", []byte("[boot]\ncommand=true\nsystemd="+strings.Repeat("x", 100000)+"\n"+strings.Repeat("junk\n", 1000)))
@@ -135,8 +135,7 @@ func TestSet(t *testing.T) {
 	}
 }
 
-// Whatever the file was, the key has the value afterwards, and every other key
-// the one it had.
+// For any file, Set changes the key's value and no other key.
 func FuzzSet(f *testing.F) {
 	f.Add([]byte("[user]\ndefault = x \\\n y # z\r\n[boot]\nq=\"\\"), "ada")
 	f.Add([]byte("\ufeffa=\\"), " # ")
@@ -168,7 +167,7 @@ func FuzzSet(f *testing.F) {
 	})
 }
 
-// Whatever comes, the warnings are few, short and on one line each.
+// For any input, the warnings are few, short and on one line each.
 func FuzzApply(f *testing.F) {
 	f.Add([]byte("[boot]\nsystemd=maybe\n[x]\ny=z\n"))
 	f.Add([]byte("\xff\xfe[\x00"))

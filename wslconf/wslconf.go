@@ -1,4 +1,4 @@
-// Package wslconf reads files in the form of WSL's /etc/wsl.conf and
+// Package wslconf parses files in the format of WSL's /etc/wsl.conf and
 // /etc/wsl-distribution.conf:
 //
 //	# a comment
@@ -7,15 +7,15 @@
 //	other = "has a # in it"  and goes on \
 //	    in the next line
 //
-// Names of sections and keys are letters and digits, in any case. A value may
-// have quotes, which are dropped and keep a # from being a comment, and the
-// escapes \\ \" \n \t \b. What cannot be read is skipped and told, as WSL does
-// it: such a file never keeps a distro from starting.
+// Names of sections and keys are letters and digits, in any case. A value may have quotes,
+// which are dropped and keep a # from being a comment, and the escapes \\ \" \n \t \b.
+// Invalid parts are skipped and reported, as in WSL: such a file never keeps a distro from
+// starting.
 //
 //	entries, problems := wslconf.Parse(data)
 //
-// [Settings] is what the entries of a distro's /etc/wsl.conf and
-// /etc/lsub.conf mean, and [Set] changes one of them.
+// [Settings] is the meaning of the entries of a distro's /etc/wsl.conf and /etc/lsub.conf.
+// [Set] changes one of them.
 package wslconf
 
 import (
@@ -27,13 +27,13 @@ import (
 
 // Entry is a key with its value.
 type Entry struct {
-	Name  string // "section.key", in small letters
+	Name  string // "section.key", in lower case
 	Value string
 	Line  int // the first one is 1
 	last  int // line in which the value ends
 }
 
-// Problem is something that was not understood.
+// Problem is a part of the file that was not understood.
 type Problem struct {
 	Line int
 	Text string // as in "key user.default is set in line 3 already"
@@ -42,8 +42,8 @@ type Problem struct {
 // String returns the problem with its line.
 func (p Problem) String() string { return fmt.Sprintf("line %d: %s", p.Line, p.Text) }
 
-// Parse reads a file. Of a key that is set more than once, the first value
-// counts. The results are in the order of the file.
+// Parse parses a file. If a key is set more than once, the first value counts. The results
+// are in the order of the file.
 func Parse(data []byte) ([]Entry, []Problem) {
 	p := parse(data)
 	return p.entries, p.problems
@@ -62,17 +62,17 @@ func parse(data []byte) *parser {
 }
 
 type parser struct {
-	rest     string // not read yet
-	line     int    // that is being read
+	rest     string // unread input
+	line     int    // current line
 	section  string
 	entries  []Entry
 	problems []Problem
-	lines    map[string]int // of the keys so far
-	sections map[string]int // lines in which they begin first
+	lines    map[string]int // line of each key so far
+	sections map[string]int // line where each section first begins
 }
 
-// parseLine reads a line to its end. Where it cannot, it says why, and the rest
-// of the line is to be skipped.
+// parseLine parses a line to its end. If it cannot, it returns the reason, and the caller
+// skips the rest of the line.
 func (p *parser) parseLine() (problem string, ok bool) {
 	p.skipSpace()
 	switch c := p.peek(); {
@@ -99,7 +99,7 @@ func (p *parser) parseLine() (problem string, ok bool) {
 	return "", true
 }
 
-// setting reads "key = value" and the line's end.
+// setting parses "key = value" and the line's end.
 func (p *parser) setting() (problem string, ok bool) {
 	line, key := p.line, p.name()
 	p.skipSpace()
@@ -130,7 +130,7 @@ var escapes = map[byte]byte{'\\': '\\', '"': '"', 'n': '\n', 't': '\t', 'b': '\b
 func (p *parser) value() (value, problem string) {
 	p.skipSpace()
 	var v []byte
-	quoted, kept := false, 0 // space at the end is not kept, but in quotes
+	quoted, kept := false, 0 // trailing space is dropped unless it is quoted
 	for p.rest != "" && !p.atNewline() {
 		c := p.rest[0]
 		if c == '#' && !quoted {
@@ -190,17 +190,17 @@ func (p *parser) peek() byte {
 
 func (p *parser) skipSpace() { p.rest = strings.TrimLeft(p.rest, " \t") }
 
-// atNewline tells whether the next bytes end a line, as Unix or Windows has it.
+// atNewline reports whether the next bytes end a line, as Unix or Windows does.
 func (p *parser) atNewline() bool {
 	return strings.HasPrefix(p.rest, "\n") || strings.HasPrefix(p.rest, "\r\n") || p.rest == "\r"
 }
 
-// atLineEnd tells whether the line has no more to say.
+// atLineEnd reports whether only a comment or the line's end follows.
 func (p *parser) atLineEnd() bool { return p.rest == "" || p.peek() == '#' || p.atNewline() }
 
 func (p *parser) newline() { p.rest = strings.TrimPrefix(strings.TrimPrefix(p.rest, "\r"), "\n") }
 
-// skipLine goes on behind the line's end.
+// skipLine skips to the start of the next line.
 func (p *parser) skipLine() {
 	_, p.rest, _ = strings.Cut(p.rest, "\n")
 }

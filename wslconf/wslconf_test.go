@@ -53,7 +53,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// Whatever comes, the results are in the file and in its order.
+// For any input, the results have valid lines, in the file's order.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("[oobe]\ncommand = \"a # b\" \\\n x\\n\ndefaultUid = 1000 # y\n"))
 	f.Add([]byte("[a\r\nb = \\q\n\"\n= \\"))

@@ -18,15 +18,15 @@ import (
 
 // boot brings the VM up and serves it. Its steps:
 //
-//  1. mounts     the kernel's file systems, and a root that can be pivoted from
-//  2. vsock      the modules that the host is reached with
+//  1. mounts     the kernel's file systems, and a root for pivot_root
+//  2. vsock      the modules for the connection to the host
 //  3. network    its module, eth0 and lo, kernel settings
 //  4. beside 2 and 3, disk: modules, the system image, the data disk (made on
 //     first boot)
-//  5. hello      the first word to the host: "I serve", or what went wrong
+//  5. hello      the first message to the host: "I serve", or the error
 //  6. serve      until the host asks to power off
 //
-// Steps 1 and 2 end the VM when they fail; of the later ones the host is told.
+// The VM ends if step 1 or 2 fails. Errors of the later steps are reported to the host.
 func boot(log *slog.Logger) error {
 	t := newTrace()
 	if err := t.step("mounts", mountBase); err != nil {
@@ -109,14 +109,14 @@ func serve(a *agent.Agent, t *trace) error {
 		return err
 	}
 	for {
-		// The control server ends when the agent powers off, which it does itself.
+		// The control server ends when the agent powers off the VM.
 		if err := <-failed; !errors.Is(err, http.ErrServerClosed) {
 			return err
 		}
 	}
 }
 
-// listen listens on a vsock port, for one who accepts by itself.
+// listen listens on a vsock port, and returns the file descriptor of the socket.
 func listen(port uint32) (int, error) {
 	fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err == nil {
@@ -151,13 +151,13 @@ func kernelRelease() string {
 	return unix.ByteSliceToString(uts.Release[:])
 }
 
-// trace notes how long the steps of the boot take.
+// trace records the durations of the boot's steps.
 type trace struct {
 	mu   sync.Mutex
 	list []*guestv1.BootStep
 }
 
-// newTrace begins with the kernel's own part.
+// newTrace starts with the kernel's own time.
 func newTrace() *trace {
 	return &trace{list: []*guestv1.BootStep{{Name: "kernel", DurationNs: sinceBoot()}}}
 }
@@ -180,7 +180,7 @@ func (t *trace) steps() []*guestv1.BootStep {
 	return append([]*guestv1.BootStep(nil), t.list...)
 }
 
-// sinceBoot is the time since the kernel's start in nanoseconds.
+// sinceBoot returns the time since the kernel's start in nanoseconds.
 func sinceBoot() int64 {
 	var ts unix.Timespec
 	unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)

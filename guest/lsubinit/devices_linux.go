@@ -10,12 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openDevices are those that belong to no one user.
+// openDevices are the devices that any user may open.
 var openDevices = []string{"/dev/fuse", "/dev/net/tun", "/dev/kvm", "/dev/vhost-net", "/dev/vhost-vsock"}
 
-// makeDevices makes, in the devtmpfs that all distros share, the devices of
-// modules that are not loaded yet: opening one loads its module. Elsewhere
-// systemd does it (kmod-static-nodes.service), but here the modules are the VM's.
+// makeDevices creates device nodes, in the devtmpfs that all distros share, for modules that
+// are not loaded yet: opening one loads its module. Elsewhere systemd does this
+// (kmod-static-nodes.service), but here the modules are the VM's.
 func makeDevices(modules string) error {
 	list, err := os.ReadFile(filepath.Join(modules, kernelRelease(), "modules.devname"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -29,7 +29,7 @@ func makeDevices(modules string) error {
 		if err := os.MkdirAll(filepath.Dir(n.path), 0o755); err != nil {
 			return err
 		}
-		// One that exists is of a module that is loaded or built in.
+		// An existing one belongs to a module that is loaded or built in.
 		if err := unix.Mknod(n.path, n.mode|0o600, int(n.dev)); err != nil && err != unix.EEXIST {
 			return fmt.Errorf("make %s: %w", n.path, err)
 		}
@@ -42,15 +42,15 @@ func makeDevices(modules string) error {
 	return nil
 }
 
-// deviceNode is a device as mknod makes it.
+// deviceNode has the arguments of mknod.
 type deviceNode struct {
 	path string
-	mode uint32 // its kind
+	mode uint32 // its type
 	dev  uint64
 }
 
-// parseDevices reads modules.devname, which depmod writes: after a comment, lines of
-// a module's name, a path below /dev, and "c" or "b" with major:minor.
+// parseDevices parses modules.devname, which depmod writes: after a comment, each line has a
+// module's name, a path below /dev, and "c" or "b" with major:minor.
 func parseDevices(list string) ([]deviceNode, error) {
 	var nodes []deviceNode
 	for line := range strings.Lines(list) {

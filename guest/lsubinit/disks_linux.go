@@ -24,8 +24,8 @@ const (
 	modulesDir = "/system/usr/lib/modules"
 )
 
-// mountDisks mounts the system image and the data disk, which distros get to see only
-// in this way. What the system image knows of devices is made too.
+// mountDisks mounts the system image and the data disk. Distros see them only through these
+// mounts. It also creates the device nodes that the system image lists.
 func mountDisks(t *trace, log *slog.Logger) error {
 	system, err := findDisk(guest.SystemDisk)
 	if err != nil {
@@ -63,7 +63,7 @@ func mountDisks(t *trace, log *slog.Logger) error {
 		if err := mount(device, dataDir, "btrfs", unix.MS_NOATIME|unix.MS_NODEV|unix.MS_NOSUID, "discard=async"); err != nil {
 			return err
 		}
-		// The host may have given the disk more room since the last boot.
+		// The host may have enlarged the disk since the last boot.
 		if err := btrfs.Grow(dataDir); err != nil {
 			log.Warn("the data disk keeps its size", "err", err)
 		}
@@ -72,10 +72,9 @@ func mountDisks(t *trace, log *slog.Logger) error {
 	})
 }
 
-// readLessAhead has the kernel read 512 KiB of a file where some of it is
-// wanted, not the 4 MiB of btrfs. Distros share no memory for their files, so what is
-// read of libraries and not needed costs each of them: about a sixth of what it
-// keeps of files.
+// readLessAhead sets the kernel's read-ahead to 512 KiB, from btrfs' 4 MiB. Distros share no
+// memory for their files, so unneeded parts of libraries cost memory in each of them: about a
+// sixth of its page cache.
 func readLessAhead(log *slog.Logger) {
 	settings, _ := filepath.Glob("/sys/class/bdi/btrfs-*/read_ahead_kb")
 	for _, s := range settings {
@@ -95,7 +94,7 @@ func mount(device, target, fstype string, flags uintptr, data string) error {
 	return nil
 }
 
-// findDisk returns the block device with a serial.
+// findDisk returns the block device with a serial number.
 func findDisk(serial string) (string, error) {
 	disks, err := filepath.Glob("/sys/block/*/serial")
 	if err != nil {
@@ -109,8 +108,8 @@ func findDisk(serial string) (string, error) {
 	return "", fmt.Errorf("no disk has the serial %s", serial)
 }
 
-// isEmpty tells a data disk that was never used. One with anything else than a
-// btrfs on it is refused, not overwritten.
+// isEmpty reports whether a data disk was never used. Content other than btrfs is an error:
+// the disk is not overwritten.
 func isEmpty(device string) (bool, error) {
 	f, err := os.Open(device)
 	if err != nil {
@@ -131,8 +130,8 @@ func isEmpty(device string) (bool, error) {
 	return false, errors.New("the data disk holds something that is no btrfs; it is left as it is")
 }
 
-// makeData makes the data disk's file system. Its metadata is kept once, not
-// twice: both copies would be in one file of the host.
+// makeData creates the data disk's file system. It keeps one copy of the metadata: two copies
+// would be in the same file of the host.
 func makeData(device string) error {
 	out, err := exec.Command("/sbin/mkfs.btrfs", "--quiet", "--nodiscard", "--label", "lsub", "--metadata", "single", "--data", "single", device).CombinedOutput()
 	if err != nil {
@@ -141,10 +140,10 @@ func makeData(device string) error {
 	return nil
 }
 
-// unmountData flushes and unmounts the data disk. Distros are stopped already;
-// a mount that is busy all the same is made read-only, which flushes too.
+// unmountData flushes and unmounts the data disk. Distros are stopped already. If the mount
+// is busy anyway, it is made read-only, which flushes too.
 func unmountData(log *slog.Logger) {
-	// With all that distros have mounted in it, which may be of the data disk.
+	// With all mounts of distros in it, which may use the data disk.
 	if err := unix.Unmount(sharedDir, unix.MNT_DETACH); err != nil {
 		log.Warn("unmount the shared folder", "err", err)
 	}

@@ -1,10 +1,9 @@
-// Lsubinit is PID 1 of the utility VM: it mounts what the VM needs, loads the
-// kernel's modules, and serves the guest protocol (package guest/agent) until
-// the power goes. The agent also runs it as the PID 1 of distros.
+// Lsubinit is PID 1 of the utility VM: it mounts file systems, loads the kernel's modules,
+// and serves the guest protocol (package guest/agent) until the power-off. The agent also
+// runs it as the PID 1 of distros.
 //
-// It is the /init of the initramfs that lsub boots. It never ends by itself: a
-// PID 1 that returned would be a kernel panic, which ends the VM without
-// flushing its disk.
+// It is the /init of the initramfs that lsub boots. It never returns: a PID 1 that returned
+// would be a kernel panic, which ends the VM without flushing its disk.
 package main
 
 import (
@@ -18,8 +17,8 @@ import (
 )
 
 func init() {
-	// main stays on the first thread: what it does to its namespaces as a
-	// distro's PID 1 is what others find in /proc/1.
+	// main stays on the first thread: as a distro's PID 1 it changes its namespaces, and
+	// others see the first thread's in /proc/1.
 	runtime.LockOSThread()
 }
 
@@ -35,7 +34,7 @@ func main() {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{
 		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 			if a.Key == slog.TimeKey {
-				return slog.Attr{} // the console's lines carry the kernel's time
+				return slog.Attr{} // the console's lines have the kernel's time
 			}
 			return a
 		},
@@ -50,5 +49,5 @@ func main() {
 func powerOff() {
 	unix.Sync()
 	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
-	select {} // the power goes any moment
+	select {} // the power goes off at any moment
 }

@@ -24,9 +24,9 @@ func mountBase() error {
 		{"devtmpfs", "/dev", unix.MS_NOSUID, ""},
 		{"devpts", "/dev/pts", unix.MS_NOSUID | unix.MS_NOEXEC, "ptmxmode=0666,mode=0620,gid=5"},
 		{"tmpfs", "/dev/shm", unix.MS_NOSUID | unix.MS_NODEV, "mode=1777"},
-		// Without nsdelegate: with it, the agent could not start a process in
-		// a distro's group and cgroup namespace at once. What it protects, the
-		// limits at a namespace's root, stands one group above that root here.
+		// Without nsdelegate: with it, the agent could not start a process in a distro's
+		// group and cgroup namespace at once. It would protect the limits at a namespace's
+		// root, but here they are set one group above.
 		{"cgroup2", "/sys/fs/cgroup", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, "memory_recursiveprot"},
 		{"tmpfs", "/run", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755"},
 	} {
@@ -46,8 +46,8 @@ func mountBase() error {
 	return cgroup.SetUp()
 }
 
-// pivotable makes the root a mount that a distro can pivot away from: the
-// initramfs itself cannot be. The new root is the same tree, mounted on itself.
+// pivotable makes the root a mount that pivot_root can replace; it cannot replace the
+// initramfs itself. The new root is the same tree, mounted on itself.
 func pivotable() error {
 	const at = "/mnt"
 	if err := os.MkdirAll(at, 0o755); err != nil {
@@ -69,12 +69,11 @@ func pivotable() error {
 	return unix.Chdir("/")
 }
 
-// sharedDir is what all distros have as /mnt/lsub.
+// sharedDir is /mnt/lsub in all distros.
 const sharedDir = "/run/lsub/shared"
 
-// shareDirectory makes a tmpfs that distros get along with what is mounted in it:
-// each mount there shows in all of them. Its mode is that of /tmp, because it
-// belongs to no one user.
+// shareDirectory mounts a tmpfs that all distros share: each mount in it appears in all of
+// them. Its mode is that of /tmp, because it belongs to no one user.
 func shareDirectory() error {
 	if err := mount("lsub", sharedDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"); err != nil {
 		return err
@@ -82,8 +81,8 @@ func shareDirectory() error {
 	return unix.Mount("", sharedDir, "", unix.MS_SHARED, "")
 }
 
-// finishDev adds to devtmpfs, which all distros share, what udev would: links,
-// and directories to mount on. Devices follow in makeDevices.
+// finishDev adds udev's links and mount points to devtmpfs, which all distros share.
+// makeDevices adds the devices.
 func finishDev() error {
 	for name, target := range map[string]string{
 		"/dev/fd": "/proc/self/fd", "/dev/stdin": "/proc/self/fd/0",

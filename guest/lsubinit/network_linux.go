@@ -7,8 +7,8 @@ import (
 	"github.com/lsub/lsub/guest/agent/network"
 )
 
-// sysctls are kernel settings for a VM that is a desktop's Linux, below
-// /proc/sys. Those of networks are package network's.
+// sysctls are kernel settings, below /proc/sys, for use as a desktop's Linux. Package network
+// has those of networks.
 var sysctls = map[string]string{
 	"fs/inotify/max_user_watches":   "524288", // editors and file watchers
 	"fs/inotify/max_user_instances": "1024",
@@ -25,7 +25,7 @@ func vmNetwork(args guest.BootArgs) network.VM {
 // setUpNetwork brings up lo, and eth0 with the address that the host chose.
 func setUpNetwork(args guest.BootArgs) error {
 	for name, value := range sysctls {
-		os.WriteFile("/proc/sys/"+name, []byte(value), 0) // a kernel without it does without
+		os.WriteFile("/proc/sys/"+name, []byte(value), 0) // ignored if the kernel lacks the setting
 	}
 	return vmNetwork(args).SetUp()
 }

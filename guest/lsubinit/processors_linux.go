@@ -6,8 +6,8 @@ import (
 	"path/filepath"
 )
 
-// onlineProcessors starts the processors that the kernel has left off: where it
-// is told to boot on one (maxcpus=1).
+// onlineProcessors starts the processors that the kernel has left off, if it boots on one
+// (maxcpus=1).
 func onlineProcessors() error {
 	files, err := filepath.Glob("/sys/devices/system/cpu/cpu[0-9]*/online")
 	for _, file := range files {

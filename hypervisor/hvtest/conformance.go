@@ -24,12 +24,12 @@ import (
 type Harness struct {
 	// Driver is the driver under test.
 	Driver hypervisor.Driver
-	// Config returns what to start a VM with whose guest serves the test
-	// protocol (package protocol). It is called for each VM; its files last
-	// until the test ends. Console, Dir and Disks may be changed afterwards.
+	// Config returns a VM's configuration whose guest serves the test protocol (package
+	// protocol). It is called for each VM; its files last until the test ends. Console, Dir
+	// and Disks may be changed afterwards.
 	Config func(t *testing.T) hypervisor.Config
-	// Timeout is how long a guest may take for a step, such as to boot; it
-	// keeps a broken driver from hanging, and is no figure. 0 stands for two minutes.
+	// Timeout bounds each step of a guest, such as its boot. It keeps a broken driver from
+	// hanging; it is not a performance limit. 0 means two minutes.
 	Timeout time.Duration
 }
 
@@ -63,13 +63,12 @@ func Conformance(t *testing.T, h Harness) {
 	}
 }
 
-// Boot starts a VM for the test and returns it when its guest is up, with the
-// stream that the guest has opened to [protocol.ReadyPort]. The test's end
-// closes both.
+// Boot starts a VM for the test and returns it when its guest is up, with the stream that the
+// guest has opened to [protocol.ReadyPort]. The test's end closes both.
 func (h Harness) Boot(t *testing.T, cfg hypervisor.Config) (hypervisor.VM, net.Conn) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), h.timeout())
-	defer cancel() // which the VM has to outlive
+	defer cancel() // the VM has to outlive it
 	vm, err := h.Driver.Start(ctx, cfg)
 	if err != nil {
 		t.Fatalf("Start: %v (%s)", err, hint.Of(err))
@@ -97,7 +96,7 @@ func (h Harness) timeout() time.Duration {
 	return h.Timeout
 }
 
-// Within runs f and fails the test when it takes longer than the timeout.
+// Within runs f, and fails the test if that takes longer than the timeout.
 func (h Harness) Within(t *testing.T, what string, f func()) {
 	t.Helper()
 	done := make(chan struct{})
@@ -141,7 +140,7 @@ func (h Harness) Control(t *testing.T, vm hypervisor.VM, command string) string 
 	return strings.TrimSpace(answer)
 }
 
-// PowerOff makes the guest power off; it does not wait for the end.
+// PowerOff makes the guest power off. It does not wait for the VM's end.
 func (h Harness) PowerOff(t *testing.T, vm hypervisor.VM) {
 	t.Helper()
 	c := h.Dial(t, vm, protocol.ControlPort)
@@ -151,8 +150,8 @@ func (h Harness) PowerOff(t *testing.T, vm hypervisor.VM) {
 	}
 }
 
-// Echo sends noise through a stream whose peer echoes, closes its own
-// direction, and checks that the same comes back, and then the end.
+// Echo sends random bytes through a stream whose peer echoes, and closes its own direction.
+// It checks that the same bytes come back, and then the end.
 func (h Harness) Echo(t *testing.T, c net.Conn, size int) {
 	t.Helper()
 	c.SetDeadline(time.Now().Add(h.timeout()))
@@ -208,7 +207,7 @@ func (h Harness) refuse(t *testing.T, cfg hypervisor.Config) error {
 	if ctx.Err() != nil {
 		t.Error("the start took until its deadline")
 	}
-	// The console's file may have been made.
+	// The console's file may have been created.
 	after := entries(t, cfg.Dir)
 	delete(after, filepath.Base(cfg.Console))
 	for name := range after {
@@ -232,7 +231,7 @@ func entries(t *testing.T, dir string) map[string]bool {
 	return names
 }
 
-// junk writes a file that is neither a kernel nor a disk's usual content.
+// junk writes a file that is neither a kernel nor a usual disk.
 func junk(t *testing.T) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "junk")

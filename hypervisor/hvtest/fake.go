@@ -1,6 +1,6 @@
-// Package hvtest holds what tests of and over hypervisors need: [Fake], a
-// driver whose guests are Go functions of the test, and [Conformance], which
-// checks that a driver keeps the contract of package hypervisor.
+// Package hvtest supports tests of hypervisors and of code above them: [Fake], a driver whose
+// guests are Go functions of the test, and [Conformance], which checks that a driver keeps
+// the contract of package hypervisor.
 //
 // A test that needs a VM, but no hypervisor:
 //
@@ -39,25 +39,25 @@ var (
 	_ hypervisor.Paused = (*VM)(nil)
 )
 
-// notAKernel is how a file starts that no driver takes for a kernel.
+// notAKernel is the start of a file that no driver takes for a kernel.
 const notAKernel = "not a kernel\n"
 
-// Fake is a driver that runs its guests in the process of the test. The zero
-// value is ready: its guests speak the test protocol (package protocol). The
-// fields may not change while VMs are started.
+// Fake is a driver that runs its guests in the process of the test. The zero value is ready:
+// its guests speak the test protocol (package protocol). The fields may not change after the
+// first start.
 type Fake struct {
-	// Guest is the guest: it is called in a goroutine of its own for each VM,
-	// and its return is the power-off, or with an error the VM's death. It has
-	// to return soon after the power is cut, which fails its connections and
-	// listeners and ends [Guest.Context]. Nil stands for [EchoGuest].
+	// Guest is the guest: it is called in its own goroutine for each VM. Its return is the
+	// power-off, or with an error the VM's death. It has to return soon after the power is
+	// cut, which fails its connections and listeners and ends [Guest.Context]. Nil means
+	// [EchoGuest].
 	Guest func(*Guest) error
-	// CheckErr is what Check returns.
+	// CheckErr is the result of Check.
 	CheckErr error
-	// StartErr makes Start fail, after cfg was checked.
+	// StartErr makes Start fail, after the checks of cfg.
 	StartErr error
-	// NeverUp makes VMs run whose guest never comes up: dials wait.
+	// NeverUp starts VMs whose guests never come up: dials wait.
 	NeverUp bool
-	// HostMemory is what a VM can be given at most, in bytes; 0 stands for 1 TiB.
+	// HostMemory is the most memory of a VM, in bytes; 0 means 1 TiB.
 	HostMemory int64
 
 	mu  sync.Mutex
@@ -82,8 +82,8 @@ func (f *Fake) VMs() []*VM {
 	return append([]*VM(nil), f.vms...)
 }
 
-// Start checks cfg as a real driver does (files that are missing, more memory
-// than HostMemory, a kernel that starts with "not a kernel") and calls Guest.
+// Start checks cfg as a real driver does and calls Guest. It refuses missing files, more
+// memory than HostMemory, and a kernel that starts with "not a kernel".
 func (f *Fake) Start(ctx context.Context, cfg hypervisor.Config) (hypervisor.VM, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", cfg.Name, err)
@@ -154,8 +154,7 @@ func (f *Fake) check(cfg *hypervisor.Config) error {
 	return nil
 }
 
-// EchoGuest is a guest that serves the test protocol. It has no control
-// commands besides "poweroff".
+// EchoGuest is a guest that serves the test protocol. Its only control command is "poweroff".
 func EchoGuest(g *Guest) error { return protocol.Serve(echoMachine{g}) }
 
 // echoMachine is a [protocol.Machine].

@@ -112,7 +112,7 @@ func testCloseTwice(t *testing.T, h Harness) {
 	}
 }
 
-// testCloseUnblocksWait closes a VM at a moment when its guest has not booted.
+// testCloseUnblocksWait closes a VM whose guest has not booted yet.
 func testCloseUnblocksWait(t *testing.T, h Harness) {
 	vm := h.start(t, h.testConfig(t))
 	l, err := vm.Listen(t.Context(), 4711)
@@ -162,7 +162,7 @@ func testStartCancelled(t *testing.T, h Harness) {
 		t.Errorf("Start with a context that is done: %v, want %v", err, context.Canceled)
 	}
 
-	// A cancellation in the midst of a start either wins or is too late.
+	// A cancellation during a start either wins or is too late.
 	ctx, cancel = context.WithCancel(t.Context())
 	go cancel()
 	if vm, err := h.Driver.Start(ctx, cfg); err == nil {
@@ -173,7 +173,7 @@ func testStartCancelled(t *testing.T, h Harness) {
 		t.Errorf("Start while its context ends: %v, want %v", err, context.Canceled)
 	}
 
-	// Nothing of that is in the way of the next start.
+	// The next start is not affected.
 	vm := h.start(t, cfg)
 	if err := vm.Close(); err != nil {
 		t.Errorf("Close: %v", err)
@@ -197,7 +197,7 @@ func testConsoleLog(t *testing.T, h Harness) {
 	}
 }
 
-// start starts a VM and does not wait for its guest.
+// start starts a VM. It does not wait for its guest.
 func (h Harness) start(t *testing.T, cfg hypervisor.Config) hypervisor.VM {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), h.timeout())

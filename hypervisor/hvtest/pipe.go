@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// window is how much one side may write before the other reads, in bytes. It
-// is as small as in a real vsock, so that a test over the fake meets a full one.
+// window is how many bytes one side may write before the other reads. It is as small as in a
+// real vsock, so that a test over the fake meets a full one.
 const window = 256 << 10
 
-// Addr is an end of a fake vsock stream.
+// Addr is the address of one end of a fake vsock stream.
 type Addr struct{ CID, Port uint32 }
 
 // Network is "vsock".
@@ -28,14 +28,14 @@ type half struct {
 	mu      sync.Mutex
 	buf     bytes.Buffer
 	eof     bool          // nothing more will be written
-	rerr    error         // what the reader gets, before any data
-	werr    error         // what the writer gets
-	changed chan struct{} // closed, and replaced, by each change
+	rerr    error         // error for the reader, before any data
+	werr    error         // error for the writer
+	changed chan struct{} // closed and replaced at each change
 }
 
 func newHalf() *half { return &half{changed: make(chan struct{})} }
 
-// change runs f under the lock and wakes who waits.
+// change runs f under the lock and wakes the waiters.
 func (h *half) change(f func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -48,7 +48,7 @@ func (h *half) wake() {
 	h.changed = make(chan struct{})
 }
 
-// tryRead reads what is there; where nothing is, it returns a channel to wait on.
+// tryRead reads the available bytes. If there are none, it returns a channel to wait on.
 func (h *half) tryRead(p []byte) (n int, wait <-chan struct{}, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -65,7 +65,7 @@ func (h *half) tryRead(p []byte) (n int, wait <-chan struct{}, err error) {
 	return 0, h.changed, nil
 }
 
-// tryWrite writes what fits; where nothing does, it returns a channel to wait on.
+// tryWrite writes as much as fits. If nothing fits, it returns a channel to wait on.
 func (h *half) tryWrite(p []byte) (n int, wait <-chan struct{}, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -90,8 +90,7 @@ type conn struct {
 	once          sync.Once
 }
 
-// newPipe returns the two ends of a stream. The functions are called when an
-// end is closed.
+// newPipe returns the two ends of a stream. It calls the functions when their end is closed.
 func newPipe(a, b Addr, aClosed, bClosed func()) (*conn, *conn) {
 	x, y := newHalf(), newHalf()
 	return &conn{rd: x, wr: y, local: a, remote: b, rdl: newDeadline(), wdl: newDeadline(), closed: aClosed},
@@ -155,7 +154,7 @@ func (c *conn) CloseWrite() error {
 	return err
 }
 
-// Close ends the stream: the peer reads what is left, and its writes fail.
+// Close ends the stream: the peer can read the rest, but its writes fail.
 func (c *conn) Close() error {
 	c.once.Do(func() {
 		c.rd.change(func() {
@@ -188,13 +187,13 @@ func (c *conn) SetDeadline(t time.Time) error      { c.rdl.set(t); c.wdl.set(t);
 func (c *conn) SetReadDeadline(t time.Time) error  { c.rdl.set(t); return nil }
 func (c *conn) SetWriteDeadline(t time.Time) error { c.wdl.set(t); return nil }
 
-// deadline is a moment that can be waited for and moved.
+// deadline is a time that can be waited for and moved.
 type deadline struct{ *deadlineState }
 
 type deadlineState struct {
 	mu      sync.Mutex
 	timer   *time.Timer
-	expired chan struct{} // closed when the moment has come
+	expired chan struct{} // closed at that time
 }
 
 func newDeadline() deadline { return deadline{&deadlineState{expired: make(chan struct{})}} }
@@ -205,8 +204,8 @@ func (d *deadlineState) wait() <-chan struct{} {
 	return d.expired
 }
 
-// set moves the deadline. A reader that waits now sees an earlier moment: the
-// channel it waits on is the one that the timer closes, unless it was closed already.
+// set moves the deadline. A waiting reader notices an earlier time: it waits on the channel
+// that the timer closes, unless that was closed already.
 func (d *deadlineState) set(t time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

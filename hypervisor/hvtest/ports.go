@@ -13,18 +13,18 @@ const (
 	guestCID = 3
 )
 
-// backlog is how many streams may wait at a listener to be accepted.
+// backlog is how many streams may wait in a listener's queue.
 const backlog = 128
 
-// ports is what connects the host and the guest of one VM: the listeners of
-// both and the streams between them.
+// ports connects the host and the guest of one VM. It holds the listeners of both and the
+// streams between them.
 type ports struct {
 	mu        sync.Mutex
 	closed    bool
 	listeners map[Addr]*listener
 	conns     map[*conn]struct{} // host ends
 	next      uint32             // port for the next dialler
-	changed   chan struct{}      // closed, and replaced, by each new listener and by the end
+	changed   chan struct{}      // closed and replaced at each new listener and at the end
 }
 
 func newPorts() *ports {
@@ -54,8 +54,8 @@ func (p *ports) listen(a Addr) (net.Listener, error) {
 	return l, nil
 }
 
-// dial connects to a listener at to. As in the kernel, the stream stands
-// before it is accepted.
+// dial connects to a listener at to. As in the kernel, the stream is established before it is
+// accepted.
 func (p *ports) dial(from uint32, to Addr) (net.Conn, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -68,8 +68,7 @@ func (p *ports) dial(from uint32, to Addr) (net.Conn, error) {
 	}
 	p.next++
 	var near, far *conn
-	// The stream is known until both ends are closed, so that the end of the
-	// VM resets it.
+	// The stream is recorded until both ends are closed, so that the VM's end resets it.
 	open := 2
 	closed := func() {
 		p.mu.Lock()
@@ -128,7 +127,7 @@ func (p *ports) close() {
 	}
 }
 
-// listener is a port where streams can be accepted.
+// listener accepts streams at a port.
 type listener struct {
 	ports *ports
 	addr  Addr
@@ -153,7 +152,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close ends the listening; streams that wait to be accepted are reset.
+// Close ends the listening and resets streams that wait to be accepted.
 func (l *listener) Close() error {
 	l.once.Do(func() {
 		l.ports.mu.Lock()
@@ -162,7 +161,7 @@ func (l *listener) Close() error {
 		}
 		close(l.done)
 		l.ports.mu.Unlock()
-		// No dial can queue any more: it holds the lock and finds no listener.
+		// No dial can queue any more: it takes the lock and finds no listener.
 		for {
 			select {
 			case c := <-l.queue:

@@ -25,7 +25,7 @@ type VM struct {
 
 	mu      sync.Mutex
 	dead    bool
-	err     error // why it died; read it after done
+	err     error // why the VM died; read it after done
 	paused  error
 	resumed chan struct{} // closed when the pause ends
 	nic     *conn         // the guest's end
@@ -39,7 +39,7 @@ func newVM(cfg hypervisor.Config, console *os.File, never bool) *VM {
 	}
 }
 
-// run is the life of the VM. It owns every goroutine of it.
+// run is the life of the VM. It owns all its goroutines.
 func (vm *VM) run(guest func(*Guest) error) {
 	defer close(vm.done)
 	var nic sync.WaitGroup
@@ -63,7 +63,7 @@ func (vm *VM) run(guest func(*Guest) error) {
 	vm.console.Close()
 }
 
-// cut cuts the power. The first call says why the VM is gone.
+// cut cuts the power. The first call sets the reason.
 func (vm *VM) cut(err error) {
 	vm.mu.Lock()
 	first := !vm.dead
@@ -80,8 +80,8 @@ func (vm *VM) cut(err error) {
 // Config returns the configuration with which the VM was started.
 func (vm *VM) Config() hypervisor.Config { return vm.cfg }
 
-// Die makes the VM die by itself, as when its hypervisor crashes: Wait returns
-// an error that wraps err. It does not wait; a VM that is gone stays as it is.
+// Die makes the VM die by itself, as after a crash of its hypervisor: Wait returns an error
+// that wraps err. It does not wait. A VM that is gone stays as it is.
 func (vm *VM) Die(err error) {
 	if err == nil {
 		err = errors.New("crashed")
@@ -89,8 +89,8 @@ func (vm *VM) Die(err error) {
 	vm.cut(err)
 }
 
-// SetPaused halts the VM for a reason, or lets it go on when err is nil. A
-// halted VM accepts no dial; its guest function is not stopped.
+// SetPaused pauses the VM with a reason, or resumes it if err is nil. A paused VM accepts no
+// dial, but its guest function continues.
 func (vm *VM) SetPaused(err error) {
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
@@ -103,7 +103,7 @@ func (vm *VM) SetPaused(err error) {
 	vm.paused = err
 }
 
-// Paused returns what [VM.SetPaused] was given.
+// Paused returns the last argument of [VM.SetPaused].
 func (vm *VM) Paused() error {
 	vm.mu.Lock()
 	defer vm.mu.Unlock()
@@ -152,15 +152,15 @@ func (vm *VM) Wait() error {
 	return nil
 }
 
-// Close cuts the power and waits until the guest function has returned. The
-// guest function may not call it.
+// Close cuts the power and waits until the guest function has returned. The guest function
+// may not call it.
 func (vm *VM) Close() error {
 	vm.cut(nil)
 	<-vm.done
 	return nil
 }
 
-// Guest is a VM as its guest function sees it. It is safe for concurrent use.
+// Guest is the view of a VM for its guest function. It is safe for concurrent use.
 type Guest struct{ vm *VM }
 
 // Context ends when the power is cut.
@@ -174,25 +174,23 @@ func (g *Guest) Listen(port uint32) (net.Listener, error) {
 	return g.vm.ports.listen(Addr{guestCID, port})
 }
 
-// Dial opens a stream to a port where the host listens. Where it does not, it
-// fails with [syscall.ECONNREFUSED]; see [Guest.AwaitHost].
+// Dial opens a stream to a port of the host. If nobody listens there, it fails with
+// [syscall.ECONNREFUSED]; see [Guest.AwaitHost].
 func (g *Guest) Dial(port uint32) (net.Conn, error) {
 	return g.vm.ports.dial(guestCID, Addr{hostCID, port})
 }
 
-// AwaitHost blocks until the host listens at the port, or the power is cut. A
-// real guest takes so long to boot that the host listens before; here the
-// guest may be first.
+// AwaitHost blocks until the host listens at the port, or the power is cut. A real guest
+// boots so slowly that the host listens before; here the guest may be first.
 func (g *Guest) AwaitHost(port uint32) error {
 	return g.vm.ports.await(g.vm.power, Addr{hostCID, port})
 }
 
-// Console writes to the file that the VM's Config names.
+// Console writes to the console file of the VM's Config.
 func (g *Guest) Console() io.Writer { return g.vm.console }
 
-// NIC is the guest's end of the network card, framed as
-// [virtionet.Stream] says; nil in a VM without a card. The end of the
-// VM closes it.
+// NIC is the guest's end of the network card, framed as in [virtionet.Stream]; nil in a VM
+// without a card. The end of the VM closes it.
 func (g *Guest) NIC() net.Conn {
 	g.vm.mu.Lock()
 	defer g.vm.mu.Unlock()

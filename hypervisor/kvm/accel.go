@@ -10,15 +10,15 @@ import (
 	"github.com/lsub/lsub/hint"
 )
 
-// accelFacts is what the choice of the accelerator rests on.
+// accelFacts are the facts about the machine that decide on the accelerator.
 type accelFacts struct {
 	arch    string // GOARCH
-	kvmErr  error  // of opening /dev/kvm for reading and writing
+	kvmErr  error  // error of opening /dev/kvm for reading and writing
 	cpuinfo string // /proc/cpuinfo
 }
 
-// chooseAccel settles on KVM or TCG. auto never fails: it returns why it had
-// to do without KVM as reason.
+// chooseAccel settles on KVM or TCG. auto never fails: without KVM, it returns the cause as
+// reason.
 func chooseAccel(want Accel, f accelFacts) (got Accel, reason, err error) {
 	if want == AccelTCG {
 		return AccelTCG, nil, nil
@@ -33,9 +33,9 @@ func chooseAccel(want Accel, f accelFacts) (got Accel, reason, err error) {
 	return AccelTCG, unusable, nil
 }
 
-// kvmUnusable returns why KVM cannot run guests here, or nil. That /dev/kvm
-// opens is no proof: where lsub's host is itself a VM whose hypervisor keeps
-// the virtualization from it, the device may be there and ordinary kernels hang.
+// kvmUnusable returns why KVM cannot run guests here, or nil. An open /dev/kvm is no proof:
+// if lsub's host is itself a VM without nested virtualization, the device may exist, but
+// ordinary kernels hang.
 func kvmUnusable(f accelFacts) error {
 	switch {
 	case errors.Is(f.kvmErr, fs.ErrNotExist):
@@ -47,7 +47,7 @@ func kvmUnusable(f accelFacts) error {
 	case f.kvmErr != nil:
 		return fmt.Errorf("KVM cannot be used: %w", f.kvmErr)
 	}
-	// On arm64 the kernel makes /dev/kvm only where the CPU can.
+	// On arm64 the kernel makes /dev/kvm only if the CPU can virtualize.
 	if f.arch == "amd64" && !hasCPUFlag(f.cpuinfo, "vmx", "svm") {
 		return hint.New(errors.New("KVM cannot be used: this CPU shows neither vmx nor svm"),
 			"switch on virtualization in the firmware, or nested virtualization if this is a VM itself, or use software emulation (LSUB_ACCEL=tcg)")

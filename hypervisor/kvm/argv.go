@@ -8,11 +8,11 @@ import (
 	"github.com/lsub/lsub/hypervisor"
 )
 
-// noFD is the file descriptor of what a VM does not have.
+// noFD stands for a file descriptor that the VM does not use.
 const noFD = -1
 
-// facts are what the arguments depend on besides the VM's Config. The file
-// descriptors are numbers in QEMU.
+// facts determine the arguments, besides the VM's Config. The file descriptors are numbers in
+// QEMU.
 type facts struct {
 	arch  string // GOARCH
 	accel Accel  // AccelKVM or AccelTCG
@@ -26,10 +26,9 @@ type facts struct {
 	cid      uint32 // the guest's, with vhostFD
 }
 
-// tbSize is the most that TCG's cache of translated code takes, in MiB; all of
-// it is memory of the host. QEMU's default is 1 GiB. Seen with a guest that
-// compiles Go's runtime package, whose code is 172 MiB when translated: CPU
-// seconds, and how often the whole cache was dropped:
+// tbSize is the size limit of TCG's cache of translated code, in MiB of host memory. QEMU's
+// default is 1 GiB. Measured with a guest that compiles Go's runtime package, whose code is
+// 172 MiB when translated: CPU seconds, and how often the whole cache was dropped:
 //
 //	 32 MiB  89 s  140 times
 //	 64 MiB  71 s   23 times
@@ -47,11 +46,11 @@ func argv(cfg *hypervisor.Config, f facts) []string {
 	a.add("-nodefaults")
 	a.add("-no-user-config")
 	a.add("-display", "none")
-	// A guest that reboots or panics ends QEMU; what runs the VM decides about
-	// the next start.
+	// A guest that reboots or panics ends QEMU. The owner of the VM decides about the next
+	// start.
 	a.add("-no-reboot")
-	// QEMU starts stopped, and goes on by command: so no event can come before
-	// the monitor is ready for it.
+	// QEMU starts stopped and continues by command, so no event can come before the monitor
+	// is ready.
 	a.add("-S")
 	a.add("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny")
 	a.machine(cfg, f)
@@ -62,7 +61,7 @@ func argv(cfg *hypervisor.Config, f facts) []string {
 	a.add("-append", strings.TrimSpace(kernelArgs(f)+" "+cfg.Cmdline))
 	a.add("-chardev", fmt.Sprintf("socket,id=qmp,fd=%d", f.qmpFD))
 	a.add("-mon", "chardev=qmp,mode=control")
-	// The file exists, truncated: appending lets others truncate it too.
+	// The file exists and is empty. With append, others can truncate it too.
 	a.add("-chardev", opt("file,id=console", "path="+esc(cfg.Console), "append=on"))
 	a.add("-serial", "chardev:console")
 	a.disks(cfg)
@@ -81,16 +80,16 @@ func (a *arguments) add(args ...string) { a.list = append(a.list, args...) }
 // opt joins the parts of an option.
 func opt(parts ...string) string { return strings.Join(parts, ",") }
 
-// esc protects a value in an option, where a comma ends it unless doubled.
+// esc escapes a value in an option: a comma ends the value unless it is doubled.
 func esc(value string) string { return strings.ReplaceAll(value, ",", ",,") }
 
 // machine chooses the board, processor and memory.
 func (a *arguments) machine(cfg *hypervisor.Config, f facts) {
 	board := map[string]string{
-		// q35 less what a guest with virtio devices does not miss. microvm
-		// boots 0.1 s sooner, but has nothing to fall back on when the kernel
-		// cannot calibrate its clock against the PIT, as happens in emulation
-		// on a busy host: it then waits for a timer tick that never comes.
+		// q35 without the parts that virtio guests do not need. microvm boots 0.1 s sooner.
+		// But in emulation on a busy host the kernel may fail to calibrate its clock against
+		// the PIT, and then microvm has no fallback: the kernel waits for a timer tick that
+		// never comes.
 		"amd64": "q35,vmport=off,smm=off,usb=off,sata=off,smbus=off",
 		"arm64": "virt,gic-version=max,usb=off",
 	}[f.arch]
@@ -103,48 +102,46 @@ func (a *arguments) machine(cfg *hypervisor.Config, f facts) {
 		a.add("-cpu", tcgCPU[f.arch])
 	}
 	a.add("-smp", strconv.Itoa(cfg.CPUs))
-	// QEMU wants whole pages, and the board whole MiB.
+	// QEMU needs whole pages, and the board whole MiB.
 	mib := cfg.Memory >> 20
 	a.add("-m", fmt.Sprintf("size=%dM", mib))
-	// Shared, so that a vhost-user process can map it. A memfd gives back what
-	// the guest reports as free, and has no name that others could open.
+	// Shared, so that a vhost-user process can map it. A memfd returns memory that the guest
+	// reports as free, and has no name that others could open.
 	a.add("-object", fmt.Sprintf("memory-backend-memfd,id=ram,size=%dM,share=on,dump=off", mib))
 }
 
-// tcgCPU is the processor that emulation offers. Without "fast strings" (erms, fsrm),
-// because guests then copy and clear memory by 8 bytes and not by 1, which is what
-// such an instruction is emulated as: unpacking a distro took a quarter less.
+// tcgCPU is the emulated processor. It lacks "fast strings" (erms, fsrm), so guests copy and
+// clear memory by 8 bytes: QEMU emulates a fast string instruction by single bytes. Unpacking
+// a distro took a quarter less.
 var tcgCPU = map[string]string{
 	"amd64": "max,-erms,-fsrm",
 	"arm64": "max",
 }
 
-// oneAtFirst has an emulated kernel boot on one processor; the guest's init starts
-// the others. While a kernel patches its own code, another processor may
-// translate the half-done patch, and QEMU before 8.1 then keeps that translation:
-// an int3 that nobody expects, which ended one boot in a hundred. A late
-// processor would cost 0.5 s for the locks' code to be patched and 1 s for a delay
-// loop to be measured, had the one not been told to leave it and the other its
-// result: the virtual machine's devices do not depend on it.
+// oneAtFirst boots an emulated kernel on one processor; the guest's init starts the others.
+// While a kernel patches its own code, another processor may translate the half-done patch,
+// and QEMU before 8.1 keeps that translation: an unexpected int3, which ended one boot in a
+// hundred. A late processor would cost 0.5 s to patch the code of locks, and 1 s to measure a
+// delay loop. The kernel skips both here: noreplace-smp turns off the one, and lpj gives the
+// result of the other. The VM's devices do not depend on it.
 const oneAtFirst = "maxcpus=1 noreplace-smp lpj=10000000"
 
-// noCX16 has an emulated kernel do without the instruction cmpxchg16b, which its memory
-// allocator uses all the time. QEMU before 8.0 takes the flags that it leaves alone from an
-// operation that is over. If an interrupt comes just then, they are saved and restored
-// as garbage (trap, nested task), and the kernel dies. Programs may still use it, as those
-// for x86-64-v2 want to.
+// noCX16 stops an emulated kernel from using the instruction cmpxchg16b, which its memory
+// allocator uses all the time. In QEMU before 8.0, the flags that the instruction leaves
+// alone come from an earlier operation. If an interrupt comes just then, they are saved and
+// restored as garbage (trap, nested task), and the kernel dies. Programs may still use the
+// instruction, as those for x86-64-v2 want to.
 const noCX16 = "clearcpuid=cx16"
 
-// kernelArgs are the kernel arguments that belong to these devices. The
-// caller's come later, and win.
+// kernelArgs are the kernel arguments for these devices. The caller's arguments follow, and
+// win.
 func kernelArgs(f facts) string {
-	// A panic has to end the VM at once: reboot, which -no-reboot turns into
-	// QEMU's end.
+	// A panic has to end the VM at once: the kernel reboots, and -no-reboot then ends QEMU.
 	const always = "panic=-1"
 	if f.arch == "arm64" {
 		return "console=ttyAMA0 " + always
 	}
-	// t: by a triple fault, the one way to reset that needs no device.
+	// t resets by a triple fault, the only way that needs no device.
 	args := "console=ttyS0 reboot=t " + always
 	if f.accel == AccelTCG {
 		args += " " + oneAtFirst + " " + noCX16
@@ -152,13 +149,13 @@ func kernelArgs(f facts) string {
 	return args
 }
 
-// disks adds the block devices. aio=threads and the host's page cache suit a
-// guest that is given little memory: what it drops, the host may still have,
-// and the host gives it up whenever it needs to; io_uring is forbidden on
-// hardened hosts. Zeroes are not looked for: the guest discards what it frees.
+// disks adds the block devices. aio=threads and the host's page cache suit a guest with
+// little memory: the host may still have pages that the guest drops, and frees them when it
+// needs to. Hardened hosts forbid io_uring. QEMU does not detect zeroes: the guest discards
+// freed blocks.
 func (a *arguments) disks(cfg *hypervisor.Config) {
 	if len(cfg.Disks) > 0 {
-		// One thread for the disks, which so do not wait for the network card's frames.
+		// One thread for the disks, so that they do not wait for the network card's frames.
 		a.add("-object", "iothread,id=io")
 	}
 	for i, d := range cfg.Disks {
@@ -166,8 +163,8 @@ func (a *arguments) disks(cfg *hypervisor.Config) {
 		a.add("-blockdev", opt("driver=raw", "node-name="+node, "discard=unmap",
 			"read-only="+onOff(d.ReadOnly), "file.driver=file", "file.filename="+esc(d.Path), "file.aio=threads"))
 		dev := []string{"virtio-blk-pci", "id=" + node + "-dev", "drive=" + node, "iothread=io",
-			// What the host does not write (its disk is full, a quota is used up)
-			// halts the VM until it does, instead of breaking the guest's file system.
+			// A failed write on the host (disk full, quota used up) pauses the VM instead of
+			// breaking the guest's file system.
 			"werror=stop", "rerror=report"}
 		if d.Serial != "" {
 			dev = append(dev, "serial="+esc(d.Serial))
@@ -186,16 +183,16 @@ func onOff(b bool) string {
 	return "off"
 }
 
-// nicVectors gives each of the card's three queues (two for frames, one for control)
-// an interrupt of its own, beside the one of its configuration.
+// nicVectors gives each of the card's three queues (two for frames, one for control) its own
+// interrupt; the card's configuration has one too.
 const nicVectors = 4
 
-// fixedMSI is the first QEMU whose emulation does not crash over a vhost-user network
-// card with interrupts of their own (MSI-X): it looked for KVM's, without KVM.
+// fixedMSI is the first QEMU that does not crash in emulation when a vhost-user network card
+// has interrupts of its own (MSI-X): earlier ones look for KVM's.
 var fixedMSI = version{8, 0, 0}
 
-// nic adds the network card, whose frames go through a socket, or are exchanged in the
-// guest's memory by a back-end at nicPath.
+// nic adds the network card. Its frames go through a socket, or through the guest's memory
+// with a back-end at nicPath.
 func (a *arguments) nic(cfg *hypervisor.Config, f facts) {
 	n := cfg.NIC
 	if n == nil {
@@ -206,25 +203,25 @@ func (a *arguments) nic(cfg *hypervisor.Config, f facts) {
 	if f.nicPath == "" {
 		a.add("-netdev", fmt.Sprintf("stream,id=net,server=off,addr.type=fd,addr.str=%d", f.nicFD))
 	} else {
-		// A path, because QEMU believes of an inherited socket that it cannot carry descriptors.
+		// A path, because QEMU assumes that an inherited socket cannot carry descriptors.
 		a.add("-chardev", opt("socket,id=nic-backend", "path="+esc(f.nicPath)))
 		a.add("-netdev", "vhost-user,id=net,chardev=nic-backend,queues=1")
 		vectors := nicVectors
 		if f.nicNoMSI {
 			vectors = 0
 		}
-		// Offloads are settled when the driver starts; QEMU would tell no back-end of
-		// later changes.
+		// Offloads are settled when the driver starts: QEMU tells no back-end of later
+		// changes.
 		dev = append(dev, fmt.Sprintf("vectors=%d", vectors), "ctrl_guest_offloads=off")
 	}
 	a.add("-device", opt(dev...))
 }
 
-// vsockVectors gives each of the device's three queues an interrupt of its own,
-// beside the one of its configuration. With fewer, all queues share one.
+// vsockVectors gives each of the device's three queues its own interrupt, beside the one of
+// the configuration. With fewer, all queues share one.
 const vsockVectors = 4
 
-// vsock adds the vsock device of one of the two backends.
+// vsock adds the vsock device for one of the two backends.
 func (a *arguments) vsock(f facts) {
 	if f.vhostFD != noFD {
 		a.add("-device", fmt.Sprintf("vhost-vsock-pci,id=vsock,vectors=%d,guest-cid=%d,vhostfd=%d", vsockVectors, f.cid, f.vhostFD))

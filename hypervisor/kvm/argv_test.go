@@ -54,7 +54,7 @@ func TestArgv(t *testing.T) {
 		{"commas", commas, with(none, func(f *facts) { f.arch, f.accel, f.userFD = "amd64", AccelTCG, 4 })},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			// One option a line, as it is read best.
+			// One option a line is easiest to read.
 			got := strings.ReplaceAll(quoteArgv(argv(&c.cfg, c.facts)), " -", " \\\n-") + "\n"
 			golden(t, filepath.Join("testdata", "argv", c.name+".golden"), got)
 		})
@@ -75,7 +75,7 @@ func golden(t *testing.T, file, got string) {
 	if err != nil {
 		t.Fatalf("%v; go test -update makes it", err)
 	}
-	// A checkout on Windows may have changed the ends of lines.
+	// A checkout on Windows may have changed the line ends.
 	text := strings.ReplaceAll(string(want), "\r\n", "\n")
 	if diff := cmp.Diff(text, got); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", file, diff)

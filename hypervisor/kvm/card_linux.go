@@ -21,11 +21,11 @@ type card struct {
 	wg  sync.WaitGroup
 }
 
-// openCard prepares a card whose frames go to nic.Attach. QEMU connects to path, which
-// is gone once it has: nobody else can reach the card.
+// openCard prepares a card whose frames go to nic.Attach. QEMU connects to path. The socket
+// is removed then, so nobody else can reach the card.
 func openCard(nic *hypervisor.NIC, dir string, log *slog.Logger) (c *card, path string, err error) {
 	path = filepath.Join(dir, fmt.Sprintf("nic-%d.sock", os.Getpid()))
-	os.Remove(path) // of a process with the same number that was killed
+	os.Remove(path) // left by a killed process with the same number
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return nil, "", fmt.Errorf("no socket for the network card: %w", err)
@@ -47,7 +47,7 @@ func (c *card) run() {
 	}
 }
 
-// Close takes the card away, and waits until nothing of it is left.
+// Close removes the card and waits until all its goroutines have ended.
 func (c *card) Close() {
 	c.l.Close()
 	c.Device.Close()

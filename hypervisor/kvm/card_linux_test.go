@@ -16,7 +16,7 @@ import (
 	"github.com/lsub/lsub/virtionet"
 )
 
-// wire is the host's end of a card: it answers the guest's questions for its address, and keeps what else comes.
+// wire is the host's end of a card: it answers ARP requests and keeps all other frames.
 type wire struct {
 	t    *testing.T
 	card virtionet.Card
@@ -64,7 +64,7 @@ func (w *wire) Receive(parts [][]byte) {
 // Flush has nothing to do.
 func (w *wire) Flush() {}
 
-// Room tells that there is some.
+// Room signals that there is room.
 func (w *wire) Room() {
 	select {
 	case w.room <- struct{}{}:
@@ -72,7 +72,7 @@ func (w *wire) Room() {
 	}
 }
 
-// sum adds to an Internet checksum.
+// sum adds b to an Internet checksum.
 func sum(n uint32, b []byte) uint32 {
 	for i, c := range b {
 		n += uint32(c) << (8 * (^i & 1))
@@ -87,8 +87,8 @@ func fold(n uint32) uint16 {
 	return uint16(n)
 }
 
-// udp builds a frame with a header that leaves the checksum to the guest, which so has
-// that of the pseudo header alone.
+// udp builds a frame whose header leaves the checksum to the guest. So the checksum field
+// holds the sum of the pseudo header alone.
 func (w *wire) udp(to net.HardwareAddr, dst netip.Addr, port uint16, payload []byte) []byte {
 	be := binary.BigEndian
 	f := make([]byte, virtionet.HeaderLen+42, virtionet.HeaderLen+42+len(payload))
@@ -113,14 +113,14 @@ func (w *wire) udp(to net.HardwareAddr, dst netip.Addr, port uint16, payload []b
 	return append(f, payload...)
 }
 
-// payload returns the payload of the UDP packet of a frame, whose checksum is right or
-// left to the host.
+// payload returns the payload of the UDP packet of a frame. It checks that the checksum is
+// right or left to the host.
 func (w *wire) payload(f []byte) []byte {
 	w.t.Helper()
 	be := binary.BigEndian
 	ip := f[virtionet.HeaderLen+14:]
 	ip = ip[:be.Uint16(ip[2:])]
-	want := uint16(0xffff) // of all, with its own
+	want := uint16(0xffff) // sum of everything, with the checksum itself
 	if f[0]&1 != 0 {
 		start, at := binary.LittleEndian.Uint16(f[6:]), binary.LittleEndian.Uint16(f[8:])
 		if start != 34 || at != 6 {
@@ -135,7 +135,7 @@ func (w *wire) payload(f []byte) []byte {
 	return ip[28:]
 }
 
-// send sends a frame, and waits for room where there is none.
+// send sends a frame, and waits while there is no room.
 func (w *wire) send(parts ...[]byte) {
 	for !w.card.Send(parts...) {
 		select {
@@ -154,7 +154,7 @@ func notServed(t *testing.T) func(context.Context, net.Conn, virtionet.Framing) 
 	}
 }
 
-// TestCard exchanges frames with a guest in its memory: small ones, and such as take many buffers.
+// TestCard exchanges frames with a guest in its memory: small ones and large ones.
 func TestCard(t *testing.T) {
 	noLeak(t)
 	cfg := config(t)
@@ -167,7 +167,7 @@ func TestCard(t *testing.T) {
 	if sockets, err := os.ReadDir(cfg.Dir); err != nil || strings.Contains(fmt.Sprint(sockets), ".sock") {
 		t.Errorf("sockets are left: %v, %v", sockets, err)
 	}
-	w.card.Send(w.udp(guest, addr, 7, []byte("the card is not up"))) // dropped, or there is no room
+	w.card.Send(w.udp(guest, addr, 7, []byte("the card is not up"))) // dropped: or there is no room
 	if got, want := h.Control(t, v, "nic"), guest.String()+" 65520"; got != want {
 		t.Errorf("network card: %s, want %s", got, want)
 	}

@@ -23,8 +23,8 @@ import (
 	"github.com/lsub/lsub/hypervisor/hvtest/protocol"
 )
 
-// helperEnv makes the test program start a VM with the helperConfig in its
-// value, say QEMU's process number, and wait to be killed.
+// helperEnv makes the test program start a VM with the helperConfig in its value, print
+// QEMU's process number, and wait to be killed.
 const helperEnv = "LSUB_TEST_KVM_HELPER"
 
 type helperConfig struct{ Dir, Kernel, Initrd, Console string }
@@ -139,7 +139,7 @@ func TestGuestPanics(t *testing.T) {
 	}
 }
 
-// heard is a log that tells when a message was logged.
+// heard is a log handler that signals when a message is logged.
 type heard struct {
 	slog.Handler
 	mu   sync.Mutex
@@ -168,8 +168,8 @@ func (h *heard) Handle(ctx context.Context, r slog.Record) error {
 
 func (h *heard) WithAttrs(a []slog.Attr) slog.Handler { return h }
 
-// TestHostDiskFull fills the file system below a disk: the VM waits, and goes
-// on once there is room. The guest sees nothing of it.
+// TestHostDiskFull fills the file system below a disk. The VM waits, and continues once there
+// is room. The guest notices nothing.
 func TestHostDiskFull(t *testing.T) {
 	needVM(t)
 	if os.Getuid() != 0 {

@@ -49,8 +49,7 @@ func logger(l *slog.Logger) *slog.Logger {
 // Name is "kvm".
 func (d *Driver) Name() string { return "kvm" }
 
-// Check tells whether QEMU is there, new enough, and can use what the Options
-// demand.
+// Check returns an error unless QEMU exists, is new enough, and supports the Options.
 func (d *Driver) Check(ctx context.Context) error {
 	if err := d.opts.validate(); err != nil {
 		return err
@@ -103,8 +102,8 @@ func (d *Driver) start(ctx context.Context, cfg hypervisor.Config) (*vm, error) 
 	}}
 	vm, err := l.run(ctx, d.opts.VSock)
 	if err != nil && ctx.Err() == nil {
-		// A QEMU that is too old fails over arguments that it does not know,
-		// so this is asked only now: it takes as long as a start's own work.
+		// A QEMU that is too old fails over unknown arguments. The version is asked only now,
+		// because the answer takes as long as our own work in a start.
 		if old := d.checkVersion(ctx, program); old != nil {
 			return nil, old
 		}
@@ -112,8 +111,8 @@ func (d *Driver) start(ctx context.Context, cfg hypervisor.Config) (*vm, error) 
 	return vm, err
 }
 
-// lacksMSI tells whether the network card has to do without MSI-X, as one can that is
-// left in doubt. It costs a QEMU that says its version.
+// lacksMSI reports whether the network card has to do without MSI-X; if in doubt, it has to.
+// It runs QEMU to get its version.
 func (d *Driver) lacksMSI(ctx context.Context, cfg *hypervisor.Config, program string, accel Accel) bool {
 	if cfg.NIC == nil || cfg.NIC.Attach == nil || accel != AccelTCG {
 		return false
@@ -122,7 +121,7 @@ func (d *Driver) lacksMSI(ctx context.Context, cfg *hypervisor.Config, program s
 	return err != nil || v.less(fixedMSI)
 }
 
-// prepare checks what QEMU would complain about in its own words, and
+// prepare reports errors in our own words before QEMU reports them in its words. It also
 // truncates the console's file.
 func prepare(cfg *hypervisor.Config, log *slog.Logger) error {
 	if err := checkKernel(cfg.Kernel, runtime.GOARCH); err != nil {
@@ -156,7 +155,7 @@ func prepare(cfg *hypervisor.Config, log *slog.Logger) error {
 	return console.Close()
 }
 
-// launch is a start under way.
+// launch is a start in progress.
 type launch struct {
 	cfg     *hypervisor.Config
 	program string
@@ -165,14 +164,13 @@ type launch struct {
 	files   []*os.File // QEMU's file descriptors from 3 on
 }
 
-// inherit makes a file one of QEMU's and returns its number there.
+// inherit adds a file to those that QEMU inherits, and returns its number in QEMU.
 func (l *launch) inherit(f *os.File) int {
 	l.files = append(l.files, f)
 	return 2 + len(l.files)
 }
 
-// run starts QEMU and returns once the guest's processors run. On failure
-// nothing is left.
+// run starts QEMU and returns once the guest's processors run. On failure it cleans up.
 func (l *launch) run(ctx context.Context, want VSock) (_ *vm, err error) {
 	v := newVM(l.cfg, l.log)
 	v.accel = l.facts.accel
@@ -194,7 +192,7 @@ func (l *launch) run(ctx context.Context, want VSock) (_ *vm, err error) {
 		qmpConn.Close()
 		return nil, err
 	}
-	// QEMU has its own now; where ours stay open, its end would not be seen.
+	// QEMU has its own copies now. If ours stayed open, we would not see its end.
 	for _, f := range l.files {
 		f.Close()
 	}
@@ -230,7 +228,7 @@ func (l *launch) open(v *vm, want VSock) (_ *net.UnixConn, err error) {
 	return qmpConn, nil
 }
 
-// openNIC prepares what the network card's frames go through.
+// openNIC prepares the path for the network card's frames.
 func (l *launch) openNIC(v *vm) (err error) {
 	switch nic := l.cfg.NIC; {
 	case nic == nil:

@@ -14,19 +14,18 @@ import (
 )
 
 const (
-	// maxLine bounds a line that QEMU may send, in bytes.
+	// maxLine is the longest line that QEMU may send, in bytes.
 	maxLine = 1 << 20
-	// maxAnswer is the longest answer that go-qemu's monitor survives; its
-	// scanner ends for good at a line of 64 KiB.
+	// maxAnswer is the longest answer that go-qemu's monitor survives, in bytes: its scanner
+	// stops for good at a line of 64 KiB.
 	maxAnswer = 60 << 10
 )
 
-// eventFilter stands between QEMU's end of QMP and go-qemu's SocketMonitor. It takes
-// the events out of the stream, so that the monitor sees nothing but one
-// greeting and one answer for each command. That is what makes the monitor
-// sound: it loses an event that comes with its first answer, stands still
-// while an event is not fetched, breaks at a long line, and hands out answers
-// that lie in a buffer which the next line overwrites.
+// eventFilter stands between QEMU's end of QMP and go-qemu's SocketMonitor. It removes the
+// events from the stream, so that the monitor sees only one greeting and one answer for each
+// command. The monitor has bugs otherwise: it loses an event that comes with its first
+// answer, blocks while an event is not fetched, breaks at a long line, and returns answers in
+// a buffer that the next line overwrites.
 type eventFilter struct {
 	qemu, mon net.Conn
 	onEvent   func(qmp.Event)
@@ -38,15 +37,15 @@ type eventFilter struct {
 	once     sync.Once
 }
 
-// startEventFilter runs until one of the connections ends, and closes both. onEvent
-// is called in the order of the events, and may not block. The caller waits with wait.
+// startEventFilter runs until one of the connections ends, and closes both. onEvent is called
+// in the order of the events, and may not block. The caller must call wait.
 func startEventFilter(qemu, mon net.Conn, onEvent func(qmp.Event), log *slog.Logger) *eventFilter {
 	f := &eventFilter{
 		qemu: qemu, mon: mon, onEvent: onEvent, log: log,
 		greeting: make(chan version, 1), ended: make(chan struct{}),
 	}
 	f.wg.Go(func() {
-		// A QEMU that ends while there is something for it to read resets the connection.
+		// If QEMU ends with unread input, the connection is reset.
 		err := f.fromQEMU()
 		if err != nil && !errors.Is(err, net.ErrClosed) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
 			log.Warn("QEMU's monitor has failed", "err", err)
@@ -54,7 +53,7 @@ func startEventFilter(qemu, mon net.Conn, onEvent func(qmp.Event), log *slog.Log
 		f.close()
 	})
 	f.wg.Go(func() {
-		// Its error is that of a connection which the other direction reports.
+		// The other direction reports the connection's error.
 		io.Copy(qemu, mon)
 		f.close()
 	})
@@ -70,7 +69,7 @@ func (f *eventFilter) close() {
 
 func (f *eventFilter) wait() { f.wg.Wait() }
 
-// fromQEMU carries lines from QEMU until it hangs up, which is no error.
+// fromQEMU carries lines from QEMU until it hangs up, which is not an error.
 func (f *eventFilter) fromQEMU() error {
 	lines := bufio.NewScanner(f.qemu)
 	lines.Buffer(make([]byte, 4096), maxLine)
@@ -105,7 +104,7 @@ func (f *eventFilter) fromQEMU() error {
 }
 
 func (f *eventFilter) toMonitor(line []byte) error {
-	// The copy: appending to the scanner's buffer would overwrite the next line.
+	// A copy: appending to the scanner's buffer would overwrite the next line.
 	out := make([]byte, 0, len(line)+1)
 	_, err := f.mon.Write(append(append(out, line...), '\n'))
 	return err

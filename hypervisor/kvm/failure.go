@@ -10,12 +10,11 @@ import (
 	"github.com/lsub/lsub/hypervisor"
 )
 
-// prefix is what QEMU writes before its messages: its program's name, and the
-// argument that it speaks of.
+// prefix is the start of QEMU's messages: its program's name and the argument concerned.
 var prefix = regexp.MustCompile(`^(?:[^ ]*/)?qemu-[^: ]*: `)
 
-// explain makes an error of what QEMU has written to stderr before it ended:
-// the lines that say what is wrong, and advice where there is some.
+// explain builds an error from QEMU's stderr: the lines that say what is wrong, and advice if
+// there is some.
 func explain(stderr string) error {
 	var lines []string
 	for line := range strings.Lines(stderr) {

@@ -21,8 +21,8 @@ import (
 // guestDirEnv hands the guest's files to a test process of another user.
 const guestDirEnv = "LSUB_TEST_GUEST_DIR"
 
-// guestDir holds the kernel and initrd that the tests boot; TestMain makes it
-// when VMs are to be tested.
+// guestDir holds the kernel and initrd that the tests boot. TestMain makes it if VMs are to
+// be tested.
 var guestDir string
 
 func TestMain(m *testing.M) {
@@ -103,8 +103,8 @@ func makeGuest(dir string) error {
 	return os.WriteFile(filepath.Join(dir, "kernel"), kernel, 0o644)
 }
 
-// wantedModules picks from lsub's own list those for the devices under test;
-// file systems would only make each boot longer.
+// wantedModules picks the modules for the devices under test from lsub's own list. File
+// systems would only make each boot longer.
 func wantedModules(order string) []string {
 	devices := []string{"virtio_blk.ko", "failover.ko", "net_failover.ko", "virtio_net.ko", "virtio_balloon.ko", "virtio-rng.ko"}
 	var list []string
@@ -153,11 +153,11 @@ func writeCPIO(w *bytes.Buffer, name string, mode int, content []byte) {
 	w.Write(make([]byte, -w.Len()&3))
 }
 
-// config is what the tests start a VM with.
+// config returns the tests' configuration of a VM.
 func config(t *testing.T) hypervisor.Config {
 	t.Helper()
 	needVM(t)
-	// Not t.TempDir, whose long path is too long for a socket.
+	// Not t.TempDir: its path is too long for a socket.
 	dir, err := os.MkdirTemp("", "kvm")
 	if err != nil {
 		t.Fatal(err)
@@ -171,7 +171,7 @@ func config(t *testing.T) hypervisor.Config {
 	}
 }
 
-// harness boots the guest with a driver that takes what the machine has.
+// harness boots the guest with a driver that uses KVM or TCG, as the machine allows.
 func harness() hvtest.Harness {
 	return hvtest.Harness{Driver: New(Options{}), Config: func(t *testing.T) hypervisor.Config { return config(t) }}
 }

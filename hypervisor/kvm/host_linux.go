@@ -24,7 +24,7 @@ var qemuNames = map[string]struct{ program, pkg string }{
 	"arm64": {"qemu-system-aarch64", "qemu-system-arm"},
 }
 
-// archNames returns what is known of runtime.GOARCH.
+// archNames returns QEMU's names for runtime.GOARCH.
 func archNames() (program, pkg string, err error) {
 	n, ok := qemuNames[runtime.GOARCH]
 	if !ok {
@@ -33,8 +33,7 @@ func archNames() (program, pkg string, err error) {
 	return n.program, n.pkg, nil
 }
 
-// findQEMU returns the path of QEMU: want, or the program of this processor
-// on PATH.
+// findQEMU returns the path of QEMU: want, or the program for this processor on PATH.
 func findQEMU(want string) (string, error) {
 	program, pkg, err := archNames()
 	if err != nil {
@@ -48,22 +47,21 @@ func findQEMU(want string) (string, error) {
 		if e := new(exec.Error); errors.Is(err, exec.ErrNotFound) {
 			err = fmt.Errorf("no %s in $PATH", want)
 		} else if errors.As(err, &e) {
-			err = e.Err // it names the program
+			err = e.Err // it contains the program's name
 		}
 		return "", hint.New(fmt.Errorf("QEMU is missing: %w", err), "install it with 'sudo apt install "+pkg+"', or your system's package of the same kind")
 	}
 	return found, nil
 }
 
-// probe is one program file, at one moment.
+// probe identifies a version of a program file.
 type probe struct {
 	path  string
 	mtime time.Time
 	size  int64
 }
 
-// qemuVersion asks QEMU for its version. The answer is kept for as long as the
-// file does not change.
+// qemuVersion asks QEMU for its version. It caches the answer until the file changes.
 func (d *Driver) qemuVersion(ctx context.Context, program string) (version, error) {
 	fi, err := os.Stat(program)
 	if err != nil {
@@ -89,7 +87,7 @@ func (d *Driver) qemuVersion(ctx context.Context, program string) (version, erro
 	return v, nil
 }
 
-// checkVersion returns an error where QEMU is too old.
+// checkVersion returns an error if QEMU is too old.
 func (d *Driver) checkVersion(ctx context.Context, program string) error {
 	v, err := d.qemuVersion(ctx, program)
 	if err != nil {
@@ -102,7 +100,7 @@ func (d *Driver) checkVersion(ctx context.Context, program string) error {
 	return v.check(program, pkg)
 }
 
-// readAccelFacts looks at the machine.
+// readAccelFacts reads the facts from the machine.
 func readAccelFacts() accelFacts {
 	f := accelFacts{arch: runtime.GOARCH}
 	kvm, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
@@ -118,7 +116,7 @@ func readAccelFacts() accelFacts {
 	return f
 }
 
-// readMemoryFacts looks at the machine and at this process's limits.
+// readMemoryFacts reads the facts from the machine and this process's limits.
 func readMemoryFacts() (memoryFacts, error) {
 	text, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
@@ -136,8 +134,8 @@ func readMemoryFacts() (memoryFacts, error) {
 	return f, nil
 }
 
-// cgroupLimit returns the least memory.max of this process's control group and
-// those above it, 0 for none. Control groups that cannot be read limit nothing here.
+// cgroupLimit returns the lowest memory.max of this process's control group and its
+// ancestors, 0 for none. Control groups that cannot be read count as no limit.
 func cgroupLimit(root, self string) int64 {
 	text, err := os.ReadFile(self)
 	if err != nil {
@@ -165,13 +163,13 @@ func cgroupLimit(root, self string) int64 {
 	return least
 }
 
-// checkFile returns why a file cannot be opened for the given use, or nil.
+// checkFile returns why a file cannot be opened for reading or for writing, or nil.
 func checkFile(what, name string, readOnly bool) error {
 	mode := os.O_RDWR
 	if readOnly {
 		mode = os.O_RDONLY
 	}
-	// O_NONBLOCK, so that a FIFO does not hold us up.
+	// O_NONBLOCK, so that a FIFO does not block us.
 	f, err := os.OpenFile(name, mode|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return fmt.Errorf("%s: %w", what, err)

@@ -10,9 +10,8 @@ import (
 	"os"
 )
 
-// checkKernel returns why QEMU could not boot a file, or nil. QEMU's own
-// messages speak of ROMs and ELF notes; and a kernel that it takes for another
-// kind of file may boot into nothing.
+// checkKernel returns why QEMU cannot boot a file, or nil. QEMU's own messages speak of ROMs
+// and ELF notes. If it takes a kernel for another kind of file, the boot may hang silently.
 func checkKernel(path, arch string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -34,7 +33,7 @@ func checkKernel(path, arch string) error {
 	return nil
 }
 
-// checkVMLinux wants an x86-64 ELF file with a PVH entry (the note
+// checkVMLinux requires an x86-64 ELF file with a PVH entry (the note
 // XEN_ELFNOTE_PHYS32_ENTRY; docs: xen/include/public/elfnote.h).
 func checkVMLinux(r io.ReaderAt) error {
 	var magic [4]byte
@@ -81,7 +80,7 @@ func hasNote(b []byte, order binary.ByteOrder, name string, kind uint32) bool {
 	return false
 }
 
-// checkImage wants an uncompressed arm64 Image (Documentation/arch/arm64/booting.rst).
+// checkImage requires an uncompressed arm64 Image (Documentation/arch/arm64/booting.rst).
 func checkImage(r io.ReaderAt) error {
 	var magic [4]byte
 	if _, err := r.ReadAt(magic[:], 56); err != nil || string(magic[:]) != "ARM\x64" {

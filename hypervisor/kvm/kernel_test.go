@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// vmlinux returns the least file that passes for an x86-64 kernel, with a note
-// of the given type.
+// vmlinux returns the smallest file that passes for an x86-64 kernel, with a note of the
+// given type.
 func vmlinux(note uint32) []byte {
 	var b bytes.Buffer
 	const notes = 64 + 56
@@ -24,7 +24,7 @@ func vmlinux(note uint32) []byte {
 	le := binary.LittleEndian
 	binary.Write(&b, le, hdr)
 	binary.Write(&b, le, elf.Prog64{Type: uint32(elf.PT_NOTE), Off: notes, Filesz: 40})
-	// A note that is none of Xen's comes first.
+	// A note that is not Xen's comes first.
 	binary.Write(&b, le, []uint32{4, 0, note})
 	b.WriteString("GNU\x00")
 	binary.Write(&b, le, []uint32{4, 8, note})
@@ -43,7 +43,7 @@ func TestCheckKernel(t *testing.T) {
 	for _, c := range []struct {
 		name, arch string
 		file       []byte
-		want       string // "" for a good one
+		want       string // "" for a valid kernel
 	}{
 		{"vmlinux", "amd64", vmlinux(18), ""},
 		{"vmlinux without PVH", "amd64", vmlinux(17), "PVH"},

@@ -9,26 +9,26 @@ import (
 	"github.com/lsub/lsub/hint"
 )
 
-// memoryFacts is what the host can give, in bytes.
+// memoryFacts are the host's resources and limits, in bytes.
 type memoryFacts struct {
 	total     int64 // RAM and swap
-	available int64 // what can be had without swapping out others, and free swap
+	available int64 // available without swapping out other programs, and free swap
 	limit     int64 // of this process's control group; 0 for none
 	address   int64 // RLIMIT_AS; 0 for none
 }
 
 const (
-	// qemuMemory is what QEMU itself takes besides the guest's memory: its
-	// own, and in emulation the translation cache.
+	// qemuMemory is QEMU's use of memory besides the guest's: its own, and the translation
+	// cache in emulation.
 	qemuMemory = tbSize<<20 + 128<<20
-	// bootMemory is what a guest touches while it boots. A VM's memory is
-	// taken when the guest first uses it, so a VM may have more than is free;
-	// with less than this it does not even come up.
+	// bootMemory is the memory that a guest touches while it boots. The host allocates a VM's
+	// memory at its first use, so a VM may have more than is free. With less than this it
+	// does not even boot.
 	bootMemory = 192 << 20
 )
 
-// checkMemory returns why a VM of size bytes cannot live on this host. Where
-// it can, but only as long as it leaves memory unused, warn says so.
+// checkMemory returns why a VM of size bytes cannot run on this host. warn is set if it can
+// run only as long as it leaves memory unused.
 func checkMemory(size int64, f memoryFacts) (warn string, err error) {
 	mib := func(n int64) string { return fmt.Sprintf("%d MiB", n>>20) }
 	fail := func(format string, args ...any) (string, error) {

@@ -8,11 +8,11 @@ import (
 	"github.com/digitalocean/go-qemu/qmp"
 )
 
-// messageKind is what a line from QEMU's monitor is.
+// messageKind is the kind of a line from QEMU's monitor.
 type messageKind int
 
 const (
-	messageOther    messageKind = iota // nothing we know
+	messageOther    messageKind = iota // unknown
 	messageGreeting                    // the first line
 	messageAnswer                      // to a command: success or error
 	messageEvent
@@ -21,12 +21,12 @@ const (
 // message is a line from QEMU's monitor (QEMU's docs/interop/qmp-spec).
 type message struct {
 	kind    messageKind
-	event   qmp.Event // of an event
-	version version   // of a greeting
+	event   qmp.Event // for an event
+	version version   // for a greeting
 }
 
-// decodeMessage reads a line from QEMU's monitor. QEMU is not trusted here: it
-// runs the guest, and might have been taken over by it.
+// decodeMessage reads a line from QEMU's monitor. QEMU is not trusted here: it runs the
+// guest, which might have taken it over.
 func decodeMessage(line []byte) (message, error) {
 	var m struct {
 		QMP *struct {
@@ -51,12 +51,12 @@ func decodeMessage(line []byte) (message, error) {
 	return message{}, nil
 }
 
-// shutdown is why QEMU says that the VM ends (event SHUTDOWN).
+// shutdown is QEMU's reason for the VM's end (event SHUTDOWN).
 type shutdown struct {
 	reason string // "guest-shutdown", "guest-reset", "guest-panic", "host-qmp-quit", "host-signal", …
 }
 
-// decodeShutdown reads the event SHUTDOWN; ok is false for any other.
+// decodeShutdown reads the event SHUTDOWN. ok is false for other events.
 func decodeShutdown(e qmp.Event) (s shutdown, ok bool) {
 	if e.Event != "SHUTDOWN" {
 		return shutdown{}, false
@@ -68,15 +68,15 @@ func decodeShutdown(e qmp.Event) (s shutdown, ok bool) {
 // writeFailure is a write that the host has refused.
 type writeFailure struct {
 	node   string // the block node, as in "disk0"
-	full   bool   // the file system has no room; else a quota, a limit, a broken disk
-	reason string // the system's word for the error
+	full   bool   // the file system has no room; otherwise a quota, a limit or a broken disk
+	reason string // the system's text for the error
 }
 
-// maxReason is the most of a reason that is shown, in bytes.
+// maxReason is the maximum length of a reason in messages, in bytes.
 const maxReason = 100
 
-// decodeWriteFailure reads the event BLOCK_IO_ERROR of a write that has stopped
-// the VM; ok is false for any other event.
+// decodeWriteFailure reads the event BLOCK_IO_ERROR of a write that has paused the VM. ok is
+// false for other events.
 func decodeWriteFailure(e qmp.Event) (w writeFailure, ok bool) {
 	if e.Event != "BLOCK_IO_ERROR" || e.Data["action"] != "stop" {
 		return writeFailure{}, false

@@ -16,22 +16,22 @@ import (
 	"github.com/digitalocean/go-qemu/qmp"
 )
 
-// commandTimeout bounds a command of QMP where the caller's context does not.
-// QEMU answers in well under a millisecond, but for its start-up.
+// commandTimeout bounds a QMP command if the caller's context does not. Except at its start,
+// QEMU answers in well under a millisecond.
 const commandTimeout = 10 * time.Second
 
-// errMonitorGone is what commands get once QEMU has hung up.
+// errMonitorGone is the error of commands after QEMU has hung up.
 var errMonitorGone = errors.New("QEMU has closed its monitor")
 
-// errNoSocket is a failure of this side, which says nothing about QEMU.
+// errNoSocket is a failure on this side. It says nothing about QEMU.
 var errNoSocket = errors.New("no socket for QEMU's monitor")
 
-// monitor speaks QMP with one QEMU. It wraps go-qemu's monitor, which knows
-// neither contexts nor deadlines. It is safe for concurrent use.
+// monitor speaks QMP with one QEMU. It wraps go-qemu's monitor, which has neither contexts
+// nor deadlines. It is safe for concurrent use.
 type monitor struct {
 	qmp    *qmp.SocketMonitor
 	filter *eventFilter
-	slot   chan struct{} // holds a token while no command is under way
+	slot   chan struct{} // holds a token while no command is in progress
 	qemu   version
 
 	wg     sync.WaitGroup // Connect and Run
@@ -39,7 +39,7 @@ type monitor struct {
 	closed bool // nothing may be added to wg
 }
 
-// spawn runs f beside; it reports false once the monitor is closed.
+// spawn runs f in a goroutine. It returns false once the monitor is closed.
 func (m *monitor) spawn(f func()) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -50,9 +50,9 @@ func (m *monitor) spawn(f func()) bool {
 	return true
 }
 
-// openMonitor greets the QEMU at the other end of conn, which it takes over,
-// also when it fails. dir is for a socket that exists for a moment: go-qemu's
-// monitor connects to a path. onEvent is called for each event; it may not block.
+// openMonitor greets the QEMU at the other end of conn. It owns conn, also on failure. dir is
+// for a short-lived socket: go-qemu's monitor connects to a path. onEvent is called for each
+// event, and may not block.
 func openMonitor(ctx context.Context, conn net.Conn, dir string, onEvent func(qmp.Event), log *slog.Logger) (*monitor, error) {
 	near, far, err := dialSelf(dir)
 	if err != nil {
@@ -75,7 +75,7 @@ func openMonitor(ctx context.Context, conn net.Conn, dir string, onEvent func(qm
 	}
 	if err == nil {
 		select {
-		case m.qemu = <-m.filter.greeting: // passed the filter before Connect saw it
+		case m.qemu = <-m.filter.greeting: // the filter saw it before Connect did
 		default:
 			err = errors.New("it has sent something else")
 		}
@@ -91,7 +91,7 @@ func openMonitor(ctx context.Context, conn net.Conn, dir string, onEvent func(qm
 // dialSelf returns go-qemu's monitor and the other end of its connection.
 func dialSelf(dir string) (*qmp.SocketMonitor, net.Conn, error) {
 	path := filepath.Join(dir, fmt.Sprintf("qmp-%d.sock", os.Getpid()))
-	os.Remove(path) // of a process with the same number that was killed
+	os.Remove(path) // left by a killed process with the same number
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		return nil, nil, err
@@ -110,9 +110,9 @@ func dialSelf(dir string) (*qmp.SocketMonitor, net.Conn, error) {
 	return mon, conn, nil
 }
 
-// run runs a command and decodes its answer into result, unless that is nil.
-// When ctx ends first, or after commandTimeout, the command stays under way:
-// the next one waits until QEMU has answered.
+// run runs a command and decodes its answer into result, unless that is nil. If ctx ends
+// first, or after commandTimeout, the command continues: the next command waits until QEMU
+// has answered.
 func (m *monitor) run(ctx context.Context, command string, result any) error {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
@@ -135,9 +135,8 @@ func (m *monitor) run(ctx context.Context, command string, result any) error {
 	answered := make(chan answer, 1)
 	running := m.spawn(func() {
 		line, err := m.qmp.Run(append(line, '\n'))
-		// A copy, because the line lies in go-qemu's buffer. Until the slot is
-		// free nothing can be written there, because the filter passes nothing
-		// that was not asked for.
+		// A copy, because the line is in go-qemu's buffer. Nothing is written there until the
+		// slot is free: the filter passes only answers to commands.
 		answered <- answer{bytes.Clone(line), err}
 		m.slot <- struct{}{}
 	})
@@ -169,8 +168,8 @@ func (m *monitor) run(ctx context.Context, command string, result any) error {
 	}
 }
 
-// close hangs up and waits until everything that was started has ended, which
-// includes the events that QEMU has sent before it hung up.
+// close hangs up and waits until all goroutines have ended. All events that QEMU has sent
+// before are handled then.
 func (m *monitor) close() {
 	m.filter.close()
 	m.wait()

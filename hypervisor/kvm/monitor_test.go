@@ -18,8 +18,8 @@ import (
 
 const greeting = `{"QMP": {"version": {"qemu": {"micro": 22, "minor": 2, "major": 7}, "package": "Debian"}, "capabilities": ["oob"]}}`
 
-// fakeQEMU answers commands on conn: answer returns the lines to send. It
-// ends with the connection.
+// fakeQEMU answers commands on conn: answer returns the lines to send. It ends with the
+// connection.
 func fakeQEMU(t *testing.T, greeting string, answer func(command string) []string) net.Conn {
 	ours, theirs := net.Pipe()
 	var wg sync.WaitGroup
@@ -47,7 +47,7 @@ func fakeQEMU(t *testing.T, greeting string, answer func(command string) []strin
 	return ours
 }
 
-// ok answers with success.
+// ok is a successful answer.
 var ok = []string{`{"return": {}}`}
 
 func event(name string) string {
@@ -67,8 +67,8 @@ func open(t *testing.T, conn net.Conn, onEvent func(qmp.Event)) *monitor {
 	return m
 }
 
-// TestMonitorEvents has events before, with and after each answer. go-qemu
-// alone would lose the first ones, stand still, or hand out torn answers.
+// TestMonitorEvents has events before, with and after each answer. go-qemu alone would lose
+// the first ones, block, or return corrupt answers.
 func TestMonitorEvents(t *testing.T) {
 	var events []string
 	m := open(t, fakeQEMU(t, greeting, func(c string) []string {
@@ -122,8 +122,8 @@ func TestMonitorFails(t *testing.T) {
 	}
 }
 
-// TestMonitorSlow gives up a command; its answer, when it comes, is not taken
-// for that of the next.
+// TestMonitorSlow abandons a command. Its late answer is not taken for that of the next
+// command.
 func TestMonitorSlow(t *testing.T) {
 	release := make(chan struct{})
 	m := open(t, fakeQEMU(t, greeting, func(c string) []string {
@@ -134,7 +134,7 @@ func TestMonitorSlow(t *testing.T) {
 	}), nil)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	for range 2 { // one under way, one that waits for it
+	for range 2 { // one in progress, one that waits for it
 		if err := m.run(ctx, "slow", nil); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("slow: %v, want %v", err, context.DeadlineExceeded)
 		}
@@ -173,8 +173,7 @@ func TestMonitorGreeting(t *testing.T) {
 	}
 }
 
-// FuzzRelay lets a QEMU say anything: the monitor may fail, but neither panic
-// nor hang.
+// FuzzRelay has QEMU send arbitrary bytes: the monitor may fail, but neither panic nor hang.
 func FuzzRelay(f *testing.F) {
 	f.Add([]byte(greeting + "\n" + ok[0] + "\n" + event("STOP") + "\n" + ok[0] + "\n"))
 	f.Add([]byte(ok[0] + "\n" + ok[0] + "\n" + ok[0] + "\n"))

@@ -1,19 +1,18 @@
-// Package kvm runs VMs on Linux with QEMU: on KVM where the CPU can, else in
-// QEMU's software emulation (TCG).
+// Package kvm runs VMs on Linux with QEMU: on KVM if the CPU supports it, otherwise in QEMU's
+// software emulation (TCG).
 //
 //	driver := kvm.New(kvm.Options{Logger: log})
 //	vm, err := driver.Start(ctx, cfg)
 //
-// A VM is one QEMU process, which dies with the process that started it, even
-// when that is killed with SIGKILL. Everything the two say to each other goes
-// through socket pairs that QEMU inherits: QMP, the network card's frames and,
-// where the kernel's vsock cannot be had, vhost-user. A card that exchanges frames
-// in the guest's memory needs a socket with a path, which is gone before the guest
-// runs. So nothing of a VM can be reached from outside, and no path is left behind.
+// A VM is one QEMU process. It dies with the process that started it, even if that is killed
+// with SIGKILL. The two communicate through socket pairs that QEMU inherits: for QMP, the
+// network card's frames and, if the kernel's vsock is not available, vhost-user. A card that
+// exchanges frames in the guest's memory needs a socket with a path, which is removed before
+// the guest runs. So nobody can reach a VM from outside, and no path is left.
 //
-// What is decided without looking at the machine (QEMU's arguments, the
-// choice of the accelerator, what a message of QMP means) is in files without
-// a suffix, built and tested on every OS; the driver itself is for Linux.
+// Code that does not look at the machine (QEMU's arguments, the choice of the accelerator,
+// the decoding of QMP) is in files without a suffix, built and tested on every OS. The driver
+// itself is for Linux.
 package kvm
 
 import (
@@ -28,7 +27,7 @@ type Accel string
 
 // The accelerators.
 const (
-	AccelAuto Accel = "auto" // KVM where the CPU can, else TCG; also ""
+	AccelAuto Accel = "auto" // KVM if the CPU supports it, otherwise TCG; also ""
 	AccelKVM  Accel = "kvm"  // the CPU's virtualization, through /dev/kvm
 	AccelTCG  Accel = "tcg"  // QEMU's software emulation
 )
@@ -38,7 +37,7 @@ type VSock string
 
 // The vsock backends.
 const (
-	VSockAuto   VSock = "auto"   // the kernel's where it can be opened, else lsub's own; also ""
+	VSockAuto   VSock = "auto"   // the kernel's if it can be opened, otherwise lsub's own; also ""
 	VSockKernel VSock = "kernel" // /dev/vhost-vsock
 	VSockUser   VSock = "user"   // package vhostvsock, in this process
 )
@@ -49,8 +48,8 @@ type Options struct {
 	VSock VSock
 	// QEMU is the program to run; "" for qemu-system-… from PATH.
 	QEMU string
-	// Logger receives what the driver works around, once per driver; nil
-	// discards. What concerns one VM goes to its Config's Logger.
+	// Logger receives the driver's workarounds, once per driver; nil discards. Messages about
+	// one VM go to its Config's Logger.
 	Logger *slog.Logger
 }
 

@@ -13,28 +13,27 @@ import (
 )
 
 const (
-	// roomToGoOn is how much room the host's file system must have before a VM
-	// goes on that it has halted, in bytes.
+	// roomToGoOn is the free space that the host's file system needs, in bytes, before a
+	// paused VM continues.
 	roomToGoOn = 16 << 20
-	// While a VM is halted its file system is looked at this often: nothing
-	// tells when a file system gets room. Where room is not what lacks, as under
-	// a quota, the VM tries its write again this often. The pause grows while
-	// the VM halts again and again.
+	// While a VM is paused, we poll its file system: there is no event for free space. If
+	// space is not the problem, as under a quota, the VM retries its write at the same
+	// interval. The interval grows while the VM pauses again and again.
 	roomPollMin, roomPollMax = 500 * time.Millisecond, 30 * time.Second
-	// settled is how long a VM must run after such a try to count as running.
+	// settled is how long a VM must run after a retry to count as running.
 	settled = time.Second
 )
 
-// pause is what halts a VM: writes that the host refuses (QEMU's werror=stop).
-// It goes on by itself when the host takes them.
+// pause handles writes that the host refuses, which pause the VM (QEMU's werror=stop). The VM
+// continues by itself when the host takes the writes.
 type pause struct {
 	vm *vm
 
 	mu     sync.Mutex
-	err    error         // why it stands still; nil while it runs
+	err    error         // why the VM is paused; nil while it runs
 	path   string        // the disk
 	full   bool          // its file system has no room
-	trial  *time.Timer   // of a VM that tries its write again; nil for none
+	trial  *time.Timer   // runs while a VM retries its write; nil otherwise
 	halted chan struct{} // holds a token when watch has something to do
 }
 
@@ -43,7 +42,7 @@ func (p *pause) init(v *vm) {
 	p.halted = make(chan struct{}, 1)
 }
 
-// Paused tells why the VM stands still.
+// Paused returns why the VM is paused; nil if it runs.
 func (v *vm) Paused() error {
 	v.pause.mu.Lock()
 	defer v.pause.mu.Unlock()
@@ -59,8 +58,8 @@ func (p *pause) onEvent(e qmp.Event) {
 	}
 }
 
-// halt notes why QEMU has halted the VM. Several writes fail at one moment, and
-// the same one again on each try.
+// halt records why QEMU has paused the VM. Several writes fail at once, and the same one
+// again on each retry.
 func (p *pause) halt(w writeFailure) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -87,8 +86,8 @@ func (p *pause) halt(w writeFailure) {
 	}
 }
 
-// resume notes that the VM goes on: for good where there is room again, else
-// to try its write.
+// resume records that the VM runs again: for good if there is room, otherwise to retry its
+// write.
 func (p *pause) resume() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -114,7 +113,7 @@ func (p *pause) goOn() {
 	p.err, p.trial = nil, nil
 }
 
-// wake makes watch look.
+// wake wakes watch.
 func (p *pause) wake() {
 	select {
 	case p.halted <- struct{}{}:
@@ -122,7 +121,7 @@ func (p *pause) wake() {
 	}
 }
 
-// diskPath returns the file of a block node.
+// diskPath returns the path of a block node's file.
 func (v *vm) diskPath(node string) string {
 	n, err := strconv.Atoi(strings.TrimPrefix(node, diskNode(0)[:len(diskNode(0))-1]))
 	if err != nil || n < 0 || n >= len(v.cfg.Disks) {
@@ -134,8 +133,8 @@ func (v *vm) diskPath(node string) string {
 	return v.cfg.Disks[n].Path
 }
 
-// watch lets the VM go on whenever there is room, or may be. It runs for as long as the
-// VM lives, and does nothing while that runs.
+// watch continues a paused VM once there is room, or to retry. It runs as long as the VM
+// lives, and is idle while the VM runs.
 func (p *pause) watch() {
 	delay := roomPollMin
 	var resumed time.Time
@@ -161,8 +160,8 @@ func (p *pause) watch() {
 	}
 }
 
-// awaitRoom returns true once the disk's file system has room, or after delay
-// where room is not what lacks; false when the VM has ended.
+// awaitRoom returns true once the disk's file system has room, or after delay if room is not
+// the problem. It returns false when the VM has ended.
 func (p *pause) awaitRoom(delay time.Duration) bool {
 	p.mu.Lock()
 	dir, full := filepath.Dir(p.path), p.full

@@ -12,7 +12,7 @@ import (
 	"github.com/lsub/lsub/hypervisor"
 )
 
-// TestPauseQuota has writes fail for a reason that free room says nothing of.
+// TestPauseQuota makes writes fail for a reason other than free space.
 func TestPauseQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := newVM(&hypervisor.Config{Disks: []hypervisor.Disk{{Path: "/a"}, {Path: "/b"}}}, slog.New(slog.DiscardHandler))
@@ -29,7 +29,7 @@ func TestPauseQuota(t *testing.T) {
 		}
 		for try := range 3 {
 			v.pause.onEvent(refused)
-			v.pause.onEvent(refused) // of the same moment
+			v.pause.onEvent(refused) // a write that failed at the same time
 			if !woken() || woken() {
 				t.Errorf("try %d: watch is not woken once", try)
 			}

@@ -11,7 +11,7 @@ import (
 	"syscall"
 )
 
-// process is a QEMU that was started.
+// process is a QEMU process.
 type process struct {
 	cmd    *exec.Cmd
 	stderr *tail
@@ -19,8 +19,8 @@ type process struct {
 	err    error         // of exec.Cmd.Wait; read it after done
 }
 
-// startProcess starts QEMU. files become its file descriptors from 3 on; the
-// caller still owns, and closes, its own.
+// startProcess starts QEMU. files become its file descriptors from 3 on. The caller still
+// owns its own copies and closes them.
 func startProcess(program string, args []string, files []*os.File, log *slog.Logger) (*process, error) {
 	p := &process{stderr: &tail{log: log}, done: make(chan struct{})}
 	p.cmd = exec.Command(program, args...)
@@ -29,14 +29,14 @@ func startProcess(program string, args []string, files []*os.File, log *slog.Log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{
 		// Ctrl-C on a terminal is for lsub alone: it decides how the VM ends.
 		Setpgid: true,
-		// QEMU dies with this process, however that ends.
+		// QEMU dies with this process, however this ends.
 		Pdeathsig: syscall.SIGKILL,
 	}
 	started := make(chan error)
 	go func() {
-		// The kernel sends the signal when the *thread* that forked ends, and
-		// Go ends threads as it likes. So this one is kept for as long as QEMU
-		// lives: the goroutine is locked to it, and waits on it.
+		// The kernel sends the signal when the *thread* that forked ends, and Go ends threads
+		// at will. So the goroutine keeps its thread locked while QEMU lives, and waits on
+		// it.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := p.cmd.Start()
@@ -54,12 +54,12 @@ func startProcess(program string, args []string, files []*os.File, log *slog.Log
 
 // kill ends QEMU with SIGKILL and waits until it is gone.
 func (p *process) kill() {
-	p.cmd.Process.Kill() // fails only where it has ended
+	p.cmd.Process.Kill() // fails only if the process has ended
 	<-p.done
 }
 
-// failure returns how the process has ended, and what it wrote last; nil after
-// exit status 0. Only for after done.
+// failure returns how the process has ended, and its last output; nil after exit status 0. It
+// may be called only after done.
 func (p *process) failure() error {
 	if p.err == nil {
 		return nil
@@ -81,7 +81,7 @@ func (p *process) failure() error {
 	return fmt.Errorf("QEMU %s", how)
 }
 
-// tailSize is how much of QEMU's stderr is kept, in bytes.
+// tailSize is the part of QEMU's stderr that is kept, in bytes.
 const tailSize = 8 << 10
 
 // tail keeps the end of what is written to it, and logs it at debug level.

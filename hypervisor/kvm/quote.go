@@ -2,7 +2,7 @@ package kvm
 
 import "strings"
 
-// quoteArgv writes a command line as a person can paste it into a shell.
+// quoteArgv formats a command line for pasting into a shell.
 func quoteArgv(argv []string) string {
 	quoted := make([]string, len(argv))
 	for i, a := range argv {

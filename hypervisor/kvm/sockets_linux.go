@@ -17,7 +17,7 @@ func socketPair(name string) (*net.UnixConn, *os.File, error) {
 	}
 	theirs := os.NewFile(uintptr(fds[1]), name)
 	ours := os.NewFile(uintptr(fds[0]), name)
-	defer ours.Close() // FileConn has its own
+	defer ours.Close() // FileConn has its own copy
 	conn, err := net.FileConn(ours)
 	if err != nil {
 		theirs.Close()

@@ -30,7 +30,7 @@ func script(t *testing.T, body string) string {
 	return file
 }
 
-// scriptConfig is good as far as anything looks that is not QEMU.
+// scriptConfig is a configuration that passes all checks except QEMU's own.
 func scriptConfig(t *testing.T) hypervisor.Config {
 	t.Helper()
 	if runtime.GOARCH != "amd64" {
@@ -58,8 +58,8 @@ func testLogger(t *testing.T) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// noLeak checks, at the test's end, that no file descriptor, child or
-// goroutine of this package is left. Tests that use it do not run in parallel.
+// noLeak checks at the test's end that no file descriptor, child process or goroutine of this
+// package is left. Tests that use it do not run in parallel.
 func noLeak(t *testing.T) {
 	t.Helper()
 	// Go's own poller opens its files at first use.
@@ -77,7 +77,7 @@ func noLeak(t *testing.T) {
 		if kids, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", os.Getpid())); err == nil && len(kids) > 0 {
 			t.Errorf("children are left: %s", kids)
 		}
-		// What has been waited for may still be about to return.
+		// Goroutines that were waited for may still be about to return.
 		deadline := time.Now().Add(10 * time.Second)
 		for {
 			stacks := goroutines()
@@ -165,7 +165,7 @@ func TestStartFails(t *testing.T) {
 	}
 }
 
-// TestStartSilent gives up on a QEMU that lives and says nothing.
+// TestStartSilent has a QEMU that lives but sends nothing.
 func TestStartSilent(t *testing.T) {
 	noLeak(t)
 	cfg := scriptConfig(t)
@@ -178,7 +178,7 @@ func TestStartSilent(t *testing.T) {
 	}
 	text, err := os.ReadFile(pid)
 	if err != nil {
-		return // it was killed before it could even write
+		return // it was killed before it could write
 	}
 	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
 	if err != nil {

@@ -11,12 +11,12 @@ import (
 // version is a release of QEMU.
 type version struct{ major, minor, micro int }
 
-// minVersion is the first with -netdev stream.
+// minVersion is the first QEMU with -netdev stream.
 var minVersion = version{7, 2, 0}
 
 func (v version) String() string { return fmt.Sprintf("%d.%d.%d", v.major, v.minor, v.micro) }
 
-// describe says what runs a VM.
+// describe returns a VM's description for people.
 func describe(qemu version, accel Accel) string {
 	if accel == AccelKVM {
 		return fmt.Sprintf("QEMU %v with KVM", qemu)
@@ -34,7 +34,7 @@ func (v version) less(w version) bool {
 	return v.micro < w.micro
 }
 
-// check returns an error where v is too old.
+// check returns an error if v is too old.
 func (v version) check(program, pkg string) error {
 	if !v.less(minVersion) {
 		return nil

@@ -15,7 +15,7 @@ import (
 	"github.com/lsub/lsub/virtionet"
 )
 
-// quitTimeout is how long QEMU may take to end by itself before it is killed.
+// quitTimeout bounds QEMU's shutdown; then it is killed.
 const quitTimeout = 3 * time.Second
 
 // vm is a VM in a QEMU.
@@ -29,9 +29,9 @@ type vm struct {
 	qemu  *process
 	mon   *monitor
 
-	alive context.Context // done when the VM ends, or Close begins
+	alive context.Context // done when the VM ends or Close begins
 	end   context.CancelFunc
-	wg    sync.WaitGroup // what runs beside run
+	wg    sync.WaitGroup // goroutines other than run
 	pause pause
 	done  chan struct{} // closed when everything has ended
 
@@ -40,7 +40,7 @@ type vm struct {
 	mu     sync.Mutex
 	closed bool   // Close was called
 	reason string // of the event SHUTDOWN
-	err    error  // what Wait returns; read it after done
+	err    error  // of Wait; read it after done
 }
 
 func newVM(cfg *hypervisor.Config, log *slog.Logger) *vm {
@@ -50,7 +50,7 @@ func newVM(cfg *hypervisor.Config, log *slog.Logger) *vm {
 	return v
 }
 
-// begin brings the VM from a QEMU that was just started to processors that run.
+// begin takes a VM from a newly started QEMU to running processors.
 func (v *vm) begin(ctx context.Context, conn net.Conn) error {
 	mon, err := openMonitor(ctx, conn, v.cfg.Dir, v.onEvent, v.log)
 	if err == nil {
@@ -69,8 +69,8 @@ func (v *vm) begin(ctx context.Context, conn net.Conn) error {
 	return nil
 }
 
-// startFailure finds out why QEMU could not be greeted: most often it has
-// ended, and has said why.
+// startFailure finds out why QEMU sent no greeting. Most often it has ended with an error
+// message.
 func (v *vm) startFailure(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -81,7 +81,7 @@ func (v *vm) startFailure(ctx context.Context, err error) error {
 	select {
 	case <-v.qemu.done:
 	case <-ctx.Done():
-	case <-time.After(quitTimeout): // it lives, and does not speak QMP
+	case <-time.After(quitTimeout): // it lives but does not speak QMP
 		return err
 	}
 	if ctx.Err() != nil {
@@ -93,7 +93,7 @@ func (v *vm) startFailure(ctx context.Context, err error) error {
 	return fmt.Errorf("QEMU has ended by itself: %w", err)
 }
 
-// abandon ends a VM whose start has failed, and waits until nothing is left.
+// abandon ends a VM whose start has failed, and waits for all of it.
 func (v *vm) abandon() {
 	v.end()
 	if v.qemu != nil {
@@ -114,7 +114,7 @@ func (v *vm) run() {
 	close(v.done)
 }
 
-// release closes what belongs to a QEMU that is gone.
+// release closes the resources of a QEMU that has ended.
 func (v *vm) release() {
 	if v.mon != nil {
 		v.mon.wait() // QEMU's last events included
@@ -131,7 +131,7 @@ func (v *vm) release() {
 	v.wg.Wait()
 }
 
-// verdict is what Wait returns.
+// verdict is the result of Wait.
 func (v *vm) verdict() error {
 	v.mu.Lock()
 	closed, reason := v.closed, v.reason
@@ -151,7 +151,7 @@ func (v *vm) verdict() error {
 	return fmt.Errorf("VM %s: QEMU was ended from outside (%s)", v.cfg.Name, reason)
 }
 
-// serveNIC hands the network card's frames to the network for as long as the VM lives.
+// serveNIC passes the network card's frames to the network as long as the VM lives.
 func (v *vm) serveNIC() {
 	defer v.nic.Close()
 	err := v.cfg.NIC.Serve(v.alive, v.nic, virtionet.Stream)
@@ -159,14 +159,14 @@ func (v *vm) serveNIC() {
 		return
 	}
 	select {
-	case <-v.qemu.done: // which ended the frames
+	case <-v.qemu.done: // which ended the stream of frames
 	case <-time.After(quitTimeout):
 		v.log.Error("the network of the VM has failed; it is cut off", "err", err)
 	case <-v.alive.Done():
 	}
 }
 
-// Description names QEMU's version and what runs the guest's instructions.
+// Description returns QEMU's version and the accelerator.
 func (v *vm) Description() string { return describe(v.mon.qemu, v.accel) }
 
 // onEvent handles QEMU's events, one after the other. It does not block.
@@ -189,7 +189,7 @@ func (v *vm) Dial(ctx context.Context, port uint32) (net.Conn, error) {
 	if err == nil {
 		return c, nil
 	}
-	// Which is the first to see the VM's end is chance.
+	// It is random which goroutine sees the VM's end first.
 	if gone := v.usable(ctx, "dial", port); gone != nil {
 		return nil, gone
 	}
@@ -208,7 +208,7 @@ func (v *vm) Listen(ctx context.Context, port uint32) (net.Listener, error) {
 	return l, nil
 }
 
-// usable returns why neither Dial nor Listen can do anything, or nil.
+// usable returns why neither Dial nor Listen can work, or nil.
 func (v *vm) usable(ctx context.Context, what string, port uint32) error {
 	switch {
 	case v.alive.Err() != nil:

@@ -31,14 +31,14 @@ func TestConformance(t *testing.T) {
 	hvtest.Conformance(t, harness())
 }
 
-// TestOrdinaryUser runs the conformance tests as a user without any rights.
+// TestOrdinaryUser runs the conformance tests as a user without privileges.
 func TestOrdinaryUser(t *testing.T) {
 	needVM(t)
 	if os.Getuid() != 0 {
 		t.Skip("all tests run as an ordinary user already")
 	}
 	home := t.TempDir()
-	// The directories above belong to root alone.
+	// The parent directories belong to root.
 	for dir := home; dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -65,7 +65,7 @@ func TestOrdinaryUser(t *testing.T) {
 	}
 }
 
-// TestDevices looks at the devices from inside, and discards a disk's content.
+// TestDevices checks the devices inside the guest, and discards a disk's content.
 func TestDevices(t *testing.T) {
 	cfg := config(t)
 	data := filepath.Join(cfg.Dir, "data, with a comma.img")
@@ -127,7 +127,7 @@ func disk(t *testing.T, path string, size int64) {
 	}
 }
 
-// allocated returns how much of a file the host keeps, in bytes.
+// allocated returns a file's disk usage on the host, in bytes.
 func allocated(t *testing.T, path string) int64 {
 	t.Helper()
 	var st unix.Stat_t
@@ -137,7 +137,7 @@ func allocated(t *testing.T, path string) int64 {
 	return st.Blocks * 512
 }
 
-// TestStreams moves much data both ways, and then opens many streams at once.
+// TestStreams moves much data both ways, then opens many streams at once.
 func TestStreams(t *testing.T) {
 	h := harness()
 	vm, _ := h.Boot(t, config(t))

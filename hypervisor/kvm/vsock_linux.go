@@ -23,15 +23,15 @@ import (
 type vsockBackend interface {
 	Dial(ctx context.Context, port uint32) (net.Conn, error)
 	Listen(port uint32) (net.Listener, error)
-	// Close ends every stream and listener, and waits for what was started.
+	// Close ends every stream and listener, and waits for all goroutines.
 	Close() error
 }
 
-// vhostPath is the kernel's backend.
+// vhostPath is the device of the kernel's backend.
 const vhostPath = "/dev/vhost-vsock"
 
-// openVSock prepares a backend: file is what QEMU inherits for it, which the
-// caller closes once QEMU has it. cid is 0 for a backend of our own.
+// openVSock prepares a backend. QEMU inherits file; the caller closes it once QEMU has it.
+// cid is 0 for our own backend.
 func openVSock(want VSock, log *slog.Logger) (b vsockBackend, file *os.File, cid uint32, err error) {
 	if want != VSockUser {
 		f, err := os.OpenFile(vhostPath, os.O_RDWR, 0)
@@ -52,7 +52,7 @@ func openVSock(want VSock, log *slog.Logger) (b vsockBackend, file *os.File, cid
 	if err != nil {
 		return nil, nil, 0, err
 	}
-	// The guest's address is its own affair here: nobody else can reach it.
+	// The guest's address is private here: nobody else can reach it.
 	u := &userVSock{Device: vhostvsock.New(vhostvsock.Config{GuestCID: 3, Logger: log})}
 	u.wg.Go(func() {
 		if err := u.Serve(conn); err != nil {
@@ -77,11 +77,11 @@ func (u *userVSock) Close() error {
 // vhostVSockSetGuestCID is _IOW(VHOST_VIRTIO, 0x60, __u64) of linux/vhost.h.
 const vhostVSockSetGuestCID = 0x4008AF60
 
-// claimCID gives the device a guest address that no other VM on this host has.
-// QEMU sets the same again on the same device, which changes nothing.
+// claimCID gives the device a guest address that no other VM on this host has. QEMU sets the
+// same one again on the same device, which changes nothing.
 func claimCID(f *os.File) (uint32, error) {
 	for range 64 {
-		// Low numbers are what people choose by hand.
+		// People choose low numbers by hand.
 		cid := 1<<16 + rand.Uint32N(1<<31)
 		arg := uint64(cid)
 		// The kernel reads the 8 bytes of arg during the call, which keeps it alive.
@@ -120,7 +120,7 @@ func (k *kernelVSock) Listen(port uint32) (net.Listener, error) {
 	}
 	l, err := vsock.ListenContextID(vsock.Host, port, nil)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		// The ports of the host's side are shared by the whole machine.
+		// All VMs and programs of the machine share the host's ports.
 		return nil, hint.New(err, "another program listens on this vsock port; stop it, or use lsub's own vsock (vsock: user)")
 	}
 	if err != nil {
@@ -143,14 +143,14 @@ func (k *kernelVSock) Close() error {
 	return nil
 }
 
-// kernelListener accepts streams of this VM's guest alone: the kernel hands a
-// port's streams of every guest, and of local programs, to its one listener.
+// kernelListener accepts only streams from this VM's guest. The kernel passes all of a port's
+// streams, from every guest and from local programs, to its one listener.
 type kernelListener struct {
 	*vsock.Listener
 	owner *kernelVSock
 }
 
-// open reports whether the listener was not closed, by its user or the VM's end.
+// open reports whether neither the user nor the VM's end has closed the listener.
 func (l *kernelListener) open() bool {
 	l.owner.mu.Lock()
 	defer l.owner.mu.Unlock()

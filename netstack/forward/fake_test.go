@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// fakeGuest answers for the VM. Its streams are unix sockets, which tell a close
+// fakeGuest stands in for the VM. Its streams are unix sockets, which distinguish a close
 // from a half-close as vsock does.
 type fakeGuest struct {
 	t *testing.T
@@ -24,7 +24,7 @@ type fakeGuest struct {
 	asked    []Target
 	listens  map[string]func(id uint64)
 	arrivals map[uint64]*net.UnixConn
-	refuse   error // of Listen
+	refuse   error // error of Listen
 }
 
 func newFakeGuest(t *testing.T) *fakeGuest {
@@ -68,7 +68,7 @@ func (g *fakeGuest) Listen(ctx context.Context, at Target, started func(), accep
 	return ctx.Err()
 }
 
-// arrive has somebody connect in the guest to what the host listens on there.
+// arrive connects in the guest to an address where the host listens.
 func (g *fakeGuest) arrive(network, address string) *net.UnixConn {
 	g.t.Helper()
 	host, guest, err := streamPair()
@@ -116,7 +116,7 @@ func streamPair() (host, guest *net.UnixConn, err error) {
 	return c.(*net.UnixConn), d.(*net.UnixConn), nil
 }
 
-// echo sends back what comes, and ends when that ends.
+// echo sends back all bytes until their end.
 func echo(c *net.UnixConn) {
 	io.Copy(c, c)
 	c.CloseWrite()
@@ -150,7 +150,7 @@ func listener(network, addr string) Listener {
 	return Listener{Network: network, Addr: netip.MustParseAddrPort(addr), Distro: "debian-1", PID: 7, Process: "server"}
 }
 
-// await waits until the ports are as ok wants them.
+// await waits until ok accepts the ports.
 func await(t *testing.T, f *Forwarder, what string, ok func([]Port) bool) []Port {
 	t.Helper()
 	end := time.After(20 * time.Second)
@@ -161,7 +161,7 @@ func await(t *testing.T, f *Forwarder, what string, ok func([]Port) bool) []Port
 		}
 		select {
 		case <-changed:
-		case <-time.After(20 * time.Millisecond): // counters
+		case <-time.After(20 * time.Millisecond): // counters change without a signal
 		case <-end:
 			t.Fatalf("never %s: %+v", what, ports)
 		}
@@ -184,7 +184,7 @@ func awaitStates(t *testing.T, f *Forwarder, states ...string) []Port {
 	})
 }
 
-// freePort is a port that nobody has, for both protocols and families.
+// freePort returns a port that is free for both protocols and families.
 func freePort(t *testing.T) int {
 	t.Helper()
 	for range 100 {
@@ -221,7 +221,7 @@ func dial(t *testing.T, network, addr string) net.Conn {
 	return c
 }
 
-// talk wants words to come back.
+// talk checks that an address echoes.
 func talk(t *testing.T, network, addr string) {
 	t.Helper()
 	c := dial(t, network, addr)

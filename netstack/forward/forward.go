@@ -1,18 +1,18 @@
-// Package forward opens ports of a VM on the host, and ports of the host in the VM. It copies bytes between sockets of the host and
-// streams to the guest. [Guest] opens these: to the agent in it, or on the fast path, with
-// TCP to the guest's kernel (package netstack/guesttcp).
+// Package forward opens ports of a VM on the host, and ports of the host in the VM. It copies
+// bytes between sockets of the host and streams to the guest. [Guest] opens the streams: to
+// the agent in the guest or, on the fast path, by TCP to the guest's kernel (package
+// netstack/guesttcp).
 //
 //	f := forward.New(forward.Config{Guest: guest, Auto: auto})
 //	go f.Run(ctx)
 //	f.SetListeners(all) // whenever they change
 //
-// A port of the host is open as long as something listens in the guest (what
-// Config.Auto lets through), or a [Rule] says so. It is a listener of the host's kernel, on
-// the addresses that were asked for and no others. Connections that are open stay
-// when their port closes.
+// A port of the host is open while something listens in the guest (subject to Config.Auto),
+// or if a [Rule] says so. It is a listener of the host's kernel, on exactly the requested
+// addresses. Open connections stay when their port closes.
 //
-// The guest is not trusted: what it can have opened on the host is bounded (see
-// [Limits]), and its bytes wait in bounded buffers.
+// The guest is not trusted: [Limits] bound its use of the host's resources, and its bytes
+// wait in bounded buffers.
 package forward
 
 import (
@@ -38,28 +38,25 @@ type Target struct {
 	Distro  string // id; "" for the VM's own network
 	Network string
 	Address string // an address with a port, or a path
-	// Shared says that something is known to listen there, in the network that the
-	// distros share.
+	// Shared says that a listener is known there, in the network that the distros share.
 	Shared bool
 }
 
-// Stream is a connection to the guest that the guest may not have completed yet.
+// Stream is a connection to the guest, possibly not established yet.
 type Stream struct {
-	// Conn has a CloseWrite; a Close without one before it is a reset. Bytes may be
+	// Conn has a CloseWrite. A Close without an earlier CloseWrite is a reset. Bytes may be
 	// written at once.
 	Conn net.Conn
-	// Opened waits until the guest is connected, or returns why it is not. Call it
-	// before the first Read. It returns the bytes from the other side that have come
-	// already.
+	// Opened waits until the guest is connected, or returns why it is not. Call it before the
+	// first Read. It returns bytes from the other side that have already arrived.
 	Opened func() (head []byte, err error)
 }
 
-// Guest is the VM as package guest reaches it. Its methods are safe for
-// concurrent use.
+// Guest is the VM. Package guest implements it. Its methods are safe for concurrent use.
 type Guest interface {
 	// Connect opens a stream to a target.
 	Connect(ctx context.Context, to Target) (Stream, error)
-	// Listen takes connections in the guest until ctx is done.
+	// Listen accepts connections in the guest until ctx is done.
 	Listen(ctx context.Context, at Target, started func(), accepted func(id uint64)) error
 	// Accept opens a stream to a connection that Listen has reported.
 	Accept(ctx context.Context, id uint64) (Stream, error)
@@ -71,13 +68,13 @@ type Listener struct {
 	Addr    netip.AddrPort
 	V6Only  bool
 	Distro  string // id
-	// Isolated says that the distro has a network namespace, and so ports, of its own.
+	// Isolated says that the distro has its own network namespace, and so its own ports.
 	Isolated bool
 	PID      int
 	Process  string
 }
 
-// netns names the network namespace of the listener: the id of its distro, or "" for the
+// netns identifies the listener's network namespace: the id of its distro, or "" for the
 // namespace that distros share.
 func (l *Listener) netns() string {
 	if l.Isolated {
@@ -86,40 +83,38 @@ func (l *Listener) netns() string {
 	return ""
 }
 
-// Rule forwards a port, a range of them or a socket whether or not anything
-// listens.
+// Rule forwards a port, a port range or a socket, whether or not anything listens.
 type Rule struct {
 	Network string
-	Host    []netip.AddrPort // to listen on; of a reverse rule, none
-	Path    string           // of a unix socket on the host: to listen on, or for a reverse rule to connect to
-	Dial    string           // of a reverse rule: the host's address to connect to, "HOST:PORT"
+	Host    []netip.AddrPort // to listen on; empty for a reverse rule
+	Path    string           // of a unix socket on the host: to listen on, or to connect to for a reverse rule
+	Dial    string           // for a reverse rule: the host's address to connect to, "HOST:PORT"
 
 	Reverse bool
-	// Guest has the name of a distro where Config.DistroID knows names. Of a TCP or
-	// UDP rule that is not reverse, the address is ":PORT", at whichever address
-	// somebody listens there.
+	// Guest has the name of a distro if Config.DistroID knows names. For a TCP or UDP rule
+	// that is not reverse, the address is ":PORT" and means any address with a listener.
 	Guest Target
 }
 
 // Limits bound the resources of the host that a guest can use. Zero means the default.
 type Limits struct {
-	Ports       int // that are open by themselves: 2048
+	Ports       int // that are opened automatically: 2048
 	Connections int // that are open at once: 8192
-	Reverse     int // of connections, those that begin in the guest: 1024
-	Flows       int // of UDP that are open at once: 1024
+	Reverse     int // those of Connections that begin in the guest: 1024
+	Flows       int // of UDP, open at once: 1024
 }
 
 // Config is the configuration of a [Forwarder].
 type Config struct {
 	Guest Guest
 	Rules []Rule
-	// Auto returns the addresses of the host on which to open a listener's port: none
-	// for a port that is not to be opened. nil: no port is opened automatically.
+	// Auto returns the host's addresses on which to open a listener's port, or none to leave
+	// the port closed. nil: no port is opened automatically.
 	Auto func(Listener) []netip.Addr
-	// DistroID returns the id of the distro with the name in a rule, "" for none.
+	// DistroID returns the id of the distro with the name in a rule; "" if there is none.
 	// nil: rules have ids.
 	DistroID func(name string) string
-	// NextFree says that the next free port of the host replaces one that is taken.
+	// NextFree says to use the next free port of the host if the port is taken.
 	NextFree bool
 	// PortOwner finds who listens on an address of the host. It may take long. nil: it is
 	// never known.
@@ -143,17 +138,17 @@ const (
 	StateFailed  = "failed"  // Reason says why
 )
 
-// Port is a port or socket that is forwarded, or that failed to be.
+// Port is a forwarded port or socket, or one whose forwarding failed.
 type Port struct {
 	Kind    string
 	Network string
 	Host    []string // addresses, or the path, on the host
-	Distro  string   // id; "" for none in particular
+	Distro  string   // id; "" for no particular one
 	Guest   string   // address or path in the distro
-	PID     int      // of the process in the distro; 0 where unknown
+	PID     int      // of the process in the distro; 0 if unknown
 	Process string
 	State   string
-	Reason  string // for people, as is; "" for nothing to say
+	Reason  string // for people, verbatim; "" for none
 	Opened  time.Time
 
 	Active, Connections, Failed int64
@@ -166,7 +161,7 @@ type Forwarder struct {
 	log *slog.Logger
 
 	conns  *limiter.Limiter
-	back   *limiter.Limiter // of conns, those that begin in the guest
+	back   *limiter.Limiter // those of conns that begin in the guest
 	flows  *limiter.Limiter // of UDP
 	wg     sync.WaitGroup   // of connections, flows and listeners
 	asking sync.Mutex       // held while Config.PortOwner is asked
@@ -176,7 +171,7 @@ type Forwarder struct {
 	listeners []Listener
 	ports     map[portKey]*port
 	changed   chan struct{} // closed and replaced at every change
-	wake      chan struct{} // has Run look again
+	wake      chan struct{} // makes Run check again
 }
 
 // New returns a forwarder. It does nothing until Run is called.
@@ -203,8 +198,7 @@ func setDefault(v *int, def int) {
 	}
 }
 
-// Run forwards until ctx is done, and returns when all that it opened is
-// closed.
+// Run forwards until ctx is done. It closes everything that it has opened before it returns.
 func (f *Forwarder) Run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -233,7 +227,7 @@ func (f *Forwarder) Run(ctx context.Context) {
 	}
 }
 
-// retryEvery is the time between two attempts to open what could not be opened.
+// retryEvery is the time between two attempts to open a port.
 const retryEvery = 2 * time.Second
 
 // SetListeners replaces the list of listening sockets in the guest.
@@ -252,8 +246,8 @@ func (f *Forwarder) look() {
 	}
 }
 
-// resolve returns a rule's target with the id of its distro. A distro that is
-// not there (ok is false) keeps its name, for the guest to say so.
+// resolve returns a rule's target with the id of its distro. If the distro does not exist, ok
+// is false and the target keeps the name, for the guest's error message.
 func (f *Forwarder) resolve(t Target) (_ Target, ok bool) {
 	if t.Distro == "" || f.cfg.DistroID == nil {
 		return t, true
@@ -266,15 +260,15 @@ func (f *Forwarder) resolve(t Target) (_ Target, ok bool) {
 	return t, true
 }
 
-// Ports returns all forwarded ports, sorted, and a channel that is closed at the next
-// change of anything but their counters.
+// Ports returns all forwarded ports, sorted, and a channel that is closed at the next change
+// of anything but the counters.
 func (f *Forwarder) Ports() ([]Port, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.list(), f.changed
 }
 
-// tellChange tells those who wait on what Ports returned. f.mu is held.
+// tellChange wakes those who wait on the channel of Ports. The caller holds f.mu.
 func (f *Forwarder) tellChange() {
 	close(f.changed)
 	f.changed = make(chan struct{})

@@ -59,14 +59,13 @@ func TestAutomatic(t *testing.T) {
 			t.Error("the port is open after its end")
 		}
 	}
-	// An address of the guest's that is not localhost is its own affair.
+	// Other addresses of the guest than localhost are not forwarded.
 	f.SetListeners([]Listener{listener(TCP, fmt.Sprintf("192.168.127.2:%d", n)), listener(TCP, fmt.Sprintf("127.0.0.53:%d", n+1))})
 	time.Sleep(20 * time.Millisecond)
 	awaitStates(t, f)
 }
 
-// TestConnectionsStay has a connection outlive its port, and end with the
-// forwarder.
+// TestConnectionsStay: a connection outlives its port, and ends with the forwarder.
 func TestConnectionsStay(t *testing.T) {
 	g := newFakeGuest(t)
 	n := freePort(t)
@@ -84,7 +83,7 @@ func TestConnectionsStay(t *testing.T) {
 	}
 }
 
-// wantReset wants a connection to be reset, at once or as soon as it stands.
+// wantReset checks that a connection is reset, at once or once established.
 func wantReset(t *testing.T, at string) {
 	t.Helper()
 	c, err := net.Dial(TCP, at)
@@ -156,7 +155,7 @@ func TestResets(t *testing.T) {
 	await(t, f, "all ended", func(p []Port) bool { return p[0].Active == 0 })
 }
 
-// TestBothWays moves much both ways at once.
+// TestBothWays moves much data both ways at once.
 func TestBothWays(t *testing.T) {
 	g := newFakeGuest(t)
 	n := freePort(t)
@@ -237,13 +236,13 @@ func TestTaken(t *testing.T) {
 	}
 	talk(t, TCP, at)
 
-	// Another forwarder says that it is taken, or takes the next.
+	// Another forwarder reports that the port is taken, or uses the next one.
 	second := run(t, Config{Guest: g, Auto: only4})
 	second.SetListeners([]Listener{listener(TCP, at)})
 	awaitStates(t, second, StateFailed)
 	third := run(t, Config{Guest: g, Auto: auto, NextFree: true})
 	third.SetListeners([]Listener{listener(TCP, at)})
-	p = awaitStates(t, third, StateOpen)[0] // on both addresses, though ::1 was free
+	p = awaitStates(t, third, StateOpen)[0] // on both addresses, although ::1 was free
 	if p.Host[0] == at || len(p.Host) != 2 || p.Host[1] == strings.Replace(at, "127.0.0.1", "[::1]", 1) || !strings.Contains(p.Reason, at+" is taken") {
 		t.Errorf("%+v", p)
 	}
@@ -293,7 +292,7 @@ func TestRules(t *testing.T) {
 	if p.Kind != KindRule || p.Host[0] != rule.Host[0].String() {
 		t.Errorf("%+v", p)
 	}
-	// Another distro's listener is forwarded by itself, this one's by the rule alone.
+	// Another distro's listener is forwarded automatically, this one's only by the rule.
 	other := listener(TCP, fmt.Sprintf("0.0.0.0:%d", freePort(t)))
 	f.SetListeners([]Listener{listener(TCP, "0.0.0.0:"+fmt.Sprint(guestPort)), other})
 	await(t, f, "two open", func(p []Port) bool {
@@ -318,7 +317,7 @@ func TestSockets(t *testing.T) {
 		t.Fatal(err)
 	}
 	stale.SetUnlinkOnClose(false)
-	stale.Close() // as a supervisor leaves it that was killed
+	stale.Close() // as after a supervisor that was killed
 	rule := Rule{Network: Unix, Path: path, Guest: Target{Distro: "debian-1", Network: Unix, Address: "/run/docker.sock"}}
 	f := run(t, Config{Guest: g, Rules: []Rule{rule}})
 	p := awaitStates(t, f, StateOpen)[0]
@@ -334,7 +333,7 @@ func TestSockets(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 	talk(t, Unix, path)
-	// What is no socket is left alone.
+	// A file that is not a socket is left alone.
 	rule.Path = filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(rule.Path, []byte("kept"), 0o600); err != nil {
 		t.Fatal(err)
@@ -377,7 +376,7 @@ func TestReverse(t *testing.T) {
 		t.Errorf("%q, %v", b, err)
 	}
 	c.Close()
-	server.Close() // nobody is there any more: a reset
+	server.Close() // nobody listens there any more: a reset
 	c = g.arrive(TCP, at.Address)
 	io.ReadAll(c)
 	if _, err := c.Write([]byte("x")); err == nil {
@@ -386,14 +385,14 @@ func TestReverse(t *testing.T) {
 	await(t, f, "one failed", func(p []Port) bool { return p[0].Connections == 2 && p[0].Failed == 1 && p[0].Active == 0 })
 }
 
-// TestReverseLimit has a guest begin more connections than it may.
+// TestReverseLimit has a guest begin more connections than the limit.
 func TestReverseLimit(t *testing.T) {
 	g := newFakeGuest(t)
 	l, err := net.Listen(TCP, "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() // it takes connections, and says nothing
+	defer l.Close() // it accepts connections, and sends nothing
 	var log lockedBuffer
 	f := run(t, Config{Guest: g, Limits: Limits{Reverse: 3}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 		Rules: []Rule{{Network: TCP, Reverse: true, Dial: l.Addr().String(), Guest: Target{Distro: "", Network: TCP, Address: "127.0.0.1:80"}}}})
@@ -417,11 +416,10 @@ func TestReverseFails(t *testing.T) {
 	g.mu.Lock()
 	g.refuse = nil
 	g.mu.Unlock()
-	awaitStates(t, f, StateOpen) // it is tried again
+	awaitStates(t, f, StateOpen) // it retries
 }
 
-// TestReverseLater has the distro of a rule be installed when the forwarder
-// runs already.
+// TestReverseLater installs the distro of a rule while the forwarder runs.
 func TestReverseLater(t *testing.T) {
 	g := newFakeGuest(t)
 	var id atomic.Value
@@ -469,7 +467,7 @@ func TestLimits(t *testing.T) {
 	if !strings.Contains(log.String(), "more ports than are forwarded") {
 		t.Errorf("no word of the limit of ports:\n%s", log.String())
 	}
-	// The lowest two are open; both of n may not be among them.
+	// The lowest two are open; they may not include both of n.
 	f.SetListeners([]Listener{listener(TCP, at), listener(UDP, at)})
 	awaitStates(t, f, StateOpen, StateOpen)
 	for range 3 {
@@ -510,7 +508,7 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
-// TestEnd leaves nothing behind, however much is open.
+// TestEnd: nothing is left at the end, however much is open.
 func TestEnd(t *testing.T) {
 	before := runtime.NumGoroutine()
 	g := newFakeGuest(t)
@@ -528,7 +526,7 @@ func TestEnd(t *testing.T) {
 	for range 10 {
 		c := dial(t, TCP, at)
 		c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
-		for { // until everything on the way is full
+		for { // until all buffers on the path are full
 			if _, err := c.Write(make([]byte, 64<<10)); err != nil {
 				break
 			}
@@ -541,13 +539,13 @@ func TestEnd(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("the forwarder does not end")
 	}
-	if n := runtime.NumGoroutine(); n > before+25 { // the fake's own are left
+	if n := runtime.NumGoroutine(); n > before+25 { // the fake's own may remain
 		t.Errorf("%d goroutines, %d before", n, before)
 	}
 }
 
-// TestRuleOfAnother: a rule's port that another distro has in the network that they share
-// is not the rule's.
+// TestRuleOfAnother: a rule does not apply to a port that another distro has in the shared
+// network.
 func TestRuleOfAnother(t *testing.T) {
 	f := New(Config{Rules: []Rule{{
 		Network: TCP, Host: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:8080")},
@@ -563,8 +561,8 @@ func TestRuleOfAnother(t *testing.T) {
 	}
 }
 
-// TestIsolated has two distros listen on the same port, each in a network of its own,
-// beside the others' network.
+// TestIsolated has two distros listen on the same port, each in its own network, beside the
+// shared network.
 func TestIsolated(t *testing.T) {
 	g := newFakeGuest(t)
 	n := freePort(t)
@@ -601,7 +599,7 @@ func TestIsolated(t *testing.T) {
 		g.mu.Unlock()
 		talk(t, TCP, host)
 		want := Target{Distro: distro, Network: TCP, Address: at}
-		if distro == "debian-1" { // whose socket takes no IPv4, whatever the others' take
+		if distro == "debian-1" { // whose socket takes no IPv4, unlike those of the others
 			want.Address, want.Shared = fmt.Sprintf("[::1]:%d", n), true
 		}
 		g.mu.Lock()

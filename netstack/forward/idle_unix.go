@@ -10,11 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// idleReader reads a connection into buffers that it borrows only while there
-// is something to read.
+// idleReader reads a connection into buffers that it borrows only while bytes are available.
 type idleReader struct {
 	conn net.Conn
-	raw  syscall.RawConn // nil for a connection that is no file
+	raw  syscall.RawConn // nil for a connection without a file descriptor
 }
 
 func newIdleReader(c net.Conn) *idleReader {
@@ -27,8 +26,8 @@ func newIdleReader(c net.Conn) *idleReader {
 	return r
 }
 
-// read waits for bytes and returns them, in the buffer. While it waits, the
-// buffer is not the caller's: it may be another one afterwards.
+// read waits for bytes and returns them in *buf. While it waits, it returns the buffer to the
+// pool; afterwards *buf may be another one.
 func (r *idleReader) read(buf **[bufferSize]byte) ([]byte, error) {
 	if r.raw == nil {
 		n, err := r.conn.Read((*buf)[:])

@@ -2,8 +2,8 @@ package forward
 
 import "net"
 
-// idleReader reads a connection. Windows has no way to wait without a buffer,
-// so the first bytes after a while come in a small one.
+// idleReader reads a connection. Windows cannot wait without a buffer, so the first bytes
+// after an idle time are read into a small one.
 type idleReader struct {
 	conn  net.Conn
 	small [2 << 10]byte
@@ -12,7 +12,7 @@ type idleReader struct {
 
 func newIdleReader(c net.Conn) *idleReader { return &idleReader{conn: c} }
 
-// read waits for bytes and returns them. It may give the buffer back.
+// read waits for bytes and returns them. It may return *buf to the pool.
 func (r *idleReader) read(buf **[bufferSize]byte) ([]byte, error) {
 	if r.busy {
 		n, err := r.conn.Read((*buf)[:])

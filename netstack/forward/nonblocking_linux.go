@@ -7,14 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nowWriter is a counted connection with a write that does not wait. So the devices can
-// write to it from the guest's memory, without waking a goroutine.
+// nowWriter is a counted connection with a non-blocking write. So the devices can write to it
+// from the guest's memory without waking a goroutine.
 type nowWriter struct {
 	counted
 	raw syscall.RawConn
 }
 
-// withWriteNow returns w with a WriteNow if it is a socket.
+// withWriteNow returns w, with a WriteNow if it is a socket.
 func withWriteNow(w counted) io.Writer {
 	if sc, ok := w.Conn.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
@@ -24,10 +24,10 @@ func withWriteNow(w counted) io.Writer {
 	return w
 }
 
-// maxPieces is the most that writev(2) takes (UIO_MAXIOV).
+// maxPieces is the most buffers that writev(2) takes (UIO_MAXIOV).
 const maxPieces = 1024
 
-// WriteNow writes as much as the socket takes without a wait.
+// WriteNow writes as much as the socket takes without blocking.
 func (w nowWriter) WriteNow(p [][]byte) (n int, err error) {
 	p = p[:min(len(p), maxPieces)]
 	cerr := w.raw.Control(func(fd uintptr) {

@@ -4,5 +4,5 @@ package forward
 
 import "io"
 
-// withWriteNow returns w: the devices that use a WriteNow are for Linux.
+// withWriteNow returns w: only devices on Linux use a WriteNow.
 func withWriteNow(w counted) io.Writer { return w }

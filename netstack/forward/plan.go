@@ -7,14 +7,14 @@ import (
 	"slices"
 )
 
-// portKey names a port: what it comes from, not where it is open.
+// portKey identifies a port by its origin, not by its address on the host.
 type portKey struct {
 	kind    string
 	network string
-	guest   uint16         // of KindAuto
-	netns   string         // of KindAuto: the network namespace that has the port, see Listener.netns
-	host    netip.AddrPort // of KindRule: the first address
-	path    string         // of KindSocket
+	guest   uint16         // for KindAuto
+	netns   string         // for KindAuto: the network namespace that has the port, see Listener.netns
+	host    netip.AddrPort // for KindRule: the first address
+	path    string         // for KindSocket
 }
 
 // plan is a port that should be open.
@@ -22,15 +22,15 @@ type plan struct {
 	key    portKey
 	hosts  []netip.AddrPort
 	path   string
-	v4, v6 Target // for clients of either family; the same where there is one
-	guest  string // where it listens, as people know it
+	v4, v6 Target // for clients of either family; equal if there is one
+	guest  string // the address in the guest, for people
 	heard  *Listener
 }
 
-// plans works out which ports should be open, rules first.
+// plans returns the ports that should be open, rules first.
 func (f *Forwarder) plans() []plan {
 	var all []plan
-	ruled := map[portKey]bool{} // ports of the guest that a rule is for
+	ruled := map[portKey]bool{} // ports of the guest with a rule
 	for _, r := range f.cfg.Rules {
 		if r.Reverse {
 			continue
@@ -48,7 +48,7 @@ func autoKey(l Listener) portKey {
 	return portKey{kind: KindAuto, network: l.Network, guest: l.Addr.Port(), netns: l.netns()}
 }
 
-// planRule is the plan of a rule that listens on the host.
+// planRule returns the plan for a rule that listens on the host.
 func (f *Forwarder) planRule(r Rule) plan {
 	to, _ := f.resolve(r.Guest)
 	if r.Network == Unix {
@@ -69,13 +69,13 @@ func (f *Forwarder) planRule(r Rule) plan {
 		}
 	}
 	p.v4, p.v6 = targets(at, f.listeners)
-	if p.heard == nil { // who listens there is another distro's
+	if p.heard == nil { // the listener there is another distro's
 		p.v4.Shared, p.v6.Shared = false, false
 	}
 	return p
 }
 
-// planAuto is the plan of what listens.
+// planAuto returns the plans for listeners without a rule.
 func (f *Forwarder) planAuto(ruled map[portKey]bool) []plan {
 	if f.cfg.Auto == nil {
 		return nil
@@ -118,12 +118,12 @@ func (f *Forwarder) planAuto(ruled map[portKey]bool) []plan {
 	return plans
 }
 
-// local tells whether an address of the guest answers for localhost.
+// local reports whether localhost reaches an address of the guest.
 func local(a netip.Addr) bool {
 	return a.IsUnspecified() || a == netip.IPv6Loopback() || a == netip.AddrFrom4([4]byte{127, 0, 0, 1})
 }
 
-// targets are where clients of IPv4 and of IPv6 find the port of at: at the loopback of
+// targets returns the targets of at's port for clients of IPv4 and IPv6: the loopback of
 // their own family, unless only the other one listens.
 func targets(at Listener, listeners []Listener) (v4, v6 Target) {
 	has4, has6 := false, false

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// FuzzPlans has a guest say anything of what listens in it: the host opens no more
-// ports than it may, on no address but those that Auto gives, and each once.
+// FuzzPlans has a guest report arbitrary listeners. The host opens no more ports than the
+// limit, only on addresses from Auto, and each only once.
 func FuzzPlans(f *testing.F) {
 	f.Add([]byte{0, 4, 127, 0, 0, 1, 0, 80, 1, 4, 0, 0, 0, 0, 0, 53})
 	f.Add([]byte{2, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 31, 144, 0, 4, 10, 0, 0, 1, 31, 144})
@@ -22,7 +22,7 @@ func FuzzPlans(f *testing.F) {
 			if len(b) < size+2 {
 				break
 			}
-			addr, _ := netip.AddrFromSlice(b[:size]) // may be no address at all
+			addr, _ := netip.AddrFromSlice(b[:size]) // possibly not a valid address
 			network := []string{TCP, UDP}[kind&1]
 			fw.listeners = append(fw.listeners, Listener{
 				Network: network, Addr: netip.AddrPortFrom(addr, binary.BigEndian.Uint16(b[size:])), V6Only: kind&2 != 0,

@@ -16,7 +16,7 @@ import (
 // port is a port of the host, open or not.
 type port struct {
 	f      *Forwarder
-	plan   plan // guarded by Forwarder.mu, as is what follows
+	plan   plan // guarded by Forwarder.mu, like the fields below
 	open   []opened
 	wanted bool // its addresses are not open yet
 	// settled: another number was looked for already.
@@ -32,7 +32,7 @@ type port struct {
 	owner      Owner // who has the address that is taken, as far as known
 	asked      time.Time
 
-	target4, target6 atomic.Pointer[Target] // for what the port takes
+	target4, target6 atomic.Pointer[Target] // where the port's connections go
 	stats            stats
 }
 
@@ -42,13 +42,13 @@ type opened struct {
 	io.Closer
 }
 
-// stats counts what a port has carried.
+// stats counts a port's connections and bytes.
 type stats struct {
 	active, connections, failed, toGuest, toHost atomic.Int64
 }
 
-// reconcile opens what should be open and closes what should not. It tells
-// whether something is to be tried again.
+// reconcile opens the ports that should be open and closes the others. It returns whether to
+// retry later.
 func (f *Forwarder) reconcile(ctx context.Context) (retry bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -81,7 +81,7 @@ func (f *Forwarder) reconcile(ctx context.Context) (retry bool) {
 	return retry
 }
 
-// update makes the port what the plan says. It tells whether that shows.
+// update applies the plan to the port. It returns whether users see a change.
 func (p *port) update(ctx context.Context, pl plan) (changed bool) {
 	before, state, reason := p.plan, p.state, p.reason
 	p.plan = pl
@@ -127,7 +127,7 @@ func (p *port) openAddrs(ctx context.Context) {
 		p.open, p.wanted, p.reason = all, false, ""
 		return
 	}
-	if p.plan.key.kind == KindAuto && errors.Is(err, syscall.EADDRINUSE) && p.holder(at) == nil {
+	if p.plan.key.kind == KindAuto && errors.Is(err, syscall.EADDRINUSE) && p.holder(at) == nil && !p.owner.Yields {
 		p.blocked = true
 		if l := p.plan.heard; l != nil {
 			p.blockedPID = l.PID
@@ -137,7 +137,7 @@ func (p *port) openAddrs(ctx context.Context) {
 	if !p.f.cfg.NextFree || p.plan.key.kind != KindAuto || p.settled {
 		return
 	}
-	p.settled = true // later, those who use what is open would miss it
+	p.settled = true // a later change would surprise the users of the open addresses
 	if all := p.listenNext(ctx); all != nil {
 		p.open, p.wanted = all, false
 		p.reason = p.inWords(at, err)
@@ -153,8 +153,8 @@ func (p *port) isNew() bool {
 // maxTries is how many ports are tried in place of one that is taken.
 const maxTries = 200
 
-// listenNext opens the next free port on all addresses of the plan: above 1023,
-// where everybody may, beginning with 8080 for 80 and 8443 for 443.
+// listenNext opens the next free port on all addresses of the plan. It searches above 1023,
+// which needs no privileges, beginning with 8080 for 80 and 8443 for 443.
 func (p *port) listenNext(ctx context.Context) []opened {
 	n := int(p.plan.hosts[0].Port())
 	if n < 1024 {
@@ -206,7 +206,7 @@ func (p *port) holder(at netip.AddrPort) *port {
 	return nil
 }
 
-// inWords says why an address could not be opened. f.mu is held.
+// inWords says why an address could not be opened. The caller holds f.mu.
 func (p *port) inWords(at netip.AddrPort, err error) string {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
@@ -229,7 +229,7 @@ func (p *port) listen(ctx context.Context, at netip.AddrPort) (opened, error) {
 	return p.listenTCP(ctx, at)
 }
 
-// close closes the port; its connections stay. f.mu is held.
+// close closes the port; its connections stay. The caller holds f.mu.
 func (p *port) close() {
 	for _, o := range p.open {
 		o.Close()
@@ -247,7 +247,7 @@ func (f *Forwarder) closeAll() {
 	f.tellChange()
 }
 
-// list returns the ports, sorted. f.mu is held.
+// list returns the ports, sorted. The caller holds f.mu.
 func (f *Forwarder) list() []Port {
 	all := make([]Port, 0, len(f.ports))
 	for key, p := range f.ports {
@@ -281,7 +281,7 @@ func (f *Forwarder) list() []Port {
 	return all
 }
 
-// guestPort is the number that ports are sorted by; unix sockets come last.
+// guestPort returns the number for sorting ports; unix sockets come last.
 func guestPort(p Port) int {
 	at := p.Guest
 	if at != "" && at[0] == ':' {

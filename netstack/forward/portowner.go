@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	// ownerAge is how long it counts who has an address.
+	// ownerAge is how long a known owner of an address stays valid.
 	ownerAge = 30 * time.Second
-	// ownerTimeout bounds the search for one.
+	// ownerTimeout bounds the search for an owner.
 	ownerTimeout = 5 * time.Second
 )
 
@@ -31,8 +31,8 @@ func (p *port) takenBy(at netip.AddrPort) string {
 	return reason
 }
 
-// identify finds out in the background who has an address, and then says so.
-// f.mu is held.
+// identify finds the owner of an address in the background, and then updates the reason. The
+// caller holds f.mu.
 func (p *port) identify(at netip.AddrPort) {
 	f := p.f
 	if f.cfg.PortOwner == nil || time.Since(p.asked) < ownerAge {
@@ -50,10 +50,8 @@ func (p *port) identify(at netip.AddrPort) {
 		defer f.mu.Unlock()
 		before := p.takenBy(at)
 		p.owner = who
-		if who.Yields && p.blocked {
-			p.blocked = false
-			f.look()
-		}
+		p.blocked = p.wanted && p.plan.key.kind == KindAuto && !who.Yields
+		f.look()
 		if now := p.takenBy(at); p.reason == before && now != before {
 			p.reason = now
 			f.log.Warn("a port is not forwarded as asked", "network", network, "guest", p.plan.guest, "why", now)

@@ -16,8 +16,8 @@ import (
 	"github.com/lsub/lsub/printable"
 )
 
-// Program names the program of the host that listens on an address, for people;
-// "" if it is not known.
+// Program returns the name, for people, of the program of the host that listens on an
+// address; "" if it is not known.
 func Program(network string, at netip.AddrPort) string {
 	var inode, uid string
 	for _, file := range []string{network, network + "6"} {
@@ -39,7 +39,7 @@ func Program(network string, at netip.AddrPort) string {
 		if u, err := user.LookupId(uid); err == nil {
 			uid = u.Username
 		}
-		return "a program of user " + uid // whose files are not for us to see
+		return "a program of user " + uid // this user may not read its files
 	}
 	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	if err != nil {
@@ -48,8 +48,7 @@ func Program(network string, at netip.AddrPort) string {
 	return fmt.Sprintf("%s (process %d)", printable.Line(strings.TrimSpace(string(comm))), pid)
 }
 
-// socketAt finds the socket that keeps others from listening on an address, in a
-// table of the kernel's.
+// socketAt finds the socket that blocks listening on an address, in a table of the kernel.
 func socketAt(table io.Reader, network string, at netip.AddrPort) (inode, uid string) {
 	state := "0A" // LISTEN
 	if network == UDP {
@@ -67,7 +66,7 @@ func socketAt(table io.Reader, network string, at netip.AddrPort) (inode, uid st
 	return "", ""
 }
 
-// inTheWay tells whether a listener on has keeps others from at.
+// inTheWay reports whether a listener on has blocks listening on at.
 func inTheWay(has, at netip.AddrPort) bool {
 	if has.Port() != at.Port() {
 		return false
@@ -76,8 +75,8 @@ func inTheWay(has, at netip.AddrPort) bool {
 	return a == at.Addr() || a.IsUnspecified() && (a.Is6() || at.Addr().Is4()) || at.Addr().IsUnspecified() && a.Is4() == at.Addr().Is4()
 }
 
-// parseAddress reads an address as the kernel's tables have it: "0100007F:0050",
-// in words of 4 bytes in the order of this machine.
+// parseAddress parses an address from the kernel's tables: "0100007F:0050", in words of 4
+// bytes in the byte order of this machine.
 func parseAddress(text string) (netip.AddrPort, bool) {
 	addr, port, _ := strings.Cut(text, ":")
 	n, err := strconv.ParseUint(port, 16, 16)
@@ -95,8 +94,8 @@ func parseAddress(text string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(a, uint16(n)), ok
 }
 
-// processWith returns a process that has a file open, as the links in its directory
-// of open files name it; 0 for none that this user may look at.
+// processWith returns a process that has a file open, given as the link in the process's
+// directory of open files; 0 if this user can see none.
 func processWith(link string) int {
 	dirs, _ := filepath.Glob("/proc/[0-9]*/fd")
 	for _, dir := range dirs {

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// TestProgram finds this test as what has ports of its own open.
+// TestProgram finds this test as the owner of its own ports.
 func TestProgram(t *testing.T) {
 	want := fmt.Sprintf("(process %d)", os.Getpid())
 	open := func(network, at string) netip.AddrPort {
@@ -43,7 +43,7 @@ func TestProgram(t *testing.T) {
 			t.Errorf("%s %s, asked for %v: %q, want %s", c.network, c.at, c.asked, got, want)
 		}
 	}
-	// One that is in nobody's way.
+	// A listener that blocks nobody.
 	port := open("tcp4", "127.0.0.1:0").Port()
 	for _, a := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 2}), v6} {
 		if got := Program(TCP, netip.AddrPortFrom(a, port)); got != "" {
@@ -55,7 +55,7 @@ func TestProgram(t *testing.T) {
 	}
 }
 
-// TestProgramName has a process with a name that would steer a terminal.
+// TestProgramName has a process with control characters in its name.
 func TestProgramName(t *testing.T) {
 	file := fmt.Sprintf("/proc/%d/comm", os.Getpid())
 	before, err := os.ReadFile(file)

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestPortOwner says who has a port, once that is known, and of whom it is not known
-// that somebody has.
+// TestPortOwner: the reason names the owner of a taken port once it is known, and before that
+// says "another program".
 func TestPortOwner(t *testing.T) {
 	g := newFakeGuest(t)
 	at := netip.AddrPortFrom(loopbacks[0], uint16(freePort(t)))

@@ -9,26 +9,25 @@ import (
 	"time"
 )
 
-// bufferSize is the most bytes that are read at once: two of the largest segments that
-// the guest's loopback takes.
+// bufferSize is the maximum size of a read, in bytes: two of the largest segments on the
+// guest's loopback.
 const bufferSize = 2 * 65476
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-// relay moves bytes between a connection of the host and a stream to the guest.
-// A half-close goes through as one, and so does a reset: of a stream, that is a
-// Close without a half-close before it.
+// relay copies bytes between a connection of the host and a stream to the guest. It passes on
+// half-closes and resets. A reset of a stream is a Close without an earlier half-close.
 type relay struct {
 	conn   net.Conn
 	stream net.Conn
 	stats  *stats
 
 	failed atomic.Bool
-	shut   atomic.Bool // the guest was told that no more comes
+	shut   atomic.Bool // the guest was told the end
 }
 
-// run relays until both ways have ended, and closes both ends. Its error is the
-// guest's answer where that is no.
+// run relays until both directions have ended, and closes both ends. It returns an error if
+// the guest refuses.
 func (r *relay) run(opened func() ([]byte, error)) (refused error) {
 	up := make(chan struct{})
 	go func() {
@@ -59,21 +58,20 @@ func (r *relay) cut() {
 
 var past = time.Unix(1, 0)
 
-// fail ends the way from src, and the way to it too.
+// fail ends the direction from src, and the other one too.
 func (r *relay) fail(src, dst net.Conn) {
 	r.failed.Store(true)
 	dst.SetReadDeadline(past)
 	src.SetWriteDeadline(past)
 }
 
-// drainTime is how long an end that takes no more may still have something to
-// say.
+// drainTime is how long an end that takes no more bytes may still send some.
 const drainTime = 5 * time.Second
 
-// errWrite is a failure of what is written to.
+// errWrite is an error of the destination.
 type errWrite struct{ error }
 
-// toGuest moves what comes from the host's connection.
+// toGuest copies the bytes from the host's connection.
 func (r *relay) toGuest() {
 	err := copyIdle(counted{r.stream, &r.stats.toGuest}, r.conn)
 	var werr errWrite
@@ -82,7 +80,7 @@ func (r *relay) toGuest() {
 	case err == nil:
 		r.shut.Store(true)
 		closeWrite(r.stream)
-	case errors.As(err, &werr): // the stream has an end, then
+	case errors.As(err, &werr): // the stream will end by itself
 		r.failed.Store(true)
 		r.stream.SetReadDeadline(time.Now().Add(drainTime))
 	default:
@@ -90,7 +88,7 @@ func (r *relay) toGuest() {
 	}
 }
 
-// toHost moves what comes from the guest; head has come already.
+// toHost copies the bytes from the guest; head has arrived already.
 func (r *relay) toHost(head []byte) {
 	w := counted{r.conn, &r.stats.toHost}
 	var err error
@@ -118,13 +116,13 @@ func (r *relay) toHost(head []byte) {
 	}
 }
 
-// streamReset tells, after the end of what comes, whether the guest has closed
-// the stream altogether though it was not told that we are done.
+// streamReset reports, after the guest's last byte, whether the guest has closed both
+// directions although it was not told the end of ours.
 func (r *relay) streamReset() bool {
 	if r.shut.Load() {
 		return false
 	}
-	_, err := r.stream.Write(nil) // sends nothing, and fails where nothing can be sent
+	_, err := r.stream.Write(nil) // sends nothing; fails if the stream is closed
 	return err != nil
 }
 
@@ -134,7 +132,7 @@ func closeWrite(c net.Conn) {
 	}
 }
 
-// counted counts what is written.
+// counted counts the bytes written.
 type counted struct {
 	net.Conn
 	n *atomic.Int64
@@ -149,8 +147,7 @@ func (c counted) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// copyIdle copies until the end of src. While nothing comes, it holds no buffer
-// to speak of.
+// copyIdle copies until the end of src. While src is idle, it holds almost no buffer.
 func copyIdle(dst io.Writer, src net.Conn) error {
 	r := newIdleReader(src)
 	for {

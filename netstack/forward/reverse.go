@@ -9,14 +9,13 @@ import (
 // maxPause is the longest time between two attempts to listen in the guest.
 const maxPause = 30 * time.Second
 
-// reverse listens in the guest for a rule, and connects to the host, until ctx
-// is done.
+// reverse listens in the guest for a rule, and connects to the host, until ctx is done.
 func (f *Forwarder) reverse(ctx context.Context, r Rule) {
 	p := f.addReverse(r)
 	pause := time.Second
 	for {
 		to, ok := f.resolve(r.Guest)
-		if !ok { // it may be installed any moment
+		if !ok { // it may be installed at any time
 			f.setState(p, StateWaiting, "no distro "+to.Distro+" is installed")
 			select {
 			case <-ctx.Done():
@@ -46,7 +45,7 @@ func (f *Forwarder) reverse(ctx context.Context, r Rule) {
 	}
 }
 
-// addReverse adds the port of a rule to those that are told of.
+// addReverse adds a rule's port to the list of ports.
 func (f *Forwarder) addReverse(r Rule) *port {
 	key := portKey{kind: KindReverse, network: r.Network, path: r.Guest.Distro + " " + r.Guest.Address}
 	where := r.Dial
@@ -62,7 +61,7 @@ func (f *Forwarder) addReverse(r Rule) *port {
 	return p
 }
 
-// noCloser is of a port that the guest has open.
+// noCloser stands for a listener in the guest.
 type noCloser struct{}
 
 func (noCloser) Close() error { return nil }
@@ -76,15 +75,14 @@ func (f *Forwarder) setState(p *port, state, reason string) {
 	}
 }
 
-// arrived connects what has come in the guest to the host.
+// arrived connects a connection from the guest to the host.
 func (f *Forwarder) arrived(ctx context.Context, p *port, r Rule, id uint64) {
 	st := &p.stats
 	st.connections.Add(1)
-	// The guest may begin as many as it likes, and read none of them: each holds a
-	// buffer then.
+	// The guest may begin many connections and read none of them, and each holds a buffer.
 	if !f.back.TryAcquire() {
 		st.failed.Add(1)
-		return // the guest gives it up after a while
+		return // the guest gives up after a while
 	}
 	if !f.conns.TryAcquire() {
 		f.back.Release()

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// dialTimeout bounds the way to the guest.
+// dialTimeout bounds the dial to the guest.
 const dialTimeout = 20 * time.Second
 
 // listenTCP opens a port for connections.
@@ -32,7 +32,7 @@ func (p *port) listenTCP(ctx context.Context, at netip.AddrPort) (opened, error)
 	return opened{l.Addr().String(), l}, nil
 }
 
-// openSocket opens a unix socket, where it is not open.
+// openSocket opens a unix socket unless it is open.
 func (p *port) openSocket(ctx context.Context) {
 	if len(p.open) > 0 {
 		return
@@ -47,11 +47,11 @@ func (p *port) openSocket(ctx context.Context) {
 	p.open = []opened{{p.plan.path, l}}
 }
 
-// listenUnix listens on a path, for this user alone. A socket that nobody
-// serves any more is replaced.
+// listenUnix listens on a path, for this user only. It replaces a socket that nobody serves
+// any more.
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	switch fi, err := os.Lstat(path); {
-	case err != nil: // most likely it is not there
+	case err != nil: // most likely it does not exist
 	case fi.Mode()&os.ModeSocket == 0:
 		return nil, errors.New(path + " is there already, and is no socket")
 	default:
@@ -64,8 +64,7 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 			os.Remove(path)
 		}
 	}
-	// Made in a directory that nobody else may enter, so that nobody connects before
-	// its mode is set.
+	// Created in a private directory, so that nobody connects before its mode is set.
 	dir, err := os.MkdirTemp(filepath.Dir(path), ".lsub-")
 	if err != nil {
 		return nil, err
@@ -78,7 +77,7 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	}
 	l.SetUnlinkOnClose(false)
 	if err = os.Chmod(temp, 0o600); err == nil {
-		err = os.Link(temp, path) // fails where there is something
+		err = os.Link(temp, path) // fails if the path exists
 	}
 	if err != nil {
 		l.Close()
@@ -87,7 +86,7 @@ func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	return &unixListener{l, path}, nil
 }
 
-// unixListener removes its socket at the end.
+// unixListener removes its socket on Close.
 type unixListener struct {
 	net.Listener
 	path string
@@ -106,7 +105,7 @@ func (p *port) accept(ctx context.Context, l net.Listener, target func() Target)
 		case errors.Is(err, net.ErrClosed):
 			return
 		case err != nil:
-			// No file is left for one more: those that are open have to end first.
+			// Too many files are open: some have to be closed first.
 			p.f.conns.Warn("connections are not accepted", "at", l.Addr(), "err", err)
 			select {
 			case <-ctx.Done():
@@ -121,8 +120,7 @@ func (p *port) accept(ctx context.Context, l net.Listener, target func() Target)
 	}
 }
 
-// carry relays a connection of the host to a stream that dial opens, in the
-// background.
+// carry relays a connection of the host to a stream from dial, in the background.
 func (f *Forwarder) carry(ctx context.Context, st *stats, c net.Conn, dial func(context.Context) (Stream, error)) {
 	st.connections.Add(1)
 	if !f.conns.TryAcquire() {
@@ -153,7 +151,7 @@ func (f *Forwarder) carry(ctx context.Context, st *stats, c net.Conn, dial func(
 	})
 }
 
-// reset ends a connection in a way that its peer takes for a failure.
+// reset ends a connection so that its peer sees a failure.
 func reset(c net.Conn) {
 	if tcp, ok := c.(*net.TCPConn); ok {
 		tcp.SetLinger(0)

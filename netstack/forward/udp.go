@@ -15,19 +15,19 @@ import (
 )
 
 const (
-	// flowIdle is how long a flow without a packet lasts.
+	// flowIdle is how long a flow without packets lasts.
 	flowIdle = 90 * time.Second
-	// flowQueue is how many packets of a client wait for the guest; more are
-	// lost, as packets may be.
+	// flowQueue is how many packets of a client wait for the guest. More packets are lost, as
+	// UDP allows.
 	flowQueue = 256
-	// maxPacket is the most bytes of a UDP packet.
+	// maxPacket is the maximum size of a UDP packet in bytes.
 	maxPacket = 1<<16 - 1
-	// udpBuffer is what the kernel may keep of packets that come at once.
+	// udpBuffer is the kernel's receive buffer for bursts, in bytes.
 	udpBuffer = 1 << 20
 )
 
-// udpPort is an open UDP port. Each client that sends to it has a flow of its
-// own, with a stream to the guest; the answers leave by this port.
+// udpPort is an open UDP port. Each client has its own flow, with a stream to the guest. The
+// answers are sent from this port.
 type udpPort struct {
 	*net.UDPConn
 	p      *port
@@ -37,7 +37,7 @@ type udpPort struct {
 	flows map[netip.AddrPort]*flow
 }
 
-// flow is what a client says to a port, and the port to the client.
+// flow is the traffic between one client and a port.
 type flow struct {
 	u      *udpPort
 	client netip.AddrPort
@@ -66,8 +66,7 @@ func (p *port) listenUDP(at netip.AddrPort) (opened, error) {
 	return opened{c.LocalAddr().String(), c}, nil
 }
 
-// receive hands packets to the flows of those who sent them, until the port is
-// closed.
+// receive passes packets to the flows of their clients, until the port is closed.
 func (u *udpPort) receive(ctx context.Context) {
 	buf := make([]byte, 2+maxPacket)
 	for {
@@ -76,7 +75,7 @@ func (u *udpPort) receive(ctx context.Context) {
 			return
 		}
 		if err != nil {
-			continue // a client's ICMP error, which is of no concern to the others
+			continue // a client's ICMP error, which does not affect other clients
 		}
 		f := u.flow(ctx, client)
 		if f == nil {
@@ -91,8 +90,8 @@ func (u *udpPort) receive(ctx context.Context) {
 	}
 }
 
-// flow returns the flow of a client, and begins it where there is none; nil
-// where there are too many.
+// flow returns the flow of a client. It creates one if necessary, and returns nil if there
+// are too many.
 func (u *udpPort) flow(ctx context.Context, client netip.AddrPort) *flow {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -123,7 +122,7 @@ func (u *udpPort) flow(ctx context.Context, client netip.AddrPort) *flow {
 
 func (f *flow) touch() { f.last.Store(time.Now().UnixNano()) }
 
-// run serves the flow until it has been idle, the guest ends it, or ctx is done.
+// run serves the flow until it is idle, the guest ends it, or ctx is done.
 func (f *flow) run(ctx context.Context) {
 	dialing, cancel := context.WithTimeout(ctx, dialTimeout)
 	stream, err := f.u.p.f.cfg.Guest.Connect(dialing, *f.u.target.Load())
@@ -149,8 +148,8 @@ func (f *flow) run(ctx context.Context) {
 	answers.Wait()
 }
 
-// send passes the client's packets on, several at once where they wait, until
-// the flow is idle.
+// send passes the client's packets on, several at once if they are queued, until the flow is
+// idle.
 func (f *flow) send(ctx context.Context, stream net.Conn) {
 	idle := time.NewTicker(flowIdle / 3)
 	defer idle.Stop()
@@ -186,7 +185,7 @@ func (f *flow) send(ctx context.Context, stream net.Conn) {
 	}
 }
 
-// answer passes the guest's packets on to the client.
+// answer passes the guest's packets to the client.
 func (f *flow) answer(stream io.Reader) {
 	r := bufio.NewReaderSize(stream, 4<<10)
 	var buf []byte
@@ -204,6 +203,6 @@ func (f *flow) answer(stream io.Reader) {
 		}
 		f.touch()
 		f.u.p.stats.toHost.Add(int64(n))
-		f.u.WriteToUDPAddrPort(buf[:n], f.client) // one that cannot be sent is lost
+		f.u.WriteToUDPAddrPort(buf[:n], f.client) // a failed send loses the packet
 	}
 }

@@ -38,8 +38,8 @@ func TestUDP(t *testing.T) {
 	awaitStates(t, f, StateOpen)
 	buf := make([]byte, 1<<16)
 	for _, at := range []string{v4, v6} {
-		for i := range 3 { // each is a client of its own
-			c := dial(t, UDP, at) // connected: it hears answers from this port alone
+		for i := range 3 { // each one is a separate client
+			c := dial(t, UDP, at) // connected: it receives answers only from this port
 			for _, size := range []int{1, 0, 1472, 9000, 65507} {
 				p := bytes.Repeat([]byte{byte(i)}, size)
 				if _, err := c.Write(p); err != nil {
@@ -60,8 +60,8 @@ func TestUDP(t *testing.T) {
 	awaitStates(t, f)
 }
 
-// TestUDPSlowGuest has a guest that takes nothing: its packets are lost, and
-// other clients' are not.
+// TestUDPSlowGuest has a flow whose guest end takes nothing. Its packets are lost, those of
+// other clients are not.
 func TestUDPSlowGuest(t *testing.T) {
 	g := newFakeGuest(t)
 	n, m := freePort(t), freePort(t)
@@ -82,7 +82,7 @@ func TestUDPSlowGuest(t *testing.T) {
 	}
 }
 
-// FuzzAnswer reads a guest's packets, whatever it says.
+// FuzzAnswer reads arbitrary bytes as a guest's packets.
 func FuzzAnswer(f *testing.F) {
 	f.Add([]byte{0, 1, 'x', 0, 0, 0, 2, 'a'})
 	f.Add([]byte{0xff, 0xff, 1, 2, 3})

@@ -19,7 +19,7 @@ type state int
 const (
 	stateDialing state = iota
 	stateOpen          // until both directions have ended and Close was called
-	stateDead          // forgotten by the link; what was received can still be read
+	stateDead          // forgotten by the link; received bytes can still be read
 )
 
 // Conn is a connection to a server on the guest's loopback. It implements [net.Conn].
@@ -33,46 +33,46 @@ type Conn struct {
 	readCond, writeCond sync.Cond
 	readDL, writeDL     connbuf.Deadline
 	state               state
-	err                 error         // why it is dead, once it is
+	err                 error         // why it is dead
 	opened              chan struct{} // closed when the guest has answered, or never will
-	answered            bool          // the guest has agreed
+	answered            bool          // the guest has accepted
 	closed              bool          // Close was called
-	room                int           // how much is held at most, each way
+	room                int           // buffer limit in each direction
 
 	// To the guest.
-	una, nxt, edge uint32 // what it has, was sent, has room for: the next byte each
+	una, nxt, edge uint32 // next byte each: acknowledged, to send, end of the guest's window
 	best           uint32 // the largest window seen
 	scale, shift   int    // of the guest's windows, and of ours
 	mss            int
 	unacked        []chunk // from una on
-	writeBuf       []byte  // what is left of a waiting Write
-	shut           bool    // no more comes: a FIN is due
+	writeBuf       []byte  // the rest of a waiting Write
+	shut           bool    // the direction ends: a FIN is due
 	finSent        bool
 	held           int       // bytes of memory in unacked
 	blocked        bool      // waits for room in the guest
-	listed         bool      // in the link's list of those that do
-	owesReset      bool      // is dead, and the guest has yet to hear of it
-	resendAt       time.Time // zero: nothing is under way
+	listed         bool      // in the link's list of blocked connections
+	owesReset      bool      // it is dead, but the guest was not told
+	resendAt       time.Time // zero: nothing is in flight
 	tries          int
-	duplicates     int    // acknowledgements in a row that say the same
-	recovered      uint32 // what was lost lies before it
+	duplicates     int    // duplicate acknowledgements in a row
+	recovered      uint32 // the lost bytes are before it
 	giveUp         time.Time
 
 	// To the host.
 	rcv       uint32 // the next byte
-	told      uint32 // up to where the guest may send
+	told      uint32 // end of the window that the guest knows
 	acked     uint32 // rcv as the guest knows it
 	segments  int    // since then
 	peerShut  bool
 	ackNow    bool
 	due, late bool    // in the link's lists
-	early     []early // by their place; what comes next is not among them
+	early     []early // sorted by sequence number; the next one is never among them
 	buf       connbuf.Buffer
 	readBuf   []byte // of a waiting Read
 	readBytes int    // put into readBuf
 	sink      nowWriter
 	sinkN     int64 // bytes that sink has taken
-	sinkErr   error // what it has failed with
+	sinkErr   error // error of sink
 
 	head  head
 	frame [headMax]byte
@@ -98,8 +98,8 @@ func (c *Conn) dialed() error {
 	return nil
 }
 
-// Read implements [net.Conn]. It returns all bytes that came before the connection
-// ended, and only then the end or the error.
+// Read implements [net.Conn]. It returns all bytes that came before the connection's end,
+// then the end or the error.
 func (c *Conn) Read(p []byte) (int, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
@@ -123,7 +123,7 @@ func (c *Conn) read(p []byte) (int, error) {
 		case err != nil:
 			return 0, err
 		}
-		// The card's goroutine copies straight into p from here on.
+		// From here on, the card's goroutine copies straight into p.
 		c.readBuf, c.readBytes = p, 0
 		c.readCond.Wait()
 		n := c.readBytes
@@ -134,7 +134,7 @@ func (c *Conn) read(p []byte) (int, error) {
 	}
 }
 
-// readEnd returns why nothing can be read, or nothing more will come. c.mu is held.
+// readEnd returns why nothing more can be read, or nil. The caller holds c.mu.
 func (c *Conn) readEnd() error {
 	switch {
 	case c.closed:
@@ -151,12 +151,12 @@ func (c *Conn) readEnd() error {
 	return nil
 }
 
-// nowWriter is a writer that WriteTo can write to without a wait: the card's goroutine
-// writes to it straight from the guest's memory. WriteNow may write fewer bytes than it is given, or
-// none.
+// nowWriter is a writer that WriteTo can write to without waiting: the card's goroutine
+// writes to it straight from the guest's memory. WriteNow may write only some of the bytes,
+// or none.
 type nowWriter interface{ WriteNow(p [][]byte) (int, error) }
 
-// WriteTo implements [io.WriterTo]. It saves io.Copy a buffer and a copy.
+// WriteTo implements [io.WriterTo]. It saves the buffer and the copy of io.Copy.
 func (c *Conn) WriteTo(w io.Writer) (total int64, err error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
@@ -201,7 +201,7 @@ func (c *Conn) WriteTo(w io.Writer) (total int64, err error) {
 
 // Write implements [net.Conn].
 func (c *Conn) Write(p []byte) (int, error) {
-	if len(p) == 0 { // asks whether it could be written to, and does not wait
+	if len(p) == 0 { // only asks whether a write could succeed, and does not wait
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		return 0, c.opError("write", c.writeEnd())
@@ -232,7 +232,7 @@ func (c *Conn) write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// writeEnd returns why nothing can be written any more, or nil. c.mu is held.
+// writeEnd returns why no write can succeed any more, or nil. The caller holds c.mu.
 func (c *Conn) writeEnd() error {
 	switch {
 	case c.closed:
@@ -247,8 +247,8 @@ func (c *Conn) writeEnd() error {
 	return nil
 }
 
-// CloseWrite ends the direction to the guest: the server reads io.EOF after the bytes
-// that were written.
+// CloseWrite ends the direction to the guest: the server reads io.EOF after the bytes already
+// written.
 func (c *Conn) CloseWrite() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -261,8 +261,8 @@ func (c *Conn) CloseWrite() error {
 	return nil
 }
 
-// Close implements [net.Conn]. It does not wait for the guest. If a direction has not
-// ended yet, the guest sees a reset.
+// Close implements [net.Conn]. It does not wait for the guest. If a direction has not ended
+// yet, the guest sees a reset.
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -287,11 +287,10 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-// lingerTime is how long a closed connection waits for the next acknowledgement of the
-// guest.
+// lingerTime is how long a closed connection waits for the guest's next acknowledgement.
 const lingerTime = time.Minute
 
-// finish forgets a connection of which all is done. c.mu is held.
+// finish forgets a connection that is completely done. The caller holds c.mu.
 func (c *Conn) finish() {
 	if c.closed && c.state == stateOpen && c.finSent && c.una == c.nxt && c.peerShut {
 		c.flushAck()
@@ -308,7 +307,7 @@ func (c *Conn) abort(err error) {
 	}
 }
 
-// reset tells the guest that the connection is no more, and ends it. c.mu is held.
+// reset tells the guest that the connection is gone, and ends it. The caller holds c.mu.
 func (c *Conn) reset(err error) {
 	tell := c.state == stateOpen || c.nxt != c.una
 	dialing := c.state == stateDialing
@@ -318,8 +317,8 @@ func (c *Conn) reset(err error) {
 	}
 }
 
-// sendReset tells the guest, as soon as it has room. A connection that it has not
-// agreed to has nothing to acknowledge. c.mu is held.
+// sendReset sends a reset once the guest has room. A connection that the guest has not
+// accepted has nothing to acknowledge. The caller holds c.mu.
 func (c *Conn) sendReset(dialing bool) {
 	flags := byte(flagRST | flagACK)
 	if dialing {
@@ -328,8 +327,8 @@ func (c *Conn) sendReset(dialing bool) {
 	c.owesReset = !c.transmit(flags, c.nxt, nil)
 }
 
-// die ends the connection; err is what later calls return once received bytes are
-// read. c.mu is held.
+// die ends the connection. Later calls return err once the received bytes are read. The
+// caller holds c.mu.
 func (c *Conn) die(err error) {
 	if c.state == stateDead {
 		return

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// openConn is a connection that the guest has agreed to, with a window of size bytes.
+// openConn is an established connection, with a window of size bytes.
 func openConn(t *testing.T, l *Link, seq uint32, size uint32) *Conn {
 	t.Helper()
 	c := newConn(l, flow{80, FirstPort, false}, 1000, minBuffer)
@@ -22,8 +22,8 @@ func openConn(t *testing.T, l *Link, seq uint32, size uint32) *Conn {
 	return c
 }
 
-// TestRoomInBetween has the guest offer room between a refusal and the note of it:
-// nobody will tell of that room any more.
+// TestRoomInBetween has the guest offer room between Send's refusal and the entry in the
+// list. The link will get no call of Room for it.
 func TestRoomInBetween(t *testing.T) {
 	refuse := false
 	l := New(Config{Card: cardFunc(func(...[]byte) bool {
@@ -62,8 +62,7 @@ func TestResetWaits(t *testing.T) {
 	}
 }
 
-// TestEarlyBounds has a hostile guest send what comes too early, in pieces as small as
-// there are.
+// TestEarlyBounds has a hostile guest send early segments of the smallest size.
 func TestEarlyBounds(t *testing.T) {
 	l := New(Config{Card: cardFunc(func(...[]byte) bool { return true })})
 	c := openConn(t, l, 1, 1<<20)
@@ -79,8 +78,8 @@ func TestEarlyBounds(t *testing.T) {
 	}
 }
 
-// TestSmallWrites has a guest that acknowledges nothing get small segments: what they
-// take of memory counts, not what is in them.
+// TestSmallWrites sends small segments to a guest that acknowledges nothing. The limit counts
+// their memory, not their bytes.
 func TestSmallWrites(t *testing.T) {
 	l := New(Config{Card: cardFunc(func(...[]byte) bool { return true })})
 	c := openConn(t, l, 1, 1<<20)
@@ -101,7 +100,7 @@ func TestSmallWrites(t *testing.T) {
 	}
 }
 
-// TestThirdGiB: what was never lost is not sent again, however much was sent since.
+// TestThirdGiB: without loss nothing is sent again, however much was sent since.
 func TestThirdGiB(t *testing.T) {
 	frames := 0
 	l := New(Config{Card: cardFunc(func(...[]byte) bool {
@@ -111,7 +110,7 @@ func TestThirdGiB(t *testing.T) {
 	c := openConn(t, l, 1, 1<<20)
 	for range 3 << 10 {
 		c.mu.Lock()
-		c.nxt += 1 << 20 // as if so much had been sent
+		c.nxt += 1 << 20 // as if it had been sent
 		c.mu.Unlock()
 		before := frames
 		c.input(&segment{flow: c.flow, flags: flagACK, seq: c.rcv, ack: c.nxt - 1<<19, window: 1 << 15})

@@ -8,7 +8,7 @@ import (
 	"github.com/lsub/lsub/virtionet"
 )
 
-// What a frame has before its TCP header. Sources: virtio 1.2, section 5.1.6; RFC 791,
+// The parts of a frame before its TCP header. Sources: virtio 1.2, section 5.1.6; RFC 791,
 // 8200 and 9293.
 const (
 	vnetLen = virtionet.HeaderLen
@@ -18,9 +18,9 @@ const (
 	tcpLen  = 20
 
 	ipAt = vnetLen + ethLen
-	// headMax is the longest header that is written here: of a SYN by IPv6.
+	// headMax is the longest header that we write: of an IPv6 SYN.
 	headMax = ipAt + ip6Len + tcpLen + synOptions
-	// headRead is the longest that is read: IPv4 with options and TCP with options.
+	// headRead is the longest header that we read: IPv4 with options and TCP with options.
 	headRead = ipAt + 60 + 60
 
 	synOptions = 8
@@ -30,19 +30,19 @@ const (
 	protTCP = 6
 )
 
-// maxSegment is the most bytes of payload in a frame, by both IPv4 and IPv6: lo takes
+// maxSegment is the maximum payload of a frame, in bytes, for both IPv4 and IPv6: lo takes
 // packets of 64 KiB.
 const maxSegment = 1<<16 - ip6Len - tcpLen
 
-// minSegment is the least size of segments that a guest can ask for.
+// minSegment is the smallest segment size that a guest can ask for.
 const minSegment = 536
 
-// guestSegment is the size of segments that the guest is asked for. Linux hands two of
-// them at least to a card that divides them itself, so that with this much they make
-// one frame; with more, it divides them first.
+// guestSegment is the segment size that we ask the guest for. Linux passes at least two
+// segments to a card that divides them itself, so with this size they make one frame. With a
+// larger one, Linux divides them first.
 const guestSegment = 32<<10 - 256
 
-// windowScale is how many bits a window is shifted by, here; the guest has its own.
+// windowScale is the shift of our windows, in bits; the guest has its own.
 const windowScale = 7
 
 const (
@@ -53,7 +53,7 @@ const (
 	flagACK
 )
 
-// flow names a connection: the ports and the family.
+// flow identifies a connection: the ports and the family.
 type flow struct {
 	guest, host uint16
 	v6          bool
@@ -71,14 +71,14 @@ func (f flow) addr() netip.Addr {
 	return loopback4
 }
 
-// segment is what a frame from the guest says.
+// segment is the content of a frame from the guest.
 type segment struct {
 	flow     flow
 	flags    byte
 	seq, ack uint32
 	window   uint16
-	mss      int      // of a SYN; 0 for none
-	scale    int      // of a SYN; -1 for none
+	mss      int      // of a SYN; 0 if absent
+	scale    int      // of a SYN; -1 if absent
 	payload  [][]byte // in the guest's memory
 	n        int      // bytes of payload
 
@@ -87,7 +87,7 @@ type segment struct {
 
 var errFrame = errors.New("not a TCP segment of the guest's loopback")
 
-// decode reads a frame. It is ours where its destination address is zero.
+// decode parses a frame. The frame is ours if its destination address is zero.
 func (s *segment) decode(parts [][]byte) (ours bool, err error) {
 	total, n := 0, 0
 	for _, p := range parts {
@@ -138,7 +138,7 @@ func (s *segment) decode(parts [][]byte) (ours bool, err error) {
 	return true, nil
 }
 
-// options reads what a SYN announces.
+// options parses the options of a SYN.
 func (s *segment) options(p []byte) {
 	s.mss, s.scale = 0, -1
 	if s.flags&flagSYN == 0 {
@@ -162,7 +162,7 @@ func (s *segment) options(p []byte) {
 	}
 }
 
-// slice takes the bytes of parts from one offset to another as the payload.
+// slice sets the payload to the bytes of parts between two offsets.
 func (s *segment) slice(parts [][]byte, from, to int) {
 	s.payload, s.n = s.payload[:0], to-from
 	for _, p := range parts {
@@ -174,7 +174,7 @@ func (s *segment) slice(parts [][]byte, from, to int) {
 	}
 }
 
-// drop takes n bytes from the front of parts.
+// drop removes n bytes from the front of parts.
 func drop(parts [][]byte, n int) [][]byte {
 	for n > 0 {
 		c := min(n, len(parts[0]))
@@ -186,7 +186,7 @@ func drop(parts [][]byte, n int) [][]byte {
 	return parts
 }
 
-// gather fills p from the front of parts, which hold as much.
+// gather fills p from the front of parts, which must be long enough.
 func gather(p []byte, parts [][]byte) {
 	for len(p) > 0 {
 		p = p[copy(p, parts[0]):]
@@ -194,15 +194,14 @@ func gather(p []byte, parts [][]byte) {
 	}
 }
 
-// head is the header of the frames that a connection sends. What is the same in all of
-// them is written once.
+// head is the header of a connection's frames. Its constant part is written once.
 type head struct {
 	buf *[headMax]byte
-	tcp int // where TCP's begins
+	tcp int // offset of the TCP header
 	len int
 }
 
-// init writes what does not change.
+// init writes the constant part.
 func (h *head) init(f flow) {
 	be, le := binary.BigEndian, binary.LittleEndian
 	b := h.buf
@@ -211,7 +210,7 @@ func (h *head) init(f flow) {
 	if f.v6 {
 		h.tcp = ipAt + ip6Len
 	}
-	// VIRTIO_NET_HDR_F_NEEDS_CSUM, which says that the payload is as it was sent.
+	// VIRTIO_NET_HDR_F_NEEDS_CSUM also says that the payload is as it was sent.
 	b[virtionet.Flags] = virtionet.NeedsCsum
 	le.PutUint16(b[virtionet.CsumStart:], uint16(h.tcp-vnetLen))
 	le.PutUint16(b[virtionet.CsumOffset:], 16)
@@ -255,7 +254,7 @@ func (h *head) set(flags byte, seq, ack uint32, window uint16, n int) {
 		be.PutUint16(ip[10:], ^fold(sum(ip)))
 		pseudo += 2 * (127<<8 + 1)
 	}
-	// The sum of the pseudo-header, which whoever needs the rest goes on from.
+	// The pseudo-header's sum; the receiver adds the rest if it needs the checksum.
 	be.PutUint16(tcp[16:], fold(pseudo))
 }
 

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// answerTo turns a frame of ours into the guest's: ports exchanged.
+// answerTo turns one of our frames into the guest's, with exchanged ports.
 func answerTo(frame []byte, v6 bool) []byte {
 	b := slices.Clone(frame)
 	at := ipAt + ip4Len
@@ -46,7 +46,7 @@ func TestFrames(t *testing.T) {
 	}
 }
 
-// TestChecksums has the sums of a frame come out as a receiver wants them.
+// TestChecksums checks a frame's sums as a receiver does.
 func TestChecksums(t *testing.T) {
 	for _, f := range []flow{{80, 61000, false}, {80, 61000, true}} {
 		var buf [headMax]byte
@@ -60,7 +60,7 @@ func TestChecksums(t *testing.T) {
 		if frame[0] != 1 || start != h.tcp {
 			t.Fatalf("%+v: flags %d, checksum from %d", f, frame[0], start)
 		}
-		// What the guest's kernel, or nobody, does with NEEDS_CSUM.
+		// The guest's kernel may do this for NEEDS_CSUM.
 		rest := frame[start:]
 		if len(rest)%2 != 0 {
 			rest = append(slices.Clone(rest), 0)
@@ -121,7 +121,7 @@ func TestNotOurs(t *testing.T) {
 	}
 }
 
-// cardFunc is a card.
+// cardFunc is a card from a function.
 type cardFunc func(parts ...[]byte) bool
 
 func (f cardFunc) Send(parts ...[]byte) bool { return f(parts...) }
@@ -149,7 +149,7 @@ func FuzzReceive(f *testing.F) {
 			return true
 		})})
 		defer l.Close()
-		// A connection of each state, with numbers that the frame may hit.
+		// A connection in each state, with sequence numbers that the frame may hit.
 		for i := range uint16(3) {
 			for _, v6 := range []bool{false, true} {
 				c := newConn(l, flow{80, FirstPort + i, v6}, ack, minBuffer)

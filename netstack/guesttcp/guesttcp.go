@@ -32,7 +32,7 @@ import (
 	"github.com/lsub/lsub/virtionet"
 )
 
-// The ports of the host's ends, which the guest keeps free of its own programs.
+// The ports of the host's ends. The guest keeps them free of its own programs.
 const (
 	FirstPort = 61000
 	LastPort  = 65535
@@ -41,8 +41,7 @@ const (
 // Config is the configuration of a [Link]. A limit of zero means its default.
 type Config struct {
 	Card virtionet.Card
-	// Buffer is the most bytes that a connection may hold in either direction.
-	// Default 1 MiB.
+	// Buffer is the most bytes that a connection may hold in either direction. Default 1 MiB.
 	Buffer int
 	// MaxBuffered is the most bytes that all connections together may hold in either
 	// direction. As it runs out, new connections get less, down to 16 KiB each.
@@ -53,8 +52,8 @@ type Config struct {
 
 const minBuffer = 16 << 10
 
-// Link connects to one guest's loopback. It is safe for concurrent use. Receive, Flush
-// and Room are called by the card.
+// Link connects to one guest's loopback. It is safe for concurrent use. The card calls
+// Receive, Flush and Room.
 type Link struct {
 	cfg Config
 	log *slog.Logger
@@ -66,7 +65,7 @@ type Link struct {
 	iss      uint32  // initial sequence number of the next connection
 	promised int64   // sum of the connections' buffers
 	blocked  []*Conn // wait for room in the guest
-	turn     uint    // which of them is the first to get it
+	turn     uint    // index of the first one to get room
 	late     []*Conn // owe a delayed acknowledgement
 	lateSet  bool    // a timer for them runs
 
@@ -74,7 +73,7 @@ type Link struct {
 
 	// Of the goroutine that calls Receive and Flush.
 	in   segment
-	due  []*Conn // owe something after these frames
+	due  []*Conn // connections with something to send after these frames
 	back [headMax]byte
 }
 
@@ -93,14 +92,13 @@ func New(cfg Config) *Link {
 	return &Link{cfg: cfg, log: cfg.Logger, conns: map[flow]*Conn{}, nextPort: FirstPort, iss: uint32(time.Now().UnixNano())}
 }
 
-// errNoPort says that connections to that port of the guest use all ports of the host's
-// end.
+// errNoPort says that connections to that port of the guest use all ports of the host's end.
 var errNoPort = fmt.Errorf("no port is left for one more connection: %w", syscall.EADDRNOTAVAIL)
 
-// Dial connects to a port of the guest's loopback, 127.0.0.1 or ::1. ctx bounds the
-// dialing, not the connection. If nothing listens on the port, the error wraps
-// [syscall.ECONNREFUSED]. If the guest redirects the frames elsewhere, as the rules of a
-// container engine may, nothing answers. The caller closes the connection.
+// Dial connects to a port of the guest's loopback, 127.0.0.1 or ::1. ctx bounds the dialing,
+// not the connection. If nothing listens on the port, the error wraps [syscall.ECONNREFUSED].
+// If the guest redirects the frames elsewhere, as the rules of a container engine may,
+// nothing answers. The caller closes the connection.
 func (l *Link) Dial(ctx context.Context, to netip.AddrPort) (*Conn, error) {
 	c, err := l.Start(to)
 	if err == nil {
@@ -112,9 +110,9 @@ func (l *Link) Dial(ctx context.Context, to netip.AddrPort) (*Conn, error) {
 	return c, nil
 }
 
-// Start begins to connect, as Dial does, but does not wait for the guest's answer:
-// [Conn.Opened] does. Bytes that are written meanwhile are sent when the answer comes.
-// The caller closes the connection.
+// Start begins to connect, as Dial does, but does not wait for the guest's answer;
+// [Conn.Opened] does. Bytes written before the answer are sent after it. The caller closes
+// the connection.
 func (l *Link) Start(to netip.AddrPort) (*Conn, error) {
 	c, err := l.newConn(to)
 	if err != nil {
@@ -163,7 +161,7 @@ func (l *Link) newConn(to netip.AddrPort) (*Conn, error) {
 		if l.nextPort++; l.nextPort == 0 {
 			l.nextPort = FirstPort
 		}
-		// A connection from a port to itself would be its own answer to the guest.
+		// A connection from a port to itself would look to the guest like its own answer.
 		if l.conns[f] == nil && f.host != f.guest {
 			break
 		}
@@ -173,7 +171,7 @@ func (l *Link) newConn(to netip.AddrPort) (*Conn, error) {
 	return c, nil
 }
 
-// promise reserves a new connection's buffers. l.mu is held.
+// promise reserves a new connection's buffers. The caller holds l.mu.
 func (l *Link) promise() int {
 	n := min(max((l.cfg.MaxBuffered-l.promised)/64, minBuffer), int64(l.cfg.Buffer))
 	l.promised += n
@@ -253,7 +251,7 @@ func (l *Link) reject() {
 	h := head{buf: &l.back}
 	h.init(s.flow)
 	h.set(flagRST, s.ack, 0, 0, 0)
-	l.cfg.Card.Send(h.bytes()) // or not: who asks again is answered again
+	l.cfg.Card.Send(h.bytes()) // no need to retry: the guest asks again
 }
 
 // Flush acknowledges the segments received since the last Flush.
@@ -302,7 +300,7 @@ func (l *Link) Room() {
 	blocked := l.blocked
 	l.blocked = nil
 	l.turn++
-	first := int(l.turn % uint(max(len(blocked), 1))) // not always the same has the room
+	first := int(l.turn % uint(max(len(blocked), 1))) // so that not always the same one gets the room
 	l.mu.Unlock()
 	for i := range blocked {
 		blocked[(first+i)%len(blocked)].unblock()
@@ -312,7 +310,7 @@ func (l *Link) Room() {
 // tickEvery is the interval of the retransmission timer.
 const tickEvery = 100 * time.Millisecond
 
-// tick starts the retransmission timer if it does not run.
+// tick starts the retransmission timer unless it runs.
 func (l *Link) tick() {
 	if !l.ticking.Load() && l.ticking.CompareAndSwap(false, true) {
 		time.AfterFunc(tickEvery, l.expire)
@@ -320,7 +318,7 @@ func (l *Link) tick() {
 }
 
 func (l *Link) expire() {
-	l.ticking.Store(false) // what is sent from here on sets the timer itself
+	l.ticking.Store(false) // later sends start the timer themselves
 	now := time.Now()
 	more := false
 	for _, c := range l.all() {

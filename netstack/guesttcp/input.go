@@ -6,19 +6,19 @@ import (
 	"time"
 )
 
-// input acts on a segment from the guest. It never waits. It returns whether
-// the link is to call flush after this and the next ones.
+// input processes a segment from the guest. It never waits. It returns whether the link must
+// call flush after this batch of segments.
 func (c *Conn) input(s *segment) (flush bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.state == stateDead: // it ended meanwhile
+	case c.state == stateDead: // it has ended in the meantime
 		return false
 	case s.flags&flagRST != 0:
 		c.inputReset(s)
 	case c.state == stateDialing:
 		c.inputAnswer(s)
-	case s.flags&flagSYN != 0: // it has not heard of our acknowledgement
+	case s.flags&flagSYN != 0: // it has not received our acknowledgement
 		c.ackNow = true
 	case s.flags&flagACK != 0:
 		c.inputAck(s)
@@ -47,8 +47,8 @@ func (c *Conn) inputAnswer(s *segment) {
 		return
 	}
 	if s.ack != c.nxt {
-		// The guest remembers an earlier connection between the same ports. It
-		// forgets it for this.
+		// The guest remembers an earlier connection between the same ports. The RST makes it
+		// forget that.
 		c.transmit(flagRST, s.ack, nil)
 		c.transmit(flagSYN, c.una, nil)
 		return
@@ -57,10 +57,10 @@ func (c *Conn) inputAnswer(s *segment) {
 		return
 	}
 	c.una, c.rcv, c.acked = s.ack, s.seq+1, s.seq+1
-	c.told = c.rcv + uint32(min(c.room, 1<<16-1)) // what the SYN said
+	c.told = c.rcv + uint32(min(c.room, 1<<16-1)) // the window in the SYN
 	c.edge, c.best = s.ack+uint32(s.window), uint32(s.window)
 	c.recovered = s.ack
-	if c.mss = maxSegment; s.scale >= 0 { // else neither side scales
+	if c.mss = maxSegment; s.scale >= 0 { // otherwise neither side scales
 		c.scale, c.shift = s.scale, windowScale
 	}
 	if s.mss > 0 {
@@ -71,13 +71,13 @@ func (c *Conn) inputAnswer(s *segment) {
 	c.emit()
 }
 
-// inputAck takes what the guest has got and has room for.
+// inputAck processes the guest's acknowledgement and window.
 func (c *Conn) inputAck(s *segment) {
 	switch {
-	case after(s.ack, c.nxt): // what was never sent
+	case after(s.ack, c.nxt): // it was never sent
 		c.ackNow = true
 		return
-	case before(s.ack, c.una): // an old one
+	case before(s.ack, c.una): // an old acknowledgement
 		return
 	}
 	window := uint32(s.window) << c.scale
@@ -86,7 +86,7 @@ func (c *Conn) inputAck(s *segment) {
 	case n > 0:
 		c.giveUp = time.Now().Add(lingerTime)
 		c.release(n)
-	case c.tries > 0 && after(edge, c.edge): // it takes more again: what was lost is due now
+	case c.tries > 0 && after(edge, c.edge): // the window opens again: resend lost bytes now
 		c.tries, c.resendAt = 0, time.Time{}
 		if c.una != c.nxt {
 			c.resend()
@@ -101,7 +101,7 @@ func (c *Conn) inputAck(s *segment) {
 	c.emit()
 }
 
-// release forgets n bytes that the guest has.
+// release frees n bytes that the guest has acknowledged.
 func (c *Conn) release(n uint32) {
 	c.una += n
 	for n > 0 && len(c.unacked) > 0 {
@@ -119,39 +119,38 @@ func (c *Conn) release(n uint32) {
 		}
 	}
 	c.duplicates, c.tries, c.resendAt = 0, 0, time.Time{}
-	if !before(c.una, c.recovered) { // else a connection's third GiB would lie before it
+	if !before(c.una, c.recovered) { // otherwise it would seem ahead again after 2 GiB
 		c.recovered = c.una
 	}
 	switch {
 	case c.una == c.nxt:
-	case before(c.una, c.recovered): // one was lost, so the next may be
+	case before(c.una, c.recovered): // one was lost, so the next may be too
 		c.resend()
 	default:
 		c.expect()
 	}
 }
 
-// inputData takes what the guest has sent. What comes too early waits for what was
-// lost before it.
+// inputData takes the guest's data. Early data waits for the lost data before it.
 func (c *Conn) inputData(s *segment) {
 	fin := s.flags&flagFIN != 0
 	if s.n == 0 && !fin {
-		c.ackNow = c.ackNow || before(s.seq, c.rcv) // it asks whether we are there
+		c.ackNow = c.ackNow || before(s.seq, c.rcv) // a keep-alive
 		return
 	}
 	payload, n := s.payload, s.n
-	if over := n - int(int32(c.told-s.seq)); over > 0 { // more than it may send
+	if over := n - int(int32(c.told-s.seq)); over > 0 { // beyond the window
 		n, fin = max(n-over, 0), false
 	}
 	switch {
-	case c.peerShut: // it has not heard that we know
+	case c.peerShut: // our acknowledgement was lost
 		c.ackNow = true
 	case after(s.seq, c.rcv):
 		c.keepEarly(s.seq, payload, n, fin)
 		c.ackNow = true
-		c.flushAck() // three of these tell the guest
+		c.flushAck() // three of these make the guest resend
 	case before(s.seq+uint32(n), c.rcv) || s.seq != c.rcv && s.seq+uint32(n) == c.rcv && !fin:
-		c.ackNow = true // an old one
+		c.ackNow = true // an old segment
 	default:
 		old := c.rcv - s.seq
 		c.ackNow = c.ackNow || old > 0
@@ -160,7 +159,7 @@ func (c *Conn) inputData(s *segment) {
 	}
 }
 
-// accept takes n bytes that come next, and the end after them. payload may hold more.
+// accept takes the next n bytes, and the end after them. payload may hold more.
 func (c *Conn) accept(payload [][]byte, n int, fin bool) {
 	c.rcv += uint32(n)
 	c.segments++
@@ -174,18 +173,18 @@ func (c *Conn) accept(payload [][]byte, n int, fin bool) {
 	}
 }
 
-// early is a segment that came before one that was lost.
+// early is a segment that came before a lost one.
 type early struct {
 	seq  uint32
 	fin  bool
 	data chunk
 }
 
-// maxEarly bounds the segments that wait for one that was lost: each new one looks at all.
+// maxEarly bounds the segments that wait for a lost one: each new one is compared with all.
 const maxEarly = 256
 
-// keepEarly copies n bytes for later. The window bounds what is kept, and so does this,
-// where a guest sends the same ones again and again.
+// keepEarly copies n bytes for later. The window bounds them. If a guest sends the same bytes
+// again and again, this function does.
 func (c *Conn) keepEarly(seq uint32, payload [][]byte, n int, fin bool) {
 	i, kept := 0, 0
 	for _, e := range c.early {
@@ -198,7 +197,7 @@ func (c *Conn) keepEarly(seq uint32, payload [][]byte, n int, fin bool) {
 		kept += e.data.cost
 	}
 	if n == 0 || len(c.early) >= maxEarly {
-		return // it comes again
+		return // the guest sends it again
 	}
 	data := newChunk(n)
 	if kept+data.cost > c.room {
@@ -209,7 +208,7 @@ func (c *Conn) keepEarly(seq uint32, payload [][]byte, n int, fin bool) {
 	c.early = slices.Insert(c.early, i, early{seq, fin, data})
 }
 
-// acceptEarly takes what has waited for what just came.
+// acceptEarly takes the early segments that are next now.
 func (c *Conn) acceptEarly() {
 	for len(c.early) > 0 && !after(c.early[0].seq, c.rcv) {
 		e := c.early[0]
@@ -224,14 +223,14 @@ func (c *Conn) acceptEarly() {
 	}
 }
 
-// take hands n bytes on: straight to where a WriteTo writes, or into the slice of a
-// waiting Read, or else into the buffer. payload may hold more.
+// take passes n bytes to the writer of a WriteTo, into the slice of a waiting Read, or into
+// the buffer. payload may hold more.
 func (c *Conn) take(payload [][]byte, n int) {
 	if c.buf.Len() == 0 && c.sink != nil && c.sinkErr == nil {
 		var failed error
 		if payload, n, failed = c.writeToSink(payload, n); failed != nil {
 			c.sinkErr = failed
-		} else if n == 0 { // nobody needs to wake
+		} else if n == 0 { // no goroutine needs to wake
 			return
 		}
 	}
@@ -247,7 +246,7 @@ func (c *Conn) take(payload [][]byte, n int) {
 	c.readCond.Signal()
 }
 
-// writeToSink writes what can be written at once, and returns the rest.
+// writeToSink writes without waiting, and returns the rest.
 func (c *Conn) writeToSink(payload [][]byte, n int) ([][]byte, int, error) {
 	whole := 0
 	for i, p := range payload {

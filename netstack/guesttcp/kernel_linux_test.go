@@ -20,20 +20,19 @@ import (
 	"github.com/lsub/lsub/guest/agent/tcredirect/tcredirecttest"
 )
 
-// kernel is a Linux kernel's loopback, in a network namespace of the test's own, and
-// a link to it.
+// kernel is a Linux kernel's loopback, in a network namespace of the test, and a link to it.
 type kernel struct {
 	*testing.T
 	ns   *tcredirecttest.Namespace
 	link *Link
 }
 
-// newKernel makes one. send stands between the link and the card, receive between the
-// card and the link; nil for nothing.
+// newKernel makes one. send stands between the link and the card, receive between the card
+// and the link; either may be nil.
 func newKernel(t *testing.T, cfg Config, send func(parts ...[]byte) bool, receive func(parts [][]byte) bool) *kernel {
 	t.Helper()
 	k := &kernel{T: t, ns: tcredirecttest.New(t)}
-	// As in the VM: others take long to recover from what a test does to them.
+	// As in the VM: other algorithms recover slowly from the test's losses.
 	k.ns.Do(func() { os.WriteFile("/proc/sys/net/ipv4/tcp_congestion_control", []byte("cubic"), 0) })
 	cfg.Card = cardFunc(func(parts ...[]byte) bool {
 		if send != nil && !send(parts...) {
@@ -51,7 +50,7 @@ func newKernel(t *testing.T, cfg Config, send func(parts ...[]byte) bool, receiv
 	return k
 }
 
-// listen listens in the namespace, and has serve serve each connection.
+// listen listens in the namespace. serve is called for each connection.
 func (k *kernel) listen(at string, serve func(c *net.TCPConn)) netip.AddrPort {
 	k.Helper()
 	var l net.Listener
@@ -97,7 +96,7 @@ func echo(c *net.TCPConn) {
 	io.Copy(c, c)
 }
 
-// idle waits until the link knows no connection any more.
+// idle waits until the link has no connection any more.
 func (k *kernel) idle() {
 	k.Helper()
 	for end := time.Now().Add(patience); len(k.link.all()) > 0; time.Sleep(time.Millisecond) {
@@ -157,7 +156,7 @@ func TestRefused(t *testing.T) {
 	k.idle()
 }
 
-// stream returns size bytes, and at their end what they sum up to.
+// stream returns size bytes and, at their end, their hash.
 func stream(seed byte, size int64) (io.Reader, <-chan [32]byte) {
 	h := sha256.New()
 	sum := make(chan [32]byte, 1)
@@ -179,7 +178,7 @@ func (s *sealed) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// bothWays sends size bytes each way at once, and checks what comes.
+// bothWays sends size bytes each way at once, and checks the received bytes.
 func (k *kernel) bothWays(at string, size int64) {
 	k.Helper()
 	type result struct {
@@ -231,9 +230,8 @@ func TestBulk(t *testing.T) {
 	k.idle()
 }
 
-// TestLoss has frames get lost: every 17th to the guest, whose backlog may be full,
-// and a few from it. A kernel without selective acknowledgements takes seconds over each of
-// many.
+// TestLoss loses frames: every 17th to the guest, as with a full backlog, but only a few from
+// it. A kernel without selective acknowledgements needs seconds for each of many.
 func TestLoss(t *testing.T) {
 	var to, from atomic.Int64
 	k := newKernel(t, Config{}, func(...[]byte) bool { return to.Add(1)%17 != 0 }, func([][]byte) bool {
@@ -249,7 +247,7 @@ func TestLoss(t *testing.T) {
 	k.idle()
 }
 
-// TestNoRoom has a guest that is out of buffers again and again.
+// TestNoRoom has a guest that runs out of buffers again and again.
 func TestNoRoom(t *testing.T) {
 	ns := tcredirecttest.New(t)
 	var mu sync.Mutex
@@ -339,7 +337,7 @@ func TestHalfClose(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// Closed at once: what was written still comes.
+	// Closed at once: the written bytes still arrive.
 	c.CloseWrite()
 	c.Close()
 	if got := <-heard; got != "on and on and on and " {
@@ -348,8 +346,8 @@ func TestHalfClose(t *testing.T) {
 	k.idle()
 }
 
-// TestNobodyReads has each side stop reading: the other one waits, in bounded memory, and
-// goes on.
+// TestNobodyReads has each side stop reading. The other side waits, in bounded memory, and
+// continues afterwards.
 func TestNobodyReads(t *testing.T) {
 	k := newKernel(t, Config{Buffer: 256 << 10}, nil, nil)
 	release := make(chan struct{})
@@ -395,7 +393,7 @@ func TestNobodyReads(t *testing.T) {
 	k.idle()
 }
 
-// TestManyAtOnce has 1,000 connections open at once, and all in use.
+// TestManyAtOnce uses 1,000 open connections at once.
 func TestManyAtOnce(t *testing.T) {
 	k := newKernel(t, Config{}, nil, nil)
 	to := k.listen("0.0.0.0:0", echo)
@@ -428,11 +426,11 @@ func TestManyAtOnce(t *testing.T) {
 	k.idle()
 }
 
-// TestPortsComeAround makes more connections than there are ports, which the guest ends
-// first: it remembers them for a while.
+// TestPortsComeAround makes more connections than there are ports. The guest ends them first,
+// so it remembers them for a while.
 func TestPortsComeAround(t *testing.T) {
 	k := newKernel(t, Config{}, nil, nil)
-	// On one of our own ports: none may be used to connect to itself.
+	// On one of our own ports: it may not connect to itself.
 	to := k.listen("127.0.0.1:62000", func(c *net.TCPConn) {
 		c.Write([]byte("x"))
 		c.Close()
@@ -445,7 +443,7 @@ func TestPortsComeAround(t *testing.T) {
 		c.CloseWrite()
 		c.Close()
 	}
-	// And with numbers that the guest takes for old ones.
+	// And with sequence numbers that look old to the guest.
 	k.link.mu.Lock()
 	k.link.iss -= 1 << 30
 	k.link.mu.Unlock()

@@ -6,17 +6,17 @@ import (
 	"github.com/lsub/lsub/connbuf"
 )
 
-// chunk is what a frame has carried and the guest has not acknowledged, or what came
-// too early.
+// chunk is the data of a frame that the guest has not acknowledged, or of one that came too
+// early.
 type chunk struct {
 	arr  *[]byte // of package connbuf; nil for few bytes
 	data []byte
-	cost int // memory that it takes, in bytes
+	cost int // memory use in bytes
 }
 
 const (
 	fewBytes = 1 << 10
-	// chunkCost is what a chunk takes besides its bytes, about.
+	// chunkCost is the overhead of a chunk, roughly.
 	chunkCost = 64
 )
 
@@ -35,13 +35,13 @@ func (c *chunk) free() {
 	}
 }
 
-// The times after which something is sent again, while nothing comes.
+// The retransmission times.
 const (
 	resendAfter = 200 * time.Millisecond
 	maxBackoff  = 6 // doublings
 )
 
-// start asks the guest for the connection.
+// start sends the SYN.
 func (c *Conn) start() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -53,13 +53,13 @@ func (c *Conn) start() {
 	c.expect()
 }
 
-// expect has the timer run for what is under way.
+// expect starts the retransmission timer for the bytes in flight.
 func (c *Conn) expect() {
 	c.resendAt = time.Now().Add(resendAfter << min(c.tries, maxBackoff))
 	c.link.tick()
 }
 
-// emit sends what there is to send and the guest has room for. c.mu is held.
+// emit sends as much as the guest has room for. The caller holds c.mu.
 func (c *Conn) emit() {
 	if c.state != stateOpen || c.blocked {
 		return
@@ -95,8 +95,8 @@ func (c *Conn) emit() {
 	}
 }
 
-// sendable is how much of what waits may be sent in one segment now. Bits of a
-// window that has all but closed are not worth a frame while others are under way.
+// sendable is how many waiting bytes may be sent in one segment now. A nearly closed window
+// is not worth a frame while other frames are in flight.
 func (c *Conn) sendable() int {
 	window := int(int32(c.edge - c.nxt))
 	if c.held > 0 {
@@ -109,8 +109,8 @@ func (c *Conn) sendable() int {
 	return n
 }
 
-// transmit sends a segment, with all that the guest should hear. It returns false
-// when the guest has no room for it: then the connection waits for that. c.mu is held.
+// transmit sends a segment, with the current acknowledgement and window. If the guest has no
+// room for it, it returns false and the connection waits for room. The caller holds c.mu.
 func (c *Conn) transmit(flags byte, seq uint32, data []byte) bool {
 	window := uint16(min(c.room, 1<<16-1))
 	if flags&flagSYN == 0 {
@@ -131,7 +131,7 @@ func (c *Conn) transmit(flags byte, seq uint32, data []byte) bool {
 			c.listed = true
 			c.link.block(c)
 		}
-		// Had there been room before it was in the list, nobody would tell it.
+		// Room that came before c was in the list would not be reported.
 		sent = c.link.cfg.Card.Send(c.parts[:]...)
 		c.blocked = !sent
 	}
@@ -142,7 +142,7 @@ func (c *Conn) transmit(flags byte, seq uint32, data []byte) bool {
 	return sent
 }
 
-// unblock goes on when the guest may have room.
+// unblock continues when the guest may have room.
 func (c *Conn) unblock() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -160,8 +160,8 @@ func (c *Conn) unblock() {
 	}
 }
 
-// flush answers what came. Every second segment is acknowledged at once; one may
-// wait for something to ride on.
+// flush answers received segments. It acknowledges every second one at once; a single one may
+// wait for data to carry its acknowledgement.
 func (c *Conn) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -176,10 +176,10 @@ func (c *Conn) flush() {
 	}
 }
 
-// flushAck acknowledges what came, unless something else has. c.mu is held.
+// flushAck acknowledges received segments, unless that was done. The caller holds c.mu.
 func (c *Conn) flushAck() {
 	if c.ackNow || c.segments > 0 {
-		c.ackNow = true // until it was sent
+		c.ackNow = true // until it is sent
 		c.transmit(flagACK, c.nxt, nil)
 	}
 }
@@ -193,8 +193,8 @@ func (c *Conn) sendLate() {
 	}
 }
 
-// consumed tells the guest of the room there is again, where that is much more than
-// it knows of. c.mu is held.
+// consumed tells the guest of free room, if that is much more than it knows of. The caller
+// holds c.mu.
 func (c *Conn) consumed() {
 	room := c.rcv + uint32(c.room-c.buf.Len()) - c.told
 	if c.state == stateOpen && !c.peerShut && int32(room) >= int32(c.room/4) {
@@ -203,7 +203,7 @@ func (c *Conn) consumed() {
 	}
 }
 
-// resend sends the first of what was not acknowledged once more. c.mu is held.
+// resend sends the first unacknowledged segment again. The caller holds c.mu.
 func (c *Conn) resend() {
 	switch {
 	case c.state == stateDialing:
@@ -212,14 +212,14 @@ func (c *Conn) resend() {
 		c.transmit(flagACK|flagPSH, c.una, c.unacked[0].data)
 	case c.finSent && c.una != c.nxt:
 		c.transmit(flagFIN|flagACK, c.una, nil)
-	default: // asks for the window, by a segment that the guest has to answer
+	default: // window probe: the guest has to answer it
 		c.transmit(flagACK, c.una-1, nil)
 	}
 	c.expect()
 }
 
-// expire sends again what the guest should have acknowledged by now. It returns
-// whether there is something to come back for.
+// expire resends a segment whose acknowledgement is overdue. It returns whether to call it
+// again.
 func (c *Conn) expire(now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -15,24 +15,22 @@ import (
 )
 
 const (
-	// patience bounds the whole of an exchange: a program on the host waits for
-	// twice 5 s.
+	// patience bounds a whole exchange: a program on the host waits for twice 5 s.
 	patience = 10 * time.Second
-	// hedge is after how long the next server is asked too. A program on the
-	// host waits for 5 s.
+	// hedge is the delay before the next server is asked too. A program on the host waits for
+	// 5 s.
 	hedge = time.Second
-	// resend is after how long a datagram is taken for lost.
+	// resend is the delay before a datagram counts as lost.
 	resend = 2 * time.Second
-	// slowFor is how long a server that another one overtook is asked last.
+	// slowFor is how long a server is asked last after another one overtook it.
 	slowFor = 30 * time.Second
 )
 
 // errNoServer says that the host has no server to ask.
 var errNoServer = errors.New("no DNS server is configured on the host")
 
-// exchange asks the servers for a name one after the other until one has an
-// answer. The next one is asked where a server refuses or fails, and beside
-// it where it is slow. The answer has an id of its own.
+// exchange asks the servers for a name until one has an answer. It asks the next server after
+// one refuses or fails, and in parallel to a slow one. The answer has its own id.
 func (r *Resolver) exchange(ctx context.Context, query []byte, name string, via Transport) ([]byte, error) {
 	servers := r.servers(name)
 	if len(servers) == 0 {
@@ -45,7 +43,7 @@ func (r *Resolver) exchange(ctx context.Context, query []byte, name string, via 
 		answer []byte
 		err    error
 	}
-	results := make(chan result, len(servers)) // so that nobody waits for us
+	results := make(chan result, len(servers)) // so that no sender blocks
 	asked, open := 0, 0
 	next := func() {
 		if asked < len(servers) {
@@ -92,7 +90,7 @@ func (r *Resolver) exchange(ctx context.Context, query []byte, name string, via 
 	return nil, errs
 }
 
-// final tells whether another server need not be asked.
+// final reports whether no other server need be asked.
 func final(answer []byte) bool {
 	switch answer[3] & 0xf {
 	case dns.RcodeServerFailure, dns.RcodeNotImplemented, dns.RcodeRefused:
@@ -101,7 +99,7 @@ func final(answer []byte) bool {
 	return true
 }
 
-// ask asks one server, from a port of its own so that nobody can guess it.
+// ask asks one server, from its own port, so that nobody can guess the port.
 func ask(ctx context.Context, server netip.AddrPort, query []byte, via Transport) ([]byte, error) {
 	conn, err := (&net.Dialer{}).DialContext(ctx, string(via), server.String())
 	if err != nil {
@@ -125,7 +123,7 @@ func askDatagram(ctx context.Context, conn net.Conn, query []byte) ([]byte, erro
 			return nil, err
 		}
 		conn.SetReadDeadline(time.Now().Add(resend))
-		if ctx.Err() != nil { // it may have been over before that
+		if ctx.Err() != nil { // ctx may have ended before SetReadDeadline
 			return nil, ctx.Err()
 		}
 		for {
@@ -155,7 +153,7 @@ func askStream(conn net.Conn, query []byte) ([]byte, error) {
 	return answer, err
 }
 
-// ReadFrame reads a message as TCP carries it: after its length in 2 bytes.
+// ReadFrame reads a message in the form for TCP: after its length in 2 bytes.
 func ReadFrame(r io.Reader) ([]byte, error) {
 	var size [2]byte
 	if _, err := io.ReadFull(r, size[:]); err != nil {
@@ -166,7 +164,7 @@ func ReadFrame(r io.Reader) ([]byte, error) {
 	return m, err
 }
 
-// WriteFrame writes a message as [ReadFrame] reads it.
+// WriteFrame writes a message in the form of [ReadFrame].
 func WriteFrame(w io.Writer, m []byte) error {
 	_, err := w.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(m))), m...))
 	return err

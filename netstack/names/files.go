@@ -9,14 +9,13 @@ import (
 	"time"
 )
 
-// Hosts is a hosts file. Names are in small letters.
+// Hosts is a hosts file. Names are in lower case.
 type Hosts struct {
 	Addrs map[string][]netip.Addr
 	Names map[netip.Addr]string // the first name of an address
 }
 
-// ParseHosts reads a hosts file. Lines that make no sense are skipped, as
-// everybody does.
+// ParseHosts reads a hosts file. It skips invalid lines, as other programs do.
 func ParseHosts(data []byte) Hosts {
 	h := Hosts{map[string][]netip.Addr{}, map[netip.Addr]string{}}
 	for line := range strings.Lines(string(data)) {
@@ -45,11 +44,11 @@ func ParseHosts(data []byte) Hosts {
 
 func plainName(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
 
-// maxServers is how many servers of resolv.conf count, as in C libraries.
+// maxServers is how many servers of resolv.conf are used, as in C libraries.
 const maxServers = 3
 
-// ParseResolvConf reads an /etc/resolv.conf. Without a server in it, the host
-// itself is asked, as C libraries do.
+// ParseResolvConf reads an /etc/resolv.conf. Without a server in it, the server is the host
+// itself, as in C libraries.
 func ParseResolvConf(data []byte) Resolv {
 	var c Resolv
 	for line := range strings.Lines(string(data)) {
@@ -78,18 +77,18 @@ func ParseResolvConf(data []byte) Resolv {
 	return c
 }
 
-// watched is what a file means, read anew when it has changed. One that cannot
-// be read means what an empty one does.
+// watched is the parsed content of a file. It is read again when the file has changed. An
+// unreadable file counts as empty.
 type watched[T any] struct {
 	path  string
 	parse func([]byte) T
 
 	mu    sync.Mutex
-	fi    os.FileInfo // when it was read; nil to read it in any case
+	fi    os.FileInfo // as of the last read; nil forces a read
 	value T
 }
 
-// racy is how long after a change another one may have the same time.
+// racy is how long after a change another change may have the same time.
 const racy = 100 * time.Millisecond
 
 func (w *watched[T]) get() T {

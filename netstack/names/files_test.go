@@ -62,7 +62,7 @@ resolver #1
 	}
 }
 
-// TestWatched changes a file in all ways in which editors and daemons do.
+// TestWatched changes a file in the ways of editors and daemons.
 func TestWatched(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "resolv.conf")
 	w := &watched[string]{path: path, parse: func(b []byte) string { return string(b) }}
@@ -83,12 +83,12 @@ func TestWatched(t *testing.T) {
 	want("")
 	check(os.WriteFile(path, []byte("one"), 0o600))
 	want("one")
-	check(os.WriteFile(path, []byte("two"), 0o600)) // of the same size, maybe at the same time
+	check(os.WriteFile(path, []byte("two"), 0o600)) // same size, maybe the same time
 	want("two")
 	old := time.Now().Add(-time.Hour)
 	check(os.Chtimes(path, old, old))
 	want("two")
-	check(os.WriteFile(path+"~", []byte("six"), 0o600)) // replaced by one with the same time and size
+	check(os.WriteFile(path+"~", []byte("six"), 0o600)) // a new file with the same time and size
 	check(os.Chtimes(path+"~", old, old))
 	check(os.Rename(path+"~", path))
 	want("six")

@@ -1,24 +1,23 @@
-// Package names answers the DNS queries of a VM as its host would: from names
-// of its own, the host's hosts file, and the servers that the host asks.
+// Package names answers the DNS queries of a VM as its host would: from its own names, the
+// host's hosts file, and the host's servers.
 //
 //	r := names.New(names.Config{Zone: "lsub.internal.", Local: local})
 //	answer := r.Answer(ctx, query, names.UDP)
 //
-// What it does not answer itself it passes on, byte for byte but for the id, so
-// every type, flag and extension comes through. A change of the host's
-// configuration counts from the next query on.
+// It passes all other queries on unchanged, except for the id, so every type, flag and
+// extension works. A change of the host's configuration takes effect at the next query.
 //
-// A name without a dot gets the host's search domains, as programs on the host
-// see it; the answer begins with an alias for the name that was found.
+// A name without a dot gets the host's search domains, as for programs on the host. The
+// answer begins with an alias for the name that was found.
 //
-// What "the host's configuration" is: on Linux /etc/resolv.conf, on macOS what
-// scutil --dns shows, so that the servers which a VPN has for its own domains
-// are asked for these, and on Windows the servers of the network adapters that
-// are up, the fastest first; its policy table (NRPT) is not read. Names that the
-// host finds without DNS and the hosts file (mDNS, NIS) are not found.
+// The host's configuration is /etc/resolv.conf on Linux. On macOS it is the output of scutil
+// --dns, so a VPN's servers for its own domains are asked for these. On Windows it is the
+// servers of the network adapters that are up, the fastest first; the policy table (NRPT) is
+// not read. Names that the host finds in other ways than DNS and the hosts file (mDNS, NIS)
+// are not found.
 //
-// Queries and answers are foreign bytes; the package is fuzzed. A Resolver is
-// safe for concurrent use, and holds nothing open between queries.
+// Queries and answers are untrusted bytes; the package is fuzzed. A Resolver is safe for
+// concurrent use, and holds nothing open between queries.
 package names
 
 import (
@@ -33,22 +32,21 @@ import (
 	"github.com/miekg/dns"
 )
 
-// Config has the names that a [Resolver] answers itself. With the zero value, it asks
-// the host for all names.
+// Config has the names that a [Resolver] answers itself. With the zero value, it resolves all
+// names as the host does.
 type Config struct {
-	Zone     string                                 // "lsub.internal.": names below it are Local's; "" for none
-	Local    func(name string) ([]netip.Addr, bool) // of a name without the zone; false where there is none
+	Zone     string                                 // "lsub.internal.": Local resolves names below it; "" for none
+	Local    func(name string) ([]netip.Addr, bool) // gets a name without the zone; false if there is none
 	Reverse  func(addr netip.Addr) (string, bool)   // the name of an address; "" with true: it has none
-	Hosts    map[string][]netip.Addr                // further names, without a dot at the end; before the hosts file
-	Loopback netip.Addr                             // what the host's loopback is to the VM; invalid: such names are skipped
-	Servers  []netip.AddrPort                       // to ask in place of the host's
-	Search   []string                               // search domains in place of the host's; nil: the host's
+	Hosts    map[string][]netip.Addr                // additional names, without a dot at the end; before the hosts file
+	Loopback netip.Addr                             // replaces the host's loopback addresses; invalid: such names are skipped
+	Servers  []netip.AddrPort                       // replace the host's servers
+	Search   []string                               // replace the host's search domains; nil: the host's
 	System   System                                 // nil for this host
 	Logger   *slog.Logger                           // nil discards
 }
 
-// System is the host's configuration. It is asked for each query, so it has to
-// be quick.
+// System is the host's configuration. It is read for each query, so it must be fast.
 type System interface {
 	Resolv() Resolv
 	Hosts() Hosts
@@ -63,11 +61,11 @@ type Resolv struct {
 
 // Route is a domain with servers of its own.
 type Route struct {
-	Domain  string // in small letters, without a dot at the end
+	Domain  string // in lower case, without a dot at the end
 	Servers []netip.AddrPort
 }
 
-// Transport is how a query came.
+// Transport is a query's transport.
 type Transport string
 
 const (
@@ -81,7 +79,7 @@ type Resolver struct {
 	log *slog.Logger
 
 	mu   sync.Mutex
-	slow map[netip.AddrPort]time.Time // servers to ask last, and until when
+	slow map[netip.AddrPort]time.Time // servers to ask last, and the end of that
 }
 
 // New makes a Resolver.
@@ -100,11 +98,11 @@ const (
 	qrBit      = 1 << 7
 )
 
-// Answer returns the answer to a query, nil where it deserves none. ctx bounds
-// the time that the host's servers may take; they have some 10 s at most.
+// Answer returns the answer to a query; nil if there is none. ctx bounds the wait for the
+// host's servers, which is some 10 s at most.
 func (r *Resolver) Answer(ctx context.Context, query []byte, via Transport) []byte {
 	if len(query) < headerSize || query[2]&qrBit != 0 {
-		return nil // not even an id to answer to, or an answer
+		return nil // no id to answer to, or not a query
 	}
 	req := new(dns.Msg)
 	if err := req.Unpack(query); err != nil || len(req.Question) != 1 {
@@ -125,16 +123,16 @@ func (r *Resolver) Answer(ctx context.Context, query []byte, via Transport) []by
 	return r.forward(ctx, query, q.Name, via)
 }
 
-// refusal is an answer that says nothing but the code.
+// refusal is an answer with only a code.
 func refusal(query []byte, rcode int) []byte {
 	m := make([]byte, headerSize)
 	copy(m, query[:4])
 	m[2] |= qrBit
-	m[3] = byte(rcode) | 1<<7 // and that recursion is available
+	m[3] = byte(rcode) | 1<<7 // recursion is available
 	return m
 }
 
-// pack makes a message of m that fits what the asker takes.
+// pack packs m into a message that fits the client's limit.
 func pack(m, req *dns.Msg, via Transport) []byte {
 	size := dns.MaxMsgSize
 	if via == UDP {
@@ -157,7 +155,7 @@ func pack(m, req *dns.Msg, via Transport) []byte {
 	return b
 }
 
-// udpSize is how large a datagram we take, in bytes.
+// udpSize is the largest datagram that we accept, in bytes.
 const udpSize = 4096
 
 // forward asks the host's servers.
@@ -171,9 +169,8 @@ func (r *Resolver) forward(ctx context.Context, query []byte, name string, via T
 	return answer
 }
 
-// isSingle tells whether a question is for a name without a dot, as people
-// write those of their own network. Questions about the DNS itself are meant
-// as they are.
+// isSingle reports whether a question is for a name without a dot, as people use in their own
+// network. Questions about the DNS itself are taken literally.
 func isSingle(q dns.Question) bool {
 	switch q.Qtype {
 	case dns.TypeNS, dns.TypeSOA, dns.TypeDS, dns.TypeDNSKEY, dns.TypeRRSIG, dns.TypeNSEC, dns.TypeANY:
@@ -182,8 +179,8 @@ func isSingle(q dns.Question) bool {
 	return dns.CountLabel(q.Name) == 1
 }
 
-// search asks for a name in each search domain, and last as it is. As programs
-// on the host do, it goes on until one has what is asked for.
+// search asks for a name in each search domain, and last for the name itself. Like programs
+// on the host, it stops at the first domain with a matching record.
 func (r *Resolver) search(ctx context.Context, query []byte, req *dns.Msg, via Transport) []byte {
 	name := req.Question[0].Name
 	var last []byte
@@ -209,7 +206,7 @@ func (r *Resolver) search(ctx context.Context, query []byte, req *dns.Msg, via T
 			m.AuthenticatedData = false // nobody signed the alias
 			return pack(m, req, via)
 		}
-		if m.Rcode == dns.RcodeSuccess { // the name is there, without what is asked for
+		if m.Rcode == dns.RcodeSuccess { // the name exists, but has no such record
 			m.Id, m.Question, m.Ns = req.Id, req.Question, nil
 			last = pack(m, req, via)
 		}
@@ -221,8 +218,7 @@ func (r *Resolver) search(ctx context.Context, query []byte, req *dns.Msg, via T
 	return answer
 }
 
-// Search returns the domains in which programs look up a name that they find
-// nowhere else.
+// Search returns the domains in which programs look up a name that they find nowhere else.
 func (r *Resolver) Search() []string {
 	if r.cfg.Search != nil {
 		return r.cfg.Search
@@ -230,7 +226,7 @@ func (r *Resolver) Search() []string {
 	return r.cfg.System.Resolv().Search
 }
 
-// servers returns whom to ask for a name, those that answered lately first.
+// servers returns the servers for a name, those that answered lately first.
 func (r *Resolver) servers(name string) []netip.AddrPort {
 	conf := Resolv{Servers: r.cfg.Servers}
 	if len(conf.Servers) == 0 {
@@ -257,7 +253,7 @@ func (r *Resolver) servers(name string) []netip.AddrPort {
 	return append(quick, slow...)
 }
 
-// noteSlow has a server asked last for a while.
+// noteSlow marks a server as slow, so that it is asked last for a while, or clears the mark.
 func (r *Resolver) noteSlow(s netip.AddrPort, isSlow bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -265,14 +261,14 @@ func (r *Resolver) noteSlow(s netip.AddrPort, isSlow bool) {
 		delete(r.slow, s)
 		return
 	}
-	if len(r.slow) >= 64 { // of configurations that are long gone
+	if len(r.slow) >= 64 { // from old configurations
 		clear(r.slow)
 	}
 	r.slow[s] = time.Now().Add(slowFor)
 }
 
-// sameQuestion tells whether an answer is one to the query, whose ids are the
-// same. A server that refuses may leave the question out.
+// sameQuestion reports whether an answer belongs to the query: their ids and questions are
+// the same. A server that refuses may omit the question.
 func sameQuestion(query, answer []byte) bool {
 	if len(answer) < headerSize || answer[2]&qrBit == 0 || [2]byte(answer[:2]) != [2]byte(query[:2]) {
 		return false
@@ -285,8 +281,8 @@ func sameQuestion(query, answer []byte) bool {
 	return q != nil && len(a) == len(q) && strings.EqualFold(string(a), string(q))
 }
 
-// question returns the bytes of a message's first question: the name, which
-// no message compresses there, type and class.
+// question returns the bytes of a message's first question: the name (never compressed
+// there), type and class.
 func question(m []byte) []byte {
 	for i := headerSize; i < len(m); {
 		switch n := int(m[i]); {

@@ -36,7 +36,7 @@ func serve(t *testing.T, handler dns.HandlerFunc) netip.AddrPort {
 			t.Fatal(err)
 		}
 		pc, err := net.ListenPacket("udp", ln.Addr().String())
-		if err != nil { // somebody else has that port; there are others
+		if err != nil { // the port is in use for the other transport; try another one
 			ln.Close()
 			continue
 		}
@@ -51,7 +51,7 @@ func serve(t *testing.T, handler dns.HandlerFunc) netip.AddrPort {
 	}
 }
 
-// zoneServer has records, as a zone file has them, and no other name.
+// zoneServer has only these records, in the format of a zone file.
 func zoneServer(t *testing.T, records ...string) netip.AddrPort {
 	t.Helper()
 	var rrs []dns.RR
@@ -107,7 +107,7 @@ func askMsg(t *testing.T, r *Resolver, req *dns.Msg, via Transport) *dns.Msg {
 	return m
 }
 
-// short is an answer in a few words.
+// short formats an answer in a few words.
 func short(m *dns.Msg) string {
 	words := []string{dns.RcodeToString[m.Rcode]}
 	for _, rr := range m.Answer {
@@ -155,7 +155,7 @@ nonsense here`,
 		qtype uint16
 		want  string
 	}{
-		// the network's own
+		// the network's own names
 		{"debian.lsub.internal.", dns.TypeA, "NOERROR | A 10.0.0.2"},
 		{"Debian.LSUB.internal.", dns.TypeA, "NOERROR | A 10.0.0.2"},
 		{"ubuntu-24.04.lsub.internal.", dns.TypeA, "NOERROR | A 10.0.0.3"},
@@ -209,7 +209,7 @@ nonsense here`,
 		}
 	}
 
-	// What is too long says so, and comes over TCP or with EDNS.
+	// A long answer is truncated, and comes whole over TCP or with EDNS.
 	if m := askFor(t, r, "long.example.", dns.TypeTXT, UDP); !m.Truncated {
 		t.Error("a long answer is not truncated")
 	}
@@ -227,7 +227,7 @@ nonsense here`,
 		t.Errorf("our own answer to a query with EDNS: %v", m)
 	}
 
-	// A change of the host's counts at once.
+	// A change on the host takes effect at once.
 	other := zoneServer(t, "www2.example. A 192.0.2.77")
 	system.mu.Lock()
 	system.resolv.Servers, system.hosts = []netip.AddrPort{other}, ""
@@ -248,7 +248,7 @@ func TestNoLoopback(t *testing.T) {
 	}
 }
 
-// TestOwnServers has the profile's servers and domains in place of the host's.
+// TestOwnServers replaces the host's servers and domains by the profile's.
 func TestOwnServers(t *testing.T) {
 	ours, theirs := zoneServer(t, "a.here. A 192.0.2.1"), zoneServer(t, "a.there. A 192.0.2.2")
 	r := New(Config{
@@ -263,7 +263,7 @@ func TestOwnServers(t *testing.T) {
 	}
 }
 
-// TestRoutes has a domain with a server of its own, as a VPN has.
+// TestRoutes has a domain with its own server, as with a VPN.
 func TestRoutes(t *testing.T) {
 	plain := zoneServer(t, "a.corp.example. A 192.0.2.1", "a.example. A 192.0.2.2")
 	vpn := zoneServer(t, "a.corp.example. A 192.0.2.3")
@@ -280,14 +280,14 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-// TestServersInTrouble has the next server asked where one cannot help.
+// TestServersInTrouble asks the next server if one cannot help.
 func TestServersInTrouble(t *testing.T) {
 	good := zoneServer(t, "a.example. A 192.0.2.1")
 	failing := serve(t, func(w dns.ResponseWriter, r *dns.Msg) { w.WriteMsg(new(dns.Msg).SetRcode(r, dns.RcodeServerFailure)) })
 	refusing := serve(t, func(w dns.ResponseWriter, r *dns.Msg) { w.WriteMsg(new(dns.Msg).SetRcode(r, dns.RcodeRefused)) })
 	var mute atomic.Int32
 	silent := serve(t, func(dns.ResponseWriter, *dns.Msg) { mute.Add(1) })
-	lying := serve(t, func(w dns.ResponseWriter, r *dns.Msg) { // wrong id, wrong question, no answer; then the truth
+	lying := serve(t, func(w dns.ResponseWriter, r *dns.Msg) { // wrong id, wrong question, no answer; then the right answer
 		m := new(dns.Msg).SetReply(r)
 		m.Answer = []dns.RR{&dns.A{Hdr: header("a.example.", dns.TypeA), A: net.IPv4(6, 6, 6, 6)}}
 		m.Id++
@@ -355,7 +355,7 @@ func closedPort(t *testing.T) netip.AddrPort {
 	return netip.MustParseAddrPort(pc.LocalAddr().String())
 }
 
-// TestCancel does not wait for a server when the asker is gone.
+// TestCancel stops waiting for a server when the client is gone.
 func TestCancel(t *testing.T) {
 	heard := make(chan struct{}, 8)
 	silent := serve(t, func(dns.ResponseWriter, *dns.Msg) { heard <- struct{}{} })
@@ -403,7 +403,7 @@ func TestBadQueries(t *testing.T) {
 	}
 }
 
-// FuzzAnswer sends a query, and has a server answer it with anything.
+// FuzzAnswer sends a query, and a server answers with arbitrary bytes.
 func FuzzAnswer(f *testing.F) {
 	q, _ := new(dns.Msg).SetQuestion("a.", dns.TypeA).Pack()
 	reply := new(dns.Msg).SetReply(new(dns.Msg).SetQuestion("a.x.", dns.TypeA))
@@ -430,9 +430,9 @@ func FuzzAnswer(f *testing.F) {
 				return
 			}
 			if b := answer.Load(); b != nil && n >= 2 {
-				pc.WriteTo(append(append([]byte(nil), buf[:2]...), *b...), from) // the right id
+				pc.WriteTo(append(append([]byte(nil), buf[:2]...), *b...), from) // with the right id
 			}
-			pc.WriteTo(refusal(buf[:n], dns.RcodeNameError), from) // in any case, it goes on
+			pc.WriteTo(refusal(buf[:n], dns.RcodeNameError), from) // so that it ends in any case
 		}
 	}()
 	r := New(Config{

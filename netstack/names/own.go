@@ -8,7 +8,7 @@ import (
 	"github.com/miekg/dns"
 )
 
-// own answers what needs no server; nil where that is not so.
+// own answers queries that need no server; otherwise it returns nil.
 func (r *Resolver) own(req *dns.Msg) *dns.Msg {
 	q := req.Question[0]
 	name := strings.ToLower(q.Name)
@@ -27,7 +27,7 @@ func (r *Resolver) own(req *dns.Msg) *dns.Msg {
 		addrs, found = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, true
 	default:
 		if q.Qtype != dns.TypeA && q.Qtype != dns.TypeAAAA {
-			return nil // a hosts file has nothing else, and hides nothing else
+			return nil // a hosts file holds and hides only these types
 		}
 		addrs, found = r.hostsFile(strings.TrimSuffix(name, "."))
 	}
@@ -47,8 +47,8 @@ func (r *Resolver) own(req *dns.Msg) *dns.Msg {
 	return m
 }
 
-// hostsFile looks a name up in the profile's hosts and the host's. On the
-// host's loopback is the host, whatever the VM calls it.
+// hostsFile looks a name up in the profile's hosts and the host's. It replaces the host's
+// loopback by the VM's address for it.
 func (r *Resolver) hostsFile(name string) ([]netip.Addr, bool) {
 	if addrs, ok := r.cfg.Hosts[name]; ok {
 		return addrs, true
@@ -95,12 +95,12 @@ func negative(req *dns.Msg, rcode int) *dns.Msg {
 	return m
 }
 
-// header is that of a record which nobody should keep: it may change at once.
+// header is the header of a record with TTL 0: it may change at any time.
 func header(name string, rrtype uint16) dns.RR_Header {
 	return dns.RR_Header{Name: name, Rrtype: rrtype, Class: dns.ClassINET}
 }
 
-// reverseName reads the name by which an address is asked for.
+// reverseName parses the name of a reverse lookup.
 func reverseName(name string) (netip.Addr, bool) {
 	if rest, ok := strings.CutSuffix(name, ".in-addr.arpa."); ok {
 		parts := strings.Split(rest, ".")

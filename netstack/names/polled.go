@@ -8,14 +8,14 @@ import (
 )
 
 const (
-	// fresh is how old an answer of the system may be before it is asked again,
-	// beside the query.
+	// fresh is the maximum age of the system's answer before it is requested again, in the
+	// background.
 	fresh = 2 * time.Second
-	// stale is how old one may be before a query waits for a new one.
+	// stale is its maximum age before a query waits for a new one.
 	stale = time.Minute
 )
 
-// polled is a configuration that takes some time to ask for.
+// polled is a configuration that is slow to read.
 type polled struct {
 	ask func() (Resolv, error)
 
@@ -51,7 +51,7 @@ func (p *polled) set(value Resolv, err error) {
 	}
 }
 
-// thisHost asks the system for its servers; the hosts file is a file everywhere.
+// thisHost asks the system for its servers; the hosts file is a file on every system.
 func thisHost() System {
 	return &host{
 		polled: polled{ask: askSystem},

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// ParseScutil reads what macOS' "scutil --dns" prints: resolvers, some of which
-// are for a domain alone. Those that are scoped to a network interface are for
-// programs that ask for it.
+// ParseScutil parses the output of macOS' "scutil --dns": a list of resolvers, some for one
+// domain only. It skips those that are scoped to a network interface, because only programs
+// that ask for the interface use them.
 func ParseScutil(data []byte) Resolv {
 	var c Resolv
 	text, _, _ := strings.Cut(string(data), "(for scoped queries)")

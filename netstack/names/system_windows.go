@@ -15,15 +15,15 @@ func hostsPath() string {
 	return filepath.Join(os.Getenv("SystemRoot"), "System32", "drivers", "etc", "hosts")
 }
 
-// askSystem asks for the servers of the adapters that are up, in the order in
-// which Windows prefers the adapters.
+// askSystem returns the servers of the adapters that are up, in Windows' order of preference
+// for the adapters.
 func askSystem() (Resolv, error) {
 	const flags = windows.GAA_FLAG_SKIP_UNICAST | windows.GAA_FLAG_SKIP_ANYCAST | windows.GAA_FLAG_SKIP_MULTICAST | windows.GAA_FLAG_INCLUDE_GATEWAYS
-	var buf []uint64 // of the list's alignment
+	var buf []uint64 // aligned as the list
 	size := uint32(16 << 10)
 	for {
 		buf = make([]uint64, (size+7)/8)
-		// The list points into buf, which lives as long as we read it.
+		// The list points into buf, which stays alive while we read the list.
 		err := windows.GetAdaptersAddresses(windows.AF_UNSPEC, flags, 0, (*windows.IpAdapterAddresses)(unsafe.Pointer(&buf[0])), &size)
 		if err == nil {
 			break
@@ -53,5 +53,5 @@ func askSystem() (Resolv, error) {
 	return c, nil
 }
 
-// siteLocal has the servers that Windows lists where it knows none.
+// siteLocal are the servers that Windows lists if it knows none.
 var siteLocal = netip.MustParsePrefix("fec0::/10")

@@ -15,8 +15,8 @@ import (
 	"github.com/lsub/lsub/virtionet"
 )
 
-// reap takes the next frame out of the guest's buffers, which lie at at, and offers
-// them again.
+// reap takes the next frame out of the guest's buffers, which are at the offsets at, and
+// offers them again.
 func (g *guest) reap(at map[uint16][]int, sizes []int) []byte {
 	g.t.Helper()
 	var f []byte
@@ -42,7 +42,7 @@ func (g *guest) reap(at map[uint16][]int, sizes []int) []byte {
 	return f
 }
 
-// TestSend spreads frames over buffers of many forms.
+// TestSend spreads frames over buffers of various layouts.
 func TestSend(t *testing.T) {
 	for name, c := range map[string]struct {
 		features uint64
@@ -112,7 +112,7 @@ func TestSendLarge(t *testing.T) {
 	}
 }
 
-// TestRoom refuses a frame, takes nothing for it, and tells when there is room.
+// TestRoom: Send refuses a frame and uses no buffer; later Room is called.
 func TestRoom(t *testing.T) {
 	for _, features := range []uint64{allFeatures, allFeatures &^ vhostuser.FeatureEventIdx} {
 		t.Run(fmt.Sprintf("%#x", features), func(t *testing.T) {
@@ -170,11 +170,11 @@ func TestRoom(t *testing.T) {
 	}
 }
 
-// TestReceive takes frames of many parts, gives them back, and says when they end.
+// TestReceive takes frames of many parts, returns their buffers, and calls Flush.
 func TestReceive(t *testing.T) {
 	for _, features := range []uint64{allFeatures, allFeatures &^ vhostuser.FeatureEventIdx} {
 		g := newGuest(t, features)
-		g.free = vhosttest.Split - 12 // the first goes on in the other region
+		g.free = vhosttest.Split - 12 // the first one continues in the other region
 		// The used ring's index, in the upper half of its first word.
 		used := func() uint16 { return binary.LittleEndian.Uint16(g.vm.Mem[g.tx.Used+2:]) }
 		early := false
@@ -208,8 +208,8 @@ func TestReceive(t *testing.T) {
 	}
 }
 
-// TestStopped has frames wait while the guest stands still, or its driver starts anew,
-// and drops them when there is no guest.
+// TestStopped keeps frames waiting while the guest is paused or its driver restarts, and
+// drops them if there is no guest.
 func TestStopped(t *testing.T) {
 	g := newGuest(t, allFeatures)
 	g.offer(g.rx, 0, 100)
@@ -226,7 +226,7 @@ func TestStopped(t *testing.T) {
 	if !g.d.Send(frame(200)) {
 		t.Fatal("no room")
 	}
-	// One more waits when the front-end goes.
+	// One more frame waits when the front-end goes away.
 	if g.d.Send(frame(1000)) {
 		t.Fatal("there was room")
 	}
@@ -237,8 +237,8 @@ func TestStopped(t *testing.T) {
 	}
 }
 
-// TestHostile checks that nonsense stops the device with one line in the log, that
-// who waits for room hears of it, and that a reset brings the device back.
+// TestHostile checks that invalid input stops the device with one line in the log, that those
+// who wait for room wake, and that a reset revives the device.
 func TestHostile(t *testing.T) {
 	for name, wrong := range map[string]func(*guest){
 		"a frame without a header":   func(g *guest) { g.send(0, 11) },
@@ -295,7 +295,7 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// TestPoorDriver refuses a driver that would not understand the host's frames.
+// TestPoorDriver refuses a driver that lacks features which the host's frames need.
 func TestPoorDriver(t *testing.T) {
 	for _, lacks := range []uint64{featGuestCsum, featGuestTSO4, featGuestTSO6, vhostuser.FeatureVersion1} {
 		g := newGuest(t, allFeatures&^lacks)
@@ -313,7 +313,7 @@ func TestPoorDriver(t *testing.T) {
 	}
 }
 
-// TestNoMergedBuffers drops what no buffer of the guest holds.
+// TestNoMergedBuffers drops frames that fit into no buffer of the guest.
 func TestNoMergedBuffers(t *testing.T) {
 	g := newGuest(t, allFeatures&^featMrgRxbuf)
 	at, _ := g.offer(g.rx, 0, 1526)
@@ -331,11 +331,11 @@ func TestNoMergedBuffers(t *testing.T) {
 	}
 }
 
-// TestMemoryChange maps the memory anew, and takes rings away, under traffic both ways.
+// TestMemoryChange remaps the memory, and removes rings, during traffic both ways.
 func TestMemoryChange(t *testing.T) {
 	g := newGuest(t, allFeatures)
 	stop := make(chan struct{})
-	// Neither side is so fast that the front-end has to wait for a processor.
+	// The pauses leave the front-end a processor.
 	pause := func() { time.Sleep(50 * time.Microsecond) }
 	var wg sync.WaitGroup
 	for range 2 {
@@ -396,7 +396,7 @@ func TestMemoryChange(t *testing.T) {
 	}
 }
 
-// TestAllocations sends and receives without garbage.
+// TestAllocations sends and receives without allocations.
 func TestAllocations(t *testing.T) {
 	g := newGuest(t, allFeatures)
 	g.host.keep.Store(false)

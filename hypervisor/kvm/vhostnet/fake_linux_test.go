@@ -12,23 +12,23 @@ import (
 	"github.com/lsub/lsub/virtionet"
 )
 
-// allFeatures is what a device is to offer.
+// allFeatures are the features that a device must offer.
 const allFeatures = features | 1<<28 | 1<<29 | 1<<30 | 1<<32
 
-// guest plays QEMU, and the driver of the card.
+// guest acts as QEMU and the card's driver.
 type guest struct {
 	t      testing.TB
 	vm     *vhosttest.VM
 	d      *Device
 	rx, tx *vhosttest.Ring
 	host   *host
-	free   int // where in the memory the next buffer may lie
+	free   int // offset in the memory of the next buffer
 	log    bytes.Buffer
 }
 
 // host is the receiver of a test.
 type host struct {
-	keep    atomic.Bool // a copy of each frame
+	keep    atomic.Bool // copy each frame
 	mu      sync.Mutex
 	frames  [][]byte
 	flushed int           // frames before the last Flush
@@ -75,8 +75,7 @@ func await(t testing.TB, c chan struct{}, what string) {
 	}
 }
 
-// received waits until the host has had n frames and knows that there are no more, and
-// returns them.
+// received waits until the host has had n frames and a Flush after them, and returns them.
 func (h *host) received(t testing.TB, n int) [][]byte {
 	t.Helper()
 	for {
@@ -90,7 +89,7 @@ func (h *host) received(t testing.TB, n int) [][]byte {
 	}
 }
 
-// buffers is where the guests' buffers begin.
+// buffers is the offset of the guests' buffers.
 const buffers = 2 << 20
 
 // newGuest starts a device and connects a driver that takes features.
@@ -121,7 +120,7 @@ func (g *guest) start() {
 	g.vm.Setup(1, g.tx, 0)
 }
 
-// reset brings the driver up anew.
+// reset restarts the driver.
 func (g *guest) reset() {
 	g.t.Helper()
 	g.vm.Stop(0)
@@ -132,8 +131,8 @@ func (g *guest) reset() {
 	g.start()
 }
 
-// offer makes a chain of buffers of these sizes available in a ring, beginning with
-// the ring's entry id. It returns where they are.
+// offer makes a chain of buffers of these sizes available in a ring, beginning with the
+// ring's entry id. It returns the buffers' offsets.
 func (g *guest) offer(r *vhosttest.Ring, id int, sizes ...int) (at []int, kicked bool) {
 	flags := uint16(vhosttest.Write)
 	if r == g.tx {

@@ -9,7 +9,7 @@ import (
 	"github.com/lsub/lsub/virtionet"
 )
 
-// bounded is a receiver that checks what any may rely on.
+// bounded is a receiver that checks the guarantees for all receivers.
 type bounded struct{ t *testing.T }
 
 func (b bounded) Receive(parts [][]byte) {
@@ -17,7 +17,7 @@ func (b bounded) Receive(parts [][]byte) {
 	for _, p := range parts {
 		n += len(p)
 		for i := range p {
-			p[i]++ // every byte is there
+			p[i]++ // every byte is accessible
 		}
 	}
 	if n < virtionet.HeaderLen || n > maxFrame {
@@ -28,8 +28,8 @@ func (b bounded) Receive(parts [][]byte) {
 func (b bounded) Flush() {}
 func (b bounded) Room()  {}
 
-// FuzzRings gives a device rings of 16 entries that hold anything, as well as an indirect
-// table, and takes and sends frames.
+// FuzzRings gives a device rings of 16 entries and an indirect table, all with arbitrary
+// content, and takes and sends frames.
 func FuzzRings(f *testing.F) {
 	desc := func(addr uint64, n uint32, flags, next uint16) []byte {
 		le := binary.LittleEndian
@@ -85,5 +85,5 @@ func FuzzRings(f *testing.F) {
 	})
 }
 
-// indirectAt is where the table is that indirect descriptors may point to.
+// indirectAt is the offset of the table that indirect descriptors may point to.
 const indirectAt = 2 << 20

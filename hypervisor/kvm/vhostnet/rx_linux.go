@@ -8,19 +8,19 @@ import (
 	"github.com/lsub/lsub/virtionet"
 )
 
-// maxChains bounds the buffers that a frame is spread over. A guest's smallest buffers
-// hold an ordinary frame of 1,500 bytes.
+// maxChains bounds the buffers of a frame. A guest's smallest buffers hold an ordinary frame
+// of 1,500 bytes.
 const maxChains = 1024
 
-// rxQueue puts frames into the guest's receive queue. Who sends does so by itself.
+// rxQueue puts frames into the guest's receive queue, in the goroutine of the sender.
 type rxQueue struct {
 	vhostuser.Queue
 	d *Device
-	// need is the length of the smallest frame that was refused since the last call
-	// of Room, or 0. The lock guards it.
+	// need is the length of the smallest frame that was refused since the last call of Room,
+	// or 0. The lock guards it.
 	need int
-	// stands tells that the guest has a driver, though it may stand still and have no ring
-	// meanwhile: what is for it waits. The lock guards it.
+	// stands says that the guest has a driver, even if it is paused and has no ring for now:
+	// its frames wait. The lock guards it.
 	stands bool
 	roomMu sync.Mutex // one call of Room at a time
 }
@@ -51,7 +51,7 @@ func (d *Device) Send(parts ...[]byte) bool {
 	q.stands = true
 	sent, err := q.put(r, parts, total)
 	for err == nil && !sent {
-		// Each turn the guest has offered more, of which a ring holds only so many.
+		// Each turn needs newly offered buffers, and the ring bounds their number.
 		var more bool
 		if more, err = r.EnableNotifyMore(); err == nil && !more {
 			q.want(total)
@@ -69,14 +69,14 @@ func (d *Device) Send(parts ...[]byte) bool {
 	return true
 }
 
-// want notes that there was no room for a frame. The lock is held.
+// want records that there was no room for a frame. The caller holds the lock.
 func (q *rxQueue) want(total int) {
 	if q.need == 0 || total < q.need {
 		q.need = total
 	}
 }
 
-// gone lets go of who waits for room: the guest has no driver any more.
+// gone wakes those who wait for room: the guest has no driver any more.
 func (q *rxQueue) gone() {
 	q.Lock()
 	q.stands = false
@@ -84,11 +84,10 @@ func (q *rxQueue) gone() {
 	q.service()
 }
 
-// put copies a frame of total bytes into as many of the guest's buffers as it takes,
-// and tells the guest how many those are. It returns false, and has taken none, when
-// there are too few.
+// put copies a frame of total bytes into as many of the guest's buffers as it needs, and
+// tells the guest their number. If there are too few, it uses none and returns false.
 func (q *rxQueue) put(r *vhostuser.Ring, parts [][]byte, total int) (bool, error) {
-	var low, high *byte // of num_buffers
+	var low, high *byte // bytes of num_buffers
 	from, rest := parts[0], parts[1:]
 	chains := uint16(0)
 	for left := total; left > 0; chains++ {
@@ -100,7 +99,7 @@ func (q *rxQueue) put(r *vhostuser.Ring, parts [][]byte, total int) (bool, error
 		}
 		if chains == 0 {
 			if r.Features()&featMrgRxbuf == 0 && size < total {
-				q.d.dropsRx.Add(1) // no buffer of such a guest will ever hold it
+				q.d.dropsRx.Add(1) // no buffer of this guest will ever hold it
 				return true, nil
 			}
 			low, high = byteAt(iov, virtionet.NumBuffers), byteAt(iov, virtionet.NumBuffers+1)
@@ -123,8 +122,8 @@ func (q *rxQueue) put(r *vhostuser.Ring, parts [][]byte, total int) (bool, error
 	return true, nil
 }
 
-// next looks at the guest's next buffer, which is the chains+first of a frame; size is 0
-// when there is none.
+// next returns the guest's next buffer, at index chains of a frame's buffers. size is 0 if
+// there is none.
 func (q *rxQueue) next(r *vhostuser.Ring, chains uint16) (head uint16, iov [][]byte, size int, err error) {
 	ok, err := r.Available()
 	if err != nil || !ok {
@@ -137,7 +136,7 @@ func (q *rxQueue) next(r *vhostuser.Ring, chains uint16) (head uint16, iov [][]b
 	return head, iov, size, err
 }
 
-// byteAt returns the byte at an offset of what iov makes up, which is longer.
+// byteAt returns the byte at an offset of iov, which must be longer.
 func byteAt(iov [][]byte, off int) *byte {
 	for off >= len(iov[0]) {
 		off -= len(iov[0])
@@ -146,7 +145,7 @@ func byteAt(iov [][]byte, off int) *byte {
 	return &iov[0][off]
 }
 
-// service is what a kick of the guest's runs: it has offered buffers.
+// service runs after the guest's kick: it has offered buffers.
 func (q *rxQueue) service() (pause bool) {
 	q.Lock()
 	room := q.need > 0 && q.roomy()
@@ -165,8 +164,8 @@ func (q *rxQueue) service() (pause bool) {
 	return false
 }
 
-// roomy tells whether the guest has room for the frame that was refused, or Send
-// would drop it. If not, it has the guest kick. The lock is held.
+// roomy reports whether the refused frame fits now, or Send would drop it. If neither, it
+// asks the guest for a kick. The caller holds the lock.
 func (q *rxQueue) roomy() bool {
 	r := q.Ring()
 	if r == nil || q.d.dev.Broken() {
@@ -187,7 +186,7 @@ func (q *rxQueue) roomy() bool {
 	}
 }
 
-// fits tells whether the buffers there are hold q.need bytes.
+// fits reports whether the available buffers hold q.need bytes.
 func (q *rxQueue) fits(r *vhostuser.Ring) (bool, error) {
 	chains := uint16(0)
 	defer func() { r.Untake(chains) }()
@@ -197,7 +196,7 @@ func (q *rxQueue) fits(r *vhostuser.Ring) (bool, error) {
 			return false, err
 		}
 		if r.Features()&featMrgRxbuf == 0 {
-			return true, nil // or will be dropped
+			return true, nil // or Send will drop the frame
 		}
 		left -= size
 		r.Take()

@@ -9,23 +9,23 @@ import (
 )
 
 const (
-	// publishEvery is after how many frames the guest gets their memory back.
+	// publishEvery is the number of frames after which the guest gets their memory back.
 	publishEvery = 16
-	// flushEvery is after how many frames the receiver hears that there are no more
-	// for now, though there are: a guest that never stops must not keep it waiting.
+	// flushEvery is the number of frames after which Flush is called although there are more:
+	// a guest that never stops must not keep the receiver waiting.
 	flushEvery = 256
 )
 
-// txQueue takes frames out of the guest's transmit queue. It runs in one goroutine,
-// which hands them to the receiver itself.
+// txQueue takes frames out of the guest's transmit queue. It runs in one goroutine, which
+// calls the receiver.
 type txQueue struct {
 	vhostuser.Queue
 	d *Device
-	// unflushed is how many frames the receiver has had since the last call of Flush.
+	// unflushed is the number of frames passed to the receiver since the last Flush.
 	unflushed int
 }
 
-// service is what a kick of the guest's runs: it has sent frames.
+// service runs after the guest's kick: it has sent frames.
 func (q *txQueue) service() (pause bool) {
 	q.Lock()
 	defer q.Unlock()
@@ -62,8 +62,8 @@ func (q *txQueue) service() (pause bool) {
 	return false
 }
 
-// drain takes what the guest had sent before its driver or the front-end went
-// away. It looks once at no more than a ring of frames.
+// drain takes the frames that the guest sent before its driver or the front-end went away: at
+// most as many as the ring holds.
 func (q *txQueue) drain() {
 	q.Lock()
 	defer q.Unlock()
@@ -81,7 +81,7 @@ func (q *txQueue) drain() {
 	q.idle()
 }
 
-// batch takes up to limit frames. It returns how many it took. The lock is held.
+// batch takes up to limit frames. It returns their number. The caller holds the lock.
 func (q *txQueue) batch(r *vhostuser.Ring, limit int) (n int, err error) {
 	for n < limit {
 		var ok bool

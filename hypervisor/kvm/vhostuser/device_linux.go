@@ -13,33 +13,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Backend is what a device does besides its queues' Service. Its methods are called
-// without locks, and may not wait.
+// Backend is the device-specific part, besides the queues' Service. Its methods are called
+// without locks, and may not block.
 type Backend interface {
-	// Restart is called when the guest's driver has started anew, or was stopped for
-	// what it did wrong: what it knew of earlier is void.
+	// Restart is called when the guest's driver has restarted, or was stopped for an error.
+	// All state of the earlier driver is void.
 	Restart()
-	// Changed is called when a queue may have got its ring, or lost it.
+	// Changed is called when a queue may have gained or lost its ring.
 	Changed()
-	// Ended is called when the front-end is gone; no queue has a ring any more.
+	// Ended is called when the front-end is gone. No queue has a ring any more.
 	Ended()
 }
 
 // Config describes a device.
 type Config struct {
-	Name   string // in errors and logs, as in "vsock"
+	Name   string // for errors and logs, as in "vsock"
 	Logger *slog.Logger
-	// Features is what the device offers besides what all do (see
-	// [FeatureVersion1]), and Required what a driver has to take: without it the
+	// Features are the features that the device offers, besides [FeatureVersion1] and the
+	// others of every device. Required are those that the driver must take: otherwise the
 	// device stays stopped, with a log entry.
 	Features, Required uint64
-	// Space is the device's configuration space, of 256 bytes at most. Nil stands for
-	// one that the front-end keeps by itself.
+	// Space is the device's configuration space, of 256 bytes at most. Nil means that the
+	// front-end keeps it by itself.
 	Space []byte
-	// Queues are those that the front-end does not keep, in the order of virtio.
+	// Queues are the queues that the front-end does not keep, in virtio's order.
 	Queues []*Queue
-	// MaxQueues is what the front-end is told of the number of queues. A network card
-	// counts them in pairs.
+	// MaxQueues is the number of queues that the front-end is told. A network card counts
+	// them in pairs.
 	MaxQueues uint64
 	Backend   Backend
 }
@@ -49,11 +49,10 @@ type Device struct {
 	cfg                Config
 	features, protocol uint64
 	log                *slog.Logger
-	// broken is set when the guest has made a ring unusable, until its driver
-	// is reset.
+	// broken is set when the guest has made a ring unusable, until its driver is reset.
 	broken atomic.Bool
 
-	wg sync.WaitGroup // Serve and what it started
+	wg sync.WaitGroup // Serve and its goroutines
 
 	mu     sync.Mutex
 	conn   *net.UnixConn
@@ -110,27 +109,27 @@ func (d *Device) Serve(conn *net.UnixConn) error {
 	return fmt.Errorf("%s: %w", d.cfg.Name, err)
 }
 
-// Close ends the connection to the front-end, and waits until Serve and all that
-// it started are done. It is idempotent.
+// Close ends the connection to the front-end, and waits for Serve and its goroutines. It is
+// idempotent.
 func (d *Device) Close() error {
 	d.mu.Lock()
 	d.closed = true
 	conn := d.conn
 	d.mu.Unlock()
 	if conn != nil {
-		// Wakes Serve, which closes it.
+		// Wakes Serve, which closes conn.
 		_ = conn.SetDeadline(time.Unix(1, 0))
 	}
 	d.wg.Wait()
 	return nil
 }
 
-// Broken tells whether the device was stopped by [Device.Fail].
+// Broken reports whether [Device.Fail] has stopped the device.
 func (d *Device) Broken() bool { return d.broken.Load() }
 
-// Fail stops all rings: the guest did what no driver does. A reset of its driver
-// revives the device. It takes no lock, because whoever finds the fault holds
-// some; the back-end's Restart is called later.
+// Fail stops all rings because the guest has broken the protocol. A reset of its driver
+// revives the device. Fail takes no lock, because its caller may hold some. The back-end's
+// Restart is called later.
 func (d *Device) Fail(err error) {
 	if !d.broken.CompareAndSwap(false, true) {
 		return

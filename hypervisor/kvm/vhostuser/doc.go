@@ -1,7 +1,7 @@
-// Package vhostuser is what virtio devices inside of a Go program have in common: the
-// messages that they exchange with QEMU (vhost-user), the guest's memory, and its split
-// virtqueues. A kind of device puts a [Device] together of its [Queue]s and what it
-// does with them (packages vhostvsock and vhostnet). Linux only but for the decoders.
+// Package vhostuser is the common part of virtio devices inside a Go program: the messages to
+// and from QEMU (vhost-user), the guest's memory, and its split virtqueues. A kind of device
+// combines a [Device] with [Queue]s and its own code (packages vhostvsock and vhostnet).
+// Linux only, except for the decoders.
 //
 //	q := &vhostuser.Queue{Name: "tx"}
 //	q.Service = func() bool { // at each kick
@@ -18,19 +18,18 @@
 //
 // # Lifetimes
 //
-// A device belongs to one VM and is served once. A queue has a ring while the guest's
-// driver is up; it goes when the driver is reset, the VM is paused, or its memory is
-// mapped anew, which all wait for the queue's lock. So a ring, and slices of the guest's
-// memory, last as long as the lock is held. Each queue with a ring has a goroutine that
-// waits for kicks; kick descriptors are never read, because Go's poller is edge-triggered.
+// A device belongs to one VM and is served once. A queue has a ring while the guest's driver
+// is up. It loses the ring when the driver is reset, the VM is paused, or the memory is
+// remapped; all of these wait for the queue's lock. So a ring, and slices of the guest's
+// memory, are valid while the lock is held. Each queue with a ring has a goroutine that waits
+// for kicks. Kick descriptors are never read, because Go's poller is edge-triggered.
 //
 // # A hostile guest
 //
-// The guest is not trusted. Each index, address and length is checked on a copy
-// that the guest cannot change; what the memory holds may change at any time. A
-// ring that makes no sense stops the device ([Device.Fail]) until the guest resets
-// its driver. The front-end's messages are checked too, but it is trusted not to
-// shrink the memory that it shared.
+// The guest is not trusted. Each index, address and length is checked on a copy that the
+// guest cannot change; the memory itself may change at any time. An invalid ring stops the
+// device ([Device.Fail]) until the guest resets its driver. The front-end's messages are
+// checked too, but it is trusted not to shrink the shared memory.
 //
 // # References
 //

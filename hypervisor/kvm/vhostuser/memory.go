@@ -14,15 +14,14 @@ type region struct {
 	mem []byte // exactly Size bytes, starting on a page
 }
 
-// guestMemory translates the guest's and the front-end's addresses. It is
-// replaced as a whole and never changed, so that a holder of the ring locks
-// needs no other.
+// guestMemory translates the guest's and the front-end's addresses. It is replaced as a whole
+// and never changed, so the ring locks are enough to use it.
 type guestMemory struct {
 	regions []region
 }
 
-// slice returns n bytes of memory from the guest-physical address, or as many
-// as the region holds: a buffer may go on in the next one.
+// slice returns n bytes of memory from the guest-physical address, or fewer at the end of the
+// region: a buffer may continue in the next one.
 func (g *guestMemory) slice(addr uint64, n uint32) ([]byte, error) {
 	for i := range g.regions {
 		r := &g.regions[i]
@@ -34,8 +33,8 @@ func (g *guestMemory) slice(addr uint64, n uint32) ([]byte, error) {
 	return nil, fmt.Errorf("%w: %#x", errGuestMemory, addr)
 }
 
-// appendSlices appends the n bytes of memory from the guest-physical address
-// to iov, in as many pieces as regions hold them.
+// appendSlices appends the n bytes of memory from the guest-physical address to iov, one
+// piece for each region.
 func (g *guestMemory) appendSlices(iov [][]byte, addr uint64, n uint32) ([][]byte, error) {
 	for n > 0 {
 		b, err := g.slice(addr, n)
@@ -66,7 +65,7 @@ func (g *guestMemory) userSlice(addr uint64, n, align uint64) ([]byte, error) {
 	return nil, fmt.Errorf("%w: ring at %#x", errGuestMemory, addr)
 }
 
-// checkRegion returns what makes r unusable beside the regions there are.
+// checkRegion returns why r cannot be used beside the other regions, or nil.
 func checkRegion(r memRegion, others []region) error {
 	const page = 4096
 	switch {

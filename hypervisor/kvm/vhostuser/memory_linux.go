@@ -6,14 +6,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mapRegion maps the memory that fd holds. It does not close fd: the mapping
-// stays without it.
+// mapRegion maps the memory of fd. It does not close fd: the mapping stays without it.
 func mapRegion(r memRegion, fd int) (region, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return region{}, fmt.Errorf("memory region: %w", err)
 	}
-	// Touching a mapping beyond the file's end would be a SIGBUS.
+	// Access beyond the file's end would be a SIGBUS.
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size < int64(r.MmapOffset+r.Size) {
 		return region{}, fmt.Errorf("memory region %+v is larger than its file of %d bytes", r, st.Size)
 	}
@@ -24,7 +23,7 @@ func mapRegion(r memRegion, fd int) (region, error) {
 	return region{memRegion: r, mem: mem}, nil
 }
 
-// unmap releases the mappings of those regions of g that keep does not hold.
+// unmap releases the mappings of regions of g that are not in keep.
 func (g *guestMemory) unmap(keep *guestMemory) {
 	kept := make(map[*byte]bool)
 	if keep != nil {
@@ -34,12 +33,12 @@ func (g *guestMemory) unmap(keep *guestMemory) {
 	}
 	for _, r := range g.regions {
 		if !kept[&r.mem[0]] {
-			_ = unix.Munmap(r.mem) // fails only for an address that is no mapping
+			_ = unix.Munmap(r.mem) // fails only for an address without a mapping
 		}
 	}
 }
 
-// mapMore adds the region that fd holds.
+// mapMore adds the region of fd.
 func (g *guestMemory) mapMore(r memRegion, fd int) error {
 	if err := checkRegion(r, g.regions); err != nil {
 		return err

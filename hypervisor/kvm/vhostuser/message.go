@@ -43,8 +43,8 @@ const (
 
 const (
 	msgHeaderLen = 12
-	// maxMsgLen bounds a payload. The largest that is known here is a
-	// configuration space of 256 bytes with its header.
+	// maxMsgLen bounds a payload. The largest known one is a configuration space of 256 bytes
+	// with its header.
 	maxMsgLen = 512
 	// maxTableRegions is the number of regions that SET_MEM_TABLE can carry.
 	maxTableRegions = 8
@@ -53,8 +53,8 @@ const (
 	regionLen  = 32
 	// maxConfigLen is the size of the configuration space in the protocol.
 	maxConfigLen = 256
-	// vringNoFD in the payload of SET_VRING_KICK, CALL and ERR says that no
-	// descriptor comes with the message.
+	// vringNoFD in the payload of SET_VRING_KICK, CALL and ERR says that the message has no
+	// descriptor.
 	vringNoFD = 1 << 8
 )
 
@@ -63,7 +63,7 @@ type memRegion struct {
 	GuestAddr, Size, UserAddr, MmapOffset uint64
 }
 
-// message is a decoded request. Which fields are set follows from Request.
+// message is a decoded request. Request determines which fields are set.
 type message struct {
 	Request, Flags uint32
 	Num            uint64 // features, or the vring's NUM, BASE, ENABLE value
@@ -92,9 +92,9 @@ func decodeMsgHeader(b *[msgHeaderLen]byte) (request, flags, size uint32, err er
 	return request, flags, size, nil
 }
 
-// decodeMessage decodes a request's payload and checks its length, and that it
-// came with as many descriptors as its kind takes. A request of an unknown
-// kind is an error: the protocol lets no front-end send what was not offered.
+// decodeMessage decodes a request's payload. It checks the payload's length and the number of
+// descriptors. An unknown request is an error: a front-end may send only requests that we
+// offered.
 func decodeMessage(request, flags uint32, payload []byte, fds int) (message, error) {
 	m := message{Request: request, Flags: flags}
 	wantFDs := 0
@@ -102,7 +102,7 @@ func decodeMessage(request, flags uint32, payload []byte, fds int) (message, err
 	switch request {
 	case msgGetFeatures, msgSetOwner, msgResetOwner, msgResetDevice, msgGetProtocolFeatures,
 		msgGetQueueNum, msgGetMaxMemSlots:
-		// No payload is defined, and QEMU fills in one for some: ignored.
+		// The protocol defines no payload, but QEMU sends one for some: ignored.
 	case msgSetFeatures, msgSetProtocolFeatures:
 		m.Num, err = decodeU64(request, payload)
 	case msgSetVringNum, msgSetVringBase, msgGetVringBase, msgSetVringEnable:
@@ -152,8 +152,8 @@ func (m *message) decodeState(b []byte) error {
 	return nil
 }
 
-// decodeAddr decodes where a vring's three parts are. The log address is of
-// no use without migration.
+// decodeAddr decodes the addresses of a vring's three parts. The log address is needed only
+// for migration.
 func (m *message) decodeAddr(b []byte) error {
 	if len(b) != 40 {
 		return fmt.Errorf("%w: vring address has %d bytes, not 40", errMessage, len(b))
@@ -208,7 +208,7 @@ func (m *message) decodeConfig(b []byte) error {
 	return nil
 }
 
-// encodeReply builds the answer to a request.
+// encodeReply encodes the answer to a request.
 func encodeReply(request uint32, payload []byte) []byte {
 	le := binary.LittleEndian
 	b := make([]byte, msgHeaderLen, msgHeaderLen+len(payload))

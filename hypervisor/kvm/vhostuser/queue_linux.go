@@ -11,20 +11,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Queue is one virtqueue with its event descriptors. The owner sets the exported
-// fields before [New]. The fields below the lock's belong to the goroutine of Serve.
+// Queue is one virtqueue with its event descriptors. The owner sets the exported fields
+// before [New]. The fields after those of the lock belong to Serve's goroutine.
 type Queue struct {
-	Name string // in errors
-	// Service works on the ring: it runs when the guest has kicked, in a goroutine
-	// of the queue's own. When it returns true it is not called again before Resume is.
+	Name string // for errors
+	// Service processes the ring after the guest's kick, in a goroutine of the queue. If it
+	// returns true, it is called again only after Resume.
 	Service func() (pause bool)
-	// Drain, where it is not nil, takes what the guest has sent before its driver or
-	// the front-end went away. It runs in the goroutine of Serve.
+	// Drain, if not nil, takes the last messages of the guest before its driver or the
+	// front-end goes away. It runs in Serve's goroutine.
 	Drain func()
 
 	mu    sync.Mutex  // guards ring, call, errFD and the ring's memory
 	ring  *Ring       // nil while the queue is stopped
-	up    atomic.Bool // there is a ring
+	up    atomic.Bool // whether there is a ring
 	call  int         // eventfd that interrupts the guest, or -1
 	errFD int         // eventfd that tells the front-end of a fault, or -1
 
@@ -32,13 +32,13 @@ type Queue struct {
 
 	kick *os.File // eventfd; nil while the queue is stopped
 	quit chan struct{}
-	wg   sync.WaitGroup // the goroutine that waits for kicks
+	wg   sync.WaitGroup // of the goroutine that waits for kicks
 
 	num               uint16
 	desc, avail, used uint64
 	haveAddr, enabled bool
 	base              uint16 // the next entry to take, while ring is nil
-	stopped           bool   // base is what the front-end was told
+	stopped           bool   // the front-end was told base
 }
 
 func (q *Queue) init() {
@@ -46,30 +46,29 @@ func (q *Queue) init() {
 	q.resumed = make(chan struct{}, 1)
 }
 
-// Lock takes the queue's lock, which guards its ring and keeps the guest's
-// memory where it is.
+// Lock takes the queue's lock. It guards the ring and keeps the guest's memory in place.
 func (q *Queue) Lock() { q.mu.Lock() }
 
 // Unlock releases the queue's lock.
 func (q *Queue) Unlock() { q.mu.Unlock() }
 
-// Ring returns the queue's ring, or nil while it is stopped. It may be used for as
-// long as the lock is held, which the caller does.
+// Ring returns the queue's ring, or nil while it is stopped. The caller holds the lock, and
+// may use the ring only while it does.
 func (q *Queue) Ring() *Ring { return q.ring }
 
-// Up tells whether the queue has a ring, without the lock.
+// Up reports whether the queue has a ring. It takes no lock.
 func (q *Queue) Up() bool { return q.up.Load() }
 
-// Resume lets Service run again after it has asked for a pause. It never waits.
+// Resume lets Service run again after a pause. It never waits.
 func (q *Queue) Resume() {
 	select {
 	case q.resumed <- struct{}{}:
-	default: // it has yet to notice the last time
+	default: // it has not noticed the last Resume yet
 	}
 }
 
-// Flush shows the guest what was put and interrupts it if it wants to be. The
-// lock is held and there is a ring.
+// Flush publishes the used entries and interrupts the guest if it wants that. The caller
+// holds the lock, and there is a ring.
 func (q *Queue) Flush() {
 	q.ring.publish()
 	if q.ring.needSignal() {
@@ -77,8 +76,8 @@ func (q *Queue) Flush() {
 	}
 }
 
-// start sets the ring up, if all that it takes is there, and works on it. A
-// driver has to have negotiated the required features.
+// start sets the ring up if all its parts are known, and processes it. The driver must have
+// negotiated the required features.
 func (q *Queue) start(mem *guestMemory, features, required uint64) error {
 	if q.kick == nil || !q.enabled || !q.haveAddr || len(mem.regions) == 0 {
 		return nil
@@ -108,11 +107,11 @@ func (q *Queue) start(mem *guestMemory, features, required uint64) error {
 	return nil
 }
 
-// spawn starts the goroutine that waits for kicks, unless it runs. It begins
-// by working, so no kick is missed.
+// spawn starts the goroutine that waits for kicks, unless it runs. The goroutine starts by
+// processing the ring, so no kick is missed.
 func (q *Queue) spawn() {
 	if q.quit != nil {
-		// It runs, and the ring is new: a kick of our own makes it look.
+		// It runs, and the ring is new: our own kick makes it look.
 		q.poke()
 		return
 	}
@@ -128,10 +127,10 @@ func (q *Queue) poke() {
 	}
 }
 
-// run works at each kick until the kick descriptor is closed.
+// run calls Service at each kick until the kick descriptor is closed.
 //
-// The descriptor is never read: Go's poller is edge-triggered, and each write
-// to an eventfd is an edge. That spares two system calls per kick.
+// The descriptor is never read: Go's poller is edge-triggered, and each write to an eventfd
+// is an edge. That saves two system calls per kick.
 func (q *Queue) run(kick *os.File, quit chan struct{}) {
 	rc, err := kick.SyscallConn()
 	for err == nil {
@@ -146,7 +145,7 @@ func (q *Queue) run(kick *os.File, quit chan struct{}) {
 	}
 }
 
-// suspend takes the ring away and keeps its position.
+// suspend removes the ring and keeps its position.
 func (q *Queue) suspend() {
 	q.mu.Lock()
 	if q.ring != nil {
@@ -176,7 +175,7 @@ func (q *Queue) drain() {
 	}
 }
 
-// setKick takes fd over.
+// setKick takes over fd.
 func (q *Queue) setKick(fd int) error {
 	q.stop()
 	if err := unix.SetNonblock(fd, true); err != nil {
@@ -184,7 +183,7 @@ func (q *Queue) setKick(fd int) error {
 		return fmt.Errorf("kick descriptor: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "vring-kick")
-	// Fails for what cannot be polled, such as a file.
+	// Fails for descriptors that cannot be polled, such as files.
 	if err := f.SetDeadline(time.Time{}); err != nil {
 		_ = f.Close()
 		return fmt.Errorf("kick descriptor: %w", err)
@@ -193,8 +192,8 @@ func (q *Queue) setKick(fd int) error {
 	return nil
 }
 
-// setCall takes fd over; -1 means that the front-end polls. An interrupt may
-// have been lost in the exchange, so there is one.
+// setCall takes over fd; -1 means that the front-end polls. It sends an interrupt, because
+// one may have been lost in the exchange.
 func (q *Queue) setCall(fd int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -215,7 +214,7 @@ func replaceFD(old *int, fd int) {
 		_ = unix.Close(*old)
 	}
 	if fd >= 0 {
-		_ = unix.SetNonblock(fd, true) // a full eventfd must not stop the device
+		_ = unix.SetNonblock(fd, true) // a full eventfd must not block the device
 	}
 	*old = fd
 }
@@ -237,8 +236,8 @@ func (q *Queue) signalError() {
 
 var eventOne = binary.NativeEndian.AppendUint64(nil, 1)
 
-// signal adds 1 to an eventfd. It fails only when the counter is full, and
-// then the other side has its event.
+// signal adds 1 to an eventfd. It fails only if the counter is full, and then the other side
+// has an event already.
 func signal(fd int) {
 	if fd >= 0 {
 		_, _ = unix.Write(fd, eventOne)

@@ -19,12 +19,12 @@ const (
 	usedNoNotify     = 1 // in used.flags: the device wants no kicks
 
 	maxRingSize = 1 << 15
-	// maxChain bounds the buffers in one chain. It is what QEMU and Linux
-	// bound it with (UIO_MAXIOV); an indirect table may exceed the ring.
+	// maxChain bounds the buffers in one chain, as in QEMU and Linux (UIO_MAXIOV). An
+	// indirect table may exceed the ring.
 	maxChain = 1024
 )
 
-// ErrRing marks an error that only a broken or hostile driver causes. The device stops.
+// ErrRing marks an error that only a broken or hostile driver causes. It stops the device.
 var ErrRing = errors.New("malformed virtqueue")
 
 // Ring is the device's side of a split virtqueue (virtio 1.2, section 2.7).
@@ -34,7 +34,7 @@ var ErrRing = errors.New("malformed virtqueue")
 type Ring struct {
 	num      uint16
 	features uint64 // as negotiated
-	eventIdx bool   // VIRTIO_RING_F_EVENT_IDX is one of them
+	eventIdx bool   // VIRTIO_RING_F_EVENT_IDX is negotiated
 	mem      *guestMemory
 
 	desc, avail, used []byte
@@ -66,9 +66,9 @@ func newRing(g *guestMemory, num uint16, desc, avail, used uint64, base uint16, 
 	if v.desc, err = g.userSlice(desc, n*descLen, descLen); err != nil {
 		return nil, err
 	}
-	// avail is only 2-aligned. Its 16-bit fields are loaded as halves of the
-	// aligned words around them, so the view begins and ends at such words,
-	// which lie in the region, because regions are whole pages.
+	// avail is only 2-aligned. Its 16-bit fields are loaded as halves of the aligned words
+	// around them, so the view begins and ends at such words. They lie in the region, because
+	// regions are whole pages.
 	if avail%2 != 0 {
 		return nil, fmt.Errorf("%w: available ring at odd address %#x", ErrRing, avail)
 	}
@@ -80,7 +80,7 @@ func newRing(g *guestMemory, num uint16, desc, avail, used uint64, base uint16, 
 	if v.used, err = g.userSlice(used, 6+8*n, 4); err != nil {
 		return nil, err
 	}
-	// After a pause the used ring goes on where the device left it.
+	// After a pause, the used ring continues where the device left it.
 	v.usedIdx = uint16(le32(atomic.LoadUint32(word(v.used, 0))) >> 16)
 	v.published, v.signalled = v.usedIdx, v.usedIdx
 	return v, nil
@@ -88,9 +88,9 @@ func newRing(g *guestMemory, num uint16, desc, avail, used uint64, base uint16, 
 
 // word returns the aligned 32-bit word of b that holds the byte at off.
 //
-// It is sound because b is guest memory: mapped, outside the Go heap, alive as
-// long as the ring (its owner unmaps only rings that were stopped under the
-// same lock), and begins at a multiple of 4. The index is bounds-checked.
+// It is sound because b is guest memory: it is mapped, outside the Go heap, begins at a
+// multiple of 4, and lives as long as the ring (the owner unmaps a ring only after stopping
+// it under the same lock). The index is bounds-checked.
 func word(b []byte, off int) *uint32 {
 	off &^= 3
 	_ = b[off+3]
@@ -104,8 +104,8 @@ func le32(w uint32) uint32 {
 	return binary.LittleEndian.Uint32(b[:])
 }
 
-// load16 loads a 16-bit field of the available ring. Go has no 16-bit atomics;
-// a load of the word around it is as good, and acquires.
+// load16 loads a 16-bit field of the available ring. Go has no 16-bit atomics. A load of the
+// word around it is as good, and has acquire semantics.
 func (v *Ring) load16(off int) uint16 {
 	off += v.availPad
 	w := le32(atomic.LoadUint32(word(v.avail, off)))
@@ -124,7 +124,7 @@ func (v *Ring) Size() int { return int(v.num) }
 // Features returns the features negotiated with the driver.
 func (v *Ring) Features() uint64 { return v.features }
 
-// Available tells whether the driver has offered a chain that was not taken.
+// Available reports whether the driver has offered a chain that is not taken yet.
 func (v *Ring) Available() (bool, error) {
 	if v.availIdx != v.lastAvail {
 		return true, nil
@@ -132,8 +132,8 @@ func (v *Ring) Available() (bool, error) {
 	return v.look()
 }
 
-// look loads avail.idx and returns whether the driver has offered more chains
-// than were seen.
+// look loads avail.idx and returns whether the driver has offered more chains since the last
+// look.
 func (v *Ring) look() (bool, error) {
 	idx := v.load16(2)
 	seen := v.availIdx - v.lastAvail
@@ -144,12 +144,12 @@ func (v *Ring) look() (bool, error) {
 	return idx-v.lastAvail != seen, nil
 }
 
-// Peek returns the buffers of the next chain, all of which must be for the
-// device to write (or to read). Available must have returned true. The result
-// is valid until the next call; the memory may change at any time.
+// Peek returns the buffers of the next chain. All must be writable for the device if write is
+// set, and readable otherwise. Available must have returned true. The result is valid until
+// the next call; the memory may change at any time.
 func (v *Ring) Peek(write bool) (head uint16, iov [][]byte, size int, err error) {
-	// Ordered after the load of avail.idx, which acquires. One load: head is
-	// never read again.
+	// Ordered after the load of avail.idx, which has acquire semantics. head is loaded only
+	// once.
 	head = v.load16(4 + 2*int(v.lastAvail&(v.num-1)))
 	v.iov = v.iov[:0]
 	err = v.walk(v.desc, head, write, false)
@@ -175,11 +175,11 @@ func (v *Ring) Unput(n uint16) { v.usedIdx -= n }
 func (v *Ring) walk(table []byte, i uint16, write, indirect bool) error {
 	entries := len(table) / descLen
 	for n := 0; ; n++ {
-		// As many steps as entries without an end is a loop.
+		// More steps than entries mean a loop.
 		if int(i) >= entries || n >= entries || len(v.iov) > maxChain {
 			return fmt.Errorf("%w: descriptor %d after %d in a table of %d", ErrRing, i, n, entries)
 		}
-		// A copy first: the guest may change the table while it is checked.
+		// A copy first: the guest may change the table during the checks.
 		var d [descLen]byte
 		copy(d[:], table[int(i)*descLen:])
 		addr, length := binary.LittleEndian.Uint64(d[0:]), binary.LittleEndian.Uint32(d[8:])
@@ -228,10 +228,10 @@ func (v *Ring) Put(head uint16, written int) {
 	v.usedIdx++
 }
 
-// Unpublished returns how many entries were put that the driver does not see yet.
+// Unpublished returns how many used entries the driver does not see yet.
 func (v *Ring) Unpublished() int { return int(v.usedIdx - v.published) }
 
-// publish shows the driver the entries that were put.
+// publish shows the driver the new used entries.
 func (v *Ring) publish() {
 	if v.published != v.usedIdx {
 		v.published = v.usedIdx
@@ -239,16 +239,16 @@ func (v *Ring) publish() {
 	}
 }
 
-// needSignal tells whether the driver wants an interrupt for what was
-// published since the last call.
+// needSignal reports whether the driver wants an interrupt for the entries published since
+// the last call.
 func (v *Ring) needSignal() bool {
 	if v.published == v.signalled {
 		return false
 	}
 	old, first := v.signalled, !v.everSent
 	v.signalled, v.everSent = v.published, true
-	// The driver's wish must be loaded after used.idx was stored: both are
-	// sequentially consistent atomics.
+	// The driver's flag must be loaded after used.idx was stored: both are sequentially
+	// consistent atomics.
 	if !v.eventIdx {
 		return v.load16(0)&availNoInterrupt == 0
 	}
@@ -256,14 +256,14 @@ func (v *Ring) needSignal() bool {
 	return first || v.published-event-1 < v.published-old
 }
 
-// EnableNotify asks the driver for a kick at the next chain it offers, and
-// returns whether there is one already, for which none may come.
+// EnableNotify asks the driver for a kick at the next chain. It returns whether there is a
+// chain already, because that one may bring no kick.
 func (v *Ring) EnableNotify() (bool, error) {
 	v.notifyAt(v.lastAvail)
 	return v.Available()
 }
 
-// EnableNotifyMore is EnableNotify for who cannot use the chains there are: it
+// EnableNotifyMore is EnableNotify for callers that cannot use the available chains: it
 // returns whether there are more than were seen.
 func (v *Ring) EnableNotifyMore() (bool, error) {
 	v.notifyAt(v.availIdx)
@@ -273,14 +273,13 @@ func (v *Ring) EnableNotifyMore() (bool, error) {
 // notifyAt asks the driver for a kick when it fills the entry i of the available ring.
 func (v *Ring) notifyAt(i uint16) {
 	if v.eventIdx {
-		// avail_event is the last field of the used ring. It has no word of
-		// its own, so it is stored as 16 bits: plain, but an aligned store of
-		// 16 bits is a single one on all of Go's architectures, and only the
-		// device writes it.
+		// avail_event is the last field of the used ring. It shares its word, so it is stored
+		// as 16 bits. The store is plain, but an aligned 16-bit store is a single one on all
+		// of Go's architectures, and only the device writes it.
 		e := v.used[4+8*int(v.num):]
 		binary.LittleEndian.PutUint16(e, i)
-		// A sequentially consistent store between it and the load of
-		// avail.idx keeps their order, which a driver relies on.
+		// This sequentially consistent store orders it before the load of avail.idx, which a
+		// driver relies on.
 		atomic.StoreUint32(&v.fence, 1)
 	} else if v.usedFlags != 0 {
 		v.usedFlags = 0
@@ -288,8 +287,8 @@ func (v *Ring) notifyAt(i uint16) {
 	}
 }
 
-// DisableNotify tells the driver that kicks are a waste for now. With
-// eventIdx the stale avail_event says so already.
+// DisableNotify tells the driver that kicks are not needed for now. With eventIdx, the stale
+// avail_event says so already.
 func (v *Ring) DisableNotify() {
 	if !v.eventIdx && v.usedFlags == 0 {
 		v.usedFlags = usedNoNotify
@@ -297,8 +296,7 @@ func (v *Ring) DisableNotify() {
 	}
 }
 
-// Scatter copies p into iov, which is large enough, and returns what is left
-// of iov.
+// Scatter copies p into iov, which is large enough, and returns the rest of iov.
 func Scatter(iov [][]byte, p []byte) [][]byte {
 	for len(p) > 0 {
 		n := copy(iov[0], p)
@@ -310,8 +308,7 @@ func Scatter(iov [][]byte, p []byte) [][]byte {
 	return iov
 }
 
-// Gather fills p from iov, which is large enough, and returns what is left of
-// iov.
+// Gather fills p from iov, which is large enough, and returns the rest of iov.
 func Gather(p []byte, iov [][]byte) [][]byte {
 	for len(p) > 0 {
 		n := copy(p, iov[0])

@@ -7,8 +7,8 @@ import (
 	"unsafe"
 )
 
-// plainMemory is guest memory without a mapping: two regions whose addresses
-// touch, and one apart. Its arrays are aligned as mappings are.
+// plainMemory is guest memory without a mapping: two adjacent regions, and one apart. Its
+// arrays are aligned as mappings are.
 func plainMemory(fill []byte) *guestMemory {
 	const page = 4096
 	raw := make([]uint64, 3*page/8)
@@ -22,9 +22,9 @@ func plainMemory(fill []byte) *guestMemory {
 	return g
 }
 
-// FuzzRing runs a device's two kinds of walk over arbitrary rings: a table of
-// 16 entries at 0, the available ring at 0x102, the used ring at 0x200, and
-// something at 2^32 that may serve as an indirect table.
+// FuzzRing walks arbitrary rings in a device's two ways: a table of 16 entries at 0, the
+// available ring at 0x102, the used ring at 0x200, and bytes at 2^32 that may serve as an
+// indirect table.
 func FuzzRing(f *testing.F) {
 	desc := func(addr uint64, n uint32, flags, next uint16) []byte {
 		le := binary.LittleEndian
@@ -32,7 +32,7 @@ func FuzzRing(f *testing.F) {
 		return le.AppendUint16(le.AppendUint16(b, flags), next)
 	}
 	one := []byte{0, 0, 1, 0, 0, 0}
-	f.Add(desc(0xff0, 0x100, 0, 0), one, []byte{}, true, false, uint16(0)) // goes on in the next region
+	f.Add(desc(0xff0, 0x100, 0, 0), one, []byte{}, true, false, uint16(0)) // continues in the next region
 	f.Add(desc(0x400, 0x100, descNext, 0), one, []byte{}, false, false, uint16(0))
 	f.Add(append(desc(0x400, 20, descWrite|descNext, 1), desc(0x800, 300, descWrite, 0)...), one, []byte{}, true, true, uint16(0))
 	f.Add(desc(1<<32, 32, descIndirect, 0), one, append(desc(0x400, 44, descNext, 1), desc(0x1ffe, 2, 0, 0)...), true, false, uint16(0))
@@ -107,14 +107,14 @@ func TestRingAddresses(t *testing.T) {
 			t.Errorf("%s: taken", name)
 		}
 	}
-	// The tail of the available ring ends with the region.
+	// The available ring ends exactly where the region ends.
 	if _, err := newRing(g, 16, 0, 4096-38, 0x200, 0, FeatureEventIdx); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestPutDescTable(t *testing.T) {
-	// An indirect table may not lie across regions, nor hold another.
+	// An indirect table may not cross regions, nor contain another.
 	g := plainMemory(nil)
 	v, err := newRing(g, 16, 0, 0x102, 0x200, 0, 0)
 	if err != nil {

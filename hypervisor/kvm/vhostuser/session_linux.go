@@ -23,7 +23,7 @@ const (
 type session struct {
 	d     *Device
 	conn  *net.UnixConn
-	fds   []int // that came with the message at hand, and were not taken over
+	fds   []int // descriptors of the current message that were not taken over
 	mem   *guestMemory
 	feats uint64
 	proto uint64
@@ -43,8 +43,8 @@ func (s *session) run() error {
 	}
 }
 
-// end stops the rings and lets go of the guest's memory. What the guest had
-// sent by then is taken.
+// end stops the rings and unmaps the guest's memory. It first takes all that the guest has
+// sent.
 func (s *session) end() {
 	for _, q := range s.d.cfg.Queues {
 		q.drain()
@@ -62,7 +62,7 @@ func (s *session) closeFDs() {
 	s.fds = s.fds[:0]
 }
 
-// takeFD hands over the message's only descriptor, or -1.
+// takeFD returns the message's only descriptor, or -1.
 func (s *session) takeFD() int {
 	if len(s.fds) == 0 {
 		return -1
@@ -115,8 +115,7 @@ func (s *session) readFull(p []byte) error {
 	return nil
 }
 
-// collectFDs takes the descriptors out of control messages; they are
-// close-on-exec already.
+// collectFDs takes the descriptors out of control messages. They are close-on-exec already.
 func (s *session) collectFDs(oob []byte) error {
 	msgs, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
@@ -152,7 +151,7 @@ func (s *session) handle(m *message) error {
 		s.d.log.Error(s.d.cfg.Name+": vhost-user request failed", "request", m.Request, "err", err)
 	}
 	if m.Flags&msgNeedReply == 0 || s.proto&protoReplyAck == 0 {
-		return err // nobody would hear of it otherwise
+		return err // nobody would report it otherwise
 	}
 	if err != nil {
 		return s.replyU64(m, 1)
@@ -160,7 +159,7 @@ func (s *session) handle(m *message) error {
 	return s.replyU64(m, 0)
 }
 
-// apply acts on a message that has no answer of its own.
+// apply acts on a message without an answer of its own.
 func (s *session) apply(m *message) error {
 	switch m.Request {
 	case msgSetFeatures:
@@ -192,7 +191,7 @@ func (s *session) setFeatures(f uint64) error {
 		return fmt.Errorf("features %#x were not offered", f&^s.d.features)
 	}
 	s.feats = f
-	if f&featureProtocol == 0 { // then no SET_VRING_ENABLE comes
+	if f&featureProtocol == 0 { // then SET_VRING_ENABLE is not sent
 		for _, q := range s.d.cfg.Queues {
 			q.enabled = true
 		}
@@ -209,11 +208,11 @@ func (s *session) replyU64(m *message, v uint64) error {
 	return s.reply(m, binary.LittleEndian.AppendUint64(nil, v))
 }
 
-// replyConfig answers with a part of the configuration space. Beyond what the
-// device has it reads as zero.
+// replyConfig answers with a part of the configuration space. It reads as zero beyond the
+// device's part.
 func (s *session) replyConfig(m *message) error {
 	if m.ConfigOffset > maxConfigLen {
-		return s.reply(m, nil) // the protocol's way to say no
+		return s.reply(m, nil) // the protocol's refusal
 	}
 	le := binary.LittleEndian
 	var space [2 * maxConfigLen]byte

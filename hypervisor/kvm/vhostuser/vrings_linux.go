@@ -14,9 +14,8 @@ func (s *session) queue(index uint32) (*Queue, error) {
 	return s.d.cfg.Queues[index], nil
 }
 
-// start starts the queue if it has become complete. The ring's place and size
-// come from the guest, so bad ones are the guest's fault and not the end of the
-// session.
+// start starts the queue if it is complete. The ring's address and size come from the guest,
+// so bad ones are the guest's fault and do not end the session.
 func (s *session) start(q *Queue) {
 	if err := q.start(s.mem, s.feats, s.d.cfg.Required); err != nil {
 		s.d.Fail(err)
@@ -37,7 +36,7 @@ func (s *session) applyVring(m *message) error {
 		}
 		q.num = uint16(m.Num)
 	case msgSetVringAddr:
-		q.suspend() // the front-end may move a ring that runs
+		q.suspend() // the front-end may move a running ring
 		q.desc, q.avail, q.used, q.haveAddr = m.Desc, m.Avail, m.Used, true
 		s.start(q)
 	case msgSetVringBase:
@@ -65,9 +64,8 @@ func (s *session) applyVring(m *message) error {
 	return nil
 }
 
-// setVringBase sets where the ring goes on. A paused VM goes on where it
-// stopped; any other position means that the driver was reset, and knows no
-// stream.
+// setVringBase sets the ring's next position. A paused VM continues where it stopped. Any
+// other position means that the driver was reset and has lost all state.
 func (s *session) setVringBase(q *Queue, base uint64) error {
 	if base > 1<<16-1 {
 		return fmt.Errorf("%w: vring base %d", errMessage, base)
@@ -80,9 +78,8 @@ func (s *session) setVringBase(q *Queue, base uint64) error {
 	return nil
 }
 
-// getVringBase stops a vring and answers with its position. What the guest has
-// sent by now is taken first: it may be the last words of a guest that powers
-// off.
+// getVringBase stops a vring and answers with its position. It first takes all that the guest
+// has sent: a guest may be powering off.
 func (s *session) getVringBase(m *message) error {
 	q, err := s.queue(m.Index)
 	if err != nil {
@@ -91,12 +88,12 @@ func (s *session) getVringBase(m *message) error {
 	q.drain()
 	q.stop()
 	q.stopped = true
-	s.d.broken.Store(false) // the ring's memory is not looked at until it is set up anew
+	s.d.broken.Store(false) // the ring's memory is not read until it is set up anew
 	le := binary.LittleEndian
 	return s.reply(m, le.AppendUint32(le.AppendUint32(nil, m.Index), uint32(q.base)))
 }
 
-// reset puts all queues back to where they began.
+// reset returns all queues to their initial state.
 func (s *session) reset() {
 	for _, q := range s.d.cfg.Queues {
 		q.stop()
@@ -131,7 +128,7 @@ func (s *session) addRegion(r memRegion) error {
 	return s.setMemory(mem)
 }
 
-// removeRegion takes a piece of memory away.
+// removeRegion removes a piece of memory.
 func (s *session) removeRegion(r memRegion) error {
 	mem := &guestMemory{}
 	for _, have := range s.mem.regions {
@@ -145,11 +142,11 @@ func (s *session) removeRegion(r memRegion) error {
 	return s.setMemory(mem)
 }
 
-// setMemory makes all rings use mem and unmaps what is no longer in it. A ring
-// that lies outside waits for the memory, or the address, that it needs.
+// setMemory makes all rings use mem and unmaps the rest. A ring outside mem waits for the
+// memory or address that it needs.
 func (s *session) setMemory(mem *guestMemory) error {
 	for _, q := range s.d.cfg.Queues {
-		q.suspend() // from here on nothing touches the old memory
+		q.suspend() // after this, nothing touches the old memory
 	}
 	old := s.mem
 	s.mem = mem

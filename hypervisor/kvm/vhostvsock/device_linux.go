@@ -16,33 +16,32 @@ import (
 
 const network = "vsock"
 
-// Config describes a device. The zero value of each limit stands for its
-// default.
+// Config describes a device. For a limit, zero means the default.
 type Config struct {
 	// GuestCID is the guest's address, 3 to 2^32-2. It only has to be unique
 	// among the devices of one VM: the host knows guests by their Device.
 	GuestCID uint64
-	// Logger receives what a guest or front-end does wrong; nil discards.
+	// Logger receives the errors of the guest and the front-end; nil discards.
 	Logger *slog.Logger
-	// MaxStreams bounds the streams there are at once, those included that
-	// were closed and that the guest has yet to confirm. Default 16384.
+	// MaxStreams bounds the number of streams, including closed ones that the guest has not
+	// confirmed yet. Default 16384.
 	MaxStreams int
-	// Backlog bounds the streams of a listener that wait for Accept; the guest
-	// is refused beyond it. Default 1024.
+	// Backlog bounds the streams of a listener that wait for Accept. Beyond it the guest is
+	// refused. Default 1024.
 	Backlog int
-	// StreamBuffer is how many bytes a stream takes from the guest before the
-	// application has read them, at most 16 MiB. Default 1 MiB. Memory is
-	// used for bytes that wait, not for the room there is.
+	// StreamBuffer is how many bytes a stream takes from the guest before the application
+	// reads them, at most 16 MiB. Default 1 MiB. Only bytes that wait use memory, not free
+	// room.
 	StreamBuffer int
-	// MaxBuffered bounds the sum of the room promised to the guest. As it
-	// runs out new streams get less, down to 16 KiB each. Default 256 MiB.
+	// MaxBuffered bounds the sum of the room promised to the guest. As it runs out, new
+	// streams get less, down to 16 KiB each. Default 256 MiB.
 	MaxBuffered int64
-	// CloseTimeout is how long a closed stream waits for the guest to confirm
-	// before it is reset. Default 8 s, as in Linux.
+	// CloseTimeout is how long a closed stream waits for the guest's confirmation before it
+	// is reset. Default 8 s, as in Linux.
 	CloseTimeout time.Duration
 }
 
-// minStreamBuffer is what a stream gets when MaxBuffered is spent.
+// minStreamBuffer is a stream's buffer when MaxBuffered is used up, in bytes.
 const minStreamBuffer = 16 << 10
 
 func (c *Config) setDefaults() {
@@ -87,7 +86,7 @@ type Device struct {
 	tx txQueue
 
 	mu        sync.Mutex // innermost lock; guards what follows
-	gone      bool       // no stream can be any more
+	gone      bool       // no stream can exist any more
 	streams   map[flowKey]*stream
 	listeners map[uint32]*listener
 	nextPort  uint32
@@ -114,10 +113,9 @@ func New(cfg Config) *Device {
 	return d
 }
 
-// Serve speaks vhost-user with the front-end (QEMU) on conn until the
-// connection ends or Close is called. Then every stream and listener fails. It
-// closes conn. It returns nil unless the front-end broke the protocol. A device
-// is served once.
+// Serve speaks vhost-user with the front-end (QEMU) on conn until the connection ends or
+// Close is called. Then every stream and listener fails. It closes conn. It returns nil
+// unless the front-end broke the protocol. A device is served once.
 func (d *Device) Serve(conn *net.UnixConn) error {
 	if err := d.check(); err != nil {
 		conn.Close()
@@ -126,10 +124,10 @@ func (d *Device) Serve(conn *net.UnixConn) error {
 	return d.dev.Serve(conn)
 }
 
-// backend is what package vhostuser tells the device.
+// backend implements vhostuser.Backend.
 type backend struct{ *Device }
 
-// Restart adapts all streams to a driver that knows none of them.
+// Restart adapts all streams to a restarted driver, which knows none of them.
 func (b backend) Restart() {
 	b.rx.drop()
 	for _, s := range b.all() {
@@ -138,17 +136,17 @@ func (b backend) Restart() {
 	}
 }
 
-// Changed lets streams go on that may wait for either queue.
+// Changed resumes streams that may wait for either queue.
 func (b backend) Changed() { b.rx.service() }
 
 // Ended fails every stream and listener.
 func (b backend) Ended() { b.endAll() }
 
-// firstDynamicPort is where the ports of dialed streams begin: above what
-// people number by hand.
+// firstDynamicPort is the first port for dialed streams: above the ports that people choose
+// by hand.
 const firstDynamicPort = 1 << 30
 
-// check returns what makes the device unusable from the start.
+// check returns an error if the configuration is invalid.
 func (d *Device) check() error {
 	if d.cid < 3 || d.cid >= 1<<32-1 {
 		return fmt.Errorf("vsock: guest CID %d is outside 3 to 2^32-2", d.cid)
@@ -156,13 +154,11 @@ func (d *Device) check() error {
 	return nil
 }
 
-// Dial opens a stream to the port in the guest. While the guest's driver is
-// not up it waits. ctx bounds the dialing, not the stream. When nobody listens
-// it fails with an error that wraps [syscall.ECONNRESET], when the device is
-// gone with one that wraps [net.ErrClosed]. The caller closes the stream.
+// Dial opens a stream to the port in the guest. It waits while the guest's driver is not up.
+// ctx bounds the dialing, not the stream. If nobody listens, the error wraps
+// [syscall.ECONNRESET]; if the device is gone, [net.ErrClosed]. The caller closes the stream.
 //
-// The result has CloseRead and CloseWrite, and implements io.WriterTo and
-// io.ReaderFrom.
+// The result has CloseRead and CloseWrite, and implements io.WriterTo and io.ReaderFrom.
 func (d *Device) Dial(ctx context.Context, port uint32) (net.Conn, error) {
 	s, err := d.newDial(port)
 	if err == nil {
@@ -182,8 +178,8 @@ func (d *Device) Dial(ctx context.Context, port uint32) (net.Conn, error) {
 	return s, nil
 }
 
-// dialed returns why the guest refused, or nil. A stream that it accepted and
-// ended since was opened.
+// dialed returns why the guest refused, or nil. An accepted stream that has ended since was
+// opened.
 func (s *stream) dialed() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

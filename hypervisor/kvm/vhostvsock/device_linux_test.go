@@ -44,7 +44,7 @@ func reflecting(t testing.TB, o fakeOptions) (*fakeVM, net.Listener) {
 	return g, l
 }
 
-// TestNet runs the tests that package net's own connections pass.
+// TestNet runs the conformance tests that package net's own connections pass.
 func TestNet(t *testing.T) {
 	for name, o := range map[string]fakeOptions{
 		"event idx": {}, "indirect": {indirect: true}, "plain": {noEventIdx: true},
@@ -98,8 +98,8 @@ func TestBulkBothWays(t *testing.T) {
 	waitNoStreams(t, g)
 }
 
-// fickle takes some of what it is given at once, and the rest with Write. It fails
-// after limit bytes.
+// fickle takes some of its input at once, and the rest with Write. It fails after limit
+// bytes.
 type fickle struct {
 	bytes.Buffer
 	now, limit int
@@ -128,8 +128,8 @@ func (f *fickle) WriteNow(p [][]byte) (int, error) {
 	return n, nil
 }
 
-// TestDirect writes to what takes bytes on the device's own goroutine, as they are
-// and in their order.
+// TestDirect writes to a sink that takes bytes on the device's own goroutine. The bytes
+// arrive unchanged and in order.
 func TestDirect(t *testing.T) {
 	g, l := reflecting(t, fakeOptions{})
 	a, b := pair(t, g, l)
@@ -248,8 +248,8 @@ func TestCloseDelivers(t *testing.T) {
 	waitNoStreams(t, g)
 }
 
-// TestCreditExhaustion checks that a peer that does not read stops its writer
-// and nobody else, and that the writer goes on when it reads.
+// TestCreditExhaustion checks that a peer that does not read blocks only its own writer, and
+// that the writer continues when the peer reads.
 func TestCreditExhaustion(t *testing.T) {
 	g, l := reflecting(t, fakeOptions{cfg: Config{StreamBuffer: 64 << 10}})
 	a, b := pair(t, g, l)
@@ -364,7 +364,7 @@ func TestListen(t *testing.T) {
 	c.Close()
 }
 
-// TestRst checks the answers to packets that belong to nothing.
+// TestRst checks the answers to packets that belong to no stream.
 func TestRst(t *testing.T) {
 	got := make(chan header, 10)
 	g := newFake(t, fakeOptions{onPacket: func(g *fakeVM, h header, _ []byte) { got <- h }})
@@ -401,8 +401,8 @@ func TestRst(t *testing.T) {
 	}
 }
 
-// TestRejectFlood checks that a guest that only sends and never takes answers
-// stops being served, and goes on when it takes them.
+// TestRejectFlood checks that a guest that only sends and never takes answers is no longer
+// served, and is served again when it takes them.
 func TestRejectFlood(t *testing.T) {
 	var mu sync.Mutex
 	n := 0

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A device with a front-end that goes away before any guest came up. A real
-// program gives its end of the pair to QEMU, as the child's descriptor 3.
+// A device whose front-end goes away before a guest comes up. A real program gives its end of
+// the pair to QEMU, as the child's descriptor 3.
 func Example() {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -19,7 +19,7 @@ type fakeRing struct {
 	free         []uint16
 }
 
-// fakeVM plays QEMU and the guest's vsock driver.
+// fakeVM acts as QEMU and the guest's vsock driver.
 type fakeVM struct {
 	t        testing.TB
 	fe       *vhosttest.VM
@@ -27,11 +27,11 @@ type fakeVM struct {
 	mem      []byte
 	conn     *net.UnixConn
 	indirect bool
-	features uint64 // those that the driver takes
+	features uint64 // features that the driver takes
 
 	mu     sync.Mutex // guards both rings
 	rx, tx *fakeRing
-	space  *sync.Cond // tx has free entries, perhaps
+	space  *sync.Cond // signalled when tx may have free entries
 	done   atomic.Bool
 	stop   int // eventfd
 	wg     sync.WaitGroup
@@ -44,7 +44,7 @@ type fakeVM struct {
 
 const fakeCID = 42
 
-// The features that a device is to offer, and those of the protocol.
+// The features that a device must offer, and those of the protocol.
 const (
 	indirectDesc = 1 << 28
 	eventIdx     = 1 << 29
@@ -108,7 +108,7 @@ func (g *fakeVM) newRing(at, num, bufLen int) *fakeRing {
 	return r
 }
 
-// handshake does what QEMU does before the guest's driver is up.
+// handshake does QEMU's part before the guest's driver is up.
 func (g *fakeVM) handshake() {
 	if o, want := g.fe.Handshake(), (vhosttest.Offer{Features: allFeatures, Protocol: allProtocol, MaxQueues: 2}); o != want {
 		g.t.Fatalf("the device offers %#x, want %#x", o, want)
@@ -156,7 +156,7 @@ func (g *fakeVM) halted() {
 	vhosttest.Drain(g.stop)
 }
 
-// reset brings the driver up anew, with rings that hold nothing.
+// reset restarts the driver, with empty rings.
 func (g *fakeVM) reset() {
 	g.halt()
 	for _, r := range []*fakeRing{g.rx, g.tx} {
@@ -188,9 +188,9 @@ func packet(op uint16, guest, host uint32) header {
 
 const reflectGuest, reflectHost = 7000, 8000
 
-// reflect is a guest that joins each stream the host opens to reflectGuest
-// with one it opens to the host's reflectHost, by passing each packet on. Both
-// ends of the pair are the device's, and their credit is each other's.
+// reflect is a guest that joins each stream that the host opens to reflectGuest to a stream
+// that it opens to the host's reflectHost. It passes each packet on. Both ends of the pair
+// are the device's, and each has the credit of the other.
 func reflect(g *fakeVM, h header, payload []byte) {
 	h.SrcCID, h.DstCID = fakeCID, hostCID
 	if h.DstPort == reflectGuest {

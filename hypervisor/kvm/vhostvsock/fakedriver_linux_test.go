@@ -8,8 +8,8 @@ import (
 	"github.com/lsub/lsub/hypervisor/kvm/vhostuser/vhosttest"
 )
 
-// offer makes the entry's buffer of n bytes available, in one or, indirectly,
-// in two descriptors.
+// offer makes the entry's buffer of n bytes available: in one descriptor, or in two in an
+// indirect table.
 func (r *fakeRing) offer(id uint16, n int, write uint16) {
 	at := r.bufs + int(id)*r.bufLen
 	if r.g.indirect {
@@ -70,7 +70,7 @@ func (g *fakeVM) reapTx() {
 	}
 }
 
-// send gives the device a packet. It waits for a free entry.
+// send passes a packet to the device. It waits for a free entry.
 func (g *fakeVM) send(h header, payload []byte) {
 	h.Len = uint32(len(payload))
 	g.mu.Lock()

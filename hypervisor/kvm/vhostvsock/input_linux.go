@@ -5,12 +5,11 @@ import (
 	"syscall"
 )
 
-// input acts on a packet from the guest. It never waits. It returns the stream
-// that has become due to send, or nil. body
-// holds at least h.Len bytes.
+// input acts on a packet from the guest. It never waits. It returns the stream that now has
+// something to send, or nil. body holds at least h.Len bytes.
 func (d *Device) input(h *header, body [][]byte) *stream {
 	if h.SrcCID != d.cid || h.DstCID != hostCID {
-		return nil // as Linux: not for us, not worth an answer
+		return nil // as Linux does: not for us, so no answer
 	}
 	if h.Type != typeStream {
 		d.reject(h)
@@ -31,16 +30,16 @@ func (d *Device) input(h *header, body [][]byte) *stream {
 	return nil
 }
 
-// reject queues the answer RST to a packet that belongs to nothing. An RST
-// itself has none.
+// reject queues an RST as the answer to a packet that belongs to no stream. An RST gets no
+// answer.
 func (d *Device) reject(h *header) {
 	if h.Op != opRst {
 		d.rx.reject(h)
 	}
 }
 
-// superseded tells whether a guest that asks for a new stream between the same
-// ports is right to: this one was closed here, and the guest has forgotten it.
+// superseded reports whether the guest may open a new stream between the same ports. It may
+// if the old one was closed here: the guest has forgotten that one.
 func (s *stream) superseded() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,8 +100,8 @@ func (s *stream) inputRst() {
 	s.die(err, false)
 }
 
-// inputShutdown notes what the guest does no more. Once it does nothing, it
-// waits for the confirmation by RST; its bytes stay readable here.
+// inputShutdown records the directions that the guest has ended. After both, the stream waits
+// for the confirmation by RST; received bytes stay readable here.
 func (s *stream) inputShutdown(flags uint32) {
 	s.peerShut |= flags & shutdownBoth
 	s.readCond.Broadcast()
@@ -112,9 +111,9 @@ func (s *stream) inputShutdown(flags uint32) {
 	}
 }
 
-// inputData takes n bytes: straight to where a WriteTo writes, or into the slice of a
-// waiting Read, or else into the buffer. It returns false when the guest may not send them. body may
-// hold more than n bytes.
+// inputData passes n bytes to the writer of a WriteTo, into the slice of a waiting Read, or
+// into the buffer. It returns false if the guest may not send them. body may hold more than n
+// bytes.
 func (s *stream) inputData(n int, body [][]byte) bool {
 	if s.state == stateDialing || s.peerShut&shutdownSend != 0 || n > int(s.bufAlloc)-s.buf.Len() {
 		return false
@@ -125,7 +124,7 @@ func (s *stream) inputData(n int, body [][]byte) bool {
 	}
 	if s.buf.Len() == 0 && s.sink != nil && s.sinkErr == nil {
 		body, n = s.writeToSink(body, n)
-		if n == 0 && s.sinkErr == nil { // nobody needs to wake
+		if n == 0 && s.sinkErr == nil { // no goroutine needs to wake
 			if s.creditDue() {
 				s.owes |= owesCredit
 			}
@@ -151,7 +150,7 @@ func (s *stream) inputData(n int, body [][]byte) bool {
 	return true
 }
 
-// writeToSink writes what can be written at once, and returns the rest.
+// writeToSink writes without waiting, and returns the rest.
 func (s *stream) writeToSink(body [][]byte, n int) ([][]byte, int) {
 	whole := 0
 	for i, p := range body {
@@ -176,8 +175,8 @@ func (s *stream) writeToSink(body [][]byte, n int) ([][]byte, int) {
 	return body, left
 }
 
-// nextOp returns which packet the stream should send now, or opInvalid. s.mu
-// is held.
+// nextOp returns the packet that the stream should send now, or opInvalid. The caller holds
+// s.mu.
 func (s *stream) nextOp() uint16 {
 	owes := func(f sendFlags) bool { return s.owes&f != 0 }
 	switch {
@@ -201,8 +200,7 @@ func (s *stream) nextOp() uint16 {
 	return opInvalid
 }
 
-// packet returns the header of the packet op and counts it as sent, with the
-// credit that rides on it.
+// packet returns the header of the packet op, with the current credit, and counts it as sent.
 func (s *stream) packet(op uint16) header {
 	h := header{
 		SrcCID: hostCID, DstCID: s.d.cid, SrcPort: s.key.local, DstPort: s.key.peer,

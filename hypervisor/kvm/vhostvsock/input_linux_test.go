@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// FuzzPackets feeds arbitrary packets to the streams of a device whose guest
-// is never there to answer. Each packet takes 8 bytes of input: two for the
-// operation and flags, one each for the ports, four for credit and length.
+// FuzzPackets feeds arbitrary packets to the streams of a device whose guest never answers.
+// Each packet takes 8 bytes of input: two for the operation and flags, one each for the
+// ports, four for credit and length.
 func FuzzPackets(f *testing.F) {
 	step := func(op, flags, guest, host byte, n, credit uint16) []byte {
 		b := []byte{op, flags, guest, host, 0, 0, 0, 0}
@@ -36,7 +36,7 @@ func FuzzPackets(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		dialing.packet(opRequest) // as if it was sent
+		dialing.packet(opRequest) // as if it had been sent
 		body := make([]byte, maxPayload)
 		var accepted []*stream
 		for ; len(in) >= 8; in = in[8:] {
@@ -67,7 +67,7 @@ func FuzzPackets(f *testing.F) {
 	})
 }
 
-// sendAll sends what s has, into nothing.
+// sendAll discards all packets that s has to send.
 func sendAll(t *testing.T, s *stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,7 +84,7 @@ func sendAll(t *testing.T, s *stream) {
 	}
 }
 
-// fuzzHost does on the host's side what the byte says.
+// fuzzHost does the action of the byte on the host's side.
 func fuzzHost(d *Device, l *listener, conns []*stream, what byte) []*stream {
 	d.mu.Lock()
 	waiting := len(l.queue) > 0

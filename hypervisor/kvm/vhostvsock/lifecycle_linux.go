@@ -29,12 +29,12 @@ func (s *stream) setDeadlines(t time.Time, dls ...*connbuf.Deadline) error {
 	return nil
 }
 
-// CloseWrite tells the guest that no more bytes come; its reads end after
-// those that were written.
+// CloseWrite tells the guest that no more bytes come. The guest still reads the bytes already
+// written.
 func (s *stream) CloseWrite() error { return s.shutdown(shutdownSend) }
 
-// CloseRead tells the guest that its bytes are no longer wanted; its writes
-// fail. What was received and not read is dropped.
+// CloseRead tells the guest that its bytes are no longer wanted, so its writes fail. Unread
+// bytes are dropped.
 func (s *stream) CloseRead() error { return s.shutdown(shutdownRecv) }
 
 func (s *stream) shutdown(how uint32) error {
@@ -60,9 +60,9 @@ func (s *stream) shutdown(how uint32) error {
 	return nil
 }
 
-// Close implements net.Conn. It does not wait for the guest: what was written
-// is in the guest's memory already. The stream's ports stay taken until the
-// guest has confirmed, or Config.CloseTimeout has passed.
+// Close implements net.Conn. It does not wait for the guest: written bytes are in the guest's
+// memory already. The stream's ports stay in use until the guest has confirmed, or
+// Config.CloseTimeout has passed.
 func (s *stream) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -92,7 +92,7 @@ func (s *stream) Close() error {
 	return nil
 }
 
-// abort ends a stream at once with an RST to the guest, when it knows of it.
+// abort ends a stream at once, with an RST if the guest knows the stream.
 func (s *stream) abort(err error) {
 	s.mu.Lock()
 	rst := s.state != stateDialing || s.requested
@@ -103,9 +103,9 @@ func (s *stream) abort(err error) {
 	}
 }
 
-// die ends the stream; err is what later calls return once received bytes are
-// read. With rst it stays in the device's table until the guest was told, so
-// that the table's limit bounds what is due. s.mu is held.
+// die ends the stream. Later calls return err once the received bytes are read. With rst, the
+// stream stays in the device's table until the guest was told, so the table's limit bounds
+// the unsent RSTs. The caller holds s.mu.
 func (s *stream) die(err error, rst bool) {
 	if s.state == stateDead {
 		return
@@ -132,8 +132,8 @@ func (s *stream) die(err error, rst bool) {
 	}
 }
 
-// restart adapts the stream to a guest whose driver has started anew and knows
-// no stream. One that only asked for its connection asks again.
+// restart adapts the stream to a guest whose driver has restarted and knows no stream. If the
+// stream was still dialing, it dials again.
 func (s *stream) restart() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -19,10 +19,9 @@ type listener struct {
 	err   error
 }
 
-// Listen takes the streams that the guest opens to the host (CID 2) at the
-// port. It may be called before the device is served. When the port is taken
-// it fails with an error that wraps [syscall.EADDRINUSE]. The caller closes the
-// listener; the device's end does too.
+// Listen accepts the streams that the guest opens to the port of the host (CID 2). It may be
+// called before the device is served. If the port is in use, the error wraps
+// [syscall.EADDRINUSE]. The caller closes the listener; the end of the device does too.
 func (d *Device) Listen(port uint32) (net.Listener, error) {
 	l := &listener{d: d, port: port}
 	l.cond.L = &d.mu
@@ -62,7 +61,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	return s, nil
 }
 
-// Close implements net.Listener. Streams that nobody accepted are reset.
+// Close implements net.Listener. It resets streams that nobody accepted.
 func (l *listener) Close() error {
 	l.d.mu.Lock()
 	if l.err != nil {
@@ -78,7 +77,7 @@ func (l *listener) Close() error {
 	return nil
 }
 
-// end fails Accept and resets what waits for it.
+// end fails Accept and resets the streams that wait for it.
 func (l *listener) end() {
 	l.d.mu.Lock()
 	if l.err == nil {
@@ -94,8 +93,8 @@ func (l *listener) end() {
 	}
 }
 
-// accept answers a guest's request for a stream. It returns the stream, which
-// owes its response, or nil when the guest is refused.
+// accept answers a guest's request for a stream. It returns the stream, which owes its
+// response, or nil if the guest is refused.
 func (d *Device) accept(key flowKey, h *header) *stream {
 	d.mu.Lock()
 	l := d.listeners[key.local]

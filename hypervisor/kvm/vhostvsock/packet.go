@@ -17,7 +17,7 @@ const (
 	opCreditRequest = 7
 )
 
-// Flags of an opShutdown packet: what its sender will do no more.
+// Flags of an opShutdown packet: the directions that its sender ends.
 const (
 	shutdownRecv = 1
 	shutdownSend = 2
@@ -30,8 +30,8 @@ const (
 	hostCID = 2
 	// headerLen is the size of struct virtio_vsock_hdr.
 	headerLen = 44
-	// maxPayload is the most bytes that a packet may carry; Linux on either
-	// side takes no more.
+	// maxPayload is the maximum payload of a packet, in bytes. Linux on either side takes no
+	// more.
 	maxPayload = 64 << 10
 )
 
@@ -79,7 +79,7 @@ func (h *header) encode(b *[headerLen]byte) {
 
 var opNames = [...]string{"INVALID", "REQUEST", "RESPONSE", "RST", "SHUTDOWN", "RW", "CREDIT_UPDATE", "CREDIT_REQUEST"}
 
-// String is for logs.
+// String formats the header for logs.
 func (h *header) String() string {
 	op := fmt.Sprintf("op %d", h.Op)
 	if int(h.Op) < len(opNames) {
@@ -88,9 +88,9 @@ func (h *header) String() string {
 	return fmt.Sprintf("%s %d:%d->%d:%d len=%d type=%d flags=%#x", op, h.SrcCID, h.SrcPort, h.DstCID, h.DstPort, h.Len, h.Type, h.Flags)
 }
 
-// credit returns how many bytes may be sent to a peer that has a buffer of
-// alloc bytes and has taken fwd of the sent bytes out of it. The counters wrap.
-// A peer that claims to have taken more than was sent gets none.
+// credit returns how many bytes may be sent to a peer whose buffer has alloc bytes and that
+// has taken fwd of the sent bytes out of it. The counters wrap. A peer that claims to have
+// taken more than was sent gets none.
 func credit(alloc, sent, fwd uint32) uint32 {
 	used := sent - fwd
 	if used >= alloc {

@@ -34,7 +34,7 @@ func TestReset(t *testing.T) {
 	waitNoStreams(t, g)
 }
 
-// TestPause checks that streams outlive a stop that is no reset.
+// TestPause checks that streams survive a stop without a reset.
 func TestPause(t *testing.T) {
 	g, l := reflecting(t, fakeOptions{})
 	a, b := pair(t, g, l)
@@ -108,8 +108,7 @@ func TestDialBeforeDriver(t *testing.T) {
 	waitNoStreams(t, g)
 }
 
-// TestHostileRing checks that a nonsense ring stops the device, and that a
-// reset brings it back.
+// TestHostileRing checks that an invalid ring stops the device, and that a reset revives it.
 func TestHostileRing(t *testing.T) {
 	g, l := reflecting(t, fakeOptions{})
 	a, b := pair(t, g, l)
@@ -117,7 +116,7 @@ func TestHostileRing(t *testing.T) {
 	g.tx.PutDesc(g.tx.Desc, int(g.tx.free[0]), 1<<60, 100, 0, 0)
 	g.mem[g.tx.Avail+4+2*(int(g.tx.AvailIdx)%g.tx.Num)] = byte(g.tx.free[0])
 	g.mu.Unlock()
-	// Jumps over what the driver would offer; out of bounds either way.
+	// Jumps beyond the driver's entries; out of bounds either way.
 	g.mem[g.tx.Avail+3] ^= 0x40
 	vhosttest.Signal(g.tx.Kick)
 	if _, err := a.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
@@ -137,8 +136,8 @@ func TestHostileRing(t *testing.T) {
 	waitNoStreams(t, g)
 }
 
-// TestHostileSetup checks that a guest that places its ring where none can be
-// only stops its device.
+// TestHostileSetup checks that a guest with its ring at an invalid address stops only its own
+// device.
 func TestHostileSetup(t *testing.T) {
 	g, l := reflecting(t, fakeOptions{noStart: true})
 	g.tx.Used += 2
@@ -171,7 +170,7 @@ func TestNoDescriptorLeaks(t *testing.T) {
 			g.reset()
 		})
 	}
-	if after := count(); after > before+1 { // the poller has its own, once
+	if after := count(); after > before+1 { // the poller has one of its own
 		t.Errorf("%d descriptors, %d before", after, before)
 	}
 }

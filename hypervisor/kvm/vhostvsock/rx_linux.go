@@ -8,19 +8,19 @@ import (
 )
 
 const (
-	// quantum is how many bytes a stream may send before it is another's
-	// turn. It is large enough to fill a good part of the guest's ring.
+	// quantum is how many bytes a stream may send in a turn. It is large enough to fill a
+	// good part of the guest's ring.
 	quantum = 64 << 10
-	// publishEvery is after how many packets the guest sees them: it works on
-	// these while the next ones are copied.
+	// publishEvery is the number of packets per publication: the guest processes them while
+	// the next ones are copied.
 	publishEvery = 16
-	// maxRejects bounds the RSTs due to packets that belong to no stream.
+	// maxRejects bounds the unsent RSTs for packets that belong to no stream.
 	maxRejects = 256
 )
 
-// rxQueue sends packets into the guest's receive queue. Streams that have
-// something to send take turns in a list. There is no goroutine that sends:
-// who makes a stream due pumps, in the name of all.
+// rxQueue sends packets into the guest's receive queue. Streams with packets to send take
+// turns in a list. There is no sending goroutine: whoever adds a stream to the list calls
+// pump, which sends for all streams.
 type rxQueue struct {
 	vhostuser.Queue
 	d          *Device
@@ -34,7 +34,7 @@ type rxQueue struct {
 	hdr [headerLen]byte
 }
 
-// submit makes s send what it has to.
+// submit sends the pending packets of s.
 func (q *rxQueue) submit(s *stream) {
 	q.Lock()
 	q.push(s)
@@ -42,7 +42,7 @@ func (q *rxQueue) submit(s *stream) {
 	q.Unlock()
 }
 
-// push appends s to the list of streams that are due. The lock is held.
+// push appends s to the list of streams with packets to send. The caller holds the lock.
 func (q *rxQueue) push(s *stream) {
 	if s.queued {
 		return
@@ -81,10 +81,10 @@ func (q *rxQueue) reject(h *header) {
 	q.rejCount.Store(int32(n + 1))
 }
 
-// congested tells whether no further answer fits.
+// congested reports whether there is no room for another answer.
 func (q *rxQueue) congested() bool { return q.rejCount.Load() >= maxRejects }
 
-// service is what a kick of the guest's runs: it has offered buffers.
+// service runs after the guest's kick: it has offered buffers.
 func (q *rxQueue) service() (pause bool) {
 	q.Lock()
 	q.pump()
@@ -92,9 +92,9 @@ func (q *rxQueue) service() (pause bool) {
 	return false
 }
 
-// pump sends as long as there is something to send and a buffer for it, and
-// asks the guest for a kick when buffers are what is missing. It sends nothing
-// to a guest that could not answer yet. The lock is held.
+// pump sends while there are packets and guest buffers. If buffers are missing, it asks the
+// guest for a kick. It sends nothing to a guest that cannot answer yet. The caller holds the
+// lock.
 func (q *rxQueue) pump() {
 	if q.Ring() == nil || !q.d.tx.Up() || q.d.dev.Broken() {
 		return
@@ -141,8 +141,8 @@ func (q *rxQueue) turn() error {
 	return err
 }
 
-// emit sends packets of s until it has none, its turn is over, or no buffer is
-// left. It returns whether s has more.
+// emit sends packets of s until it has none, its turn is over, or no buffer is left. It
+// returns whether s has more.
 func (q *rxQueue) emit(s *stream) (again bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,7 +168,7 @@ func (q *rxQueue) emit(s *stream) (again bool, err error) {
 	}
 }
 
-// sent accounts for a packet that is in the guest's memory. s.mu is held.
+// sent accounts for a packet that is in the guest's memory. The caller holds s.mu.
 func (s *stream) sent(op uint16, n int) {
 	switch op {
 	case opRW:
@@ -182,8 +182,8 @@ func (s *stream) sent(op uint16, n int) {
 	}
 }
 
-// send puts one packet into the next buffer, which there is, and returns how
-// much of the payload fitted.
+// send puts one packet into the next buffer, which must exist. It returns how many bytes of
+// the payload fitted.
 func (q *rxQueue) send(h *header, payload []byte) (int, error) {
 	head, iov, size, err := q.Ring().Peek(true)
 	if err != nil {
@@ -204,7 +204,7 @@ func (q *rxQueue) send(h *header, payload []byte) (int, error) {
 	return n, nil
 }
 
-// drop forgets all that is due: the guest's driver has started anew.
+// drop discards all pending packets: the guest's driver has restarted.
 func (q *rxQueue) drop() {
 	q.Lock()
 	defer q.Unlock()

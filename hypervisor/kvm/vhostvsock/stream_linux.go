@@ -13,23 +13,23 @@ import (
 	"github.com/lsub/lsub/connbuf"
 )
 
-// errGone is what fails when the front-end is gone or the device was closed.
+// errGone is the error after the front-end is gone or the device was closed.
 var errGone = fmt.Errorf("the vsock device is gone: %w", net.ErrClosed)
 
-// flowKey names a stream within its device.
+// flowKey identifies a stream within its device.
 type flowKey struct{ local, peer uint32 }
 
-// streamState is where a stream is in its life.
+// streamState is the state of a stream.
 type streamState int
 
 const (
 	stateDialing streamState = iota // REQUEST is due or sent
 	stateOpen
-	stateClosing // closed here; the guest has yet to confirm with RST
-	stateDead    // forgotten by the device; what was received can still be read
+	stateClosing // closed here; the guest has not confirmed with RST yet
+	stateDead    // forgotten by the device; received bytes can still be read
 )
 
-// sendFlags say which packets a stream owes the guest.
+// sendFlags are the packets that a stream owes the guest.
 type sendFlags uint8
 
 const (
@@ -43,9 +43,9 @@ const (
 
 // stream is one vsock connection. It implements net.Conn.
 //
-// Bytes to the guest are not buffered here: a Write lends its slice to the
-// stream, and whoever finds both credit and guest buffers copies from it into
-// the guest's memory: the writer itself, or the goroutine that noticed.
+// Bytes to the guest are not buffered here. A Write lends its slice to the stream. The
+// writer, or another goroutine that notices both credit and guest buffers, copies from the
+// slice into the guest's memory.
 type stream struct {
 	d    *Device
 	key  flowKey
@@ -59,19 +59,19 @@ type stream struct {
 	readCond   sync.Cond
 	writeCond  sync.Cond
 	state      streamState
-	err        error // why the stream is dead, once it is
+	err        error // why the stream is dead
 	closed     bool  // Close was called
 	opened     chan struct{}
 	requested  bool // REQUEST was sent
 	refused    bool // the stream died before it was opened
 	owes       sendFlags
-	localShut  uint32 // shutdownRecv, shutdownSend: what we do no more
-	peerShut   uint32 // what the guest does no more
+	localShut  uint32 // shutdownRecv, shutdownSend: directions that we have ended
+	peerShut   uint32 // directions that the guest has ended
 	linger     *time.Timer
 	reserved   int64 // of the device's buffer budget
 	readDL     connbuf.Deadline
 	writeDL    connbuf.Deadline
-	creditWait *time.Timer // asks for credit when a guest keeps quiet about it
+	creditWait *time.Timer // asks for credit if the guest does not tell
 
 	// Guest to host.
 	buf       connbuf.Buffer
@@ -82,10 +82,10 @@ type stream struct {
 	readBytes int    // put into readBuf
 	sink      nowWriter
 	sinkN     int64 // bytes that sink has taken
-	sinkErr   error // what it has failed with
+	sinkErr   error // error of sink
 
 	// Host to guest.
-	writeBuf   []byte // what is left of a waiting Write
+	writeBuf   []byte // the rest of a waiting Write
 	txCnt      uint32
 	peerAlloc  uint32
 	peerFwdCnt uint32
@@ -98,8 +98,8 @@ func newStream(d *Device, key flowKey, state streamState) *stream {
 	return s
 }
 
-// Read implements net.Conn. Bytes that came before the stream ended are
-// returned before its end is.
+// Read implements net.Conn. It returns all bytes that came before the stream's end, then the
+// end.
 func (s *stream) Read(p []byte) (int, error) {
 	s.readMu.Lock()
 	defer s.readMu.Unlock()
@@ -131,7 +131,7 @@ func (s *stream) read(p []byte) (int, error) {
 			s.mu.Unlock()
 			return 0, err
 		}
-		// The ring's goroutine copies straight into p from here on.
+		// From here on, the ring's goroutine copies straight into p.
 		s.readBuf, s.readBytes = p, 0
 		s.readCond.Wait()
 		n := s.readBytes
@@ -143,7 +143,7 @@ func (s *stream) read(p []byte) (int, error) {
 	}
 }
 
-// readEnd returns why no more bytes will come, or nil. s.mu is held.
+// readEnd returns why no more bytes will come, or nil. The caller holds s.mu.
 func (s *stream) readEnd() error {
 	switch {
 	case s.localShut&shutdownRecv != 0 || s.peerShut&shutdownSend != 0:
@@ -154,8 +154,8 @@ func (s *stream) readEnd() error {
 	return nil
 }
 
-// consumed counts n bytes as read, tells the guest when it is worth a packet,
-// and unlocks s.mu.
+// consumed counts n bytes as read, tells the guest if that is worth a packet, and unlocks
+// s.mu.
 func (s *stream) consumed(n int) {
 	s.fwdCnt += uint32(n)
 	tell := s.creditDue()
@@ -171,19 +171,19 @@ func (s *stream) consumed(n int) {
 	}
 }
 
-// creditDue tells whether the guest should hear of the room there is. A quarter
-// of the buffer keeps a bulk sender going without a packet per read.
+// creditDue reports whether to tell the guest of free room. With a quarter of the buffer, a
+// bulk sender continues without a packet per read.
 func (s *stream) creditDue() bool {
 	return s.state == stateOpen && s.fwdCnt-s.fwdSent >= s.bufAlloc/4 &&
 		(s.peerShut&shutdownSend)|(s.localShut&shutdownRecv) == 0
 }
 
-// nowWriter is a writer that WriteTo can write to without a wait: the card's goroutine
-// writes to it straight from the guest's memory. WriteNow may
-// write fewer bytes than it is given, or none.
+// nowWriter is a writer that WriteTo can write to without waiting: the queue's goroutine
+// writes to it straight from the guest's memory. WriteNow may write only some of the bytes,
+// or none.
 type nowWriter interface{ WriteNow(p [][]byte) (int, error) }
 
-// WriteTo implements io.WriterTo: it spares io.Copy's buffer and its copy.
+// WriteTo implements io.WriterTo. It saves the buffer and the copy of io.Copy.
 func (s *stream) WriteTo(w io.Writer) (total int64, err error) {
 	s.readMu.Lock()
 	defer s.readMu.Unlock()
@@ -225,8 +225,8 @@ func (s *stream) WriteTo(w io.Writer) (total int64, err error) {
 	}
 }
 
-// lend waits for bytes and returns some of them, which stay in the buffer. Its
-// error is what WriteTo returns.
+// lend waits for bytes and returns some of them, which stay in the buffer. WriteTo returns
+// its error.
 func (s *stream) lend() ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -250,8 +250,8 @@ func (s *stream) lend() ([]byte, error) {
 	}
 }
 
-// Write implements net.Conn. When it returns nil, the bytes are in the guest's
-// memory: closing the stream, or the host process, does not lose them.
+// Write implements net.Conn. When it returns nil, the bytes are in the guest's memory: they
+// survive the end of the stream and of the host process.
 func (s *stream) Write(p []byte) (int, error) {
 	s.writeMu.Lock()
 	defer s.writeMu.Unlock()
@@ -269,7 +269,7 @@ func (s *stream) write(p []byte) (int, error) {
 	canSend := s.credit() > 0
 	s.mu.Unlock()
 	if canSend {
-		s.d.rx.submit(s) // copies as much as can be copied now
+		s.d.rx.submit(s) // copies as much as possible now
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -288,7 +288,7 @@ func (s *stream) write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// writeEnd returns why nothing can be written any more, or nil. s.mu is held.
+// writeEnd returns why no write can succeed any more, or nil. The caller holds s.mu.
 func (s *stream) writeEnd() error {
 	switch {
 	case s.closed:
@@ -303,11 +303,11 @@ func (s *stream) writeEnd() error {
 	return nil
 }
 
-// credit returns how many bytes the guest has room for. s.mu is held.
+// credit returns how many bytes the guest has room for. The caller holds s.mu.
 func (s *stream) credit() uint32 { return credit(s.peerAlloc, s.txCnt, s.peerFwdCnt) }
 
-// armCreditWait asks the guest for its credit if it stays silent. Linux tells
-// unasked, and a question at once would only bring answers of tiny credits.
+// armCreditWait asks the guest for its credit if it stays silent. Linux sends credit by
+// itself, and an immediate request would only bring tiny credits.
 func (s *stream) armCreditWait() {
 	const patience = 100 * time.Millisecond
 	if s.creditWait != nil {
@@ -331,7 +331,7 @@ func (s *stream) armCreditWait() {
 // readFromBufs are the buffers of ReadFrom.
 var readFromBufs = sync.Pool{New: func() any { b := make([]byte, 128<<10); return &b }}
 
-// ReadFrom implements io.ReaderFrom with a large buffer that is reused.
+// ReadFrom implements io.ReaderFrom with a large, reused buffer.
 func (s *stream) ReadFrom(r io.Reader) (int64, error) {
 	b := readFromBufs.Get().(*[]byte)
 	defer readFromBufs.Put(b)
@@ -354,7 +354,7 @@ func (s *stream) ReadFrom(r io.Reader) (int64, error) {
 	}
 }
 
-// opError dresses an error as package net does.
+// opError wraps an error as package net does.
 func (s *stream) opError(op string, err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return err

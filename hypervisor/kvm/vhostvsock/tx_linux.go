@@ -6,20 +6,20 @@ import (
 	"github.com/lsub/lsub/hypervisor/kvm/vhostuser"
 )
 
-// txBatch is after how many packets of the guest's their answers are sent.
+// txBatch is the number of the guest's packets after which we send the answers.
 const txBatch = 32
 
-// txQueue takes packets out of the guest's transmit queue. It runs in one
-// goroutine, which hands the bytes to the streams itself and never waits for
-// one of their readers: credit keeps what comes within their buffers.
+// txQueue takes packets out of the guest's transmit queue. It runs in one goroutine, which
+// passes the bytes to the streams. It never waits for their readers: credit keeps the bytes
+// within the streams' buffers.
 type txQueue struct {
 	vhostuser.Queue
 	d   *Device
-	due []*stream // have something to send after this batch; reused
+	due []*stream // streams with packets to send after this batch; reused
 }
 
-// service is what a kick of the guest's runs: it has sent packets. It returns
-// true when it must wait until the answers due to the guest have room.
+// service runs after the guest's kick: it has sent packets. It returns true if it must wait
+// for room for the answers.
 func (q *txQueue) service() (pause bool) {
 	q.Lock()
 	defer q.Unlock()
@@ -47,8 +47,8 @@ func (q *txQueue) service() (pause bool) {
 	}
 }
 
-// drain takes what the guest had sent before its driver or the front-end went
-// away. It looks once at no more than a ring of packets.
+// drain takes the packets that the guest sent before its driver or the front-end went away:
+// at most as many as the ring holds.
 func (q *txQueue) drain() {
 	q.Lock()
 	defer q.Unlock()
@@ -64,8 +64,8 @@ func (q *txQueue) drain() {
 	}
 }
 
-// batch takes up to limit packets, then lets the streams answer. It returns
-// how many it took. The lock is held.
+// batch takes up to limit packets, then lets the streams answer. It returns the number of
+// packets. The caller holds the lock.
 func (q *txQueue) batch(limit int) (n int, err error) {
 	for n < limit && q.Ring() != nil && !q.d.dev.Broken() && !q.d.rx.congested() {
 		var ok bool
@@ -107,8 +107,8 @@ func (q *txQueue) one() error {
 	return nil
 }
 
-// answer sends what the last packets have made due, also when that is only
-// answers that belong to no stream.
+// answer sends the packets and answers that the last batch has caused, for streams and for
+// packets without one.
 func (q *txQueue) answer() {
 	rx := &q.d.rx
 	if len(q.due) == 0 && rx.rejCount.Load() == 0 {

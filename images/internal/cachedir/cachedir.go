@@ -1,5 +1,5 @@
-// Package cachedir has what all writers to lsub's cache directory need: the age
-// of old files, and advice where the disk is full.
+// Package cachedir has helpers for all writers to lsub's cache directory: the age of old
+// files, and advice for a full disk.
 package cachedir
 
 import (
@@ -12,15 +12,15 @@ import (
 	"github.com/lsub/lsub/hint"
 )
 
-// OlderThan tells whether the file at path was last changed longer ago than
-// age. It is false for a file that is not there.
+// OlderThan reports whether the file at path was last changed longer ago than age. It is
+// false if the file does not exist.
 func OlderThan(path string, age time.Duration) bool {
 	info, err := os.Lstat(path)
 	return err == nil && time.Since(info.ModTime()) > age
 }
 
-// NoSpace adds a hint to an error that a full disk caused; dir is a directory
-// on that disk. Other errors, and nil, are returned as they are.
+// NoSpace adds a hint to an error from a full disk; dir is a directory on that disk. It
+// returns other errors, and nil, unchanged.
 func NoSpace(err error, dir string) error {
 	const diskFull = syscall.Errno(112) // Windows' ERROR_DISK_FULL
 	full := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) ||

@@ -6,8 +6,8 @@ import (
 	"io"
 )
 
-// NewReader returns a reader of r that fails with the cause of ctx once that
-// has ended. It cannot interrupt a Read of r that is under way.
+// NewReader returns a reader of r that fails with the cause of ctx once that has ended. It
+// cannot interrupt a Read of r in progress.
 func NewReader(ctx context.Context, r io.Reader) io.Reader { return reader{ctx, r} }
 
 type reader struct {

@@ -12,20 +12,20 @@ import (
 	"github.com/lsub/lsub/hint"
 )
 
-// aptLog reads what mmdebstrap, apt and dpkg say, and makes progress of it. It
-// is an io.Writer for one goroutine.
+// aptLog parses the output of mmdebstrap, apt and dpkg, and reports progress. It is an
+// io.Writer for one goroutine.
 type aptLog struct {
 	report func(Step)
 	log    *slog.Logger
-	part   []byte   // of a line that is not complete
-	last   []string // lines, for an error
-	errors []string // what apt and mmdebstrap call errors
+	part   []byte   // incomplete line
+	last   []string // last lines, for an error
+	errors []string // errors of apt and mmdebstrap
 
-	group     string // what the packages of the present step are
-	total     int    // how many of them there are
+	group     string // the kind of packages in the current step
+	total     int    // number of packages in the step
 	fetched   int
 	unpacked  int
-	installed int // of this step
+	installed int // in this step
 	before    int // installed by earlier steps
 }
 
@@ -48,7 +48,7 @@ func (a *aptLog) Write(p []byte) (int, error) {
 		a.part = a.part[i+1:]
 	}
 	if len(a.part) > 64<<10 {
-		a.part = nil // no line is that long
+		a.part = nil // no real line is that long
 	}
 	return len(p), nil
 }
@@ -83,24 +83,23 @@ func (a *aptLog) line(s string) {
 	default:
 		if m := newlyInstalled.FindStringSubmatch(s); m != nil {
 			a.total, _ = strconv.Atoi(m[1])
-			a.fetched = 0 // those before were apt's lists
+			a.fetched = 0 // earlier downloads were apt's lists
 		}
 	}
 }
 
-// count reports how many of the step's packages are done, once their number is
-// known.
+// count reports how many of the step's packages are done, once their total is known.
 func (a *aptLog) count(verb string, done int) {
 	if a.total > 0 {
 		a.report(Step{Text: verb + a.group, Done: int64(min(done, a.total)), Total: int64(a.total)})
 	}
 }
 
-// packages is how many packages were installed in all.
+// packages returns the total number of installed packages.
 func (a *aptLog) packages() int { return a.before + a.installed }
 
-// failure returns the error of a run of mmdebstrap that ended with err, in the
-// words of what it said.
+// failure returns the error of a run of mmdebstrap that ended with err. It uses the messages
+// of apt and mmdebstrap.
 func (a *aptLog) failure(err error) error {
 	if len(a.errors) == 0 {
 		return fmt.Errorf("mmdebstrap: %w", err)
@@ -127,7 +126,7 @@ func (a *aptLog) failure(err error) error {
 	return fmt.Errorf("mmdebstrap failed: %s\nits last lines:\n  %s", a.errors[0], strings.Join(a.last, "\n  "))
 }
 
-// missing returns what apt said of packages that there are not.
+// missing returns apt's messages about packages that do not exist.
 func (a *aptLog) missing() []string {
 	var lines []string
 	for _, line := range a.errors {

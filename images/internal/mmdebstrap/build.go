@@ -1,7 +1,6 @@
-// Package mmdebstrap builds root file systems of Debian with the program of that
-// name: as root, or in a user namespace. An image does not depend on the host
-// that builds it, nor on its user's environment, and has no keys that its distros
-// would share.
+// Package mmdebstrap builds root file systems of Debian with the program mmdebstrap, as root
+// or in a user namespace. An image does not depend on the host that builds it, nor on its
+// user's environment. It has no keys, so its distros share none.
 package mmdebstrap
 
 import (
@@ -23,24 +22,24 @@ import (
 	"github.com/lsub/lsub/hint"
 )
 
-// sourceDateEpoch is the latest time a file in an image has, so that building
-// from the same packages twice gives the same bytes: 2026-01-01.
+// sourceDateEpoch is the latest time of a file in an image, 2026-01-01. With it, a build from
+// the same packages gives the same bytes.
 const sourceDateEpoch = "1767225600"
 
-// packages are in an image beside the essential ones and apt. There is no
-// udev, network configuration, time synchronization or login on terminals: the
-// VM does all that for its distros.
+// packages are installed in addition to the essential ones and apt. There is no udev, network
+// configuration, time synchronization or login on terminals: the VM does all that for its
+// distros.
 var packages = []string{
 	"systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", // a booted system and users' sessions
 	"sudo", "passwd", "login", // accounts
 	"ca-certificates", "iproute2", "iputils-ping", "netbase", // network
-	"procps", "less", "nano", "vim-tiny", "bash-completion", "tzdata", // what a shell is expected to offer
+	"procps", "less", "nano", "vim-tiny", "bash-completion", "tzdata", // usual tools of a shell
 }
 
-// setupHook runs before the first package, in mmdebstrap's namespaces with the
-// tree as $1. Packages ask for the host's name when they make certificates or
-// configuration: all hosts that build images have the same one. Perl is there
-// because mmdebstrap is written in it. netbase would write the same etc/hosts.
+// setupHook runs before the first package is installed, in mmdebstrap's namespaces with the
+// tree as $1. It sets the host name, because packages use it for certificates and
+// configuration: it is the same on all hosts. It uses Perl because mmdebstrap is written in
+// it. netbase would write the same etc/hosts.
 const setupHook = `set -e
 perl -e 'require "syscall.ph"; my $n = "localhost"; syscall(&SYS_sethostname(), $n, length $n) == 0 or die "sethostname: $!\n"'
 echo localhost >"$1/etc/hostname"
@@ -80,22 +79,21 @@ find etc/ssl/certs -lname ssl-cert-snakeoil.pem -delete
 touch etc/.updated var/.updated
 `
 
-// Recipe identifies how images are built, apart from the fields of a Build: an
-// image of another recipe is out of date.
+// Recipe identifies the way images are built, without the fields of a Build. An image of
+// another recipe is out of date.
 func Recipe() string {
 	return sourceDateEpoch + strings.Join(packages, " ") + setupHook + customizeHook
 }
 
-// stopWait is how long mmdebstrap has to remove its files when it is told to
-// stop.
+// stopWait is how long mmdebstrap may take to remove its files after the signal to stop.
 const stopWait = 30 * time.Second
 
 // Build is one run of mmdebstrap.
 type Build struct {
 	Suite   string   // code name
-	Include []string // packages beside the usual ones
+	Include []string // packages in addition to the usual ones
 	Variant string   // of mmdebstrap; "" is minbase
-	Stale   bool     // allows package lists that are past their date; their signatures are checked all the same
+	Stale   bool     // allows expired package lists; their signatures are still checked
 
 	Report func(Step) // receives the progress, from one goroutine at a time; may be nil
 	Log    *slog.Logger
@@ -105,7 +103,7 @@ type Build struct {
 type Step struct {
 	Text  string // for people
 	Done  int64
-	Total int64 // 0 where it is not known
+	Total int64 // 0 if unknown
 	Bytes bool  // Done and Total count bytes; otherwise packages
 }
 
@@ -115,10 +113,9 @@ func (b *Build) report(s Step) {
 	}
 }
 
-// Run builds the suite's root file system and calls take with it, as a plain
-// tar archive. It returns how many packages were installed. When ctx ends or
-// take fails, mmdebstrap and all processes that it started end, and their files
-// are removed, before Run returns.
+// Run builds the suite's root file system and calls take with it, as a plain tar archive. It
+// returns the number of installed packages. If ctx ends or take fails, Run ends mmdebstrap
+// and all its processes, and removes their files, before it returns.
 func (b *Build) Run(ctx context.Context, take func(context.Context, io.Reader) error) (installed int, err error) {
 	mode, err := b.chooseMode(ctx)
 	if err != nil {
@@ -135,14 +132,14 @@ func (b *Build) Run(ctx context.Context, take func(context.Context, io.Reader) e
 
 	cmd := exec.Command("mmdebstrap", b.args(mode)...)
 	cmd.Env = append(buildEnv(os.Environ()), "LC_ALL=C", "TMPDIR="+tmp, "SOURCE_DATE_EPOCH="+sourceDateEpoch)
-	cmd.WaitDelay = stopWait // for output that a lost grandchild keeps open
+	cmd.WaitDelay = stopWait // in case a lost grandchild keeps the output open
 	lines := newAptLog(b.report, b.Log)
 	cmd.Stderr = lines
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return 0, err
 	}
-	// The child is told when this thread ends (see isolate), so keep it.
+	// The kernel signals the child when this thread ends (see isolate), so keep the thread.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	isolate(cmd)
@@ -158,14 +155,14 @@ func (b *Build) Run(ctx context.Context, take func(context.Context, io.Reader) e
 	if takeErr != nil {
 		stop()
 	}
-	io.Copy(io.Discard, out) // so that it never waits for a reader while it cleans up
+	io.Copy(io.Discard, out) // so that its cleanup never blocks on the output
 	waitErr := cmd.Wait()
 	release()
 	installed = lines.packages()
 	switch {
 	case ctx.Err() != nil:
 		return installed, context.Cause(ctx)
-	case takeErr != nil && !archive.ended: // it was stopped because of this
+	case takeErr != nil && !archive.ended: // the run was stopped because of takeErr
 		return installed, takeErr
 	case waitErr != nil:
 		return installed, lines.failure(waitErr)
@@ -175,11 +172,11 @@ func (b *Build) Run(ctx context.Context, take func(context.Context, io.Reader) e
 	return installed, nil
 }
 
-// keptEnv are the variables of the user's that lead to the packages, in either
-// case. Others, such as TZ, would reach the scripts of packages.
+// keptEnv are the user's variables that are needed to reach the packages, in either case.
+// Others, such as TZ, would affect the scripts of packages.
 var keptEnv = []string{"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
 
-// buildEnv returns the environment of a build, out of the user's.
+// buildEnv returns the environment of a build, from the user's.
 func buildEnv(user []string) []string {
 	path := "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	var env []string
@@ -187,7 +184,7 @@ func buildEnv(user []string) []string {
 		name, value, _ := strings.Cut(v, "=")
 		switch {
 		case name == "PATH" && value != "":
-			path += ":" + value // mmdebstrap's tools may be anywhere
+			path += ":" + value // mmdebstrap's tools may be in any directory
 		case name == "HOME" || slices.Contains(keptEnv, strings.ToLower(name)):
 			env = append(env, v)
 		}
@@ -195,8 +192,8 @@ func buildEnv(user []string) []string {
 	return append(env, path)
 }
 
-// stopGroupWith stops the command and all it started when ctx ends, first
-// politely. The caller calls release when the command has ended.
+// stopGroupWith stops the command and its child processes when ctx ends: first with an
+// interrupt. The caller calls release when the command has ended.
 func stopGroupWith(ctx context.Context, cmd *exec.Cmd) (release func()) {
 	exited, done := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -210,7 +207,7 @@ func stopGroupWith(ctx context.Context, cmd *exec.Cmd) (release func()) {
 			case <-time.After(stopWait):
 			}
 		}
-		killGroup(cmd) // also what the command left running
+		killGroup(cmd) // including processes that the command left running
 	}()
 	return func() {
 		close(exited)
@@ -218,7 +215,7 @@ func stopGroupWith(ctx context.Context, cmd *exec.Cmd) (release func()) {
 	}
 }
 
-// endReader notes whether its reader has come to the end.
+// endReader records whether its reader has reached EOF.
 type endReader struct {
 	r     io.Reader
 	ended bool
@@ -230,14 +227,14 @@ func (e *endReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// workParent returns where mmdebstrap's temporary files go. It is not lsub's
-// cache: apt and a user namespace's root work as other user ids, which cannot
-// enter a user's own directory.
+// workParent returns the parent directory for mmdebstrap's temporary files. It is not in
+// lsub's cache: apt and a user namespace's root have other user ids, which cannot enter a
+// user's private directory.
 func workParent() string {
 	if dir := os.Getenv("TMPDIR"); dir != "" {
 		return dir
 	}
-	// On disk, where /tmp is memory on many systems.
+	// On disk: /tmp is in memory on many systems.
 	if info, err := os.Stat("/var/tmp"); err == nil && info.IsDir() {
 		return "/var/tmp"
 	}
@@ -252,13 +249,13 @@ func (b *Build) args(mode string) []string {
 		"--setup-hook=" + setupHook, "--customize-hook=" + customizeHook,
 	}
 	if b.Stale {
-		args = append(args, `--aptopt=Acquire::Check-Valid-Until "false"`) // the distro's apt keeps it
+		args = append(args, `--aptopt=Acquire::Check-Valid-Until "false"`) // not kept in the image: its own apt still checks
 	}
 	return append(args, b.Suite, "-")
 }
 
-// chooseMode returns how mmdebstrap gets the rights to make files of any
-// owner: being root, or in a user namespace.
+// chooseMode returns the mode in which mmdebstrap can create files of any owner: as root, or
+// in a user namespace.
 func (b *Build) chooseMode(ctx context.Context) (string, error) {
 	if _, err := exec.LookPath("mmdebstrap"); err != nil {
 		return "", hint.New(errors.New("mmdebstrap is not installed"), "install it with 'apt install mmdebstrap uidmap'")
@@ -269,7 +266,7 @@ func (b *Build) chooseMode(ctx context.Context) (string, error) {
 	if _, err := exec.LookPath("newuidmap"); err != nil {
 		return "", hint.New(errors.New("building it without root needs newuidmap"), "install it with 'apt install uidmap'")
 	}
-	// What mmdebstrap would do first, so that its reasons can be told apart.
+	// mmdebstrap's own first step, run separately to get its error.
 	out, err := exec.CommandContext(ctx, "mmdebstrap", "--unshare-helper", "true").CombinedOutput()
 	if err == nil {
 		return "unshare", nil
@@ -291,12 +288,12 @@ func (b *Build) chooseMode(ctx context.Context) (string, error) {
 			"kernel.apparmor_restrict_unprivileged_userns=0', as far as your kernel has these, or run lsub as root")
 }
 
-// removeTree removes mmdebstrap's temporary directory, which is empty unless it
-// had to be killed.
+// removeTree removes mmdebstrap's temporary directory. It is empty unless mmdebstrap was
+// killed.
 func (b *Build) removeTree(dir, mode string) {
 	err := os.RemoveAll(dir)
 	if err != nil && mode == "unshare" {
-		// The files belong to subordinate ids, which only their namespace can remove.
+		// The files belong to subordinate ids; only their namespace can remove them.
 		ctx, cancel := context.WithTimeout(context.Background(), stopWait)
 		defer cancel()
 		exec.CommandContext(ctx, "mmdebstrap", "--unshare-helper", "find", dir, "-mindepth", "1", "-delete").Run()
@@ -307,10 +304,10 @@ func (b *Build) removeTree(dir, mode string) {
 	}
 }
 
-// subordinateIDs looks for u in the text of /etc/subuid (see subuid(5)), and
-// returns a range of ids that it gives to nobody.
+// subordinateIDs looks for u in the text of /etc/subuid (see subuid(5)). It also returns a
+// range of ids that nobody has.
 func subordinateIDs(subuid string, u *user.User) (has bool, free string) {
-	next := 100000 // where useradd starts
+	next := 100000 // useradd's first id
 	for line := range strings.Lines(subuid) {
 		f := strings.Split(strings.TrimSpace(line), ":")
 		if len(f) != 3 {

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// The user's environment reaches a build as far as it leads to the packages.
+// Only variables that are needed to reach the packages are passed to a build.
 func TestBuildEnv(t *testing.T) {
 	got := buildEnv([]string{"TZ=Asia/Tokyo", "LANG=de_DE", "HTTP_PROXY=h", "no_proxy=n", "HOME=/h", "PATH=/opt/bin", "USER=ann", "PGDATA=/x"})
 	want := []string{"HTTP_PROXY=h", "no_proxy=n", "HOME=/h", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/bin"}

@@ -15,8 +15,7 @@ import (
 
 // codec unpacks blocks.
 type codec interface {
-	// unpack returns how many bytes of dst packed fills; more than fit are an
-	// error.
+	// unpack returns the number of bytes written to dst. It is an error if they do not fit.
 	unpack(dst, packed []byte) (int, error)
 }
 
@@ -29,7 +28,7 @@ func newCodec(kind uint16, block int) (codec, error) {
 	case 5:
 		return lz4Codec{}, nil
 	case 6:
-		// A block is never made of more than itself.
+		// Content is never larger than its block, so that bounds the memory.
 		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(max(block, maxMeta))+1),
 			zstd.WithDecoderMaxWindow(8<<20), zstd.WithDecoderLowmem(true))
 		return zstdCodec{d}, err
@@ -111,12 +110,12 @@ func (c zstdCodec) unpack(dst, packed []byte) (int, error) {
 	if len(got) > len(dst) {
 		return 0, broken(errors.New("it has more bytes than it may"))
 	}
-	return copy(dst, got), nil // got is in dst already, unless it did not fit at once
+	return copy(dst, got), nil // got is in dst already, unless the decoder allocated
 }
 
 type lz4Codec struct{}
 
-// unpack decodes one lz4 block without a frame, as the kernel writes it:
+// unpack decodes one lz4 block without a frame, in the kernel's format:
 // https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md
 func (lz4Codec) unpack(dst, src []byte) (int, error) {
 	bad := func() (int, error) { return 0, damaged("a block cannot be unpacked: lz4 of another form") }
@@ -150,7 +149,7 @@ func (lz4Codec) unpack(dst, src []byte) (int, error) {
 	return bad()
 }
 
-// lz4Length reads the rest of a length that its token has the start of.
+// lz4Length reads the rest of a length that begins in its token.
 func lz4Length(src []byte, at *int, n int) (int, bool) {
 	if n != 15 {
 		return n, true

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Types of inodes; the extended form of one has a number 7 higher.
+// Types of inodes; the extended form of a type has a number 7 higher.
 const (
 	typeDir = iota + 1
 	typeFile
@@ -18,21 +18,21 @@ const (
 	extended = 7
 )
 
-// inode is what an image says of a file.
+// inode is an image's record of a file.
 type inode struct {
 	header tar.Header // without a name
 	kind   uint16     // a basic type
-	linked bool       // it has more names than one
+	linked bool       // it has more than one name
 
-	// of a directory: where its list is, and how long
+	// of a directory: the position and size of its list
 	listBlock  uint64
 	listOffset uint64
 	listSize   uint64
 
 	// of a file
-	data     uint64 // where its first block is
+	data     uint64 // offset of its first block
 	fragment uint32 // none32: it has none
-	tail     uint32 // where it is in the fragment
+	tail     uint32 // offset in the fragment
 	sizes    *metaReader
 }
 
@@ -41,7 +41,7 @@ type inodeHead struct {
 	ModTime, Number      uint32
 }
 
-// inode reads the inode at a place.
+// inode reads the inode at a reference.
 func (i *Image) inode(ref uint64) (*inode, error) {
 	r, err := i.metaRef(i.super.InodeTable, ref)
 	if err != nil {
@@ -130,7 +130,7 @@ func (n *inode) readFile(r *metaReader, long bool, block uint32) (links, attrs u
 		err = damaged("a file has more bytes than there are")
 	}
 	if n.fragment != none32 && n.header.Size%int64(block) == 0 {
-		n.fragment = none32 // it has nothing there
+		n.fragment = none32 // it has no data there
 	}
 	n.sizes = r
 	return links, attrs, err
@@ -182,7 +182,7 @@ type dirReader struct {
 	r     *metaReader
 	left  uint64 // bytes of the list
 	run   struct{ Count, Block, Number uint32 }
-	inRun uint32 // entries that are left of the run
+	inRun uint32 // entries left in the run
 }
 
 type dirEntry struct {
@@ -191,7 +191,7 @@ type dirEntry struct {
 }
 
 func (i *Image) openDir(n *inode) (*dirReader, error) {
-	const dots = 3 // that the format adds to the size, for "." and ".."
+	const dots = 3 // the format adds this to the size, for "." and ".."
 	if n.listSize <= dots {
 		return &dirReader{}, nil
 	}
@@ -199,7 +199,7 @@ func (i *Image) openDir(n *inode) (*dirReader, error) {
 	return &dirReader{r: r, left: n.listSize - dots}, err
 }
 
-// next returns the next entry; ok is false behind the last one.
+// next returns the next entry; ok is false after the last one.
 func (d *dirReader) next() (e dirEntry, ok bool, err error) {
 	if d.inRun == 0 {
 		if d.left == 0 {

@@ -4,14 +4,14 @@ import (
 	"encoding/binary"
 )
 
-// metaBlock is a block of metadata as it is unpacked.
+// metaBlock is an unpacked block of metadata.
 type metaBlock struct {
 	data []byte
-	next uint64 // where the block behind it is
+	next uint64 // offset of the next block
 }
 
-// metaCache and blockCache hold what was read last, some of it: the first that
-// came goes first.
+// metaCache and blockCache hold some blocks that were read last; the oldest one is dropped
+// first.
 type metaCache struct {
 	blocks map[uint64]metaBlock
 	order  []uint64
@@ -38,7 +38,7 @@ func (c *blockCache) put(key uint64, data []byte, most int) {
 	c.blocks[key], c.order = data, append(c.order, key)
 }
 
-// metaBlock reads the block of metadata at a place.
+// metaBlock reads the metadata block at an offset.
 func (i *Image) metaBlock(at uint64) (metaBlock, error) {
 	if b, ok := i.meta.blocks[at]; ok {
 		return b, nil
@@ -76,14 +76,14 @@ func (i *Image) metaBlock(at uint64) (metaBlock, error) {
 	return b, nil
 }
 
-// metaReader reads metadata from a place on, over the ends of blocks.
+// metaReader reads metadata from a position, across block boundaries.
 type metaReader struct {
 	img   *Image
 	block metaBlock
 	off   int
 }
 
-// metaAt returns a reader of the metadata at an offset in the block at a place.
+// metaAt returns a reader at an offset within the metadata block at an offset.
 func (i *Image) metaAt(block, offset uint64) (*metaReader, error) {
 	b, err := i.metaBlock(block)
 	if err != nil {
@@ -95,9 +95,9 @@ func (i *Image) metaAt(block, offset uint64) (*metaReader, error) {
 	return &metaReader{i, b, int(offset)}, nil
 }
 
-// metaRef is metaAt for a place as the format's tables give it, from base on.
+// metaRef is metaAt for a reference of the format's tables, relative to base.
 func (i *Image) metaRef(base, ref uint64) (*metaReader, error) {
-	if ref>>16 > i.super.Used { // or the sum could wrap around
+	if ref>>16 > i.super.Used { // otherwise the sum could wrap around
 		return nil, damaged("something at %d lies outside of it", ref>>16)
 	}
 	return i.metaAt(base+ref>>16, ref&0xffff)

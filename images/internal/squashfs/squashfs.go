@@ -1,11 +1,10 @@
-// Package squashfs turns squashfs images into tar archives. It reads version 4
-// of the format, which Linux has had since 2009, with gzip, xz, zstd and lz4:
+// Package squashfs converts squashfs images into tar archives. It reads version 4 of the
+// format, which Linux has had since 2009, with gzip, xz, zstd and lz4:
 // https://docs.kernel.org/filesystems/squashfs.html.
 //
-// An image is never trusted: every offset and length is checked, no directory is
-// gone through twice, and what is held in memory does not depend on what the
-// image says. How much the archive may hold is for its reader to say: WriteTar
-// ends with its writer's error.
+// An image is never trusted: every offset and length is checked, no directory is visited
+// twice, and memory use does not depend on the image's content. The archive's reader decides
+// on its size limit: WriteTar ends with its writer's error.
 //
 //	img, err := squashfs.Open(file, size)
 //	err = img.WriteTar(ctx, w)
@@ -18,12 +17,12 @@ import (
 	"io"
 )
 
-// Magic is how an image starts.
+// Magic is the beginning of an image.
 const Magic = "hsqs"
 
 const (
 	superblockSize = 96
-	maxMeta        = 8 << 10 // of a block of metadata
+	maxMeta        = 8 << 10 // size of a block of metadata
 	minBlock       = 4 << 10
 	maxBlock       = 1 << 20
 	none64         = 1<<64 - 1
@@ -39,10 +38,10 @@ func damaged(format string, args ...any) error {
 	return &FormatError{fmt.Sprintf(format, args...)}
 }
 
-// ErrUnsupported is the error of an image that is sound but cannot be read.
+// ErrUnsupported is the error of a valid image that cannot be read.
 var ErrUnsupported = errors.New("not supported")
 
-// superblock is the head of an image, little endian.
+// superblock is the header of an image, little endian.
 type superblock struct {
 	Magic                                                             [4]byte
 	Inodes, ModTime, BlockSize, Fragments                             uint32
@@ -52,21 +51,21 @@ type superblock struct {
 	IDTable, XattrTable, InodeTable, DirTable, FragTable, ExportTable uint64
 }
 
-// Image is a squashfs image that is read from. It holds nothing open, and is
-// for one goroutine at a time.
+// Image is a squashfs image for reading. It holds nothing open, and is for one goroutine at a
+// time.
 type Image struct {
 	r     io.ReaderAt
 	super superblock
 	codec codec
 
-	ids      []uint32 // numbers of owners
+	ids      []uint32 // numeric owner ids
 	meta     metaCache
 	fragment blockCache
 	xattrs   xattrTable
-	stored   []byte // a block as it is in the image
+	stored   []byte // a block as stored in the image
 }
 
-// Open reads the head of an image of size bytes.
+// Open reads the header of an image of size bytes.
 func Open(r io.ReaderAt, size int64) (*Image, error) {
 	i := &Image{r: r}
 	head := make([]byte, superblockSize)
@@ -100,7 +99,7 @@ func Open(r io.ReaderAt, size int64) (*Image, error) {
 	return i, i.readXattrHead()
 }
 
-// cut is the error for a read that found less than it should.
+// cut is the error for a short read.
 func cut(err error) error {
 	if err == nil || err == io.EOF {
 		return io.ErrUnexpectedEOF
@@ -108,7 +107,7 @@ func cut(err error) error {
 	return err
 }
 
-// readAt reads bytes of the part of the file that the image takes.
+// readAt reads bytes within the image's part of the file.
 func (i *Image) readAt(p []byte, at uint64) error {
 	if at > i.super.Used || uint64(len(p)) > i.super.Used-at {
 		return damaged("something at %d lies outside of it", at)
@@ -119,8 +118,8 @@ func (i *Image) readAt(p []byte, at uint64) error {
 	return nil
 }
 
-// lookup goes to entry number n of a table of entries of one size: a list of
-// places at from, each of a block of metadata full of entries.
+// lookup goes to entry n of a table whose entries have size bytes. At from is a list of
+// offsets, each of a metadata block full of entries.
 func (i *Image) lookup(from, n uint64, size int) (*metaReader, error) {
 	perBlock := uint64(maxMeta / size)
 	var place [8]byte
@@ -131,7 +130,7 @@ func (i *Image) lookup(from, n uint64, size int) (*metaReader, error) {
 }
 
 func (i *Image) readIDs() error {
-	for n := range uint64(i.super.IDs) { // 65535 at most
+	for n := range uint64(i.super.IDs) { // at most 65535
 		r, err := i.lookup(i.super.IDTable, n, 4)
 		if err != nil {
 			return err
@@ -152,14 +151,14 @@ func (i *Image) id(index uint16) (int, error) {
 	return int(i.ids[index]), nil
 }
 
-// sizeMask and plainFlag take a block's size in a list apart.
+// sizeMask and plainFlag are the parts of a block's size in a list.
 const (
 	sizeMask  = 1<<24 - 1
 	plainFlag = 1 << 24
 )
 
-// readBlock reads a block of data, size as its list has it, into p, which it
-// fills. What it returns is valid until the next call.
+// readBlock reads a block of data into p, which it must fill exactly. size is its size as in
+// the list.
 func (i *Image) readBlock(p []byte, at uint64, size uint32) error {
 	n := size & sizeMask
 	if size&^(sizeMask|plainFlag) != 0 || n > i.super.BlockSize {
@@ -181,8 +180,7 @@ func (i *Image) readBlock(p []byte, at uint64, size uint32) error {
 	return err
 }
 
-// fragmentData returns the block of fragments of number n, which several files
-// share.
+// fragmentData returns fragment block n, which several files share.
 func (i *Image) fragmentData(n uint32) ([]byte, error) {
 	if data := i.fragment.get(uint64(n)); data != nil {
 		return data, nil
@@ -209,7 +207,7 @@ func (i *Image) fragmentData(n uint32) ([]byte, error) {
 	if err := i.readAt(i.stored[:stored], at); err != nil {
 		return nil, err
 	}
-	data := make([]byte, i.super.BlockSize) // one may be shorter than the others
+	data := make([]byte, i.super.BlockSize) // it may be shorter than the others
 	if size&plainFlag != 0 {
 		data = data[:copy(data, i.stored[:stored])]
 	} else {

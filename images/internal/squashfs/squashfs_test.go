@@ -39,7 +39,7 @@ func writeTar(data []byte, w io.Writer) error {
 	return img.WriteTar(context.Background(), w)
 }
 
-// tree describes what an image holds, a line for each entry.
+// tree describes an image's content, one line for each entry.
 func tree(t testing.TB, data []byte, attrs bool) string {
 	t.Helper()
 	var b bytes.Buffer
@@ -105,9 +105,9 @@ func TestImages(t *testing.T) {
 	}
 }
 
-// TestHoles wants a file's hole to be one in the archive.
+// TestHoles checks that a file's hole becomes one in the archive.
 func TestHoles(t *testing.T) {
-	for _, name := range []string{"gzip", "whole"} { // its end is in a fragment, or in a block
+	for _, name := range []string{"gzip", "whole"} { // the file ends in a fragment, or in a block
 		var b bytes.Buffer
 		if err := writeTar(fixture(t, name), &b); err != nil {
 			t.Fatal(err)
@@ -142,8 +142,8 @@ func TestUnsupported(t *testing.T) {
 	}
 }
 
-// TestLies has one image for each way in which one can lie. They are made of
-// the one that is not packed.
+// TestLies has one image for each kind of wrong value. They are made from the uncompressed
+// one.
 func TestLies(t *testing.T) {
 	plain := fixture(t, "plain")
 	replace := func(old, by string) []byte {
@@ -159,7 +159,7 @@ func TestLies(t *testing.T) {
 		}
 		return data
 	}
-	entry := func(name string) int { // where its entry in the list of its directory starts
+	entry := func(name string) int { // offset of its entry in the list of its directory
 		e := append(binary.LittleEndian.AppendUint16(nil, uint16(len(name)-1)), name...)
 		if bytes.Count(plain, e) != 1 {
 			t.Fatalf("%q has %d entries", name, bytes.Count(plain, e))
@@ -206,7 +206,7 @@ func TestLies(t *testing.T) {
 
 var errLimit = errors.New("enough")
 
-// limitWriter takes no more than left bytes, as a reader with limits does.
+// limitWriter takes at most left bytes, as a reader with limits does.
 type limitWriter struct{ left int }
 
 func (w *limitWriter) Write(p []byte) (int, error) {
@@ -216,8 +216,8 @@ func (w *limitWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestDamage cuts an image everywhere and flips bits: there is an error or an
-// archive, never a panic or a file whose bytes nobody checked the length of.
+// TestDamage truncates an image everywhere and flips bits. The result is an error or an
+// archive, never a panic or a file of unchecked length.
 func TestDamage(t *testing.T) {
 	for _, name := range []string{"gzip", "lz4", "xz", "zstd"} {
 		data := fixture(t, name)
@@ -248,8 +248,8 @@ func TestContext(t *testing.T) {
 	}
 }
 
-// FuzzImage takes any bytes for an image: what comes out is an archive with
-// names that stay inside.
+// FuzzImage reads arbitrary bytes as an image. The result is an archive whose names stay
+// inside the tree.
 func FuzzImage(f *testing.F) {
 	for _, name := range []string{"gzip", "xz", "zstd", "lz4", "plain"} {
 		f.Add(fixture(f, name))

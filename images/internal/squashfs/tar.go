@@ -9,25 +9,24 @@ import (
 	"github.com/lsub/lsub/rootfs/pax"
 )
 
-// maxName is the length of the longest name that Linux takes.
+// maxName is the length of Linux' longest name.
 const maxName = 4096
 
-// tarWriter is one WriteTar's work.
+// tarWriter is the state of one WriteTar.
 type tarWriter struct {
 	img   *Image
 	ctx   context.Context
 	w     io.Writer
-	names map[uint64]string   // first names of the files that have several
-	dirs  map[uint64]struct{} // that were gone through
+	names map[uint64]string   // first names of files with several names
+	dirs  map[uint64]struct{} // visited directories
 	block []byte
 	buf   []byte
 }
 
-// WriteTar writes the image's tree as a tar archive, each directory before what is
-// in it, and files' further names as hard links. Holes of files stay holes, and
-// sockets are left out. The same image gives the same bytes. Errors of w
-// come back wrapped; a *FormatError or io.ErrUnexpectedEOF says that the image
-// is damaged.
+// WriteTar writes the image's tree as a tar archive: each directory before its content, and
+// additional names of files as hard links. Holes of files stay holes, and sockets are
+// omitted. The same image gives the same bytes. Errors of w are wrapped; a *FormatError or
+// io.ErrUnexpectedEOF means that the image is damaged.
 func (i *Image) WriteTar(ctx context.Context, w io.Writer) error {
 	t := &tarWriter{
 		img: i, ctx: ctx, w: w, names: map[uint64]string{}, dirs: map[uint64]struct{}{},
@@ -47,7 +46,7 @@ func (i *Image) WriteTar(ctx context.Context, w io.Writer) error {
 	return err
 }
 
-// directory writes the directory n and what is in it. name ends in a slash.
+// directory writes the directory n and its content. name ends in a slash.
 func (t *tarWriter) directory(ref uint64, n *inode, name string) error {
 	if _, twice := t.dirs[ref]; twice {
 		return damaged("directory %.200q is in two places", name)
@@ -86,7 +85,7 @@ func (t *tarWriter) directory(ref uint64, n *inode, name string) error {
 	}
 }
 
-// file writes what is no directory.
+// file writes an entry that is not a directory.
 func (t *tarWriter) file(ref uint64, n *inode, name string) error {
 	if n.kind == typeSocket {
 		return nil
@@ -116,8 +115,7 @@ func (t *tarWriter) file(ref uint64, n *inode, name string) error {
 	return nil
 }
 
-// header writes the header of an entry; data are the parts of a file that has
-// holes.
+// header writes the header of an entry; data are the parts of a file with holes.
 func (t *tarWriter) header(n *inode, name string, data []pax.Extent) error {
 	n.header.Name = name
 	b, err := pax.AppendHeader(t.buf[:0], &n.header, data)
@@ -129,12 +127,12 @@ func (t *tarWriter) header(n *inode, name string, data []pax.Extent) error {
 	return err
 }
 
-// maxExtents bounds what is held of a file that has holes; one with more parts
-// has zeros in their place.
+// maxExtents bounds the memory for a file with holes. If there are more parts, zeros replace
+// the holes.
 const maxExtents = 1 << 16
 
-// extents returns the parts of a file that are no holes, or nil where it has
-// none or too many. It does not move n.sizes on.
+// extents returns the parts of a file between holes, or nil if it has no holes or too many
+// parts. It does not advance n.sizes.
 func (i *Image) extents(n *inode) ([]pax.Extent, error) {
 	sizes, block, holes := *n.sizes, int64(i.super.BlockSize), false
 	data := []pax.Extent{}
@@ -168,8 +166,8 @@ func (i *Image) extents(n *inode) ([]pax.Extent, error) {
 	return data, nil
 }
 
-// content writes the bytes of a file, block by block and then its fragment;
-// its holes only where they are not in its header.
+// content writes the bytes of a file: its blocks, then its fragment. With sparse, it omits
+// the holes, which are in the header.
 func (t *tarWriter) content(n *inode, sparse bool) error {
 	at, left, block, written := n.data, n.header.Size, int64(t.img.super.BlockSize), int64(0)
 	write := func(p []byte) error {

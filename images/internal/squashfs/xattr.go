@@ -6,14 +6,14 @@ import (
 	"github.com/lsub/lsub/rootfs/pax"
 )
 
-// xattrTable says where an image's extended attributes are.
+// xattrTable has the offsets of an image's extended attributes.
 type xattrTable struct {
 	values uint64 // start of names and values
-	list   uint64 // of the list of the places of entries; 0: there are none
+	list   uint64 // offsets of the entries' blocks; 0: there are none
 	count  uint32
 }
 
-// Limits of one file's attributes, which are those of Linux.
+// Limits of one file's attributes, as in Linux.
 const (
 	maxXattrName  = 255
 	maxXattrValue = 64 << 10
@@ -21,7 +21,7 @@ const (
 	maxXattrBytes = 128 << 10
 )
 
-// xattrPrefixes are the classes that an attribute's name does not repeat.
+// xattrPrefixes are the namespaces; the stored names omit them.
 var xattrPrefixes = []string{"user.", "trusted.", "security."}
 
 func (i *Image) readXattrHead() error {
@@ -41,7 +41,7 @@ func (i *Image) readXattrHead() error {
 	return nil
 }
 
-// readXattrs returns the attributes of number n as records of a tar archive.
+// readXattrs returns attribute set n as records of a tar archive.
 func (i *Image) readXattrs(n uint32) (map[string]string, error) {
 	if n >= i.xattrs.count {
 		return nil, damaged("attributes %d are not in its table", n)
@@ -97,7 +97,7 @@ func (i *Image) readXattr(r *metaReader) (name, value string, err error) {
 		value, err = r.text(size, maxXattrValue)
 		return xattrPrefixes[class] + name, value, err
 	}
-	ref, err := r.uint64() // the value is somewhere else, for several files
+	ref, err := r.uint64() // the value is elsewhere, shared by several files
 	if err != nil {
 		return "", "", err
 	}

@@ -1,7 +1,7 @@
-// Package unxz reads xz files in bounded memory. It walks the container, whose
-// form is at https://tukaani.org/xz/xz-file-format.txt, and leaves the packed
-// data in it to package lzma: that one takes as much memory as a file asks for,
-// which may be 4 GiB.
+// Package unxz reads xz files in bounded memory. It parses the container format
+// (https://tukaani.org/xz/xz-file-format.txt), and uses package lzma for the compressed data
+// in it. On its own, that package allocates the dictionary size that a file declares, which
+// may be 4 GiB.
 package unxz
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/ulikunitz/xz/lzma"
 )
 
-// ErrMemory says that a file takes more memory to read than is allowed.
+// ErrMemory says that a file needs more memory than allowed.
 var ErrMemory = errors.New("its dictionary is larger than allowed")
 
 // ErrFilter says that a file was made with a filter for machine code.
@@ -31,31 +31,31 @@ const (
 	lzma2Filter = 0x21
 )
 
-// Reader reads what is packed in an xz file.
+// Reader decompresses an xz file.
 type Reader struct {
 	in      *counter
 	maxDict int64
-	check   byte        // kind of check, of the stream that is read
+	check   byte        // kind of check, of the current stream
 	records hash.Hash   // of the sizes of the stream's blocks, which its index repeats
-	blocks  uint64      // how many
-	block   *blockState // that is read; nil between two
+	blocks  uint64      // their number
+	block   *blockState // current block; nil between blocks
 	started bool
 	err     error
 }
 
 type blockState struct {
 	data               io.Reader
-	sum                hash.Hash // nil where there is none that is known
+	sum                hash.Hash // nil if there is none, or an unknown one
 	checkSize          int
 	headerSize         int64
-	from               int64  // where the data starts
+	from               int64  // offset of the data
 	unpacked           uint64 // so far
 	wantIn, wantOut    uint64
 	saysIn, saysOutput bool
 }
 
-// NewReader reads an xz file whose dictionaries are of maxDict bytes at most.
-// Reading stops at the end of r, since files may be put one behind the other.
+// NewReader reads an xz file with dictionaries of at most maxDict bytes. It reads to the end
+// of r, since files may be concatenated.
 func NewReader(r *bufio.Reader, maxDict int64) *Reader {
 	return &Reader{in: &counter{r: r}, maxDict: maxDict}
 }
@@ -87,7 +87,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	return 0, r.err
 }
 
-// errEnd is the end of the file where it may be.
+// errEnd is the end of the file at an allowed place.
 var errEnd = errors.New("end")
 
 func noEOF(err error, r *Reader) error {
@@ -104,8 +104,7 @@ func unexpected(err error) error {
 	return err
 }
 
-// next goes to the next block, over the end of one stream and the start of
-// another.
+// next goes to the next block, also from one stream to the next.
 func (r *Reader) next() error {
 	if !r.started {
 		return r.startStream()
@@ -150,7 +149,7 @@ func (r *Reader) startBlock(size byte) error {
 		return errors.New("a block's header is damaged")
 	}
 	b := &blockState{headerSize: int64(len(h)), saysIn: h[1]&0x40 != 0, saysOutput: h[1]&0x80 != 0}
-	if h[1]&0x3f != 0 { // more filters than one
+	if h[1]&0x3f != 0 { // more than one filter
 		return ErrFilter
 	}
 	f := bytes.NewReader(h[2:end])
@@ -181,8 +180,7 @@ func (r *Reader) startBlock(size byte) error {
 	return nil
 }
 
-// dictionary reads the only filter of a block and returns the size of its
-// dictionary.
+// dictionary parses the only filter of a block and returns its dictionary size.
 func dictionary(f *bytes.Reader) (int64, error) {
 	id, err := readNumber(f)
 	if err != nil {
@@ -219,7 +217,7 @@ func newCheck(kind byte) (sum hash.Hash, size int) {
 	return nil, []int{0, 4, 4, 4, 8, 8, 8, 16, 16, 16, 32, 32, 32, 64, 64, 64}[kind]
 }
 
-// endBlock reads what follows a block's data.
+// endBlock reads the padding and check after a block's data.
 func (r *Reader) endBlock() error {
 	b := r.block
 	r.block = nil
@@ -257,7 +255,7 @@ func (r *Reader) addRecord(packed, unpacked uint64, h hash.Hash) {
 	h.Write(rec[:])
 }
 
-// endStream reads the index, whose first byte was read, and the footer.
+// endStream reads the rest of the index, after its first byte, and the footer.
 func (r *Reader) endStream() error {
 	from := r.in.n - 1
 	r.in.sum = crc32.NewIEEE()
@@ -349,7 +347,7 @@ func readNumber(r io.ByteReader) (uint64, error) {
 	return 0, fmt.Errorf("a number in it is too long")
 }
 
-// counter counts what is read, and sums it up where it is asked to.
+// counter counts the bytes read, and checksums them if asked to.
 type counter struct {
 	r   *bufio.Reader
 	n   int64

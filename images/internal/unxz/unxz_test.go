@@ -36,7 +36,7 @@ func unpack(data []byte) ([]byte, error) {
 	return io.ReadAll(NewReader(bufio.NewReader(bytes.NewReader(data)), limit))
 }
 
-// sample has parts that pack well and parts that do not.
+// sample has parts that compress well and parts that do not.
 func sample() []byte {
 	random := make([]byte, 100_000)
 	rand.NewChaCha8([32]byte{}).Read(random)
@@ -63,7 +63,7 @@ func TestReader(t *testing.T) {
 	}
 }
 
-// TestProgram reads what xz itself writes, in ways that package xz does not.
+// TestProgram reads files that the program xz writes with options that package xz lacks.
 func TestProgram(t *testing.T) {
 	if _, err := exec.LookPath("xz"); err != nil {
 		t.Skip("xz is not installed")
@@ -98,7 +98,7 @@ func TestProgram(t *testing.T) {
 	}
 }
 
-// TestBomb has a file that asks for a dictionary of 4 GiB.
+// TestBomb has a file that declares a dictionary of 4 GiB.
 func TestBomb(t *testing.T) {
 	packed := pack(t, []byte("small"), xz.WriterConfig{})
 	h := packed[12 : 12+(int(packed[12])+1)*4]
@@ -110,8 +110,8 @@ func TestBomb(t *testing.T) {
 	}
 }
 
-// TestDamage flips each bit of a file, and cuts it everywhere: that is noticed,
-// or does no harm.
+// TestDamage flips each bit of a file, and truncates it everywhere: the reader reports an
+// error, or the data is intact.
 func TestDamage(t *testing.T) {
 	data := []byte("some text, some text, and some more text")
 	packed := pack(t, data, xz.WriterConfig{})
@@ -129,7 +129,7 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// FuzzReader takes any bytes for a file, and compares with package xz.
+// FuzzReader reads arbitrary bytes as a file, and compares with package xz.
 func FuzzReader(f *testing.F) {
 	f.Add(pack(f, []byte("some text"), xz.WriterConfig{}))
 	f.Add(pack(f, bytes.Repeat([]byte("x"), 1000), xz.WriterConfig{CheckSum: xz.SHA256, BlockSize: 100}))

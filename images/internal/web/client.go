@@ -9,7 +9,7 @@ import (
 	"net/url"
 )
 
-// Client asks web servers over https only. It must be closed.
+// Client sends requests over https only. It must be closed.
 type Client struct {
 	http.Client
 	guard *Transport
@@ -18,17 +18,17 @@ type Client struct {
 // NewClient trusts the authorities in roots; nil means the host's.
 func NewClient(roots *x509.CertPool) *Client {
 	guard := NewTransport("", false)
-	guard.base.DisableCompression = true // what is served is what has the sum
+	guard.base.DisableCompression = true // checksums apply to the bytes as served
 	if roots != nil {
 		guard.base.TLSClientConfig.RootCAs = roots
 	}
 	return &Client{http.Client{Transport: guard, CheckRedirect: checkRedirect}, guard}
 }
 
-// Close closes connections that are not in use.
+// Close closes idle connections.
 func (c *Client) Close() { c.guard.base.CloseIdleConnections() }
 
-// Get reads the document at u, which has at most so many bytes.
+// Get reads the document at u, which may have up to most bytes.
 func (c *Client) Get(ctx context.Context, u *url.URL, most int64) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {

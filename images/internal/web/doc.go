@@ -1,5 +1,4 @@
-// Package web asks servers over https for what images are made of. It follows
-// no redirect to anything but https, ends answers that stall, and says why a
-// server gave nothing. Plain http and certificates that nobody vouches for are
-// allowed for registries on this host alone, where the user asked for that.
+// Package web downloads the parts of images over https. It refuses redirects to anything but
+// https, ends answers that stall, and explains a server's failure. It allows plain http and
+// untrusted certificates only for registries on this host, if the user asked for that.
 package web

@@ -20,14 +20,14 @@ type InsecureError struct{ host string }
 
 func (e *InsecureError) Error() string { return "will not speak plain http to " + e.host }
 
-// fallbackError is the answer to go-containerregistry's second question, which
-// it asks over plain http where a registry's name looks local. It says nothing
-// of the registry: the first question's error, which comes with it, does.
+// fallbackError is the answer to go-containerregistry's second request, which uses plain http
+// if a registry's name looks local. It says nothing about the registry: the first request's
+// error, which comes with it, does.
 type fallbackError struct{}
 
 func (*fallbackError) Error() string { return "plain http was not tried" }
 
-// WithoutFallback returns the error of the first question where there were two.
+// WithoutFallback returns the first request's error if there were two.
 func WithoutFallback(err error) error {
 	var first *url.Error
 	if errors.As(err, new(*fallbackError)) && errors.As(err, &first) {
@@ -36,19 +36,19 @@ func WithoutFallback(err error) error {
 	return err
 }
 
-// RedirectError says that a server sent lsub where it will not go.
+// RedirectError says that a server redirects to a forbidden address.
 type RedirectError struct{ Reason string }
 
 func (e *RedirectError) Error() string { return "redirects " + e.Reason }
 
-// StatusError is a server's answer that is not what was asked for.
+// StatusError is an answer with an unexpected status code.
 type StatusError struct{ Code int }
 
 func (e *StatusError) Error() string {
 	return fmt.Sprintf("answers with status %d (%s)", e.Code, http.StatusText(e.Code))
 }
 
-// Lasting tells errors that another attempt would meet again.
+// Lasting reports whether a retry would fail with the same error.
 func Lasting(ctx context.Context, err error) bool {
 	var status *StatusError
 	if errors.As(err, &status) {
@@ -58,7 +58,7 @@ func Lasting(ctx context.Context, err error) bool {
 		!IsNetworkError(err)
 }
 
-// Explain says in the user's words why a server did not give something.
+// Explain says in the user's words why a download failed.
 func Explain(ctx context.Context, u *url.URL, err error) error {
 	var status *StatusError
 	var redirect *RedirectError
@@ -76,7 +76,7 @@ func Explain(ctx context.Context, u *url.URL, err error) error {
 		return hint.New(fmt.Errorf("%s: %w", u.Host, err), "have the host trust the authority that signed the server's certificate")
 	}
 	if !errors.As(err, &wrapped) && Lasting(ctx, err) {
-		return err // of this host, such as a full disk
+		return err // an error of this host, such as a full disk
 	}
 	if wrapped != nil {
 		err = wrapped.Err // the address is known
@@ -84,8 +84,8 @@ func Explain(ctx context.Context, u *url.URL, err error) error {
 	return hint.New(fmt.Errorf("%s cannot be reached: %w", u.Host, err), "check the network; what was downloaded is kept for the next time")
 }
 
-// IsNetworkError tells the network's errors from those of the host's disk,
-// whose error numbers look like the network's.
+// IsNetworkError distinguishes network errors from errors of the host's disk, whose error
+// numbers look like those of the network.
 func IsNetworkError(err error) bool {
 	if errors.As(err, new(*fs.PathError)) || errors.As(err, new(*os.LinkError)) {
 		return false
@@ -93,7 +93,7 @@ func IsNetworkError(err error) bool {
 	return errors.As(err, new(net.Error)) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-// IsBadCertificate tells whether a server's certificate was refused.
+// IsBadCertificate reports whether a server's certificate was refused.
 func IsBadCertificate(err error) bool {
 	return errors.As(err, new(x509.UnknownAuthorityError)) || errors.As(err, new(x509.HostnameError)) ||
 		errors.As(err, new(x509.CertificateInvalidError))

@@ -14,16 +14,16 @@ import (
 	"github.com/lsub/lsub/hint"
 )
 
-// Transport sends requests over https only, also those that redirects
-// lead to; over http and to whoever answers where that is allowed and the
-// address is on this host. An answer that stalls ends with an error.
+// Transport sends requests over https only, redirects included. If allowed, it also uses http
+// and accepts any certificate, but only for addresses on this host. An answer that stalls
+// ends with an error.
 type Transport struct {
 	base     *http.Transport
-	loose    *http.Transport // to this host alone, with any certificate; nil: not allowed
+	loose    *http.Transport // to this host only, with any certificate; nil: not allowed
 	registry string
 }
 
-// stallTime is for how long a server may say nothing.
+// stallTime is how long a server may send nothing.
 const stallTime = time.Minute
 
 func NewTransport(registry string, insecure bool) *Transport {
@@ -33,7 +33,7 @@ func NewTransport(registry string, insecure bool) *Transport {
 		t.loose = t.base.Clone()
 		t.loose.Proxy = nil
 		t.loose.DialContext = (&net.Dialer{Timeout: 30 * time.Second, ControlContext: onlyLoopback}).DialContext
-		t.loose.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} // what the user asked for; nobody but this host's programs can answer
+		t.loose.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} // the user asked for it; only programs on this host can answer
 	}
 	return t
 }
@@ -45,8 +45,8 @@ func (t *Transport) Close() {
 	}
 }
 
-// onlyLoopback refuses connections that leave this host, after its name was
-// looked up: "localhost" is what the host's files make of it.
+// onlyLoopback refuses connections to other hosts. It checks the resolved address: the host's
+// files may map "localhost" to any.
 func onlyLoopback(_ context.Context, _, address string, _ syscall.RawConn) error {
 	if !IsLoopback(address) {
 		return hint.New(fmt.Errorf("%s is not on this host", address), "--insecure is for a registry on this host: check what 'localhost' means there")
@@ -54,7 +54,7 @@ func onlyLoopback(_ context.Context, _, address string, _ syscall.RawConn) error
 	return nil
 }
 
-// choose returns what sends a request.
+// choose returns the transport for a request.
 func (t *Transport) choose(r *http.Request) (*http.Transport, error) {
 	here := t.loose != nil && IsLoopback(r.URL.Host)
 	switch {
@@ -94,8 +94,8 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// stalled is the error of a server that stops in the middle. It is a
-// [net.Error], as a timeout of the network is.
+// stalled is the error for a server that stops in the middle. It is a [net.Error], like a
+// network timeout.
 type stalled struct{}
 
 var errStalled net.Error = stalled{}
@@ -104,7 +104,7 @@ func (stalled) Error() string   { return fmt.Sprintf("no data came for %v", stal
 func (stalled) Timeout() bool   { return true }
 func (stalled) Temporary() bool { return true }
 
-// stallBody ends its request when no data comes for too long.
+// stallBody ends its request if no data arrives for too long.
 type stallBody struct {
 	io.ReadCloser
 	ctx    context.Context
@@ -129,7 +129,7 @@ func (b *stallBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// sendBody ends a request whose body nobody takes for too long.
+// sendBody ends its request if the body makes no progress for too long.
 type sendBody struct {
 	io.ReadCloser
 	alive func()
@@ -140,7 +140,7 @@ func (b *sendBody) Read(p []byte) (int, error) {
 	b.alive()
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {
-		b.done() // from here on, the wait for the answer has a limit of its own
+		b.done() // after this, the wait for the answer has its own timeout
 	}
 	return n, err
 }
@@ -150,7 +150,7 @@ func (b *sendBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// IsLoopback tells whether an address, with or without a port, is this host.
+// IsLoopback reports whether an address, with or without a port, is this host.
 func IsLoopback(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h

@@ -21,8 +21,8 @@ func TestLoopback(t *testing.T) {
 	}
 }
 
-// TestInsecureStaysHere holds what --insecure allows to this host, wherever
-// names and redirects lead.
+// TestInsecureStaysHere checks that --insecure applies only to this host, whatever names and
+// redirects say.
 func TestInsecureStaysHere(t *testing.T) {
 	tr := NewTransport("127.0.0.1:1", true)
 	defer tr.Close()
@@ -42,7 +42,7 @@ func TestInsecureStaysHere(t *testing.T) {
 	if tr.base.TLSClientConfig != nil && tr.base.TLSClientConfig.InsecureSkipVerify {
 		t.Error("other hosts' certificates are not checked either")
 	}
-	// A name that leads elsewhere, after it was looked up.
+	// A name that resolves to another host.
 	start := time.Now()
 	c, err := tr.loose.DialContext(t.Context(), "tcp", "192.0.2.1:80")
 	if err == nil {
