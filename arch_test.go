@@ -50,7 +50,7 @@ var mayImport = map[string][]string{
 	"guest/agent/nsthread":               {},
 	"guest/agent/procfs":                 {},
 	"guest/agent/relay":                  {},
-	"guest/agent/store":                  {"guest", "guest/agent/account", "guest/agent/archive", "guest/agent/btrfs", "guest/agent/distrofile", "guest/agent/procfs", "rootfs"},
+	"guest/agent/store":                  {"atomicfile", "guest", "guest/agent/account", "guest/agent/archive", "guest/agent/btrfs", "guest/agent/distrofile", "guest/agent/procfs", "rootfs"},
 	"guest/agent/tcredirect":             {},
 	"guest/lsubinit":                     {"guest", "guest/agent", "guest/agent/btrfs", "guest/agent/cgroup", "guest/agent/devicefilter", "guest/agent/distroinit", "guest/agent/network"},
 	"guest/guesttest":                    {"guest"},

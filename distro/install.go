@@ -116,6 +116,7 @@ func (s *Service) create(ctx context.Context, d machine.Distro, req *guestv1.Cre
 		// If this fails too, the next start of the VM deletes what is left.
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
 		defer cancel()
+		s.machine.Update(clean, func(r *machine.Registry) error { r.SetRemoved(d.ID); return nil })
 		if err := s.deleteFiles(clean, d.ID); err != nil {
 			s.log.Debug("the next start of the VM deletes what is left of the distro", "id", d.ID, "err", err)
 		}

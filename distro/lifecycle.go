@@ -1,15 +1,18 @@
 package distro
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"connectrpc.com/connect"
 
 	"github.com/lsub/lsub/guest/guestv1"
+	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/machine"
 	"github.com/lsub/lsub/profile"
 )
@@ -129,6 +132,65 @@ func (s *Service) Unregister(ctx context.Context, d *machine.Distro) (err error)
 	ctx, cancel := context.WithTimeout(ctx, distroTimeout)
 	defer cancel()
 	return unlessOff(s.deleteFiles(ctx, d.ID))
+}
+
+// DeleteUnregistered deletes a distro that is on the data disk and not registered. Where the
+// VM is off, its files go when it starts next.
+func (s *Service) DeleteUnregistered(ctx context.Context, id string) (err error) {
+	defer s.explain(ctx, &err)
+	if err := s.machine.Update(ctx, func(r *machine.Registry) error { r.SetRemoved(id); return nil }); err != nil {
+		return err
+	}
+	defer s.step("deleting " + id)()
+	ctx, cancel := context.WithTimeout(ctx, distroTimeout)
+	defer cancel()
+	return unlessOff(s.deleteFiles(ctx, id))
+}
+
+// Register registers a distro that is on the data disk and not in the registry, of an id or
+// of a name that only one of them has. It is called name, or with "" as it was before; its
+// settings and snapshots are those that it had when it started last.
+func (s *Service) Register(ctx context.Context, idOrName, name string) (_ *machine.Distro, err error) {
+	defer s.explain(ctx, &err)
+	if err := s.machine.Start(ctx); err != nil { // which looks what is on the disk
+		return nil, err
+	}
+	info, err := s.info(ctx, &guestv1.InfoRequest{Records: true})
+	if err != nil {
+		return nil, err
+	}
+	var d machine.Distro
+	err = s.machine.Update(ctx, func(r *machine.Registry) error {
+		u := r.FindUnregistered(idOrName)
+		if u == nil {
+			return hint.New(fmt.Errorf("no distro on the data disk is called %q that is not registered", idOrName),
+				"'lsub list -v' shows those there are; give the id where two have one name")
+		}
+		i := slices.IndexFunc(info.Distros, func(st *guestv1.DistroState) bool { return st.Id == u.ID })
+		if i < 0 {
+			return fmt.Errorf("the data disk has no files of %s any more", u.ID)
+		}
+		d = machine.Distro{Created: now()}
+		if u.Distro != nil {
+			d = *u.Distro
+		}
+		d.ID, d.Name = u.ID, cmp.Or(name, u.Name())
+		known := d.Snapshots
+		d.Snapshots = nil
+		for _, id := range info.Distros[i].Snapshots {
+			k := slices.IndexFunc(known, func(snap machine.Snapshot) bool { return snap.ID == id })
+			if k >= 0 {
+				d.Snapshots = append(d.Snapshots, known[k])
+			} else {
+				d.AdoptSnapshot(id)
+			}
+		}
+		return r.Add(d)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &d, nil
 }
 
 // deleteFiles deletes a distro on the data disk of a VM that runs.

@@ -39,6 +39,7 @@ func (s *Service) CreateSnapshot(ctx context.Context, d *machine.Distro, name st
 		// If this fails too, the next start of the VM deletes what is left.
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTimeout)
 		defer cancel()
+		s.machine.Update(clean, func(r *machine.Registry) error { r.SetRemoved(snap.ID); return nil })
 		s.running().DeleteSnapshot(clean, connect.NewRequest(&guestv1.DeleteSnapshotRequest{Snapshot: ref}))
 		return nil, err
 	}
@@ -86,7 +87,14 @@ func (s *Service) DeleteSnapshot(ctx context.Context, d *machine.Distro, name st
 		return err
 	}
 	id := snap.ID
-	if err := s.change(ctx, d.ID, func(d *machine.Distro) error { return d.RemoveSnapshot(id) }); err != nil {
+	err = s.machine.Update(ctx, func(r *machine.Registry) error {
+		err := r.Change(d.ID, func(d *machine.Distro) error { return d.RemoveSnapshot(id) })
+		if err == nil {
+			r.SetRemoved(id)
+		}
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	defer s.step("deleting " + name)()

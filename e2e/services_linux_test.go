@@ -29,29 +29,29 @@ func httpGet(url string) (string, error) {
 	return string(b), err
 }
 
-// TestApache is a typical use: install a server, and open its page in the host's browser.
-func TestApache(t *testing.T) {
+// TestWebServer is a typical use: install a server, and open its page in the host's browser.
+func TestWebServer(t *testing.T) {
 	h := debian(t)
-	h.sh(t, "debian", "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends apache2 </dev/null; echo hello >/var/www/html/hello; systemctl restart apache2")
+	h.sh(t, "debian", "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends nginx </dev/null; echo hello >/var/www/html/hello; systemctl restart nginx")
 	for _, url := range []string{"http://localhost/hello", "http://127.0.0.1/hello", "http://[::1]/hello"} {
 		within(t, quick, url, func() bool { s, err := httpGet(url); return s == "hello\n" && err == nil })
 	}
 	within(t, quick, "lsub ports knows it", func() bool {
 		p := h.portOf(t, "tcp", 80)
-		return p != nil && p.Process == "apache2" && p.Connections >= 3
+		return p != nil && p.Process == "nginx" && p.Connections >= 3
 	})
-	h.sh(t, "debian", "systemctl stop apache2")
+	h.sh(t, "debian", "systemctl stop nginx")
 	within(t, quick, "the port closes", func() bool { return !answers("127.0.0.1:80") })
-	h.sh(t, "debian", "systemctl start apache2")
+	h.sh(t, "debian", "systemctl start nginx")
 	within(t, quick, "it is back", func() bool { s, _ := httpGet("http://localhost/hello"); return s == "hello\n" })
-	t.Run("idle", func(t *testing.T) { testApacheIdle(t, h) })
+	t.Run("idle", func(t *testing.T) { testServerIdle(t, h) })
 	h.ok(t, "stop", "debian")
 	within(t, quick, "the port closes with the distro", func() bool { return !answers("127.0.0.1:80") })
 }
 
-// testApacheIdle leaves the web server alone for several times its distro's idle limit. Only
+// testServerIdle leaves the web server alone for several times its distro's idle limit. Only
 // a command would start the distro again.
-func testApacheIdle(t *testing.T, h *host) {
+func testServerIdle(t *testing.T, h *host) {
 	h.ok(t, "manage", "--idle", "1s", "debian")
 	defer h.ok(t, "manage", "--idle", "default", "debian")
 	time.Sleep(4 * time.Second)
@@ -59,7 +59,7 @@ func testApacheIdle(t *testing.T, h *host) {
 		t.Errorf("the web server says %q, %v", s, err)
 	}
 	why := strings.Join(h.list(t)["debian"].KeptUpBy, "; ")
-	for _, want := range []string{"service apache2", "listens on tcp "} {
+	for _, want := range []string{"service nginx", "listens on tcp "} {
 		if !strings.Contains(why, want) {
 			t.Errorf("kept up by %q, not by %q", why, want)
 		}

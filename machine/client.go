@@ -238,7 +238,7 @@ func (m *Machine) startDistro(ctx context.Context, id string, env []string, stag
 	silent := time.AfterFunc(m.cfg.Patience, func() { cancel(errSilent()) })
 	defer silent.Stop()
 	begin := time.Now()
-	req := connect.NewRequest(&supervisorv1.StartDistroRequest{Id: id, Env: env})
+	req := connect.NewRequest(&supervisorv1.StartDistroRequest{Id: id, Env: env, Timezone: HostTimezone()})
 	req.Header().Set(VersionHeader, m.cfg.Version)
 	stream, err := m.supervisor().StartDistro(call, req)
 	if err != nil {

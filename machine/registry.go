@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -53,12 +54,18 @@ type Distro struct {
 	FirstRun  *FirstRun  `json:"first_run,omitempty"` // nil once it was done, or where there is none
 }
 
-// Guest is what the guest must know of d to start it.
+// Guest is what the guest must know of d to start it. d itself goes along as JSON, so that
+// it can be registered anew where the registry is lost.
 func (d *Distro) Guest() *guestv1.Distro {
+	record, err := json.Marshal(d)
+	if err != nil {
+		record = nil // it is not kept; a Distro can always be written
+	}
 	return &guestv1.Distro{
+		Record: record,
 		Id: d.ID, Name: strings.ToLower(d.Name), Title: d.Name,
 		Limits: &guestv1.Limits{MemoryMax: d.MemoryMax, CpuMax: d.CPUMax, PidsMax: d.PIDsMax},
-		IdleNs: int64(d.Idle), DefaultUser: d.User, Timezone: hostTimezone(), Isolated: d.Isolated, Env: d.Env,
+		IdleNs: int64(d.Idle), DefaultUser: d.User, Timezone: HostTimezone(), Isolated: d.Isolated, Env: d.Env,
 	}
 }
 
@@ -69,15 +76,70 @@ type FirstRun struct {
 	UID     uint32 `json:"uid,omitempty"`     // the default user once it has succeeded; 0 for none
 }
 
-// Registry is what is known of a profile's distros. What it does not list does
-// not exist: the supervisor deletes it from the data disk.
+// Registry is what is known of a profile's distros. What else is on the data disk is kept
+// aside by the supervisor, unless it was removed.
 type Registry struct {
 	Version int      `json:"version"`
 	Default string   `json:"default,omitempty"` // ID of the default distro
 	Distros []Distro `json:"distros"`           // the oldest first
 
+	// Removed are the ids of the distros and snapshots that were removed while their files
+	// could not be deleted, and when: the supervisor deletes the files.
+	Removed map[string]time.Time `json:"removed,omitempty"`
+
+	// Unregistered are the distros that the supervisor has found on the data disk and not
+	// in this registry, the oldest find first.
+	Unregistered []Unregistered `json:"unregistered,omitempty"`
+
 	// Unused says since when no distro is left of an image, by the image's ID.
 	Unused map[string]time.Time `json:"unused,omitempty"`
+}
+
+// Unregistered is a distro on the data disk that no command can use: this registry is older
+// than the distro, or replaces one that was lost.
+type Unregistered struct {
+	ID     string    `json:"id"`
+	Found  time.Time `json:"found"`            // UTC
+	Distro *Distro   `json:"distro,omitempty"` // as it was registered last; nil where that is unknown
+}
+
+// UnregisteredAge is for how long a distro is kept that is not registered.
+const UnregisteredAge = 30 * 24 * time.Hour
+
+// Name is what the distro was called last, or its id.
+func (u *Unregistered) Name() string {
+	if u.Distro != nil && u.Distro.Name != "" {
+		return u.Distro.Name
+	}
+	return u.ID
+}
+
+// FindUnregistered returns the distro that is not registered of an id, or of a name that
+// only one of them has, in any case; nil for none.
+func (r *Registry) FindUnregistered(name string) *Unregistered {
+	var found *Unregistered
+	for i := range r.Unregistered {
+		u := &r.Unregistered[i]
+		if u.ID == name {
+			return u
+		}
+		if strings.EqualFold(u.Name(), name) {
+			if found != nil {
+				return nil
+			}
+			found = u
+		}
+	}
+	return found
+}
+
+// SetRemoved notes that the files of an id are to be deleted.
+func (r *Registry) SetRemoved(id string) {
+	if r.Removed == nil {
+		r.Removed = map[string]time.Time{}
+	}
+	r.Removed[id] = time.Now().UTC().Truncate(time.Second)
+	r.Unregistered = slices.DeleteFunc(r.Unregistered, func(u Unregistered) bool { return u.ID == id })
 }
 
 // ImageAge is for how long the VM keeps an image that no distro is left of: as
@@ -206,17 +268,24 @@ func (r *Registry) Add(d Distro) error {
 	}
 	r.Distros = append(r.Distros, d)
 	delete(r.Unused, d.Image)
+	delete(r.Removed, d.ID)
+	r.Unregistered = slices.DeleteFunc(r.Unregistered, func(u Unregistered) bool { return u.ID == d.ID })
 	if len(r.Distros) == 1 {
 		r.Default = d.ID
 	}
 	return nil
 }
 
-// Remove forgets a distro. Where it was the default, the oldest one left is.
+// Remove removes a distro; its files are to be deleted. Where it was the default, the
+// oldest one left is.
 func (r *Registry) Remove(id string) {
 	d := r.byID(id)
 	if d == nil {
 		return
+	}
+	r.SetRemoved(id)
+	for _, snap := range d.Snapshots {
+		r.SetRemoved(snap.ID)
 	}
 	image := d.Image
 	defer func() {

@@ -48,6 +48,20 @@ func (d *Distro) AddSnapshot(s Snapshot) error {
 	return nil
 }
 
+// AdoptSnapshot notes a snapshot of which only the id is known. Its name is what the id was
+// made of, or the id where another snapshot has that name.
+func (d *Distro) AdoptSnapshot(id string) {
+	snap := Snapshot{ID: id, Name: id, Created: time.Now().UTC().Truncate(time.Second)}
+	if i := strings.LastIndexByte(id, '-'); i > 0 {
+		short := snap
+		short.Name = id[:i]
+		if d.AddSnapshot(short) == nil {
+			return
+		}
+	}
+	d.Snapshots = append(d.Snapshots, snap)
+}
+
 // RemoveSnapshot forgets a snapshot of the distro.
 func (d *Distro) RemoveSnapshot(id string) error {
 	n := len(d.Snapshots)

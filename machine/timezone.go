@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// hostTimezone is the name of the host's time zone in the IANA database, "" where it
+// HostTimezone is the name of the host's time zone in the IANA database, "" where it
 // cannot be told.
-func hostTimezone() string {
+func HostTimezone() string {
 	if tz := strings.TrimPrefix(os.Getenv("TZ"), ":"); tz != "" {
 		if _, err := time.LoadLocation(tz); err == nil && !filepath.IsAbs(tz) {
 			return tz

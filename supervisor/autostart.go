@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"sync"
+
+	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/machine/supervisorv1"
 )
 
 // autostart is the service that starts the distros that start with the VM, all at once.
@@ -26,7 +29,8 @@ func (a autostart) Run(ctx context.Context, _ VM) error {
 		done := s.usage.begin(true)
 		wg.Go(func() {
 			defer done()
-			err := s.startDistro(ctx, d.ID, s.DistroEnv, startEvents{
+			req := &supervisorv1.StartDistroRequest{Id: d.ID, Env: s.DistroEnv, Timezone: machine.HostTimezone()}
+			err := s.startDistro(ctx, req, startEvents{
 				stage: func(string) {},
 				warn:  func(text string) { s.log.Warn(text) },
 			})

@@ -8,13 +8,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/lsub/lsub/machine"
-
-	"connectrpc.com/connect"
 
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/guestv1"
@@ -35,7 +32,7 @@ func (s *supervisor) start(ctx context.Context) (guestIO, error) {
 		return nil, err
 	}
 	s.Reporter.Stage("preparing the VM")
-	reg, found, err := s.m.ReadRegistry()
+	reg, err := s.m.Registry()
 	if err != nil {
 		return nil, err
 	}
@@ -60,19 +57,19 @@ func (s *supervisor) start(ctx context.Context) (guestIO, error) {
 
 	ctx, cancel := context.WithTimeout(ctx, s.BootTimeout)
 	defer cancel()
-	vm, err := s.boot(ctx, cfg, network, reg, found)
+	vm, err := s.boot(ctx, cfg, network, reg)
 	if errors.Is(err, hypervisor.ErrGuestCrashed) && ctx.Err() == nil {
 		// Nothing was asked of it yet, so nothing is lost by another try, and
 		// kernels under software emulation are known to crash now and then.
 		s.log.Warn("the VM's kernel has crashed while it booted; boot it once more", "err", err)
 		s.Reporter.Warn("the VM's kernel crashed while it booted; it is booted once more")
-		vm, err = s.boot(ctx, cfg, network, reg, found)
+		vm, err = s.boot(ctx, cfg, network, reg)
 	}
 	return vm, err
 }
 
 // boot starts the VM and waits for its guest. When it fails, nothing is left running.
-func (s *supervisor) boot(ctx context.Context, cfg hypervisor.Config, network Network, reg *machine.Registry, found bool) (guestIO, error) {
+func (s *supervisor) boot(ctx context.Context, cfg hypervisor.Config, network Network, reg *machine.Registry) (guestIO, error) {
 	s.Reporter.Stage("booting the VM")
 	if err := os.Rename(cfg.Console, cfg.Console+".old"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -84,7 +81,7 @@ func (s *supervisor) boot(ctx context.Context, cfg hypervisor.Config, network Ne
 	vm := localIO{driven, network}
 	s.trace.step("start the hypervisor")
 	err = s.awaitGuest(ctx, vm)
-	if err == nil && found {
+	if err == nil {
 		err = s.reconcile(ctx, vm, reg)
 	}
 	if err != nil {
@@ -271,63 +268,6 @@ func (s *supervisor) bootError(ctx context.Context, err error) error {
 		err = fmt.Errorf("%w; its console is empty", err)
 	}
 	return hint.New(err, advice)
-}
-
-// reconcile deletes the distros that the registry does not know: what an
-// install left that was cut off, and what was unregistered while the VM was off.
-func (s *supervisor) reconcile(ctx context.Context, vm hypervisor.VM, reg *machine.Registry) error {
-	c := guest.NewClient(vm, s.Version)
-	info, err := c.Info(ctx, connect.NewRequest(&guestv1.InfoRequest{}))
-	if err != nil {
-		return s.bootError(ctx, fmt.Errorf("ask the guest for its distros: %w", err))
-	}
-	there := map[string]bool{}
-	for _, d := range info.Msg.Distros {
-		there[d.Id] = true
-		if i := slices.IndexFunc(reg.Distros, func(r machine.Distro) bool { return r.ID == d.Id }); i >= 0 {
-			s.reconcileSnapshots(ctx, c, &reg.Distros[i], d.Snapshots)
-			continue
-		}
-		s.log.Info("deleting a distro that is not registered", "id", d.Id)
-		if _, err := c.DeleteDistro(ctx, connect.NewRequest(&guestv1.DeleteDistroRequest{Id: d.Id})); err != nil {
-			s.log.Warn("a distro that is not registered stays on the disk", "id", d.Id, "err", err)
-		}
-	}
-	for _, d := range reg.Distros {
-		if !there[d.ID] {
-			s.log.Warn("a registered distro is not on the data disk", "name", d.Name, "id", d.ID)
-		}
-	}
-	for _, id := range info.Msg.Images {
-		if reg.KeepsImage(id) {
-			continue
-		}
-		s.log.Info("deleting an image that no distro is left of", "id", id)
-		if _, err := c.DeleteImage(ctx, connect.NewRequest(&guestv1.DeleteImageRequest{Id: id})); err != nil {
-			s.log.Warn("an unused image stays on the disk", "id", id, "err", err)
-		}
-	}
-	s.trace.step("reconcile")
-	return nil
-}
-
-// reconcileSnapshots deletes the snapshots of a distro that the registry does not know.
-func (s *supervisor) reconcileSnapshots(ctx context.Context, c *guest.Client, d *machine.Distro, there []string) {
-	for _, id := range there {
-		if slices.ContainsFunc(d.Snapshots, func(snap machine.Snapshot) bool { return snap.ID == id }) {
-			continue
-		}
-		s.log.Info("deleting a snapshot that is not registered", "distro", d.Name, "id", id)
-		req := &guestv1.DeleteSnapshotRequest{Snapshot: &guestv1.Snapshot{Distro: d.ID, Id: id}}
-		if _, err := c.DeleteSnapshot(ctx, connect.NewRequest(req)); err != nil {
-			s.log.Warn("a snapshot that is not registered stays on the disk", "distro", d.Name, "id", id, "err", err)
-		}
-	}
-	for _, snap := range d.Snapshots {
-		if !slices.Contains(there, snap.ID) {
-			s.log.Warn("a registered snapshot is not on the data disk", "distro", d.Name, "snapshot", snap.Name, "id", snap.ID)
-		}
-	}
 }
 
 // trace is what a start did, and how long each step took. It is complete

@@ -63,9 +63,10 @@ type startEvents struct {
 }
 
 // startDistro starts a distro where it does not run, as the registry and the profile say,
-// and returns when commands may enter it. env is for its services. A profile that has
-// become bad keeps nobody out: the distro gets what it had before.
-func (s *supervisor) startDistro(ctx context.Context, id string, env []string, tell startEvents) error {
+// and returns when commands may enter it. The request has what is its caller's. A profile
+// that has become bad keeps nobody out: the distro gets what it had before.
+func (s *supervisor) startDistro(ctx context.Context, req *supervisorv1.StartDistroRequest, tell startEvents) error {
+	id := req.Id
 	end, err := s.starts.begin(ctx, id)
 	if err != nil {
 		return err
@@ -80,11 +81,13 @@ func (s *supervisor) startDistro(ctx context.Context, id string, env []string, t
 	if err != nil {
 		return err
 	}
-	d.Env = env
+	d.Env = req.Env
+	spec := d.Guest()
+	spec.Timezone = req.Timezone
 	tell.stage("starting " + d.Name)
 	call, cancel := context.WithTimeout(ctx, distroTimeout)
 	defer cancel()
-	res, err := s.client().StartDistro(call, connect.NewRequest(&guestv1.StartDistroRequest{Distro: d.Guest()}))
+	res, err := s.client().StartDistro(call, connect.NewRequest(&guestv1.StartDistroRequest{Distro: spec}))
 	if err != nil {
 		return err
 	}
@@ -149,7 +152,7 @@ func (v service) StartDistro(ctx context.Context, req *connect.Request[superviso
 		},
 	}
 	tell.stage("waiting for the VM") // so that the caller knows that somebody listens
-	err := s.startDistro(ctx, req.Msg.Id, req.Msg.Env, tell)
+	err := s.startDistro(ctx, req.Msg, tell)
 	switch {
 	case errors.Is(err, errStopping):
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_RUNNING, "", "%v", err)

@@ -123,7 +123,7 @@ func (a *app) root() *cli.App {
 		},
 		Commands: []*cli.Command{
 			a.runCommand(), a.execCommand(), a.shellCommand(),
-			a.installCommand(), a.importCommand(), a.exportCommand(), a.listCommand(), a.cloneCommand(), a.renameCommand(), a.unregisterCommand(),
+			a.installCommand(), a.importCommand(), a.exportCommand(), a.listCommand(), a.cloneCommand(), a.renameCommand(), a.unregisterCommand(), a.registerCommand(),
 			a.snapshotCommand(), a.manageCommand(), a.setDefaultCommand(),
 			a.startCommand(), a.stopCommand(), a.shutdownCommand(), a.statusCommand(), a.portsCommand(),
 			a.logsCommand(), a.versionCommand(), a.superviseCommand(),

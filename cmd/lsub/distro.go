@@ -75,15 +75,21 @@ func (a *app) setDefaultCommand() *cli.Command {
 
 func (a *app) unregisterCommand() *cli.Command {
 	return &cli.Command{
-		Name: "unregister", Usage: "remove a distro and all its files", UsageText: "lsub unregister [--yes] DISTRO",
-		Description: "Where the VM is off, the files go when it starts next.",
+		Name: "unregister", Usage: "remove a distro and all its files", UsageText: "lsub unregister [--yes] DISTRO|ID",
+		Description: "Where the VM is off, the files go when it starts next. A distro that is not registered is removed by its ID, which 'lsub list -v' shows.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"},
 		},
 		Action: func(c *cli.Context) error {
 			d, err := a.oneDistro(c)
+			remove := func() error { return a.distros.Unregister(c.Context, d) }
 			if err != nil {
-				return err
+				u, lookErr := a.unregistered(c.Args().First())
+				if lookErr != nil || u == nil {
+					return err
+				}
+				d = &machine.Distro{Name: u.ID}
+				remove = func() error { return a.distros.DeleteUnregistered(c.Context, u.ID) }
 			}
 			if !c.Bool("yes") {
 				if !a.onTerminal() {
@@ -94,7 +100,37 @@ func (a *app) unregisterCommand() *cli.Command {
 					return err
 				}
 			}
-			return a.distros.Unregister(c.Context, d)
+			return remove()
+		},
+	}
+}
+
+// unregistered returns the distro that is not registered of an id; nil for none.
+func (a *app) unregistered(id string) (*machine.Unregistered, error) {
+	reg, err := a.machine.Registry()
+	if err != nil {
+		return nil, err
+	}
+	if u := reg.FindUnregistered(id); u != nil && u.ID == id {
+		return u, nil
+	}
+	return nil, nil
+}
+
+func (a *app) registerCommand() *cli.Command {
+	return &cli.Command{
+		Name: "register", Usage: "take back a distro that is not registered", UsageText: "lsub register DISTRO|ID [NAME]",
+		Description: "The data disk may have distros that lsub's registry does not: it was restored from a backup, or lost. " +
+			"'lsub list -v' shows them. They are kept for 30 days. With NAME, the distro is called so from now on.",
+		Action: func(c *cli.Context) error {
+			if c.NArg() < 1 || c.NArg() > 2 {
+				return badUsage("lsub register", "register needs the name or id of one distro, and may have a new name")
+			}
+			d, err := a.distros.Register(c.Context, c.Args().First(), c.Args().Get(1))
+			if err == nil {
+				fmt.Fprintf(a.stdout, "%s is registered; start it with 'lsub -d %s'\n", d.Name, d.Name)
+			}
+			return err
 		},
 	}
 }

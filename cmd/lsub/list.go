@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/lsub/lsub/distro"
+	"github.com/lsub/lsub/machine"
 )
 
 // listedDistro is a distro as "list --json" prints it.
@@ -61,6 +62,14 @@ func (a *app) listCommand() *cli.Command {
 				return err
 			}
 			distros := listed(infos, c.Bool("running"))
+			reg, err := a.machine.Registry()
+			if err != nil {
+				return err
+			}
+			aside := reg.Unregistered
+			if c.Bool("running") {
+				aside = nil
+			}
 			switch {
 			case c.Bool("json"):
 				return printJSON(a.stdout, distros)
@@ -69,12 +78,20 @@ func (a *app) listCommand() *cli.Command {
 					fmt.Fprintln(a.stdout, d.Name)
 				}
 				return nil
-			case len(infos) == 0:
+			case len(aside) > 0 && !c.Bool("verbose"):
+				a.note("note", aside[0].Name()+others(len(aside)-1)+" on the data disk is not registered; 'lsub list -v' shows it")
+			}
+			switch {
+			case len(infos) == 0 && len(aside) == 0:
 				a.note("note", "no distro is installed")
 				a.note("hint", "'lsub install debian' installs one")
 				return nil
 			}
-			return table(a.stdout, listRows(distros, c.Bool("verbose")))
+			rows := listRows(distros, c.Bool("verbose"))
+			if c.Bool("verbose") {
+				rows = append(rows, unregisteredRows(aside)...)
+			}
+			return table(a.stdout, rows)
 		},
 	}
 }
@@ -113,6 +130,29 @@ func listRows(distros []listedDistro, verbose bool) [][]string {
 			row = append(row, d.User, cmp.Or(d.Init, "-"), fmt.Sprint(d.Sessions), distro.Ago(d.Created), d.ID, keptUpBy(d))
 		}
 		rows = append(rows, row)
+	}
+	return rows
+}
+
+// others says that there are n more.
+func others(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" and %d more", n)
+}
+
+// unregisteredRows are those of the distros that are on the data disk only, with the columns
+// of listRows.
+func unregisteredRows(aside []machine.Unregistered) (rows [][]string) {
+	for _, u := range aside {
+		image, created := "-", "-"
+		if d := u.Distro; d != nil {
+			image, created = shorten(d.ImageName), distro.Ago(d.Created)
+		}
+		until := u.Found.Add(machine.UnregisteredAge)
+		rows = append(rows, []string{u.Name(), "unregistered", image, "-", "-", "0", created, u.ID,
+			"kept until " + until.Local().Format(time.DateOnly) + "; 'lsub register " + u.ID + "' takes it back"})
 	}
 	return rows
 }

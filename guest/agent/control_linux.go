@@ -65,6 +65,9 @@ func (c control) Info(ctx context.Context, req *connect.Request[guestv1.InfoRequ
 			own := a.store.DefaultUser(id)
 			st.DefaultUser, st.DefaultUserFrom = own.Name, own.From
 		}
+		if req.Msg.Records {
+			st.Record = a.store.Record(id)
+		}
 		res.Distros = append(res.Distros, st)
 	}
 	res.MemoryTotal, res.MemoryAvailable = procfs.Memory()
@@ -123,7 +126,19 @@ func (c control) ConfigureDistro(ctx context.Context, req *connect.Request[guest
 			return nil, err
 		}
 	}
+	c.keepRecord(req.Msg.Distro)
 	return connect.NewResponse(&guestv1.ConfigureDistroResponse{}), nil
+}
+
+// keepRecord keeps what the host has registered of a distro. Without it the distro is of
+// use all the same.
+func (c control) keepRecord(d *guestv1.Distro) {
+	if !c.a.store.HasDistro(d.Id) {
+		return
+	}
+	if err := c.a.store.SetRecord(d.Id, d.Record); err != nil {
+		c.a.log.Warn("a distro's record is not kept", "distro", d.Name, "err", err)
+	}
 }
 
 func (c control) CreateSnapshot(ctx context.Context, req *connect.Request[guestv1.CreateSnapshotRequest]) (*connect.Response[guestv1.CreateSnapshotResponse], error) {
@@ -174,6 +189,7 @@ func (c control) StartDistro(ctx context.Context, req *connect.Request[guestv1.S
 	if err != nil {
 		return nil, err
 	}
+	c.keepRecord(req.Msg.Distro)
 	return connect.NewResponse(&guestv1.StartDistroResponse{State: d.state(), Warnings: d.takeWarnings()}), nil
 }
 

@@ -39,6 +39,9 @@ func (g *Guest) Info(_ context.Context, req *connect.Request[guestv1.InfoRequest
 		if user := d.data.DefaultUsers[id]; user != "" && req.Msg.Users {
 			state.DefaultUser, state.DefaultUserFrom = user, "/etc/lsub.conf:2"
 		}
+		if req.Msg.Records {
+			state.Record = d.data.Records[id]
+		}
 		res.Distros = append(res.Distros, state)
 	}
 	return connect.NewResponse(res), nil
@@ -65,6 +68,7 @@ func (g *Guest) CreateDistro(_ context.Context, req *connect.Request[guestv1.Cre
 		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_ALREADY_EXISTS, "", "the VM has a distro %s already", m.Distro.Id)
 	}
 	d.data.Distros[m.Distro.Id] = m.User.GetName()
+	d.data.Records[m.Distro.Id] = m.Distro.Record
 	for _, e := range m.Env {
 		d.data.Env[m.Distro.Id] = append(d.data.Env[m.Distro.Id], string(e))
 	}
@@ -79,6 +83,7 @@ func (g *Guest) DeleteDistro(_ context.Context, req *connect.Request[guestv1.Del
 	delete(d.data.Distros, req.Msg.Id)
 	delete(d.data.Snapshots, req.Msg.Id)
 	delete(d.data.Env, req.Msg.Id)
+	delete(d.data.Records, req.Msg.Id)
 	delete(d.run, req.Msg.Id)
 	d.tell.Broadcast()
 	return connect.NewResponse(&guestv1.DeleteDistroResponse{}), d.save()

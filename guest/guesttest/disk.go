@@ -1,6 +1,7 @@
 package guesttest
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -33,13 +34,15 @@ type diskData struct {
 	Snapshots map[string][]string `json:"snapshots"` // ids, by the distro's
 
 	Env map[string][]string `json:"env"` // of the distros' images, by id
+
+	Records map[string][]byte `json:"records,omitempty"` // by id
 }
 
 func openDisk(path string) (*disk, error) {
 	d := &disk{path: path, run: map[string]int{}, specs: map[string]*guestv1.Distro{}, scripts: map[string][]string{}}
 	d.tell.L = &d.mu
 	d.data.Distros, d.data.Snapshots = map[string]string{}, map[string][]string{}
-	d.data.Env = map[string][]string{}
+	d.data.Env, d.data.Records = map[string][]string{}, map[string][]byte{}
 	if path == "" {
 		return d, nil
 	}
@@ -119,7 +122,16 @@ func (d *disk) start(spec *guestv1.Distro) error {
 		d.run[id] = 0
 	}
 	d.tell.Broadcast()
-	return nil
+	return d.keepRecord(spec)
+}
+
+// keepRecord keeps a distro's record; the disk's mutex is held.
+func (d *disk) keepRecord(spec *guestv1.Distro) error {
+	if len(spec.Record) == 0 || bytes.Equal(d.data.Records[spec.Id], spec.Record) {
+		return nil
+	}
+	d.data.Records[spec.Id] = spec.Record
+	return d.save()
 }
 
 // enter counts a session in a distro that runs. It returns the account that the distro
@@ -142,7 +154,7 @@ func (d *disk) configure(spec *guestv1.Distro) error {
 		return notFound("distro", spec.GetId())
 	}
 	d.specs[spec.Id] = spec
-	return nil
+	return d.keepRecord(spec)
 }
 
 // limits returns those of a distro that runs.

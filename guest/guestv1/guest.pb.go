@@ -109,16 +109,19 @@ func (ErrorCode) EnumDescriptor() ([]byte, []int) {
 
 // Distro is what the guest must know of a distro to start it.
 type Distro struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`     // its subvolume; [a-z0-9-], never reused
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // its host name, unless its own /etc/wsl.conf says another
-	Limits        *Limits                `protobuf:"bytes,3,opt,name=limits,proto3" json:"limits,omitempty"`
-	IdleNs        int64                  `protobuf:"varint,4,opt,name=idle_ns,json=idleNs,proto3" json:"idle_ns,omitempty"`               // how long it is idle before it is stopped; 0: the default, 5 min; below 0: never
-	DefaultUser   string                 `protobuf:"bytes,5,opt,name=default_user,json=defaultUser,proto3" json:"default_user,omitempty"` // USER or USER:GROUP, each a name or number, where its own files name none; "" is root
-	Timezone      string                 `protobuf:"bytes,6,opt,name=timezone,proto3" json:"timezone,omitempty"`                          // of the host, as in "Europe/Berlin"; "" where unknown
-	Title         string                 `protobuf:"bytes,7,opt,name=title,proto3" json:"title,omitempty"`                                // its name as the user spells it; "" is name
-	Isolated      bool                   `protobuf:"varint,8,opt,name=isolated,proto3" json:"isolated,omitempty"`                         // it has a network of its own, not the VM's
-	Env           []string               `protobuf:"bytes,9,rep,name=env,proto3" json:"env,omitempty"`                                    // NAME=value, for its services; counts from its start on
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Id          string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`     // its subvolume; [a-z0-9-], never reused
+	Name        string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // its host name, unless its own /etc/wsl.conf says another
+	Limits      *Limits                `protobuf:"bytes,3,opt,name=limits,proto3" json:"limits,omitempty"`
+	IdleNs      int64                  `protobuf:"varint,4,opt,name=idle_ns,json=idleNs,proto3" json:"idle_ns,omitempty"`               // how long it is idle before it is stopped; 0: the default, 5 min; below 0: never
+	DefaultUser string                 `protobuf:"bytes,5,opt,name=default_user,json=defaultUser,proto3" json:"default_user,omitempty"` // USER or USER:GROUP, each a name or number, where its own files name none; "" is root
+	Timezone    string                 `protobuf:"bytes,6,opt,name=timezone,proto3" json:"timezone,omitempty"`                          // of the host, as in "Europe/Berlin"; "" where unknown
+	Title       string                 `protobuf:"bytes,7,opt,name=title,proto3" json:"title,omitempty"`                                // its name as the user spells it; "" is name
+	Isolated    bool                   `protobuf:"varint,8,opt,name=isolated,proto3" json:"isolated,omitempty"`                         // it has a network of its own, not the VM's
+	Env         []string               `protobuf:"bytes,9,rep,name=env,proto3" json:"env,omitempty"`                                    // NAME=value, for its services; counts from its start on
+	// What the host has registered of it, kept beside its files: the host can register it
+	// anew with this. The guest does not look into it. At most 64 KiB; "" keeps what is there.
+	Record        []byte `protobuf:"bytes,10,opt,name=record,proto3" json:"record,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -216,6 +219,13 @@ func (x *Distro) GetEnv() []string {
 	return nil
 }
 
+func (x *Distro) GetRecord() []byte {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
 // Limits hold for all processes of a distro together. 0 is no limit.
 type Limits struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -281,6 +291,7 @@ type InfoRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reasons       bool                   `protobuf:"varint,1,opt,name=reasons,proto3" json:"reasons,omitempty"` // also say what keeps each distro up, which takes a look at its processes
 	Users         bool                   `protobuf:"varint,2,opt,name=users,proto3" json:"users,omitempty"`     // also say which default user each distro's own files name
+	Records       bool                   `protobuf:"varint,3,opt,name=records,proto3" json:"records,omitempty"` // also return each distro's record
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -325,6 +336,13 @@ func (x *InfoRequest) GetReasons() bool {
 func (x *InfoRequest) GetUsers() bool {
 	if x != nil {
 		return x.Users
+	}
+	return false
+}
+
+func (x *InfoRequest) GetRecords() bool {
+	if x != nil {
+		return x.Records
 	}
 	return false
 }
@@ -451,6 +469,7 @@ type DistroState struct {
 	Address         string                 `protobuf:"bytes,10,opt,name=address,proto3" json:"address,omitempty"`                                          // of its own network, while it runs; "" where it has the VM's
 	DefaultUser     string                 `protobuf:"bytes,11,opt,name=default_user,json=defaultUser,proto3" json:"default_user,omitempty"`               // an account that its own files name; "" where they name none that is there
 	DefaultUserFrom string                 `protobuf:"bytes,12,opt,name=default_user_from,json=defaultUserFrom,proto3" json:"default_user_from,omitempty"` // where they do, as in "/etc/lsub.conf:2"
+	Record          []byte                 `protobuf:"bytes,13,opt,name=record,proto3" json:"record,omitempty"`                                            // as Distro.record, of the last create, start or change of settings
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -567,6 +586,13 @@ func (x *DistroState) GetDefaultUserFrom() string {
 		return x.DefaultUserFrom
 	}
 	return ""
+}
+
+func (x *DistroState) GetRecord() []byte {
+	if x != nil {
+		return x.Record
+	}
+	return nil
 }
 
 // BootStep is one step of the way from the kernel to the agent.
@@ -3019,7 +3045,7 @@ var File_guest_guest_proto protoreflect.FileDescriptor
 
 const file_guest_guest_proto_rawDesc = "" +
 	"\n" +
-	"\x11guest/guest.proto\x12\rlsub.guest.v1\"\xf7\x01\n" +
+	"\x11guest/guest.proto\x12\rlsub.guest.v1\"\x8f\x02\n" +
 	"\x06Distro\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12-\n" +
@@ -3029,15 +3055,18 @@ const file_guest_guest_proto_rawDesc = "" +
 	"\btimezone\x18\x06 \x01(\tR\btimezone\x12\x14\n" +
 	"\x05title\x18\a \x01(\tR\x05title\x12\x1a\n" +
 	"\bisolated\x18\b \x01(\bR\bisolated\x12\x10\n" +
-	"\x03env\x18\t \x03(\tR\x03env\"[\n" +
+	"\x03env\x18\t \x03(\tR\x03env\x12\x16\n" +
+	"\x06record\x18\n" +
+	" \x01(\fR\x06record\"[\n" +
 	"\x06Limits\x12\x1d\n" +
 	"\n" +
 	"memory_max\x18\x01 \x01(\x03R\tmemoryMax\x12\x17\n" +
 	"\acpu_max\x18\x02 \x01(\x03R\x06cpuMax\x12\x19\n" +
-	"\bpids_max\x18\x03 \x01(\x03R\apidsMax\"=\n" +
+	"\bpids_max\x18\x03 \x01(\x03R\apidsMax\"W\n" +
 	"\vInfoRequest\x12\x18\n" +
 	"\areasons\x18\x01 \x01(\bR\areasons\x12\x14\n" +
-	"\x05users\x18\x02 \x01(\bR\x05users\"\xc5\x02\n" +
+	"\x05users\x18\x02 \x01(\bR\x05users\x12\x18\n" +
+	"\arecords\x18\x03 \x01(\bR\arecords\"\xc5\x02\n" +
 	"\fInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06kernel\x18\x02 \x01(\tR\x06kernel\x124\n" +
@@ -3048,7 +3077,7 @@ const file_guest_guest_proto_rawDesc = "" +
 	"\n" +
 	"disk_total\x18\a \x01(\x04R\tdiskTotal\x12\x1b\n" +
 	"\tdisk_used\x18\b \x01(\x04R\bdiskUsed\x12+\n" +
-	"\x04boot\x18\t \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot\"\xec\x02\n" +
+	"\x04boot\x18\t \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot\"\x84\x03\n" +
 	"\vDistroState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\arunning\x18\x02 \x01(\bR\arunning\x12\x12\n" +
@@ -3062,7 +3091,8 @@ const file_guest_guest_proto_rawDesc = "" +
 	"\aaddress\x18\n" +
 	" \x01(\tR\aaddress\x12!\n" +
 	"\fdefault_user\x18\v \x01(\tR\vdefaultUser\x12*\n" +
-	"\x11default_user_from\x18\f \x01(\tR\x0fdefaultUserFrom\"Z\n" +
+	"\x11default_user_from\x18\f \x01(\tR\x0fdefaultUserFrom\x12\x16\n" +
+	"\x06record\x18\r \x01(\fR\x06record\"Z\n" +
 	"\bBootStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bstart_ns\x18\x02 \x01(\x03R\astartNs\x12\x1f\n" +

@@ -157,6 +157,7 @@ type StartDistroRequest struct {
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// NAME=value, for the distro's services: what the caller's environment says of proxies.
 	Env           []string `protobuf:"bytes,2,rep,name=env,proto3" json:"env,omitempty"`
+	Timezone      string   `protobuf:"bytes,3,opt,name=timezone,proto3" json:"timezone,omitempty"` // of the caller, as in "Europe/Berlin"; "" where unknown
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -203,6 +204,13 @@ func (x *StartDistroRequest) GetEnv() []string {
 		return x.Env
 	}
 	return nil
+}
+
+func (x *StartDistroRequest) GetTimezone() string {
+	if x != nil {
+		return x.Timezone
+	}
+	return ""
 }
 
 // StartDistroResponse tells what is being done, or what went wrong where the start goes on.
@@ -628,10 +636,11 @@ const file_machine_supervisor_proto_rawDesc = "" +
 	"\rstarted_at_ns\x18\x04 \x01(\x03R\vstartedAtNs\x12\x16\n" +
 	"\x06paused\x18\x05 \x01(\tR\x06paused\x12\x1a\n" +
 	"\bstopping\x18\x06 \x01(\bR\bstopping\x12+\n" +
-	"\x04boot\x18\a \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot\"6\n" +
+	"\x04boot\x18\a \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot\"R\n" +
 	"\x12StartDistroRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
-	"\x03env\x18\x02 \x03(\tR\x03env\"Q\n" +
+	"\x03env\x18\x02 \x03(\tR\x03env\x12\x1a\n" +
+	"\btimezone\x18\x03 \x01(\tR\btimezone\"Q\n" +
 	"\x13StartDistroResponse\x12\x16\n" +
 	"\x05stage\x18\x01 \x01(\tH\x00R\x05stage\x12\x1a\n" +
 	"\awarning\x18\x02 \x01(\tH\x00R\awarningB\x06\n" +

@@ -42,7 +42,7 @@ var validImage = sync.OnceValue(func() *regexp.Regexp {
 // was cut off has left in staging. The caller closes the store.
 func Open(dir string, log *slog.Logger) (*Store, error) {
 	s := &Store{dir: dir, log: log, importing: map[string]*sync.Mutex{}}
-	for _, sub := range []string{"images", "distros", "snapshots", "staging"} {
+	for _, sub := range []string{"images", "distros", "snapshots", "records", "staging"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return nil, fmt.Errorf("data disk: %w", err)
 		}
@@ -197,6 +197,9 @@ func (s *Store) CreateDistro(req *guestv1.CreateDistroRequest, quiesce Quiesce) 
 	if err := account.Prepare(tmp, req); err != nil {
 		return withCode(err)
 	}
+	if err := s.SetRecord(req.Distro.Id, req.Distro.Record); err != nil {
+		return err
+	}
 	return withCode(s.publish(tmp, to))
 }
 
@@ -204,6 +207,9 @@ func (s *Store) CreateDistro(req *guestv1.CreateDistroRequest, quiesce Quiesce) 
 // none.
 func (s *Store) DeleteDistro(id string) error {
 	if err := s.delete(s.DistroPath(id)); err != nil {
+		return err
+	}
+	if err := s.deleteRecord(id); err != nil {
 		return err
 	}
 	snapshots, err := s.Snapshots(id)
