@@ -52,6 +52,12 @@ func TestExec(t *testing.T) {
 			t.Error(r)
 		}
 	})
+	t.Run("limits", func(t *testing.T) {
+		// As systemd has them for a login.
+		if out := h.ok(t, "exec", "debian", "--", "sh", "-c", "ulimit -Sn; ulimit -Hn"); out != "1024\n524288" {
+			t.Errorf("files: %s", out)
+		}
+	})
 	t.Run("user, folder, environment", func(t *testing.T) {
 		r := h.run("exec", "-u", "nobody", "--cd", "/tmp", "--env", "A=b", "--env", "EMPTY=", "debian", "--", "sh", "-c", "id -un; pwd; env")
 		for _, want := range []string{"nobody\n/tmp\n", "\nA=b\n", "\nEMPTY=\n"} {

@@ -67,7 +67,7 @@ func boot(log *slog.Logger) error {
 		sayHello(t, err)
 		return err
 	}
-	return serve(a, t)
+	return serve(a, t, log)
 }
 
 // openAgent opens the agent, unless an earlier step failed.
@@ -88,7 +88,7 @@ func openAgent(args guest.BootArgs, t *trace, log *slog.Logger, before error) (*
 }
 
 // serve listens, says hello and serves until a listener fails.
-func serve(a *agent.Agent, t *trace) error {
+func serve(a *agent.Agent, t *trace, log *slog.Logger) error {
 	control, err := vsock.Listen(guest.ControlPort, nil)
 	if err != nil {
 		return err
@@ -102,8 +102,8 @@ func serve(a *agent.Agent, t *trace) error {
 		return err
 	}
 	failed := make(chan error, 3)
-	go func() { failed <- a.ServeControl(control) }()
-	go func() { failed <- a.ServeStreams(streams) }()
+	go func() { failed <- a.ServeControl(agent.FromHost(control, log)) }()
+	go func() { failed <- a.ServeStreams(agent.FromHost(streams, log)) }()
 	go func() { failed <- a.ServeForwards(forwards) }()
 	if err := sayHello(t, nil); err != nil {
 		return err

@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openDevices are the devices that any user may open.
-var openDevices = []string{"/dev/fuse", "/dev/net/tun", "/dev/kvm", "/dev/vhost-net", "/dev/vhost-vsock"}
+// openDevices are the devices that any user may open. A VM that a user starts with
+// /dev/vhost-vsock could connect to the VM's own vsock ports, so that one is root's.
+var openDevices = []string{"/dev/fuse", "/dev/net/tun", "/dev/kvm", "/dev/vhost-net"}
 
 // makeDevices creates device nodes, in the devtmpfs that all distros share, for modules that
 // are not loaded yet: opening one loads its module. Elsewhere systemd does this

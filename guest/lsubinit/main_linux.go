@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -31,6 +32,7 @@ func main() {
 		os.Stderr.WriteString("lsubinit is the init of lsub's VM and runs nowhere else\n")
 		os.Exit(1)
 	}
+	raiseFileLimit()
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{
 		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 			if a.Key == slog.TimeKey {
@@ -43,6 +45,23 @@ func main() {
 		log.Error("boot", "err", err)
 	}
 	powerOff()
+}
+
+// fileLimit is how many files a process may have at most, and may have unless it asks for
+// more: as under systemd, whose commands and services get the same.
+var fileLimit = syscall.Rlimit{Cur: 1024, Max: 512 << 10}
+
+// raiseFileLimit has the agent and all processes of the distros have fileLimit; the kernel
+// gives its first process 4096. Go takes all that it may for itself and gives its children
+// what it found, so the program starts anew.
+func raiseFileLimit() {
+	var now syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &now) != nil || now.Max >= fileLimit.Max {
+		return
+	}
+	if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &fileLimit) == nil {
+		syscall.Exec(os.Args[0], os.Args, os.Environ()) // where it fails, more files are of use all the same
+	}
 }
 
 // powerOff ends the VM.

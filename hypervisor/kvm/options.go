@@ -37,7 +37,7 @@ type VSock string
 
 // The vsock backends.
 const (
-	VSockAuto   VSock = "auto"   // the kernel's if it can be opened, otherwise lsub's own; also ""
+	VSockAuto   VSock = "auto"   // lsub's own; also ""
 	VSockKernel VSock = "kernel" // /dev/vhost-vsock
 	VSockUser   VSock = "user"   // package vhostvsock, in this process
 )

@@ -33,20 +33,20 @@ const vhostPath = "/dev/vhost-vsock"
 // openVSock prepares a backend. QEMU inherits file; the caller closes it once QEMU has it.
 // cid is 0 for our own backend.
 func openVSock(want VSock, log *slog.Logger) (b vsockBackend, file *os.File, cid uint32, err error) {
-	if want != VSockUser {
+	// The kernel's has no permissions: every user of this machine may connect to the guest's
+	// ports, and listen on the host's. So it is used only on request.
+	if want == VSockKernel {
 		f, err := os.OpenFile(vhostPath, os.O_RDWR, 0)
-		if err == nil {
-			cid, err := claimCID(f)
-			if err != nil {
-				f.Close()
-				return nil, nil, 0, err
-			}
-			return &kernelVSock{cid: cid, listeners: map[*kernelListener]struct{}{}}, f, cid, nil
-		}
-		if want == VSockKernel {
+		if err != nil {
 			return nil, nil, 0, hint.New(fmt.Errorf("the kernel's vsock cannot be used: %w", err),
 				"load it with 'sudo modprobe vhost_vsock' and see that you may open "+vhostPath+", or use lsub's own (vsock: user)")
 		}
+		cid, err := claimCID(f)
+		if err != nil {
+			f.Close()
+			return nil, nil, 0, err
+		}
+		return &kernelVSock{cid: cid, listeners: map[*kernelListener]struct{}{}}, f, cid, nil
 	}
 	conn, file, err := socketPair("vhost-user-vsock")
 	if err != nil {

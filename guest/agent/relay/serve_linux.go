@@ -43,9 +43,13 @@ const acceptPause = 100 * time.Millisecond
 
 func (l *Loop) accept(listener *end, first func(Incoming, []byte)) {
 	for {
-		fd, _, err := unix.Accept4(listener.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		fd, from, err := unix.Accept4(listener.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		switch err {
 		case nil:
+			if vm, ok := from.(*unix.SockaddrVM); ok && vm.CID != unix.VMADDR_CID_HOST {
+				unix.Close(fd) // a process in this VM, or a VM in it
+				continue
+			}
 			l.await(fd, first)
 		case unix.EAGAIN:
 			return
