@@ -52,6 +52,15 @@ func TestExec(t *testing.T) {
 			t.Error(r)
 		}
 	})
+	t.Run("piped input at a terminal", func(t *testing.T) {
+		// Each read sees the end, also that of a shell which changes the terminal's mode.
+		for _, command := range [][]string{{"bash"}, {"sh", "-c", "cat; cat; cat"}} {
+			r := h.runWith(strings.NewReader("echo hi there\n"), append([]string{"exec", "-t", "debian", "--"}, command...)...)
+			if r.code != 0 || !strings.Contains(r.out, "hi there") {
+				t.Error(r)
+			}
+		}
+	})
 	t.Run("limits", func(t *testing.T) {
 		// As systemd has them for a login.
 		if out := h.ok(t, "exec", "debian", "--", "sh", "-c", "ulimit -Sn; ulimit -Hn"); out != "1024\n524288" {

@@ -41,9 +41,9 @@ const (
 	// MaxPayload is the longest payload of a frame but a request, in bytes. A
 	// longer one is a protocol error, found before anything is allocated for it.
 	MaxPayload = 256 << 10
-	// MaxRequest is the longest payload of a request frame: as much as Linux
-	// takes of arguments and environment, and some more.
-	MaxRequest = 3 << 20
+	// MaxRequest is the longest payload of a request frame: Linux takes
+	// 6 MiB of arguments and environment at most.
+	MaxRequest = 8 << 20
 	// StdinWindow is the most stdin bytes that may be on their way: the host
 	// sends no more until the guest has passed some on, so that a signal never
 	// waits behind input that nobody reads.

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/hint"
 )
@@ -59,6 +61,9 @@ func (e Exit) Status() int {
 // the command ends before its input does.
 func (c *Client) Exec(ctx context.Context, cmd *guestv1.Exec, stdio Stdio) (Exit, error) {
 	req := &guestv1.StreamRequest{Kind: &guestv1.StreamRequest_Exec{Exec: cmd}}
+	if proto.Size(req) > MaxRequest-1<<10 { // no kernel takes as much
+		return Exit{}, Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE, "", "argument list too long")
+	}
 	return c.stream(ctx, req, stdio)
 }
 

@@ -172,3 +172,12 @@ func TestBootArgs(t *testing.T) {
 		}
 	}
 }
+
+// Arguments that no kernel takes are refused as the guest's kernel does it.
+func TestExecTooLong(t *testing.T) {
+	c := NewClient(nil, "v")
+	_, err := c.Exec(t.Context(), &guestv1.Exec{Argv: [][]byte{[]byte("true"), make([]byte, MaxRequest)}}, Stdio{})
+	if ErrorCode(err) != guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE || !strings.Contains(err.Error(), "argument list too long") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -66,6 +66,31 @@ func TestSignalsHold(t *testing.T) {
 	})
 }
 
+// TestSignalsTerm has a command that ignores SIGTERM, and one that ends by it.
+func TestSignalsTerm(t *testing.T) {
+	for _, ignores := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			cancelled := false
+			s := &signals{cancel: func() { cancelled = true }}
+			ch := make(chan int, 1)
+			s.passTo(ch, true)
+			s.caughtNow(15)
+			time.Sleep(termGrace / 2)
+			if len(ch) != 1 || cancelled {
+				t.Errorf("%d passed on, interrupted: %v", len(ch), cancelled)
+			}
+			if !ignores {
+				s.passTo(nil, false)
+			}
+			time.Sleep(termGrace)
+			synctest.Wait()
+			if cancelled != ignores || ignores && s.code() != 143 {
+				t.Errorf("it ignores the signal: %v; interrupted: %v, code %d", ignores, cancelled, s.code())
+			}
+		})
+	}
+}
+
 // TestSignalsHangUp has the terminal end: a command that has it is cut off, and any other
 // gets the signal.
 func TestSignalsHangUp(t *testing.T) {

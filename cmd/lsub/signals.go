@@ -22,11 +22,16 @@ type signals struct {
 	delayed bool       // nobody knows yet which of both
 	number  int        // of the signal that interrupted
 	repeats int        // of interrupts that were passed on
+	grace   *time.Timer
 }
 
 // maxRepeats is how often an interrupt is passed on before it cuts the command
 // off: it may be one that ignores it, or a VM that does not listen.
 const maxRepeats = 5
+
+// termGrace is how long a command has to end after a SIGTERM that was passed on. Then it is
+// cut off: who sends SIGTERM to lsub (timeout, a CI runner) wants lsub to end.
+const termGrace = 10 * time.Second
 
 // signalDelay is how long the message that a command runs may be under way.
 const signalDelay = 500 * time.Millisecond
@@ -71,10 +76,26 @@ func (s *signals) handle(n int) {
 			if n == int(syscall.SIGINT) || n == int(syscall.SIGTERM) {
 				s.repeats++
 			}
+			if n == int(syscall.SIGTERM) && s.grace == nil {
+				s.grace = time.AfterFunc(termGrace, func() { s.interrupt(n) })
+			}
 			return
 		default: // nobody takes them
 		}
 	}
+	s.interruptLocked(n)
+}
+
+// interrupt ends lsub for a signal that its command has not heeded in time.
+func (s *signals) interrupt(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.forward != nil {
+		s.interruptLocked(n)
+	}
+}
+
+func (s *signals) interruptLocked(n int) {
 	if s.number == 0 {
 		s.number = n
 	}
@@ -87,6 +108,10 @@ func (s *signals) passTo(ch chan<- int, tty bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.forward, s.tty, s.repeats, s.delayed = ch, tty, 0, false
+	if s.grace != nil {
+		s.grace.Stop()
+		s.grace = nil
+	}
 }
 
 // delay has signals wait a moment before they interrupt: the command may run

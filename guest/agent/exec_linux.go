@@ -347,7 +347,7 @@ func startError(err error, file, dir string) error {
 		errors.As(err, &errno)
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE, "", "run %s in %s: %v", distrofile.Shown(file), distrofile.Shown(dir), errno)
 	case errors.Is(err, unix.E2BIG):
-		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "run %s: its arguments are too long", distrofile.Shown(file))
+		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE, "", "run %s: argument list too long", distrofile.Shown(file))
 	}
 	return err
 }

@@ -74,9 +74,35 @@ func (p *process) copyStdin(in *stdinBuffer) {
 		p.stdin.Close()
 		return
 	}
-	if _, err := io.Copy(p.tty, in); err == nil {
-		p.tty.Write([]byte{4}) // the end of a host's input that is no terminal: Ctrl-D
+	if _, err := io.Copy(p.tty, in); err != nil {
+		return
 	}
+	// The end of a host's input that is no terminal. Each read is to see it, as with a
+	// pipe; and one that came before the command changed the terminal's mode is lost, as
+	// with bash. So it is typed until the command ends, which closes the terminal.
+	for pause := eofPause; ; pause = min(2*pause, time.Second) {
+		if _, err := p.tty.Write([]byte{endOfFile(p.tty)}); err != nil {
+			return
+		}
+		time.Sleep(pause)
+	}
+}
+
+// eofPause is the time between the first two ends of the input.
+const eofPause = 50 * time.Millisecond
+
+// endOfFile is the character that means the end of the input at a terminal: Ctrl-D, unless
+// the command has chosen another.
+func endOfFile(tty *os.File) byte {
+	eof := byte(4)
+	if rc, err := tty.SyscallConn(); err == nil {
+		rc.Control(func(fd uintptr) {
+			if t, err := unix.IoctlGetTermios(int(fd), unix.TCGETS); err == nil && t.Cc[unix.VEOF] != 0 {
+				eof = t.Cc[unix.VEOF]
+			}
+		})
+	}
+	return eof
 }
 
 // applyControls passes signals and sizes on until the command has ended, after which
