@@ -79,7 +79,7 @@ type Network struct {
 	names  *names.Resolver
 	tcp    *limiter.Limiter
 	dials  *limiter.Limiter // TCP connections that are being dialed
-	udp    *limiter.Limiter
+	flows  *flows
 	out    *outgoing
 }
 
@@ -109,7 +109,7 @@ func New(cfg Config) (*Network, error) {
 	}
 	n := &Network{cfg: cfg, subnet: cfg.Subnet.Masked(), mtu: cfg.MTU, log: cfg.Logger, out: newOutgoing()}
 	n.tcp, n.dials = n.newLimiter("TCP connections", maxTCP), n.newLimiter("TCP connections in the making", maxDials)
-	n.udp = n.newLimiter("UDP flows", maxUDP)
+	n.flows = newFlows(maxUDP)
 	bridgeLogs(cfg.Logger)
 	n.names = names.New(n.namesConfig())
 	if err := n.makeStack(); err != nil {

@@ -246,3 +246,20 @@ func TestNames(t *testing.T) {
 		}
 	}
 }
+
+// TestManyFlows sends a datagram from more sockets than there may be flows: the newest are
+// served, in place of the flows that have been silent for longest.
+func TestManyFlows(t *testing.T) {
+	n, g := startGuest(t, Config{})
+	port := echo(t, "udp", "127.0.0.1:0")
+	for i := range 3 * maxUDP {
+		if got, err := g.sendUDP(t, n.Host(), port, "hello"); got != "hello" || err != nil {
+			t.Fatalf("socket %d: %q, %v", i, got, err)
+		}
+	}
+	n.flows.mu.Lock()
+	defer n.flows.mu.Unlock()
+	if open := len(n.flows.all); open > maxUDP {
+		t.Errorf("%d flows are open, want at most %d", open, maxUDP)
+	}
+}

@@ -36,20 +36,20 @@ func (n *Network) forwardUDP() {
 // creates.
 func (n *Network) acceptUDP(r *udp.ForwarderRequest) {
 	to, err := n.target(r.ID().LocalAddress)
-	if err != nil || !n.udp.TryAcquire() {
+	if err != nil {
 		return
 	}
 	var wq waiter.Queue
 	ep, udpErr := r.CreateEndpoint(&wq)
 	if udpErr != nil {
-		n.udp.Release()
 		n.log.Debug("netstack: a flow of the guest fails", "err", udpErr)
 		return
 	}
 	in := gonet.NewUDPConn(&wq, ep)
 	port := r.ID().LocalPort
+	fl := n.flows.add(func() { in.Close() })
 	go func() {
-		defer n.udp.Release()
+		defer n.flows.remove(fl)
 		defer in.Close()
 		// Only later is it known whether anybody takes a datagram, so we use the first
 		// address.
@@ -60,15 +60,58 @@ func (n *Network) acceptUDP(r *udp.ForwarderRequest) {
 		}
 		defer out.Close()
 		defer n.out.add(out.LocalAddr(), func() { out.Close() })() // the next datagram starts another flow
-		joinUDP(in, out)
+		joinUDP(in, out, &fl.last)
 	}()
 }
 
+// flow is a UDP flow that is open.
+type flow struct {
+	last atomic.Int64 // Unix time of the last datagram, ns
+	end  func()
+}
+
+// flows are the UDP flows that are open. A new one takes the place of the one that has been
+// silent for longest, once there are max.
+type flows struct {
+	max int
+
+	mu  sync.Mutex
+	all map[*flow]struct{}
+}
+
+func newFlows(max int) *flows { return &flows{max: max, all: map[*flow]struct{}{}} }
+
+// add adds a flow that end ends. The caller removes it.
+func (f *flows) add(end func()) *flow {
+	fl := &flow{end: end}
+	fl.last.Store(time.Now().UnixNano())
+	f.mu.Lock()
+	var oldest *flow
+	if len(f.all) >= f.max {
+		for other := range f.all {
+			if oldest == nil || other.last.Load() < oldest.last.Load() {
+				oldest = other
+			}
+		}
+		delete(f.all, oldest)
+	}
+	f.all[fl] = struct{}{}
+	f.mu.Unlock()
+	if oldest != nil {
+		oldest.end()
+	}
+	return fl
+}
+
+func (f *flows) remove(fl *flow) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.all, fl)
+}
+
 // joinUDP copies datagrams between two connections until both have been idle for a while. It
-// closes both.
-func joinUDP(a, b net.Conn) {
-	var last atomic.Int64 // Unix time of the last datagram, ns
-	last.Store(time.Now().UnixNano())
+// closes both. last is the Unix time of the last datagram in ns.
+func joinUDP(a, b net.Conn, last *atomic.Int64) {
 	var wg sync.WaitGroup
 	pipe := func(to, from net.Conn) {
 		defer a.Close()
