@@ -78,7 +78,10 @@ func run(args []string, b backend) int {
 	a.status = newStatusLine(os.Stderr)
 	root := a.root()
 	a.args = args
-	err := root.RunContext(ctx, arrange(root, args))
+	words, err := fromWSL(args[1:])
+	if err == nil {
+		err = root.RunContext(ctx, arrange(root, append([]string{args[0]}, words...)))
+	}
 	a.status.clear()
 	if err == nil {
 		return a.code
@@ -103,7 +106,7 @@ func (a *app) root() *cli.App {
 		Usage:     "Linux distros in one light VM",
 		UsageText: "lsub [-d DISTRO] [-u USER] [--cd DIR] [--] [CMD…]\nlsub COMMAND [flags] [arguments]",
 		Description: "Without a command of lsub's own, it opens your login shell in the default distro, " +
-			"or runs CMD through that shell.",
+			"or runs CMD through that shell. The flags of wsl.exe (--list --verbose, -d NAME -e CMD, --terminate NAME, …) work too.",
 		Writer: a.stdout, ErrWriter: a.stderr,
 		HideVersion: true, HideHelpCommand: true,
 		DisableSliceFlagSeparator: true,
@@ -117,7 +120,8 @@ func (a *app) root() *cli.App {
 			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "as `USER` instead of the distro's default user"},
 			&cli.StringFlag{Name: "cd", Usage: "in the folder `DIR` instead of the home folder"},
 			&cli.StringFlag{Name: "profile", Value: "default", EnvVars: []string{"LSUB_PROFILE"}, Usage: "with the VM and the distros of profile `NAME`"},
-			&cli.StringFlag{Name: "home", Hidden: true}, // as LSUB_HOME, for what has no environment of its own
+			&cli.BoolFlag{Name: "no-shell", Hidden: true}, // run CMD itself, as 'wsl --exec' does
+			&cli.StringFlag{Name: "home", Hidden: true},   // as LSUB_HOME, for what has no environment of its own
 			&cli.StringFlag{Name: "log-level", Value: "warn", EnvVars: []string{"LSUB_LOG_LEVEL"}, Usage: "log to stderr from `LEVEL` on: debug, info, warn or error"},
 			&cli.BoolFlag{Name: "version", Usage: "print the version"},
 		},

@@ -32,7 +32,7 @@ func (a *app) shell(c *cli.Context) error {
 		return err
 	}
 	err = a.exec(c.Context, d, distro.Command{
-		Argv: argv, LoginShell: len(argv) > 0, User: c.String("user"), Dir: c.String("cd"),
+		Argv: argv, LoginShell: len(argv) > 0 && !c.Bool("no-shell"), User: c.String("user"), Dir: c.String("cd"),
 	}, a.onTerminal())
 	if near := a.nearCommand(argv); err == nil && a.code == exitNotFound && near != "" {
 		a.note("hint", "did you mean 'lsub "+near+"'?")

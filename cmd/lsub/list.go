@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 
@@ -44,6 +45,7 @@ func (a *app) listCommand() *cli.Command {
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "print the names alone"},
 			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "print more of each"},
 			&cli.BoolFlag{Name: "json", Usage: "print JSON"},
+			&cli.BoolFlag{Name: "wsl", Hidden: true}, // the columns of 'wsl --list --verbose'
 		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() > 0 {
@@ -86,6 +88,9 @@ func (a *app) listCommand() *cli.Command {
 				a.note("note", "no distro is installed")
 				a.note("hint", "'lsub install debian' installs one")
 				return nil
+			}
+			if c.Bool("wsl") {
+				return table(a.stdout, wslRows(distros))
 			}
 			rows := listRows(distros, c.Bool("verbose"))
 			if c.Bool("verbose") {
@@ -157,15 +162,42 @@ func unregisteredRows(aside []machine.Unregistered) (rows [][]string) {
 	return rows
 }
 
+// wslRows are the rows of 'wsl --list --verbose', for scripts that read them.
+func wslRows(distros []listedDistro) [][]string {
+	rows := [][]string{{"  NAME", "STATE", "VERSION"}}
+	for _, d := range distros {
+		mark, state := "  ", "Stopped"
+		if d.Default {
+			mark = "* "
+		}
+		if d.State != distro.StateStopped {
+			state = "Running"
+		}
+		rows = append(rows, []string{mark + d.Name, state, "2"})
+	}
+	return rows
+}
+
 // imageWidth is how much room a table has for an image's name, in characters.
 const imageWidth = 44
 
-// shorten leaves out the middle of an image's name that is too long for a table:
-// its beginning tells where it is from, its end which one it is.
+// shorten shortens an image's name that is too long for a table. Of a list of packages, it
+// keeps the first and tells how many follow. Else it leaves out the middle: the beginning
+// tells where an image is from, the end which one it is.
 func shorten(image string) string {
 	r := []rune(image)
 	if len(r) <= imageWidth {
 		return image
+	}
+	if suite, packages, ok := strings.Cut(image, "?include="); ok && !strings.Contains(packages, "&") {
+		all := strings.Split(packages, ",")
+		for n := len(all) - 1; n > 0; n-- {
+			text := fmt.Sprintf("%s with %s +%d", suite, strings.Join(all[:n], ", "), len(all)-n)
+			if utf8.RuneCountInString(text) <= imageWidth {
+				return text
+			}
+		}
+		return fmt.Sprintf("%s with %d packages", suite, len(all))
 	}
 	const head = imageWidth / 3
 	return string(r[:head]) + "…" + string(r[len(r)-(imageWidth-head-1):])

@@ -113,7 +113,10 @@ func TestSignalsHangUp(t *testing.T) {
 func TestShorten(t *testing.T) {
 	for image, want := range map[string]string{
 		"debian:trixie": "debian:trixie",
-		"file:/root/.cache/lsub/images/blobs/sha256-ee81f7a7.tar.zst": "file:/root/.ca…blobs/sha256-ee81f7a7.tar.zst",
+		"file:/root/.cache/lsub/images/blobs/sha256-ee81f7a7.tar.zst":                           "file:/root/.ca…blobs/sha256-ee81f7a7.tar.zst",
+		"debian:trixie?include=bind9-dnsutils,ca-certificates,curl,python3,socat,tmux,vim-tiny": "debian:trixie with bind9-dnsutils +6",
+		"debian:trixie?include=git,curl,jq,python3,socat,tmux,vim-tiny":                         "debian:trixie with git, curl, jq, python3 +3",
+		"debian:trixie?include=" + strings.Repeat("x", 40) + ",y":                               "debian:trixie with 2 packages",
 		strings.Repeat("ä", 44): strings.Repeat("ä", 44),
 	} {
 		if got := shorten(image); got != want {

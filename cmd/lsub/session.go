@@ -88,8 +88,10 @@ func terminalEnv() []string {
 	if t := os.Getenv("TERM"); t != "" {
 		env[0] = "TERM=" + t
 	}
-	if t := os.Getenv("COLORTERM"); t != "" {
-		env = append(env, "COLORTERM="+t)
+	for _, name := range []string{"COLORTERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION"} {
+		if v := os.Getenv(name); v != "" {
+			env = append(env, name+"="+v)
+		}
 	}
 	return env
 }
