@@ -69,6 +69,11 @@ func (a *Agent) whileStopped(ctx context.Context, id string, grace time.Duration
 	err = a.withFilesLocked(ctx, id, func(d *distro) error {
 		if d != nil {
 			killed = d.stop(grace)
+			select {
+			case <-d.gone:
+			default:
+				return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_UNSPECIFIED, "'lsub shutdown' ends the VM, and it", "the processes of the distro do not end")
+			}
 		}
 		return change()
 	})

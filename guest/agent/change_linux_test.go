@@ -16,7 +16,7 @@ func TestWhileStopped(t *testing.T) {
 	order := make(chan string, 3)
 	done := make(chan error, 2)
 	go func() {
-		_, err := a.whileStopped(t.Context(), "one", time.Second, func() error {
+		_, err := a.whileStopped(t.Context(), "one", time.Minute, func() error {
 			close(inFirst)
 			<-goOn
 			order <- "first"

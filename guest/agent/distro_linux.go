@@ -35,7 +35,10 @@ type distro struct {
 	// networked is closed when its network stands, or err says why not.
 	networked chan struct{}
 	ready     chan struct{} // closed when commands may enter, or err says why not
-	gone      chan struct{} // closed when nothing of it is left
+	// starting ends with the start, and when somebody gives the start up: see cancelStart.
+	starting    context.Context
+	cancelStart context.CancelFunc
+	gone        chan struct{} // closed when nothing of it is left
 	// reconfigured is sent to when the idle time has changed.
 	reconfigured chan struct{}
 	err          error // of the start
@@ -97,6 +100,7 @@ func (a *Agent) start(ctx context.Context, spec *guestv1.Distro) (*distro, error
 				a: a, spec: spec, networked: make(chan struct{}), ready: make(chan struct{}), gone: make(chan struct{}), reconfigured: make(chan struct{}, 1),
 				users: map[uint32]chan struct{}{}, idle: time.Duration(spec.IdleNs), limits: spec.Limits,
 			}
+			d.starting, d.cancelStart = context.WithCancel(context.Background())
 			a.distros[spec.Id] = d
 			a.notifyChange()
 			go d.run()
@@ -177,6 +181,7 @@ func (d *distro) takeWarnings() []string {
 // run is the distro's life.
 func (d *distro) run() {
 	log := d.a.log.With("distro", d.spec.Name)
+	defer d.cancelStart()
 	d.startedAt = time.Now()
 	var cmd *exec.Cmd
 	err := d.openNetwork()
@@ -224,7 +229,7 @@ func (d *distro) cleanUp(cmd *exec.Cmd) {
 	d.stopping = true
 	d.mu.Unlock()
 	if d.group != nil {
-		d.group.Kill()
+		d.kill()
 	}
 	if cmd != nil && cmd.ProcessState == nil {
 		cmd.Process.Kill()
@@ -281,6 +286,7 @@ func (d *distro) boot() (cmd *exec.Cmd, err error) {
 	}
 	defer status.Close()
 	d.pid = cmd.Process.Pid
+	defer context.AfterFunc(d.starting, func() { cmd.Process.Kill() })()
 	report, err := distroinit.AwaitReport(status)
 	if err != nil {
 		return cmd, d.withConsole(err)
@@ -323,16 +329,63 @@ func (d *distro) withConsole(err error) error {
 	return err
 }
 
-// stop shuts the distro down and waits until nothing of it is left; it tells
-// whether it had to kill. With no grace it kills at once.
-func (d *distro) stop(grace time.Duration) (killed bool) {
+// killWait is how long the processes of a distro may take to be gone once they are killed. A
+// device or a file system that hangs may keep them for ever.
+const killWait = 20 * time.Second
+
+// kill ends every process of the distro.
+func (d *distro) kill() {
+	if err := d.group.Kill(); err != nil {
+		d.a.log.Error("the processes of a distro cannot be killed", "distro", d.spec.Name, "err", err)
+	}
+}
+
+// awaitGone waits until nothing of the distro is left, but not for ever.
+func (d *distro) awaitGone() {
+	select {
+	case <-d.gone:
+	case <-time.After(killWait):
+		d.a.log.Error("a distro that was killed is still there", "distro", d.spec.Name, "after", killWait)
+	}
+}
+
+// started waits until the distro is up or has failed to start, for so long at most.
+func (d *distro) started(patience time.Duration) bool {
+	select {
+	case <-d.ready:
+		return true
+	case <-d.gone:
+		return true
+	default:
+	}
 	select {
 	case <-d.ready:
 	case <-d.gone:
+	case <-time.After(patience):
+		return false
+	}
+	return true
+}
+
+// stop shuts the distro down and waits until nothing of it is left; it tells
+// whether it had to kill. With no grace it kills at once. Nothing that the distro says
+// makes it wait longer: a start that takes longer than the grace is given up.
+func (d *distro) stop(grace time.Duration) (killed bool) {
+	begin := time.Now()
+	if !d.started(grace) {
+		d.a.log.Warn("a distro is not up when it is to stop; kill it", "distro", d.spec.Name)
+		d.cancelStart()
+		if !d.started(killWait) {
+			d.a.log.Error("the start of a distro does not end", "distro", d.spec.Name, "after", killWait)
+			return true
+		}
 	}
 	if d.err != nil { // it did not start: it ends by itself
-		<-d.gone
+		d.awaitGone()
 		return false
+	}
+	if grace > 0 {
+		grace = max(grace-time.Since(begin), time.Second)
 	}
 	d.mu.Lock()
 	first := !d.stopping
@@ -343,9 +396,14 @@ func (d *distro) stop(grace time.Duration) (killed bool) {
 		return false
 	default:
 	}
-	if !first && grace > 0 {
-		<-d.gone
-		return false
+	if !first && grace > 0 { // another one ends it
+		select {
+		case <-d.gone:
+			return false
+		case <-time.After(grace):
+			// The other's grace may be longer.
+		}
+		grace = 0
 	}
 	return d.end(grace)
 }
@@ -353,8 +411,8 @@ func (d *distro) stop(grace time.Duration) (killed bool) {
 // end shuts down a distro that is marked as stopping.
 func (d *distro) end(grace time.Duration) (killed bool) {
 	if grace <= 0 {
-		d.group.Kill()
-		<-d.gone
+		d.kill()
+		d.awaitGone()
 		return true
 	}
 	d.a.log.Info("stop distro", "distro", d.spec.Name, "grace", grace)
@@ -370,8 +428,8 @@ func (d *distro) end(grace time.Duration) (killed bool) {
 	case <-timer.C:
 	}
 	d.a.log.Warn("distro does not stop; kill it", "distro", d.spec.Name)
-	d.group.Kill()
-	<-d.gone
+	d.kill()
+	d.awaitGone()
 	return true
 }
 

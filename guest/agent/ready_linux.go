@@ -20,7 +20,7 @@ func (d *distro) awaitReady(timeout time.Duration) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	ctx, cancel := context.WithTimeout(d.starting, timeout)
 	defer cancel()
 	exited, err := watchExit(d.pid)
 	if err != nil {
@@ -39,6 +39,9 @@ func (d *distro) awaitReady(timeout time.Duration) error {
 	case errors.Is(err, errExited):
 		dir.Close()
 		return errors.New("its init ended")
+	case errors.Is(err, context.Canceled):
+		dir.Close()
+		return errors.New("it was stopped before it was up")
 	default:
 		dir.Close()
 		return err

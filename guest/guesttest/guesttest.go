@@ -49,6 +49,9 @@ type Options struct {
 
 	Late  time.Duration            // how late its clock is
 	Moved func(late time.Duration) // is told how late its clock is once that was moved; nil: nobody
+
+	// Lie returns what answers in the place of the guest that it is given; nil: nobody does.
+	Lie func(guestv1connect.GuestHandler) guestv1connect.GuestHandler
 }
 
 // Guest is a guest that runs.
@@ -91,8 +94,12 @@ func Run(h Host, o Options) error {
 	if err != nil {
 		return err
 	}
+	handler := guestv1connect.GuestHandler(g)
+	if o.Lie != nil {
+		handler = o.Lie(g)
+	}
 	mux := http.NewServeMux()
-	mux.Handle(guestv1connect.NewGuestHandler(g, guest.ServerOptions()))
+	mux.Handle(guestv1connect.NewGuestHandler(handler, guest.ServerOptions()))
 	server := &http.Server{Handler: mux}
 	var serving sync.WaitGroup
 	serving.Go(func() { server.Serve(control) })

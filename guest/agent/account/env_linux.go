@@ -40,7 +40,28 @@ func Environment(who *Account, cmd *guestv1.Exec) []string {
 	for _, e := range cmd.Env {
 		env = append(env, string(e))
 	}
-	return lastWins(env)
+	env = lastWins(env)
+	if term := LookupEnv(env, "TERM"); cmd.Tty && term != "" && LookupEnv(env, "TERMINFO") == "" {
+		env = lastWins(append(env, "TERM="+knownTerm(distrofile.Exists, term, who.Home)))
+	}
+	return env
+}
+
+// knownTerm returns the type of the host's terminal, or one that it is like where the
+// distro has no description of it: programs refuse to run at a terminal that they do not
+// know. A distro without descriptions gets the host's.
+func knownTerm(exists func(string) bool, term, home string) string {
+	for _, name := range []string{term, "xterm-256color", "xterm"} {
+		if strings.ContainsAny(name, "/\x00") {
+			continue
+		}
+		for _, dir := range []string{home + "/.terminfo", "/etc/terminfo", "/lib/terminfo", "/usr/lib/terminfo", "/usr/share/terminfo"} {
+			if exists(dir+"/"+name[:1]+"/"+name) || exists(fmt.Sprintf("%s/%x/%s", dir, name[0], name)) {
+				return name
+			}
+		}
+	}
+	return term
 }
 
 // readVariables reads a file such as /etc/environment.

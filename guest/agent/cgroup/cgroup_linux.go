@@ -83,7 +83,9 @@ func (g *Group) OpenSessions() (*os.File, error) {
 }
 
 // Kill ends every process of the distro.
-func (g *Group) Kill() { os.WriteFile(filepath.Join(g.path, "cgroup.kill"), []byte("1"), 0) }
+func (g *Group) Kill() error {
+	return os.WriteFile(filepath.Join(g.path, "cgroup.kill"), []byte("1"), 0)
+}
 
 // Freeze stops every process of the distro, and returns when all of them stand still.
 func (g *Group) Freeze(timeout time.Duration) error {
