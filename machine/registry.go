@@ -63,7 +63,7 @@ func (d *Distro) Guest() *guestv1.Distro {
 	}
 	return &guestv1.Distro{
 		Record: record,
-		Id: d.ID, Name: strings.ToLower(d.Name), Title: d.Name,
+		Id:     d.ID, Name: strings.ToLower(d.Name), Title: d.Name,
 		Limits: &guestv1.Limits{MemoryMax: d.MemoryMax, CpuMax: d.CPUMax, PidsMax: d.PIDsMax},
 		IdleNs: int64(d.Idle), DefaultUser: d.User, Timezone: HostTimezone(), Isolated: d.Isolated, Env: d.Env,
 	}
@@ -150,6 +150,19 @@ const ImageAge = 7 * 24 * time.Hour
 func (r *Registry) KeepsImage(id string) bool {
 	since, unused := r.Unused[id]
 	return r.uses(id) || unused && time.Since(since) < ImageAge
+}
+
+// NoteImage notes an image that no distro is left of, of which the registry knew nothing: it
+// is kept as long as others. It tells whether that is so.
+func (r *Registry) NoteImage(id string, now time.Time) bool {
+	if _, known := r.Unused[id]; known || r.uses(id) {
+		return false
+	}
+	if r.Unused == nil {
+		r.Unused = map[string]time.Time{}
+	}
+	r.Unused[id] = now
+	return true
 }
 
 // uses tells whether a distro is left of an image.
@@ -344,6 +357,11 @@ func (r *Registry) byID(id string) *Distro {
 		}
 	}
 	return nil
+}
+
+// IsID tells whether a text may be the id of a distro or of a snapshot.
+func IsID(id string) bool {
+	return id != "" && len(id) <= 80 && strings.Trim(id, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }
 
 // NewID makes the ID of a new distro: readable, and never used before.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -27,10 +28,10 @@ func (s *supervisor) reconcile(ctx context.Context, vm hypervisor.VM, reg *machi
 	}
 	info := res.Msg
 	now := time.Now().UTC().Truncate(time.Second)
-	todo := agree(reg, info.Distros, now)
+	todo := agree(reg, info, now)
 	if todo.changed {
 		err := s.m.Update(ctx, func(r *machine.Registry) error {
-			todo = agree(r, info.Distros, now)
+			todo = agree(r, info, now)
 			*reg = *r
 			return nil
 		})
@@ -79,10 +80,14 @@ type agreement struct {
 	missing   []string               // what the disk does not have, for the log
 }
 
-// agree makes the registry agree with the distros on the disk.
-func agree(r *machine.Registry, disk []*guestv1.DistroState, now time.Time) (a agreement) {
+// agree makes the registry agree with what is on the disk.
+func agree(r *machine.Registry, disk *guestv1.InfoResponse, now time.Time) (a agreement) {
 	there := map[string]bool{} // ids of distros and snapshots
-	for _, d := range disk {
+	for _, d := range disk.Distros {
+		if !machine.IsID(d.Id) {
+			continue // the guest makes no sense
+		}
+		d.Snapshots = slices.DeleteFunc(slices.Clone(d.Snapshots), func(id string) bool { return !machine.IsID(id) })
 		there[d.Id] = true
 		for _, snap := range d.Snapshots {
 			there[snap] = true
@@ -110,6 +115,11 @@ func agree(r *machine.Registry, disk []*guestv1.DistroState, now time.Time) (a a
 	for id := range r.Removed {
 		if !there[id] {
 			delete(r.Removed, id)
+			a.changed = true
+		}
+	}
+	for _, id := range disk.Images {
+		if strings.HasPrefix(id, "sha256:") && len(id) == len("sha256:")+64 && r.NoteImage(id, now) {
 			a.changed = true
 		}
 	}
@@ -144,10 +154,16 @@ func (a *agreement) snapshotsOf(r *machine.Registry, d *machine.Distro, disk *gu
 	}
 }
 
+// maxRecord is the most bytes of a distro's record.
+const maxRecord = 64 << 10
+
 // recorded reads the record that the guest has kept of a distro, nil where it makes no
 // sense.
 func recorded(record []byte) *machine.Distro {
 	var d machine.Distro
+	if len(record) > maxRecord {
+		return nil
+	}
 	if json.Unmarshal(record, &d) != nil || machine.CheckName("distro", d.Name) != nil {
 		return nil
 	}

@@ -48,7 +48,7 @@ func TestAgree(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := c.reg
 			r.Distros = slices.Clone(r.Distros)
-			a := agree(&r, c.disk, now)
+			a := agree(&r, &guestv1.InfoResponse{Distros: c.disk}, now)
 			deleted := slices.Clone(a.distros)
 			for _, snap := range a.snapshots {
 				deleted = append(deleted, snap.Id)
@@ -71,7 +71,7 @@ func TestAgree(t *testing.T) {
 				}
 			}
 			// Once more changes nothing.
-			if again := agree(&r, c.disk, now); again.changed || len(again.found) > 0 {
+			if again := agree(&r, &guestv1.InfoResponse{Distros: c.disk}, now); again.changed || len(again.found) > 0 {
 				t.Errorf("a second look: %+v", again)
 			}
 		})

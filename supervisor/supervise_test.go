@@ -269,6 +269,17 @@ func TestReconcile(t *testing.T) {
 	change(func(r *machine.Registry) error {
 		return r.Add(machine.Distro{ID: "kept-1", Name: "kept", Image: image})
 	})
+	// Nor does one that does not know them all; but what was removed goes.
+	if info := restart(); len(info.Distros) != 2 {
+		t.Errorf("%d distros are left of 2", len(info.Distros))
+	}
+	change(func(r *machine.Registry) error {
+		if len(r.Unregistered) != 1 || r.Unregistered[0].ID != "left-2" {
+			t.Errorf("kept aside: %+v", r.Unregistered)
+		}
+		r.SetRemoved("left-2")
+		return nil
+	})
 	info := restart()
 	if len(info.Distros) != 1 || info.Distros[0].Id != "kept-1" {
 		t.Errorf("distros %v, want the registered one", info.Distros)
