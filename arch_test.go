@@ -2,6 +2,7 @@
 package lsub
 
 import (
+	"flag"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -70,6 +71,64 @@ var mayImport = map[string][]string{
 	"distro/loginitem":                   {"atomicfile"},
 	"cmd/lsub":                           {"atomicfile", "distro", "hypervisor", "hypervisor/kvm", "guest", "supervisor", "images", "images/catalogue", "images/guestimage", "machine", "profile"},
 }
+
+var update = flag.Bool("update", false, "write the imports in ARCHITECTURE.md anew")
+
+// TestTable compares the imports that ARCHITECTURE.md shows with those of this file.
+func TestTable(t *testing.T) {
+	const file = "ARCHITECTURE.md"
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := map[string]int{} // last words of the directories
+	for dir := range mayImport {
+		named[path.Base(dir)]++
+	}
+	rows := map[string]bool{}
+	lines := strings.Split(string(text), "\n")
+	for i, line := range lines {
+		cells := strings.Split(line, "|")
+		if len(cells) != 5 {
+			continue
+		}
+		dir := strings.Trim(cells[1], " `")
+		imports, ok := mayImport[dir]
+		if !ok {
+			continue
+		}
+		rows[dir] = true
+		var short []string
+		for _, to := range imports {
+			if base := path.Base(to); named[base] == 1 {
+				to = base
+			}
+			short = append(short, to)
+		}
+		cells[3] = " " + strings.Join(short, ", ") + " "
+		if cells[3] == "  " {
+			cells[3] = " "
+		}
+		if want := strings.Join(cells, "|"); want != line && *update {
+			lines[i] = want
+		} else if want != line {
+			t.Errorf("%s has\n%s\nwant\n%s\n(go test . -update writes it)", file, line, want)
+		}
+	}
+	for dir := range mayImport {
+		if !rows[dir] && !inner[dir] {
+			t.Errorf("%s has no row for %s", file, dir)
+		}
+	}
+	if *update {
+		if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// inner directories need no row: they belong to the one above them.
+var inner = map[string]bool{"guest/guestv1": true, "hypervisor/kvm/vhostuser/vhosttest": true, "images/internal": true}
 
 // onlyIn keeps each heavy library in one directory.
 var onlyIn = map[string]string{
