@@ -19,6 +19,15 @@ type link struct {
 	*tap.LinkEndpoint
 	ports *tap.Switch
 	port  atomic.Pointer[Port] // nil means the switch
+	// takeEcho takes the guest's echo requests for other machines.
+	takeEcho func(tcpip.NetworkProtocolNumber, *stack.PacketBuffer) bool
+}
+
+// DeliverNetworkPacket takes one of the guest's packets.
+func (l *link) DeliverNetworkPacket(protocol tcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
+	if !l.takeEcho(protocol, pkt) {
+		l.LinkEndpoint.DeliverNetworkPacket(protocol, pkt)
+	}
 }
 
 var (

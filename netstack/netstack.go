@@ -80,6 +80,8 @@ type Network struct {
 	tcp    *limiter.Limiter
 	dials  *limiter.Limiter // TCP connections that are being dialed
 	flows  *flows
+	pings  *limiter.Limiter
+	ping   func(to netip.Addr, sequence uint16, data []byte) error // from the host
 	out    *outgoing
 }
 
@@ -110,6 +112,7 @@ func New(cfg Config) (*Network, error) {
 	n := &Network{cfg: cfg, subnet: cfg.Subnet.Masked(), mtu: cfg.MTU, log: cfg.Logger, out: newOutgoing()}
 	n.tcp, n.dials = n.newLimiter("TCP connections", maxTCP), n.newLimiter("TCP connections in the making", maxDials)
 	n.flows = newFlows(maxUDP)
+	n.pings, n.ping = n.newLimiter("pings", maxPings), pingFromHost
 	bridgeLogs(cfg.Logger)
 	n.names = names.New(n.namesConfig())
 	if err := n.makeStack(); err != nil {

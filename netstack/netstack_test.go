@@ -63,33 +63,53 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
-// TestPing goes through ARP and ICMP.
+// TestPing goes through ARP and ICMP. The gateway and the host answer; another machine does
+// when it answers the host.
 func TestPing(t *testing.T) { bothWays(t, testPing) }
 
 func testPing(t *testing.T, start starter) {
 	n, g := start(t, Config{})
-	var wq waiter.Queue
-	entry, readable := waiter.NewChannelEntry(waiter.ReadableEvents)
-	wq.EventRegister(&entry)
-	ep, err := g.stack.NewEndpoint(icmp.ProtocolNumber4, ipv4.ProtocolNumber, &wq)
-	if err != nil {
-		t.Fatal(err)
+	machine, silent := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	n.ping = func(to netip.Addr, sequence uint16, data []byte) error {
+		if to != machine || sequence != 7 || string(data) != "ping" {
+			return fmt.Errorf("%v does not answer %d, %q", to, sequence, data)
+		}
+		return nil
 	}
-	defer ep.Close()
-	echo := make([]byte, header.ICMPv4MinimumSize+4)
-	header.ICMPv4(echo).SetType(header.ICMPv4Echo)
-	copy(echo[header.ICMPv4MinimumSize:], "ping")
-	to := address(n.Gateway(), 0)
-	if _, err := ep.Write(bytes.NewReader(echo), tcpip.WriteOptions{To: &to}); err != nil {
-		t.Fatal(err)
-	}
-	<-readable
-	var answer bytes.Buffer
-	if _, err := ep.Read(&answer, tcpip.ReadOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if got := header.ICMPv4(answer.Bytes()); got.Type() != header.ICMPv4EchoReply || !bytes.HasSuffix(got, []byte("ping")) {
-		t.Errorf("answer %x", answer.Bytes())
+	// The one who is silent is asked first: an answer would be read first.
+	for _, to := range []netip.Addr{silent, n.Guest().Addr().Next().Next().Next(), n.Gateway(), silent, n.Host(), machine} {
+		var wq waiter.Queue
+		entry, readable := waiter.NewChannelEntry(waiter.ReadableEvents)
+		wq.EventRegister(&entry)
+		ep, err := g.stack.NewEndpoint(icmp.ProtocolNumber4, ipv4.ProtocolNumber, &wq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ep.Close()
+		echo := header.ICMPv4(make([]byte, header.ICMPv4MinimumSize+4))
+		echo.SetType(header.ICMPv4Echo)
+		echo.SetSequence(7)
+		copy(echo[header.ICMPv4MinimumSize:], "ping")
+		at := address(to, 0)
+		if _, err := ep.Write(bytes.NewReader(echo), tcpip.WriteOptions{To: &at}); err != nil {
+			t.Fatal(err)
+		}
+		if to == silent || to == n.Guest().Addr().Next().Next().Next() {
+			select {
+			case <-readable:
+				t.Errorf("%v answers", to)
+			case <-time.After(50 * time.Millisecond):
+			}
+			continue
+		}
+		<-readable
+		var answer bytes.Buffer
+		if _, err := ep.Read(&answer, tcpip.ReadOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if got := header.ICMPv4(answer.Bytes()); got.Type() != header.ICMPv4EchoReply || got.Sequence() != 7 || !bytes.HasSuffix(got, []byte("ping")) {
+			t.Errorf("%v: answer %x", to, answer.Bytes())
+		}
 	}
 }
 

@@ -30,7 +30,7 @@ func (n *Network) makeStack() error {
 	if err != nil {
 		return err
 	}
-	n.link = &link{LinkEndpoint: end, ports: tap.NewSwitch(false)}
+	n.link = &link{LinkEndpoint: end, ports: tap.NewSwitch(false), takeEcho: n.takeEcho}
 	n.link.Connect(wire{n.link})
 	n.link.ports.Connect(n.link)
 
