@@ -66,6 +66,10 @@ func TestExec(t *testing.T) {
 		if out := h.ok(t, "exec", "debian", "--", "sh", "-c", "ulimit -Sn; ulimit -Hn"); out != "1024\n524288" {
 			t.Errorf("files: %s", out)
 		}
+		h.sh(t, "debian", "echo 'root - nofile 3000' >/etc/security/limits.d/e2e.conf")
+		if out := h.sh(t, "debian", "ulimit -Sn; ulimit -Hn; rm /etc/security/limits.d/e2e.conf"); out != "3000\n3000" {
+			t.Errorf("files, by limits.d: %s", out)
+		}
 	})
 	t.Run("user, folder, environment", func(t *testing.T) {
 		r := h.run("exec", "-u", "nobody", "--cd", "/tmp", "--env", "A=b", "--env", "EMPTY=", "debian", "--", "sh", "-c", "id -un; pwd; env")

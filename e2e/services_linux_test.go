@@ -67,7 +67,7 @@ func testServerIdle(t *testing.T, h *host) {
 }
 
 // servicesImage has services that people run in a distro and use from the host.
-const servicesImage = "debian?include=nginx-light,postgresql,redis-server,openssh-server,openssh-client"
+const servicesImage = "debian?include=nginx-light,postgresql,redis-server,openssh-server,openssh-client,systemd-resolved"
 
 // setUpServices makes them listen on ports that no other test uses. Each one has the data for
 // its test. The last lines are the checksum of /big and the key for ssh.
@@ -98,6 +98,13 @@ func TestServices(t *testing.T) {
 			within(t, quick, at+" opens", func() bool { return answers(at) })
 		}
 	}
+	t.Run("systemd-resolved", func(t *testing.T) {
+		// As its package sets it up: every name goes through its stub.
+		out := h.sh(t, "services", "ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf; getent hosts host.lsub.internal | wc -l")
+		if out != "1" {
+			t.Errorf("a name: %q", out)
+		}
+	})
 	t.Run("nginx", func(t *testing.T) {
 		b, err := httpGet("http://localhost:18380/big")
 		if got := sha256.Sum256([]byte(b)); err != nil || hex.EncodeToString(got[:]) != sum {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -70,22 +71,22 @@ func TestSignalsHold(t *testing.T) {
 func TestSignalsTerm(t *testing.T) {
 	for _, ignores := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
-			cancelled := false
-			s := &signals{cancel: func() { cancelled = true }}
+			var cancelled atomic.Bool
+			s := &signals{cancel: func() { cancelled.Store(true) }}
 			ch := make(chan int, 1)
 			s.passTo(ch, true)
 			s.caughtNow(15)
 			time.Sleep(termGrace / 2)
-			if len(ch) != 1 || cancelled {
-				t.Errorf("%d passed on, interrupted: %v", len(ch), cancelled)
+			if len(ch) != 1 || cancelled.Load() {
+				t.Errorf("%d passed on, interrupted: %v", len(ch), cancelled.Load())
 			}
 			if !ignores {
 				s.passTo(nil, false)
 			}
 			time.Sleep(termGrace)
 			synctest.Wait()
-			if cancelled != ignores || ignores && s.code() != 143 {
-				t.Errorf("it ignores the signal: %v; interrupted: %v, code %d", ignores, cancelled, s.code())
+			if cancelled.Load() != ignores || ignores && s.code() != 143 {
+				t.Errorf("it ignores the signal: %v; interrupted: %v, code %d", ignores, cancelled.Load(), s.code())
 			}
 		})
 	}

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path"
 	"strings"
@@ -141,7 +142,7 @@ func (d *distro) spawn(ctx context.Context, cmd *guestv1.Exec) (*process, error)
 	case errors.Is(err, unix.EAGAIN) && d.group.PidsFull():
 		return nil, d.tooMany()
 	case p != nil:
-		p.warnings = who.Warnings
+		p.warnings = append(who.Warnings, p.warnings...)
 	}
 	return p, err
 }
@@ -214,7 +215,22 @@ func (d *distro) fork(cmd *guestv1.Exec, who *account.Account) (*process, error)
 		p.close()
 		return nil, startError(err, file, dir)
 	}
+	for _, l := range who.Limits {
+		if err := setLimit(p.proc.Pid, l); err != nil {
+			p.warnings = append(p.warnings, fmt.Sprintf("a limit of the distro's /etc/security cannot be set: %v", err))
+		}
+	}
 	return p, nil
+}
+
+// setLimit limits a process that has just begun.
+func setLimit(pid int, l account.Limit) error {
+	var now unix.Rlimit
+	if err := unix.Prlimit(pid, l.Resource, nil, &now); err != nil {
+		return err
+	}
+	want := l.Over(now)
+	return unix.Prlimit(pid, l.Resource, &want, nil)
 }
 
 // openStdio makes the command's stdio, and returns its side of it.

@@ -20,7 +20,21 @@ const defaultUmask = 0o022
 
 // ForCommand returns the account that a command runs as: the one that cmd names, else
 // the default user. The calling thread's root directory is the distro's.
-func ForCommand(cmd *guestv1.Exec) (*Account, error) { return forCommand(distrofile.Read, cmd) }
+func ForCommand(cmd *guestv1.Exec) (*Account, error) {
+	who, err := forCommand(distrofile.Read, cmd)
+	if err != nil {
+		return nil, err
+	}
+	var texts [][]byte
+	for _, file := range limitFiles() {
+		if b, err := distrofile.Read(file); err == nil { // without them it is no worse off
+			texts = append(texts, b)
+		}
+	}
+	group, _ := distrofile.Read("/etc/group")
+	who.Limits = parseLimits(texts, who, group)
+	return who, nil
+}
 
 // forCommand is ForCommand with files read by read. A file that cannot be read counts as
 // empty: root gets in all the same.
@@ -110,6 +124,7 @@ type Account struct {
 	Shell  string
 
 	Umask    int      // of the user's commands
+	Limits   []Limit  // of the user's commands, over those that the agent has
 	Warnings []string // why it is not the account that somebody expects
 }
 

@@ -103,7 +103,7 @@ func becomeInit(status *os.File) error {
 	report := Report{Init: Tiny, Warnings: settings.Warnings, Timeout: settings.InitTimeout}
 	if settings.Systemd && hasSystemd() {
 		report.Init = Systemd
-		if err := writeUnits(settings.Settings, cfg.Env); err != nil {
+		if err := writeUnits(settings.Settings, cfg); err != nil {
 			return err
 		}
 		mountTmp()

@@ -2,6 +2,7 @@ package distroinit
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -108,8 +109,8 @@ const flushedFile = "/run/systemd/journal/flushed"
 
 // writeUnits lays units over the distro's, in /run: they go with the distro's
 // run, and /etc still overrides them.
-// env is the environment of all services.
-func writeUnits(settings wslconf.Settings, env []string) error {
+// cfg has the environment of all services, and the network.
+func writeUnits(settings wslconf.Settings, cfg Config) error {
 	files := map[string]string{
 		"lsub-ready.socket":           readySocket,
 		"lsub-ready.service":          readyService,
@@ -129,9 +130,10 @@ func writeUnits(settings wslconf.Settings, env []string) error {
 		files[flushedFile] = ""
 		links["systemd-journal-flush.service"] = "/dev/null"
 	}
-	if len(env) > 0 {
-		files["/run/systemd/system.conf.d/lsub.conf"] = "[Manager]\nDefaultEnvironment=" + quoteEnv(env) + "\n"
+	if len(cfg.Env) > 0 {
+		files["/run/systemd/system.conf.d/lsub.conf"] = "[Manager]\nDefaultEnvironment=" + quoteEnv(cfg.Env) + "\n"
 	}
+	maps.Copy(files, networkFiles(settings, cfg))
 	if settings.ProtectBinfmt {
 		files["systemd-binfmt.service.d/lsub.conf"] = keepFormats
 	}
@@ -144,6 +146,21 @@ func writeUnits(settings wslconf.Settings, env []string) error {
 		files[commandFile] = settings.Command + "\n"
 	}
 	return layUnits("/run/systemd/system", files, links)
+}
+
+// networkFiles keep programs that manage networks from eth0, which the VM has set up and all
+// distros share, and tell systemd-resolved the name server. They are there before such a
+// program is installed.
+func networkFiles(settings wslconf.Settings, cfg Config) map[string]string {
+	const mark = "# Written by lsub when the distro starts. The VM manages eth0.\n"
+	files := map[string]string{
+		"/run/systemd/network/00-lsub.network":    mark + "[Match]\nName=eth0\n\n[Link]\nUnmanaged=yes\n",
+		"/run/NetworkManager/conf.d/00-lsub.conf": mark + "[keyfile]\nunmanaged-devices=interface-name:eth0\n\n[main]\nrc-manager=unmanaged\n",
+	}
+	if settings.WriteResolv && cfg.DNS != "" {
+		files["/run/systemd/resolved.conf.d/00-lsub.conf"] = mark + "[Resolve]\nDNS=" + cfg.DNS + "\nDomains=" + strings.Join(cfg.Search, " ") + "\n"
+	}
+	return files
 }
 
 // quoteEnv writes NAME=value pairs as systemd reads them in its files.

@@ -1,7 +1,10 @@
 package distroinit
 
 import (
+	"strings"
 	"testing"
+
+	"github.com/lsub/lsub/wslconf"
 )
 
 func TestMountsBelow(t *testing.T) {
@@ -20,5 +23,28 @@ func TestQuoteEnv(t *testing.T) {
 	got := quoteEnv([]string{"http_proxy=http://u:50%25@p:1", `A=a "b" \c`, "B=x\ny"})
 	if want := `"http_proxy=http://u:50%%25@p:1" "A=a \"b\" \\c" "B=x\ny"`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// What manages networks is kept from eth0, and resolved hears of the name server unless the
+// distro keeps a resolv.conf of its own.
+func TestNetworkFiles(t *testing.T) {
+	files := networkFiles(wslconf.Settings{WriteResolv: true}, Config{DNS: "192.0.2.1", Search: []string{"example.com", "lsub.internal"}})
+	for file, want := range map[string]string{
+		"/run/systemd/resolved.conf.d/00-lsub.conf": "[Resolve]\nDNS=192.0.2.1\nDomains=example.com lsub.internal\n",
+		"/run/systemd/network/00-lsub.network":      "[Match]\nName=eth0\n\n[Link]\nUnmanaged=yes\n",
+		"/run/NetworkManager/conf.d/00-lsub.conf":   "unmanaged-devices=interface-name:eth0\n",
+	} {
+		if !strings.Contains(files[file], want) {
+			t.Errorf("%s is %q, want %q in it", file, files[file], want)
+		}
+	}
+	for name, files := range map[string]map[string]string{
+		"a resolv.conf of its own": networkFiles(wslconf.Settings{}, Config{DNS: "192.0.2.1"}),
+		"no network":               networkFiles(wslconf.Settings{WriteResolv: true}, Config{}),
+	} {
+		if _, ok := files["/run/systemd/resolved.conf.d/00-lsub.conf"]; ok || len(files) != 2 {
+			t.Errorf("%s: %v", name, files)
+		}
 	}
 }
