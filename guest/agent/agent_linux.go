@@ -110,8 +110,7 @@ func (a *Agent) serveStream(conn net.Conn) {
 
 func (a *Agent) handle(r *guest.Reader, w *guest.Writer, req *guestv1.StreamRequest) (*guestv1.Exit, error) {
 	if req.Version != a.cfg.Version {
-		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_VERSION, "run 'lsub shutdown'; the next command starts the VM with this version",
-			"the VM runs lsub %s, this is lsub %s", a.cfg.Version, req.Version)
+		return nil, guest.OtherVersion(a.cfg.Version, req.Version)
 	}
 	if m := req.GetImportImage(); m != nil {
 		in := newImportReader(r, w)
@@ -136,7 +135,7 @@ func (a *Agent) handle(r *guest.Reader, w *guest.Writer, req *guestv1.StreamRequ
 	case *guestv1.StreamRequest_Export:
 		return a.export(ctx, k.Export, w)
 	}
-	return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "the stream asks for nothing")
+	return nil, guest.NothingAsked()
 }
 
 // stopAll stops every distro, and keeps further ones from starting.

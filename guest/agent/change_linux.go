@@ -140,7 +140,7 @@ func (a *Agent) checkSnapshot(snap *guestv1.Snapshot) error {
 		}
 	}
 	if !a.store.HasDistro(snap.Distro) {
-		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no files of distro %s", snap.Distro)
+		return guest.NoDistro(snap.Distro)
 	}
 	return nil
 }

@@ -94,7 +94,7 @@ func (a *Agent) start(ctx context.Context, spec *guestv1.Distro) (*distro, error
 			}
 			if !a.store.HasDistro(spec.Id) {
 				a.mu.Unlock()
-				return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no files of distro %s", spec.Name)
+				return nil, guest.NoDistro(spec.Name)
 			}
 			d = &distro{
 				a: a, spec: spec, networked: make(chan struct{}), ready: make(chan struct{}), gone: make(chan struct{}), reconfigured: make(chan struct{}, 1),

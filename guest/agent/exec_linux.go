@@ -31,7 +31,7 @@ func (a *Agent) exec(ctx context.Context, cmd *guestv1.Exec, in *stdinBuffer, co
 			return err
 		}
 		if p, err = d.spawn(ctx, cmd); err != nil && (errors.Is(err, errStopping) || procfs.IsExiting(d.pid)) {
-			err = errDistroOff()
+			err = guest.NotRunning()
 		}
 		return err
 	})
@@ -97,16 +97,16 @@ func whileWaiting(ctx context.Context, controls <-chan controlFrame, f func(cont
 func (a *Agent) enter(id string) (*distro, error) {
 	d := a.lookup(id)
 	if d == nil {
-		return nil, errDistroOff()
+		return nil, guest.NotRunning()
 	}
 	select {
 	case <-d.ready:
 	default:
-		return nil, errDistroOff()
+		return nil, guest.NotRunning()
 	}
 	// One that shuts down from inside is as good as off: the next start waits for its end.
 	if d.err != nil || d.shutsDown() && !d.hangs.Load() || !d.beginSession() {
-		return nil, errDistroOff()
+		return nil, guest.NotRunning()
 	}
 	return d, nil
 }
@@ -325,7 +325,7 @@ func command(cmd *guestv1.Exec, who *account.Account, env []string) (argv []stri
 			return argv, p, nil
 		}
 	}
-	return nil, "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND, "", "command not found: %s", distrofile.Shown(file))
+	return nil, "", guest.CommandNotFound(distrofile.Shown(file))
 }
 
 // workingDir resolves the directory that a command starts in. It runs on the namespace
@@ -346,7 +346,7 @@ func workingDir(cwd string, who *account.Account) (string, error) {
 		dir = path.Join(who.Home, rest)
 	}
 	if !path.IsAbs(dir) || !isDir(dir) {
-		return "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_DIRECTORY, "give an absolute path, or one that begins with ~/", "no folder %q in the distro", cwd)
+		return "", guest.NoDirectory(cwd)
 	}
 	return dir, nil
 }
@@ -355,13 +355,13 @@ func workingDir(cwd string, who *account.Account) (string, error) {
 func startError(err error, file, dir string) error {
 	switch {
 	case errors.Is(err, unix.ENOENT) && !distrofile.Exists(file):
-		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND, "", "command not found: %s", distrofile.Shown(file))
+		return guest.CommandNotFound(distrofile.Shown(file))
 	case errors.Is(err, unix.ENOENT):
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE, "", "run %s: its interpreter is missing", distrofile.Shown(file))
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.ENOEXEC), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
 		var errno unix.Errno
 		errors.As(err, &errno)
-		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE, "", "run %s in %s: %v", distrofile.Shown(file), distrofile.Shown(dir), errno)
+		return guest.NotExecutable(distrofile.Shown(file), distrofile.Shown(dir), errno)
 	case errors.Is(err, unix.E2BIG):
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE, "", "run %s: argument list too long", distrofile.Shown(file))
 	}

@@ -116,7 +116,7 @@ func readRequest(said []byte, stream io.Reader, req *guestv1.ForwardRequest) (he
 // be told. head came behind the request.
 func (a *Agent) forward(loop *relay.Loop, req *guestv1.ForwardRequest, stream *relay.Conn, head []byte) error {
 	if req.Version != a.cfg.Version {
-		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_VERSION, "", "the VM runs lsub %s, this is lsub %s", a.cfg.Version, req.Version)
+		return guest.OtherVersion(a.cfg.Version, req.Version)
 	}
 	var conn io.Closer
 	var err error
@@ -130,7 +130,7 @@ func (a *Agent) forward(loop *relay.Loop, req *guestv1.ForwardRequest, stream *r
 		a.serveListen(stream, k.Listen)
 		return nil
 	default:
-		err = guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "the stream asks for nothing")
+		err = guest.NothingAsked()
 	}
 	if err != nil {
 		return err
@@ -210,7 +210,7 @@ func (a *Agent) acquire(id string) (d *distro, release func(), err error) {
 		return nil, nil, err
 	}
 	if !d.acquire(&d.forwards) {
-		return nil, nil, errDistroOff()
+		return nil, nil, guest.NotRunning()
 	}
 	return d, func() { d.release(&d.forwards) }, nil
 }
@@ -229,11 +229,7 @@ func (a *Agent) running(id string) (*distro, error) {
 			}
 		}
 	}
-	return nil, errDistroOff()
-}
-
-func errDistroOff() error {
-	return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_RUNNING, "", "the distro does not run")
+	return nil, guest.NotRunning()
 }
 
 // connectUnix connects to a unix socket in the distro.

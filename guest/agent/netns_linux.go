@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/agent/listeners"
 	"github.com/lsub/lsub/guest/agent/nsthread"
 	"github.com/lsub/lsub/guest/guestv1"
@@ -94,7 +95,7 @@ func (d *distro) network() (*netns, error) {
 	if s := d.ownNetns(); s != nil {
 		return s, nil
 	}
-	return nil, errDistroOff()
+	return nil, guest.NotRunning()
 }
 
 // ownNetns returns the network of an isolated distro while it stands.

@@ -65,7 +65,7 @@ func (g *Guest) CreateDistro(_ context.Context, req *connect.Request[guestv1.Cre
 		return nil, err
 	}
 	if _, ok := d.data.Distros[m.Distro.Id]; ok {
-		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_ALREADY_EXISTS, "", "the VM has a distro %s already", m.Distro.Id)
+		return nil, guest.DistroExists(m.Distro.Id)
 	}
 	d.data.Distros[m.Distro.Id] = m.User.GetName()
 	d.data.Records[m.Distro.Id] = m.Distro.Record
@@ -97,14 +97,14 @@ func (g *Guest) SetDefaultUser(_ context.Context, req *connect.Request[guestv1.S
 	defer d.mu.Unlock()
 	made, ok := d.data.Distros[m.Id]
 	if !ok {
-		return nil, notFound("distro", m.Id)
+		return nil, guest.NoDistro(m.Id)
 	}
 	uid, ok := map[string]uint32{"root": 0, made: 1000, "nobody": 65534}[m.User]
 	if m.User == "1000" && made != "" {
 		m.User, uid, ok = made, 1000, true
 	}
 	if !ok || m.User == "" {
-		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_USER, "root sees the users in the distro's /etc/passwd: add '-u root'", "no user %q in the distro", m.User)
+		return nil, guest.NoUser(m.User)
 	}
 	if d.data.DefaultUsers == nil {
 		d.data.DefaultUsers = map[string]string{}

@@ -115,7 +115,7 @@ func (d *disk) start(spec *guestv1.Distro) error {
 	defer d.mu.Unlock()
 	id := spec.GetId()
 	if _, ok := d.data.Distros[id]; !ok {
-		return notFound("distro", id)
+		return guest.NoDistro(id)
 	}
 	if _, runs := d.run[id]; !runs {
 		d.specs[id] = spec
@@ -140,7 +140,7 @@ func (d *disk) enter(id string) (string, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if _, runs := d.run[id]; !runs {
-		return "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_RUNNING, "", "the distro does not run")
+		return "", guest.NotRunning()
 	}
 	d.run[id]++
 	return d.data.Distros[id], nil
@@ -151,7 +151,7 @@ func (d *disk) configure(spec *guestv1.Distro) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if _, ok := d.data.Distros[spec.GetId()]; !ok {
-		return notFound("distro", spec.GetId())
+		return guest.NoDistro(spec.GetId())
 	}
 	d.specs[spec.Id] = spec
 	return d.keepRecord(spec)
@@ -184,8 +184,4 @@ func (d *disk) leave(id string) {
 	if _, ok := d.run[id]; ok {
 		d.run[id]--
 	}
-}
-
-func notFound(kind, id string) error {
-	return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no %s %s", kind, id)
 }

@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/guestv1"
@@ -45,7 +46,7 @@ func (g *Guest) exec(m *guestv1.Exec, s *stream) (*guestv1.Exit, error) {
 	}
 	numbered := len(m.User) == 0 && strings.Trim(p.user, "0123456789:") == "" // the default user needs no account
 	if !slices.Contains([]string{"root", "nobody", made}, p.user) && !numbered {
-		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_USER, "", "no user %q in %s", p.user, m.Distro.Name)
+		return nil, guest.NoUser(p.user)
 	}
 	home := "/home/" + p.user
 	if p.user == "root" {
@@ -55,7 +56,7 @@ func (g *Guest) exec(m *guestv1.Exec, s *stream) (*guestv1.Exit, error) {
 		p.cwd = home
 	}
 	if !slices.Contains([]string{"/", "/tmp", home}, path.Clean(p.cwd)) {
-		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SUCH_DIRECTORY, "", "no folder %s in %s", p.cwd, m.Distro.Name)
+		return nil, guest.NoDirectory(p.cwd)
 	}
 	p.env = append([]string{"HOME=" + home, "USER=" + p.user, "DISTRO=" + m.Distro.Name}, g.disk.imageEnv(m.Distro.GetId())...)
 	for _, e := range m.Env {
@@ -89,9 +90,9 @@ func (p *process) command(login bool) (command, error) {
 	run, ok := commands[path.Base(p.argv[0])]
 	switch {
 	case p.argv[0] == "/etc/passwd":
-		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE, "", "%s is not executable", p.argv[0])
+		return nil, guest.NotExecutable(p.argv[0], p.cwd, syscall.EACCES)
 	case !ok:
-		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND, "", "command not found: %s", p.argv[0])
+		return nil, guest.CommandNotFound(p.argv[0])
 	}
 	return run, nil
 }

@@ -51,7 +51,7 @@ func (d *disk) checkExport(m *guestv1.Export) error {
 		return d.checkSnapshot(m.GetSnapshot())
 	}
 	if _, ok := d.data.Distros[m.GetDistro()]; !ok {
-		return notFound("distro", m.GetDistro())
+		return guest.NoDistro(m.GetDistro())
 	}
 	return nil
 }

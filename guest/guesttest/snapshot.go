@@ -17,23 +17,23 @@ func (d *disk) checkFrom(m *guestv1.CreateDistroRequest) error {
 	switch from := m.From.(type) {
 	case *guestv1.CreateDistroRequest_Image:
 		if !slices.Contains(d.data.Images, from.Image) {
-			return notFound("image", from.Image)
+			return guest.NoImage(from.Image)
 		}
 	case *guestv1.CreateDistroRequest_Clone:
 		if _, ok := d.data.Distros[from.Clone]; !ok {
-			return notFound("distro", from.Clone)
+			return guest.NoDistro(from.Clone)
 		}
 	case *guestv1.CreateDistroRequest_Snapshot:
 		return d.checkSnapshot(from.Snapshot)
 	default:
-		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "the distro is to be made of nothing")
+		return guest.MadeOfNothing()
 	}
 	return nil
 }
 
 func (d *disk) checkSnapshot(s *guestv1.Snapshot) error {
 	if !slices.Contains(d.data.Snapshots[s.GetDistro()], s.GetId()) {
-		return notFound("snapshot", s.GetId())
+		return guest.NoSnapshot(s.GetId())
 	}
 	return nil
 }
@@ -61,7 +61,7 @@ func (g *Guest) CreateSnapshot(ctx context.Context, req *connect.Request[guestv1
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if _, ok := d.data.Distros[s.Distro]; !ok {
-		return nil, notFound("distro", s.Distro)
+		return nil, guest.NoDistro(s.Distro)
 	}
 	d.data.Snapshots[s.Distro] = append(d.data.Snapshots[s.Distro], s.Id)
 	return connect.NewResponse(&guestv1.CreateSnapshotResponse{}), d.save()

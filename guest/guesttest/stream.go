@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/guestv1"
@@ -30,7 +31,7 @@ func (g *Guest) serveStream(c net.Conn) {
 
 func (g *Guest) answer(req *guestv1.StreamRequest, s *stream) (*guestv1.Exit, error) {
 	if req.Version != g.Version {
-		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_VERSION, "", "the VM runs lsub %s, and the host %s", g.Version, req.Version)
+		return nil, guest.OtherVersion(g.Version, req.Version)
 	}
 	switch {
 	case req.GetExec() != nil:
@@ -40,7 +41,7 @@ func (g *Guest) answer(req *guestv1.StreamRequest, s *stream) (*guestv1.Exit, er
 	case req.GetExport() != nil:
 		return g.export(req.GetExport(), s)
 	}
-	return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "the stream asks for nothing")
+	return nil, guest.NothingAsked()
 }
 
 func (g *Guest) importImage(m *guestv1.ImportImage, s *stream) (*guestv1.Exit, error) {
@@ -56,7 +57,7 @@ func (g *Guest) importImage(m *guestv1.ImportImage, s *stream) (*guestv1.Exit, e
 		return nil, err
 	}
 	if g.MaxImage > 0 && n > g.MaxImage {
-		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SPACE, "make room on the host's disk", "no space left on the data disk")
+		return nil, guest.DiskFull(syscall.ENOSPC)
 	}
 	if id := fmt.Sprintf("sha256:%x", digest.Sum(nil)); id != m.Id {
 		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_BAD_IMAGE, "", "the image is %s, not %s", id, m.Id)

@@ -147,7 +147,7 @@ func Find(passwd, group []byte, user string) (*Account, error) {
 		if user == "root" || user == "0" {
 			return Root(), nil
 		}
-		return nil, noSuchUser("no user %q in the distro", user)
+		return nil, guest.NoUser(user)
 	}
 	uid, err1 := strconv.ParseUint(row[2], 10, 32)
 	gid, err2 := strconv.ParseUint(row[3], 10, 32)

@@ -23,8 +23,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/lsub/lsub/guest/agent/distrofile"
 	"golang.org/x/crypto/ssh"
+
+	"github.com/lsub/lsub/guest/agent/distrofile"
 )
 
 // newIdentity replaces what tells one machine from another, and what only one

@@ -8,14 +8,13 @@ import (
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/agent/account"
 	"github.com/lsub/lsub/guest/agent/distrofile"
-	"github.com/lsub/lsub/guest/guestv1"
 )
 
 // SetDefaultUser makes a user of a distro, which may run, its default user. user is a name
 // or uid, "" root.
 func (s *Store) SetDefaultUser(id, user string) (*account.Account, error) {
 	if !distrofile.Exists(s.DistroPath(id)) {
-		return nil, guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no files of distro %s", id)
+		return nil, guest.NoDistro(id)
 	}
 	root, err := os.OpenRoot(s.DistroPath(id))
 	if err != nil {

@@ -76,7 +76,7 @@ func (s *Store) DeleteTemp(tmp string) {
 // uses meanwhile. After a crash the distro has the old files or the new ones, never a mix.
 func (s *Store) RestoreSnapshot(snap *guestv1.Snapshot) (err error) {
 	if !distrofile.Exists(s.SnapshotPath(snap.Distro, snap.Id)) {
-		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "the VM has no snapshot %s", snap.Id)
+		return guest.NoSnapshot(snap.Id)
 	}
 	tmp := s.staging()
 	defer func() { s.discard(tmp, err) }()
@@ -102,26 +102,23 @@ func (s *Store) RestoreSnapshot(snap *guestv1.Snapshot) (err error) {
 // source returns the subvolume that a distro's files are to come from. The
 // caller has checked the ids.
 func (s *Store) source(req *guestv1.CreateDistroRequest) (string, error) {
-	notFound := func(format string, args ...any) (string, error) {
-		return "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", format, args...)
-	}
 	switch from := req.From.(type) {
 	case *guestv1.CreateDistroRequest_Image:
 		if !validImage().MatchString(from.Image) || !distrofile.Exists(s.imagePath(from.Image)) {
-			return notFound("the VM has no image %q", from.Image)
+			return "", guest.NoImage(from.Image)
 		}
 		return s.imagePath(from.Image), nil
 	case *guestv1.CreateDistroRequest_Clone:
 		if !distrofile.Exists(s.DistroPath(from.Clone)) {
-			return notFound("the VM has no files of distro %s", from.Clone)
+			return "", guest.NoDistro(from.Clone)
 		}
 		return s.DistroPath(from.Clone), nil
 	case *guestv1.CreateDistroRequest_Snapshot:
 		p := s.SnapshotPath(from.Snapshot.GetDistro(), from.Snapshot.GetId())
 		if !distrofile.Exists(p) {
-			return notFound("the VM has no snapshot %s", from.Snapshot.GetId())
+			return "", guest.NoSnapshot(from.Snapshot.GetId())
 		}
 		return p, nil
 	}
-	return "", guest.Errorf(guestv1.ErrorCode_ERROR_CODE_INVALID, "", "the distro is to be made of nothing")
+	return "", guest.MadeOfNothing()
 }

@@ -187,7 +187,7 @@ func (s *Store) CreateDistro(req *guestv1.CreateDistroRequest, quiesce Quiesce) 
 	}
 	to := s.DistroPath(req.Distro.Id)
 	if distrofile.Exists(to) {
-		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_ALREADY_EXISTS, "", "distro %s exists", req.Distro.Id)
+		return guest.DistroExists(req.Distro.Id)
 	}
 	tmp := s.staging()
 	defer func() { s.discard(tmp, err) }()
@@ -268,8 +268,7 @@ func withCode(err error) error {
 	case err == nil, errors.As(err, &coded):
 		return err
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NO_SPACE, "delete files in distros, or distros with 'lsub unregister'",
-			"the data disk is full: %v", err)
+		return guest.DiskFull(err)
 	case errors.As(err, &entry), errors.As(err, &limit), errors.As(err, &unusable), errors.Is(err, archive.ErrBad):
 		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_BAD_IMAGE, "", "%v", err)
 	}
