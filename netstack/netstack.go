@@ -111,7 +111,8 @@ func New(cfg Config) (*Network, error) {
 	}
 	n := &Network{cfg: cfg, subnet: cfg.Subnet.Masked(), mtu: cfg.MTU, log: cfg.Logger, out: newOutgoing()}
 	n.tcp, n.dials = n.newLimiter("TCP connections", maxTCP), n.newLimiter("TCP connections in the making", maxDials)
-	n.flows = newFlows(maxUDP)
+	udp := n.newLimiter("UDP flows", maxUDP) // for its words
+	n.flows = newFlows(maxUDP, func() { udp.Warn("netstack: the guest has all the UDP flows that it may; the oldest make room") })
 	n.pings, n.ping = n.newLimiter("pings", maxPings), pingFromHost
 	bridgeLogs(cfg.Logger)
 	n.names = names.New(n.namesConfig())

@@ -73,13 +73,16 @@ type flow struct {
 // flows are the UDP flows that are open. A new one takes the place of the one that has been
 // silent for longest, once there are max.
 type flows struct {
-	max int
+	max  int
+	full func() // is told when one takes another's place
 
 	mu  sync.Mutex
 	all map[*flow]struct{}
 }
 
-func newFlows(max int) *flows { return &flows{max: max, all: map[*flow]struct{}{}} }
+func newFlows(max int, full func()) *flows {
+	return &flows{max: max, full: full, all: map[*flow]struct{}{}}
+}
 
 // add adds a flow that end ends. The caller removes it.
 func (f *flows) add(end func()) *flow {
@@ -99,6 +102,7 @@ func (f *flows) add(end func()) *flow {
 	f.mu.Unlock()
 	if oldest != nil {
 		oldest.end()
+		f.full()
 	}
 	return fl
 }
