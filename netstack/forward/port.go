@@ -6,7 +6,9 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -127,7 +129,7 @@ func (p *port) openAddrs(ctx context.Context) {
 		p.open, p.wanted, p.reason = all, false, ""
 		return
 	}
-	if p.plan.key.kind == KindAuto && errors.Is(err, syscall.EADDRINUSE) && p.holder(at) == nil && !p.owner.Yields {
+	if p.plan.key.kind == KindAuto && errors.Is(err, syscall.EADDRINUSE) && p.holder(at) == nil && !p.owner.Yields && p.served(at) {
 		p.blocked = true
 		if l := p.plan.heard; l != nil {
 			p.blockedPID = l.PID
@@ -142,6 +144,24 @@ func (p *port) openAddrs(ctx context.Context) {
 		p.open, p.wanted = all, false
 		p.reason = p.inWords(at, err)
 	}
+}
+
+// served tells whether a program of the host listens on an address. A connection may have
+// the port too, for a moment: then there is nobody to protect.
+func (p *port) served(at netip.AddrPort) bool {
+	if p.plan.key.network != TCP {
+		return false
+	}
+	to := at
+	if at.Addr().IsUnspecified() {
+		to = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Port())
+	}
+	c, err := net.DialTimeout(TCP, to.String(), 100*time.Millisecond)
+	if err == nil {
+		c.Close()
+		return true
+	}
+	return errors.Is(err, os.ErrDeadlineExceeded) // it listens, and is busy
 }
 
 // isNew tells whether another process listens than when the port was blocked.

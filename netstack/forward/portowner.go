@@ -50,7 +50,7 @@ func (p *port) identify(at netip.AddrPort) {
 		defer f.mu.Unlock()
 		before := p.takenBy(at)
 		p.owner = who
-		p.blocked = p.wanted && p.plan.key.kind == KindAuto && !who.Yields
+		p.blocked = p.blocked && !who.Yields
 		f.look()
 		if now := p.takenBy(at); p.reason == before && now != before {
 			p.reason = now

@@ -88,3 +88,28 @@ func TestTakenByHalf(t *testing.T) {
 		}
 	}
 }
+
+// TestTakenByConnection has a connection of the host use the port's number: the port opens
+// as soon as that is over.
+func TestTakenByConnection(t *testing.T) {
+	server, err := net.Listen(TCP, "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	c, err := net.Dial(TCP, server.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	at := c.LocalAddr().String()
+	g := newFakeGuest(t)
+	g.on(TCP, at, echo)
+	f := run(t, Config{Guest: g, Auto: func(Listener) []netip.Addr { return loopbacks[:1] }})
+	f.SetListeners([]Listener{listener(TCP, at)})
+	awaitStates(t, f, StateFailed)
+	c.(*net.TCPConn).SetLinger(0) // no TIME_WAIT
+	c.Close()
+	awaitStates(t, f, StateOpen)
+	talk(t, TCP, at)
+}
