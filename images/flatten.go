@@ -280,4 +280,22 @@ func (c *cacheEntry) packLayers(ctx context.Context, f *flattener, w io.Writer) 
 	return s, err
 }
 
+// flattened returns the record of the image in the cache. Where there is none, it flattens
+// the image with f; made is what the record then says beside what save knows.
+func (c *cacheEntry) flattened(ctx context.Context, f *flattener, made record) (*record, error) {
+	lock, err := c.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Release()
+	c.removeLeftovers()
+	if rec := c.record(); rec != nil {
+		return rec, nil
+	}
+	return c.save(func(w io.Writer) (*summary, *record, error) {
+		s, err := c.packLayers(ctx, f, w)
+		return s, &made, err
+	})
+}
+
 var errStopped = errors.New("stopped")

@@ -156,8 +156,7 @@ func (p *httpsPull) pack(ctx context.Context, f *os.File) (*record, error) {
 	})
 	if isBehindLink(err) {
 		return p.save(func(w io.Writer) (*summary, *record, error) {
-			tree := &flattener{layers: treeLayer(f.Name(), info.Size()), plain: true, state: &rootfs.State{MaxBytes: p.src.MaxBytes}}
-			s, err := p.packLayers(ctx, tree, w)
+			s, err := p.packLayers(ctx, treeFlattener(f.Name(), info.Size(), p.src.MaxBytes), w)
 			return s, &record{Digest: "sha256:" + p.sum}, err
 		})
 	}

@@ -32,22 +32,10 @@ func (t *Tarball) pullSaved(ctx context.Context, ref Ref, progress Progress) (*I
 	key := fmt.Sprintf("saved-%s-%s", strings.TrimPrefix(c.digest, "sha256:"), arch)
 	entry := newCacheEntry(t.CacheDir, key, ref, progress, nil)
 	entry.arch = arch
-	lock, err := entry.lock(ctx)
+	f := &flattener{layers: layers, state: &rootfs.State{MaxBytes: t.MaxBytes}}
+	rec, err := entry.flattened(ctx, f, record{Digest: c.digest, Config: &c.config})
 	if err != nil {
 		return nil, err
-	}
-	defer lock.Release()
-	entry.removeLeftovers()
-	rec := entry.record()
-	if rec == nil {
-		rec, err = entry.save(func(w io.Writer) (*summary, *record, error) {
-			f := &flattener{layers: layers, state: &rootfs.State{MaxBytes: t.MaxBytes}}
-			s, err := entry.packLayers(ctx, f, w)
-			return s, &record{Digest: c.digest, Config: &c.config}, err
-		})
-		if err != nil {
-			return nil, err
-		}
 	}
 	return entry.image(rec, distroName(ref.Version)), nil
 }

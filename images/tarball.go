@@ -116,9 +116,10 @@ func isBehindLink(err error) bool {
 	return errors.As(err, &entry) && entry.BehindLink
 }
 
-// treeLayer is the one layer of an archive of a tree.
-func treeLayer(path string, size int64) []layer {
-	return []layer{{size: size, open: func() (io.ReadCloser, error) { return os.Open(path) }}}
+// treeFlattener flattens an archive of a tree, as the one layer that it is.
+func treeFlattener(path string, size, maxBytes int64) *flattener {
+	l := layer{size: size, open: func() (io.ReadCloser, error) { return os.Open(path) }}
+	return &flattener{layers: []layer{l}, plain: true, state: &rootfs.State{MaxBytes: maxBytes}}
 }
 
 // pullTree puts an archive into the cache that has entries behind links of its own. Where
@@ -141,22 +142,9 @@ func (t *Tarball) pullTree(ctx context.Context, ref Ref, progress Progress) (*Im
 	}
 	entry := newCacheEntry(t.CacheDir, "tree-"+strings.TrimPrefix(sum, "sha256:"), ref, progress, nil)
 	entry.arch = t.Arch
-	lock, err := entry.lock(ctx)
+	rec, err := entry.flattened(ctx, treeFlattener(path, info.Size(), t.MaxBytes), record{Digest: sum})
 	if err != nil {
 		return nil, err
-	}
-	defer lock.Release()
-	entry.removeLeftovers()
-	rec := entry.record()
-	if rec == nil {
-		rec, err = entry.save(func(w io.Writer) (*summary, *record, error) {
-			f := &flattener{layers: treeLayer(path, info.Size()), plain: true, state: &rootfs.State{MaxBytes: t.MaxBytes}}
-			s, err := entry.packLayers(ctx, f, w)
-			return s, &record{Digest: sum}, err
-		})
-		if err != nil {
-			return nil, err
-		}
 	}
 	img := entry.image(rec, distroName(path))
 	img.Name = cmp.Or(ref.Label, ref.String())
