@@ -36,6 +36,18 @@ type Info struct {
 	// Of a distro that runs, where the details were asked for:
 	KeptUpBy  []string  // why it is not idle
 	IdleSince time.Time // zero: it is not idle
+
+	// Overruled are the kernel settings of a distro that runs which do not hold.
+	Overruled []OverruledSetting
+}
+
+// OverruledSetting is a kernel setting that a distro makes at its start, and that has the
+// value of a distro which started later: all share one kernel.
+type OverruledSetting struct {
+	Name    string `json:"name"`  // as in "vm.max_map_count"
+	Value   string `json:"value"` // that the distro wants
+	By      string `json:"by"`    // the name of the distro that decides
+	ByValue string `json:"by_value"`
 }
 
 // ListOptions say what is asked of the distros.
@@ -62,6 +74,9 @@ func (s *Service) List(ctx context.Context, o ListOptions) (_ []Info, err error)
 		if st.GetRunning() {
 			i.State, i.Init, i.Address, i.Sessions = StateRunning, st.Init, st.Address, int(st.Sessions)
 			i.KeptUpBy = st.Reasons
+			for _, o := range st.Overruled {
+				i.Overruled = append(i.Overruled, OverruledSetting{Name: o.Name, Value: o.Value, By: o.By, ByValue: o.ByValue})
+			}
 			if st.IdleSinceNs != 0 && len(st.Reasons) == 0 && !st.Stopping {
 				i.IdleSince = time.Unix(0, st.IdleSinceNs).UTC()
 			}

@@ -6,7 +6,7 @@ import (
 )
 
 // The files and mounts in the shared directory appear in every distro, and survive the distro
-// that made them.
+// that made them. Kernel settings are shared too.
 func TestSharedFolder(t *testing.T) {
 	h := debian(t)
 	other := another(t, h, "neighbour", "--user", "ann")
@@ -33,6 +33,7 @@ func TestSharedFolder(t *testing.T) {
 		t.Errorf("ann's file: %q", out)
 	}
 	h.fails(t, 1, nil, "exec", "-u", "nobody", "debian", "--", "rm", "-f", "/mnt/lsub/anns")
+	setSysctls(t, h, "debian", other)
 	// The distro that made the mount stops, and then one that only sees it.
 	h.ok(t, "stop", "debian")
 	check(other, "after the stop of the distro that mounted it")
@@ -40,13 +41,42 @@ func TestSharedFolder(t *testing.T) {
 	h.ok(t, "stop", other)
 	check("debian", "after the stop of another")
 	h.sh(t, other, "true")
+	checkSysctls(t, h, "debian", other)
 	h.run("exec", "-u", "root", other, "--", "sh", "-c", "systemctl poweroff; sleep 600")
 	check("debian", "after another has powered off")
 	// Files of a distro may be mounted there. The mount survives its stop.
 	h.sh(t, other, "mkdir -p /root/files /mnt/lsub/files; echo kept >/root/files/f; mount --bind /root/files /mnt/lsub/files")
 	h.ok(t, "stop", other)
+	if r := h.run("list", "-v"); strings.Contains(r.err, "max_map_count") {
+		t.Errorf("list -v of a distro alone says %q", r.err)
+	}
 	if out := h.sh(t, "debian", "cat /mnt/lsub/files/f; umount /mnt/lsub/files"); out != "kept" {
 		t.Errorf("files of another: %q", out)
+	}
+}
+
+// sysctlFile is a file of kernel settings that tests write in a distro.
+const sysctlFile = "/etc/sysctl.d/90-test.conf"
+
+// setSysctls gives each of two distros other values of a setting that they share, and of one
+// that each has for itself. They count from its next start on.
+func setSysctls(t *testing.T, h *host, first, second string) {
+	t.Helper()
+	h.sh(t, first, "echo vm.max_map_count=300001 >"+sysctlFile+"; echo kernel.shmmni=4001 >>"+sysctlFile)
+	t.Cleanup(func() { h.run("exec", "-u", "root", first, "--", "rm", sysctlFile) })
+	h.sh(t, second, "echo vm.max_map_count=300002 >"+sysctlFile+"; echo kernel.shmmni=4002 >>"+sysctlFile)
+}
+
+// checkSysctls looks at the settings when the second distro has started after the first:
+// its value of the shared setting counts, and "list -v" tells.
+func checkSysctls(t *testing.T, h *host, first, second string) {
+	t.Helper()
+	if out := h.sh(t, first, "cat /proc/sys/vm/max_map_count /proc/sys/kernel/shmmni"); out != "300002\n4001" {
+		t.Errorf("the settings in %s are %q", first, out)
+	}
+	says := first + " wants vm.max_map_count = 300001, but " + second + " started later and has set it to 300002"
+	if r := h.run("list", "-v"); !strings.Contains(r.err, says) || strings.Contains(r.err, "shmmni") {
+		t.Errorf("list -v says %q", r.err)
 	}
 }
 

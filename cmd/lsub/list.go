@@ -31,6 +31,8 @@ type listedDistro struct {
 	Snapshots []listedSnapshot `json:"snapshots"`
 	KeptUpBy  []string         `json:"kept_up_by"` // none: it is idle, or does not run
 	IdleSince *time.Time       `json:"idle_since,omitempty"`
+
+	Overruled []distro.OverruledSetting `json:"overruled"`
 }
 
 func (a *app) listCommand() *cli.Command {
@@ -95,6 +97,7 @@ func (a *app) listCommand() *cli.Command {
 			rows := listRows(distros, c.Bool("verbose"))
 			if c.Bool("verbose") {
 				rows = append(rows, unregisteredRows(aside)...)
+				a.tellOverruled(distros)
 			}
 			return table(a.stdout, rows)
 		},
@@ -111,6 +114,7 @@ func listed(infos []distro.Info, running bool) []listedDistro {
 			Name: i.Name, ID: i.ID, Default: i.IsDefault, State: i.State, Init: i.Init, Address: i.Address, Sessions: i.Sessions,
 			Image: i.ImageName, ImageID: i.Image, User: i.DefaultUser, Created: i.Created,
 			settings: settingsOf(&i.Distro), Snapshots: listSnapshots(&i.Distro), KeptUpBy: append([]string{}, i.KeptUpBy...),
+			Overruled: append([]distro.OverruledSetting{}, i.Overruled...),
 		}
 		if !i.IdleSince.IsZero() {
 			l.IdleSince = &i.IdleSince
@@ -160,6 +164,16 @@ func unregisteredRows(aside []machine.Unregistered) (rows [][]string) {
 			"kept until " + until.Local().Format(time.DateOnly) + "; 'lsub register " + u.ID + "' takes it back"})
 	}
 	return rows
+}
+
+// tellOverruled says which kernel settings of distros do not hold, and who has changed them.
+func (a *app) tellOverruled(distros []listedDistro) {
+	for _, d := range distros {
+		for _, o := range d.Overruled {
+			a.note("note", fmt.Sprintf("%s wants %s = %s, but %s started later and has set it to %s; all distros share this setting",
+				d.Name, o.Name, o.Value, o.By, o.ByValue))
+		}
+	}
 }
 
 // wslRows are the rows of 'wsl --list --verbose', for scripts that read them.

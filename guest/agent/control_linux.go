@@ -51,6 +51,7 @@ func (c control) Info(ctx context.Context, req *connect.Request[guestv1.InfoRequ
 	if err != nil {
 		return nil, err
 	}
+	overruled := overruled(a.sysctlMakers())
 	for _, id := range ids {
 		st := &guestv1.DistroState{Id: id}
 		if d := a.lookup(id); d != nil {
@@ -58,6 +59,7 @@ func (c control) Info(ctx context.Context, req *connect.Request[guestv1.InfoRequ
 				st.Reasons = d.reasons()
 			}
 		}
+		st.Overruled = overruled[id]
 		if st.Snapshots, err = a.store.Snapshots(id); err != nil {
 			return nil, err
 		}

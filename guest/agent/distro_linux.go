@@ -67,6 +67,7 @@ type distro struct {
 	sessions  int
 	forwards  int                      // connections that are forwarded to it
 	users     map[uint32]chan struct{} // user managers asked for; closed when up
+	sysctls   map[string]string        // the kernel settings that it makes for all distros
 }
 
 // lookup returns a distro that runs, starts or stops, or nil.
@@ -125,6 +126,9 @@ func (d *distro) isStopping() bool {
 	defer d.mu.Unlock()
 	return d.stopping
 }
+
+// title is the distro's name as its user spells it.
+func (d *distro) title() string { return cmp.Or(d.spec.Title, d.spec.Name) }
 
 // currentThread returns the namespace thread, nil where there is none yet.
 func (d *distro) currentThread() *nsthread.Thread {
@@ -208,6 +212,7 @@ func (d *distro) run() {
 		d.mu.Unlock()
 		close(d.ready)
 		go d.watchIdle()
+		d.logOverruled()
 		cmd.Wait()
 		log.Info("distro ended", "status", cmd.ProcessState.String())
 	}
@@ -302,6 +307,11 @@ func (d *distro) boot() (cmd *exec.Cmd, err error) {
 	d.mu.Lock()
 	d.thread = thread
 	d.mu.Unlock()
+	var reading sync.WaitGroup
+	if d.init == distroinit.Systemd {
+		reading.Go(d.readSysctls)
+	}
+	defer reading.Wait()
 	if err := d.awaitReady(cmp.Or(report.Timeout, readyTimeout)); err != nil {
 		return cmd, d.withConsole(err)
 	}

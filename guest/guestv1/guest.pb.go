@@ -470,6 +470,7 @@ type DistroState struct {
 	DefaultUser     string                 `protobuf:"bytes,11,opt,name=default_user,json=defaultUser,proto3" json:"default_user,omitempty"`               // an account that its own files name; "" where they name none that is there
 	DefaultUserFrom string                 `protobuf:"bytes,12,opt,name=default_user_from,json=defaultUserFrom,proto3" json:"default_user_from,omitempty"` // where they do, as in "/etc/lsub.conf:2"
 	Record          []byte                 `protobuf:"bytes,13,opt,name=record,proto3" json:"record,omitempty"`                                            // as Distro.record, of the last create, start or change of settings
+	Overruled       []*OverruledSetting    `protobuf:"bytes,14,rep,name=overruled,proto3" json:"overruled,omitempty"`                                      // while it runs
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -595,6 +596,83 @@ func (x *DistroState) GetRecord() []byte {
 	return nil
 }
 
+func (x *DistroState) GetOverruled() []*OverruledSetting {
+	if x != nil {
+		return x.Overruled
+	}
+	return nil
+}
+
+// OverruledSetting is a kernel setting that a distro has made at its start, and that a distro
+// which started later has changed: all share one kernel.
+type OverruledSetting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`   // as in "vm.max_map_count"
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"` // that the distro wants
+	By            string                 `protobuf:"bytes,3,opt,name=by,proto3" json:"by,omitempty"`       // the title of the distro that decides
+	ByValue       string                 `protobuf:"bytes,4,opt,name=by_value,json=byValue,proto3" json:"by_value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OverruledSetting) Reset() {
+	*x = OverruledSetting{}
+	mi := &file_guest_guest_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OverruledSetting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OverruledSetting) ProtoMessage() {}
+
+func (x *OverruledSetting) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_guest_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OverruledSetting.ProtoReflect.Descriptor instead.
+func (*OverruledSetting) Descriptor() ([]byte, []int) {
+	return file_guest_guest_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *OverruledSetting) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *OverruledSetting) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *OverruledSetting) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *OverruledSetting) GetByValue() string {
+	if x != nil {
+		return x.ByValue
+	}
+	return ""
+}
+
 // BootStep is one step of the way from the kernel to the agent.
 type BootStep struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -607,7 +685,7 @@ type BootStep struct {
 
 func (x *BootStep) Reset() {
 	*x = BootStep{}
-	mi := &file_guest_guest_proto_msgTypes[5]
+	mi := &file_guest_guest_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -619,7 +697,7 @@ func (x *BootStep) String() string {
 func (*BootStep) ProtoMessage() {}
 
 func (x *BootStep) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[5]
+	mi := &file_guest_guest_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -632,7 +710,7 @@ func (x *BootStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootStep.ProtoReflect.Descriptor instead.
 func (*BootStep) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{5}
+	return file_guest_guest_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *BootStep) GetName() string {
@@ -676,7 +754,7 @@ type CreateDistroRequest struct {
 
 func (x *CreateDistroRequest) Reset() {
 	*x = CreateDistroRequest{}
-	mi := &file_guest_guest_proto_msgTypes[6]
+	mi := &file_guest_guest_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -688,7 +766,7 @@ func (x *CreateDistroRequest) String() string {
 func (*CreateDistroRequest) ProtoMessage() {}
 
 func (x *CreateDistroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[6]
+	mi := &file_guest_guest_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -701,7 +779,7 @@ func (x *CreateDistroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateDistroRequest.ProtoReflect.Descriptor instead.
 func (*CreateDistroRequest) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{6}
+	return file_guest_guest_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CreateDistroRequest) GetDistro() *Distro {
@@ -796,7 +874,7 @@ type CreateDistroResponse struct {
 
 func (x *CreateDistroResponse) Reset() {
 	*x = CreateDistroResponse{}
-	mi := &file_guest_guest_proto_msgTypes[7]
+	mi := &file_guest_guest_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +886,7 @@ func (x *CreateDistroResponse) String() string {
 func (*CreateDistroResponse) ProtoMessage() {}
 
 func (x *CreateDistroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[7]
+	mi := &file_guest_guest_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +899,7 @@ func (x *CreateDistroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateDistroResponse.ProtoReflect.Descriptor instead.
 func (*CreateDistroResponse) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{7}
+	return file_guest_guest_proto_rawDescGZIP(), []int{8}
 }
 
 // User is an account to make in a distro, with sudo rights without a password.
@@ -835,7 +913,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_guest_guest_proto_msgTypes[8]
+	mi := &file_guest_guest_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -847,7 +925,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[8]
+	mi := &file_guest_guest_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -860,7 +938,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{8}
+	return file_guest_guest_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *User) GetName() string {
@@ -888,7 +966,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_guest_guest_proto_msgTypes[9]
+	mi := &file_guest_guest_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -900,7 +978,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[9]
+	mi := &file_guest_guest_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -913,7 +991,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{9}
+	return file_guest_guest_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Snapshot) GetDistro() string {
@@ -939,7 +1017,7 @@ type DeleteImageRequest struct {
 
 func (x *DeleteImageRequest) Reset() {
 	*x = DeleteImageRequest{}
-	mi := &file_guest_guest_proto_msgTypes[10]
+	mi := &file_guest_guest_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1029,7 @@ func (x *DeleteImageRequest) String() string {
 func (*DeleteImageRequest) ProtoMessage() {}
 
 func (x *DeleteImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[10]
+	mi := &file_guest_guest_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1042,7 @@ func (x *DeleteImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteImageRequest.ProtoReflect.Descriptor instead.
 func (*DeleteImageRequest) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{10}
+	return file_guest_guest_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *DeleteImageRequest) GetId() string {
@@ -982,7 +1060,7 @@ type DeleteImageResponse struct {
 
 func (x *DeleteImageResponse) Reset() {
 	*x = DeleteImageResponse{}
-	mi := &file_guest_guest_proto_msgTypes[11]
+	mi := &file_guest_guest_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -994,7 +1072,7 @@ func (x *DeleteImageResponse) String() string {
 func (*DeleteImageResponse) ProtoMessage() {}
 
 func (x *DeleteImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[11]
+	mi := &file_guest_guest_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1007,7 +1085,7 @@ func (x *DeleteImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteImageResponse.ProtoReflect.Descriptor instead.
 func (*DeleteImageResponse) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{11}
+	return file_guest_guest_proto_rawDescGZIP(), []int{12}
 }
 
 type ConfigureDistroRequest struct {
@@ -1019,7 +1097,7 @@ type ConfigureDistroRequest struct {
 
 func (x *ConfigureDistroRequest) Reset() {
 	*x = ConfigureDistroRequest{}
-	mi := &file_guest_guest_proto_msgTypes[12]
+	mi := &file_guest_guest_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1031,7 +1109,7 @@ func (x *ConfigureDistroRequest) String() string {
 func (*ConfigureDistroRequest) ProtoMessage() {}
 
 func (x *ConfigureDistroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[12]
+	mi := &file_guest_guest_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1044,7 +1122,7 @@ func (x *ConfigureDistroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigureDistroRequest.ProtoReflect.Descriptor instead.
 func (*ConfigureDistroRequest) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{12}
+	return file_guest_guest_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ConfigureDistroRequest) GetDistro() *Distro {
@@ -1062,7 +1140,7 @@ type ConfigureDistroResponse struct {
 
 func (x *ConfigureDistroResponse) Reset() {
 	*x = ConfigureDistroResponse{}
-	mi := &file_guest_guest_proto_msgTypes[13]
+	mi := &file_guest_guest_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1152,7 @@ func (x *ConfigureDistroResponse) String() string {
 func (*ConfigureDistroResponse) ProtoMessage() {}
 
 func (x *ConfigureDistroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[13]
+	mi := &file_guest_guest_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1165,7 @@ func (x *ConfigureDistroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigureDistroResponse.ProtoReflect.Descriptor instead.
 func (*ConfigureDistroResponse) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{13}
+	return file_guest_guest_proto_rawDescGZIP(), []int{14}
 }
 
 type SetDefaultUserRequest struct {
@@ -1100,7 +1178,7 @@ type SetDefaultUserRequest struct {
 
 func (x *SetDefaultUserRequest) Reset() {
 	*x = SetDefaultUserRequest{}
-	mi := &file_guest_guest_proto_msgTypes[14]
+	mi := &file_guest_guest_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1112,7 +1190,7 @@ func (x *SetDefaultUserRequest) String() string {
 func (*SetDefaultUserRequest) ProtoMessage() {}
 
 func (x *SetDefaultUserRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[14]
+	mi := &file_guest_guest_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1125,7 +1203,7 @@ func (x *SetDefaultUserRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetDefaultUserRequest.ProtoReflect.Descriptor instead.
 func (*SetDefaultUserRequest) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{14}
+	return file_guest_guest_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SetDefaultUserRequest) GetId() string {
@@ -1152,7 +1230,7 @@ type SetDefaultUserResponse struct {
 
 func (x *SetDefaultUserResponse) Reset() {
 	*x = SetDefaultUserResponse{}
-	mi := &file_guest_guest_proto_msgTypes[15]
+	mi := &file_guest_guest_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1164,7 +1242,7 @@ func (x *SetDefaultUserResponse) String() string {
 func (*SetDefaultUserResponse) ProtoMessage() {}
 
 func (x *SetDefaultUserResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[15]
+	mi := &file_guest_guest_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1177,7 +1255,7 @@ func (x *SetDefaultUserResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetDefaultUserResponse.ProtoReflect.Descriptor instead.
 func (*SetDefaultUserResponse) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{15}
+	return file_guest_guest_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SetDefaultUserResponse) GetName() string {
@@ -1203,7 +1281,7 @@ type CreateSnapshotRequest struct {
 
 func (x *CreateSnapshotRequest) Reset() {
 	*x = CreateSnapshotRequest{}
-	mi := &file_guest_guest_proto_msgTypes[16]
+	mi := &file_guest_guest_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1215,7 +1293,7 @@ func (x *CreateSnapshotRequest) String() string {
 func (*CreateSnapshotRequest) ProtoMessage() {}
 
 func (x *CreateSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[16]
+	mi := &file_guest_guest_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1228,7 +1306,7 @@ func (x *CreateSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*CreateSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{16}
+	return file_guest_guest_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreateSnapshotRequest) GetSnapshot() *Snapshot {
@@ -1246,7 +1324,7 @@ type CreateSnapshotResponse struct {
 
 func (x *CreateSnapshotResponse) Reset() {
 	*x = CreateSnapshotResponse{}
-	mi := &file_guest_guest_proto_msgTypes[17]
+	mi := &file_guest_guest_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1258,7 +1336,7 @@ func (x *CreateSnapshotResponse) String() string {
 func (*CreateSnapshotResponse) ProtoMessage() {}
 
 func (x *CreateSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[17]
+	mi := &file_guest_guest_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1271,7 +1349,7 @@ func (x *CreateSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*CreateSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{17}
+	return file_guest_guest_proto_rawDescGZIP(), []int{18}
 }
 
 type RestoreSnapshotRequest struct {
@@ -1284,7 +1362,7 @@ type RestoreSnapshotRequest struct {
 
 func (x *RestoreSnapshotRequest) Reset() {
 	*x = RestoreSnapshotRequest{}
-	mi := &file_guest_guest_proto_msgTypes[18]
+	mi := &file_guest_guest_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1374,7 @@ func (x *RestoreSnapshotRequest) String() string {
 func (*RestoreSnapshotRequest) ProtoMessage() {}
 
 func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[18]
+	mi := &file_guest_guest_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1387,7 @@ func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{18}
+	return file_guest_guest_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RestoreSnapshotRequest) GetSnapshot() *Snapshot {
@@ -1335,7 +1413,7 @@ type RestoreSnapshotResponse struct {
 
 func (x *RestoreSnapshotResponse) Reset() {
 	*x = RestoreSnapshotResponse{}
-	mi := &file_guest_guest_proto_msgTypes[19]
+	mi := &file_guest_guest_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1347,7 +1425,7 @@ func (x *RestoreSnapshotResponse) String() string {
 func (*RestoreSnapshotResponse) ProtoMessage() {}
 
 func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[19]
+	mi := &file_guest_guest_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1360,7 +1438,7 @@ func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{19}
+	return file_guest_guest_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RestoreSnapshotResponse) GetKilled() bool {
@@ -1379,7 +1457,7 @@ type DeleteSnapshotRequest struct {
 
 func (x *DeleteSnapshotRequest) Reset() {
 	*x = DeleteSnapshotRequest{}
-	mi := &file_guest_guest_proto_msgTypes[20]
+	mi := &file_guest_guest_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1391,7 +1469,7 @@ func (x *DeleteSnapshotRequest) String() string {
 func (*DeleteSnapshotRequest) ProtoMessage() {}
 
 func (x *DeleteSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[20]
+	mi := &file_guest_guest_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1404,7 +1482,7 @@ func (x *DeleteSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{20}
+	return file_guest_guest_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DeleteSnapshotRequest) GetSnapshot() *Snapshot {
@@ -1422,7 +1500,7 @@ type DeleteSnapshotResponse struct {
 
 func (x *DeleteSnapshotResponse) Reset() {
 	*x = DeleteSnapshotResponse{}
-	mi := &file_guest_guest_proto_msgTypes[21]
+	mi := &file_guest_guest_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1434,7 +1512,7 @@ func (x *DeleteSnapshotResponse) String() string {
 func (*DeleteSnapshotResponse) ProtoMessage() {}
 
 func (x *DeleteSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[21]
+	mi := &file_guest_guest_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1447,7 +1525,7 @@ func (x *DeleteSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{21}
+	return file_guest_guest_proto_rawDescGZIP(), []int{22}
 }
 
 type WatchRequest struct {
@@ -1458,7 +1536,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_guest_guest_proto_msgTypes[22]
+	mi := &file_guest_guest_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1470,7 +1548,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[22]
+	mi := &file_guest_guest_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1483,7 +1561,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{22}
+	return file_guest_guest_proto_rawDescGZIP(), []int{23}
 }
 
 type WatchResponse struct {
@@ -1495,7 +1573,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_guest_guest_proto_msgTypes[23]
+	mi := &file_guest_guest_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1507,7 +1585,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[23]
+	mi := &file_guest_guest_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1520,7 +1598,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{23}
+	return file_guest_guest_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *WatchResponse) GetDistros() []*DistroState {
@@ -1538,7 +1616,7 @@ type WatchListenersRequest struct {
 
 func (x *WatchListenersRequest) Reset() {
 	*x = WatchListenersRequest{}
-	mi := &file_guest_guest_proto_msgTypes[24]
+	mi := &file_guest_guest_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1550,7 +1628,7 @@ func (x *WatchListenersRequest) String() string {
 func (*WatchListenersRequest) ProtoMessage() {}
 
 func (x *WatchListenersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[24]
+	mi := &file_guest_guest_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1563,7 +1641,7 @@ func (x *WatchListenersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchListenersRequest.ProtoReflect.Descriptor instead.
 func (*WatchListenersRequest) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{24}
+	return file_guest_guest_proto_rawDescGZIP(), []int{25}
 }
 
 type WatchListenersResponse struct {
@@ -1580,7 +1658,7 @@ type WatchListenersResponse struct {
 
 func (x *WatchListenersResponse) Reset() {
 	*x = WatchListenersResponse{}
-	mi := &file_guest_guest_proto_msgTypes[25]
+	mi := &file_guest_guest_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1592,7 +1670,7 @@ func (x *WatchListenersResponse) String() string {
 func (*WatchListenersResponse) ProtoMessage() {}
 
 func (x *WatchListenersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[25]
+	mi := &file_guest_guest_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1605,7 +1683,7 @@ func (x *WatchListenersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchListenersResponse.ProtoReflect.Descriptor instead.
 func (*WatchListenersResponse) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{25}
+	return file_guest_guest_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *WatchListenersResponse) GetListeners() []*Listener {
@@ -1641,7 +1719,7 @@ type OwnNetwork struct {
 
 func (x *OwnNetwork) Reset() {
 	*x = OwnNetwork{}
-	mi := &file_guest_guest_proto_msgTypes[26]
+	mi := &file_guest_guest_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1653,7 +1731,7 @@ func (x *OwnNetwork) String() string {
 func (*OwnNetwork) ProtoMessage() {}
 
 func (x *OwnNetwork) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[26]
+	mi := &file_guest_guest_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1666,7 +1744,7 @@ func (x *OwnNetwork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OwnNetwork.ProtoReflect.Descriptor instead.
 func (*OwnNetwork) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{26}
+	return file_guest_guest_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *OwnNetwork) GetDistro() string {
@@ -1699,7 +1777,7 @@ type Listener struct {
 
 func (x *Listener) Reset() {
 	*x = Listener{}
-	mi := &file_guest_guest_proto_msgTypes[27]
+	mi := &file_guest_guest_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +1789,7 @@ func (x *Listener) String() string {
 func (*Listener) ProtoMessage() {}
 
 func (x *Listener) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[27]
+	mi := &file_guest_guest_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +1802,7 @@ func (x *Listener) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listener.ProtoReflect.Descriptor instead.
 func (*Listener) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{27}
+	return file_guest_guest_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Listener) GetDistro() string {
@@ -1785,7 +1863,7 @@ type DeleteDistroRequest struct {
 
 func (x *DeleteDistroRequest) Reset() {
 	*x = DeleteDistroRequest{}
-	mi := &file_guest_guest_proto_msgTypes[28]
+	mi := &file_guest_guest_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1797,7 +1875,7 @@ func (x *DeleteDistroRequest) String() string {
 func (*DeleteDistroRequest) ProtoMessage() {}
 
 func (x *DeleteDistroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[28]
+	mi := &file_guest_guest_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1810,7 +1888,7 @@ func (x *DeleteDistroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDistroRequest.ProtoReflect.Descriptor instead.
 func (*DeleteDistroRequest) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{28}
+	return file_guest_guest_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DeleteDistroRequest) GetId() string {
@@ -1828,7 +1906,7 @@ type DeleteDistroResponse struct {
 
 func (x *DeleteDistroResponse) Reset() {
 	*x = DeleteDistroResponse{}
-	mi := &file_guest_guest_proto_msgTypes[29]
+	mi := &file_guest_guest_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1840,7 +1918,7 @@ func (x *DeleteDistroResponse) String() string {
 func (*DeleteDistroResponse) ProtoMessage() {}
 
 func (x *DeleteDistroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[29]
+	mi := &file_guest_guest_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1853,7 +1931,7 @@ func (x *DeleteDistroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDistroResponse.ProtoReflect.Descriptor instead.
 func (*DeleteDistroResponse) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{29}
+	return file_guest_guest_proto_rawDescGZIP(), []int{30}
 }
 
 type StartDistroRequest struct {
@@ -1865,7 +1943,7 @@ type StartDistroRequest struct {
 
 func (x *StartDistroRequest) Reset() {
 	*x = StartDistroRequest{}
-	mi := &file_guest_guest_proto_msgTypes[30]
+	mi := &file_guest_guest_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1877,7 +1955,7 @@ func (x *StartDistroRequest) String() string {
 func (*StartDistroRequest) ProtoMessage() {}
 
 func (x *StartDistroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[30]
+	mi := &file_guest_guest_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1890,7 +1968,7 @@ func (x *StartDistroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartDistroRequest.ProtoReflect.Descriptor instead.
 func (*StartDistroRequest) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{30}
+	return file_guest_guest_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *StartDistroRequest) GetDistro() *Distro {
@@ -1910,7 +1988,7 @@ type StartDistroResponse struct {
 
 func (x *StartDistroResponse) Reset() {
 	*x = StartDistroResponse{}
-	mi := &file_guest_guest_proto_msgTypes[31]
+	mi := &file_guest_guest_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1922,7 +2000,7 @@ func (x *StartDistroResponse) String() string {
 func (*StartDistroResponse) ProtoMessage() {}
 
 func (x *StartDistroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[31]
+	mi := &file_guest_guest_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1935,7 +2013,7 @@ func (x *StartDistroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartDistroResponse.ProtoReflect.Descriptor instead.
 func (*StartDistroResponse) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{31}
+	return file_guest_guest_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StartDistroResponse) GetState() *DistroState {
@@ -1962,7 +2040,7 @@ type StopDistroRequest struct {
 
 func (x *StopDistroRequest) Reset() {
 	*x = StopDistroRequest{}
-	mi := &file_guest_guest_proto_msgTypes[32]
+	mi := &file_guest_guest_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1974,7 +2052,7 @@ func (x *StopDistroRequest) String() string {
 func (*StopDistroRequest) ProtoMessage() {}
 
 func (x *StopDistroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[32]
+	mi := &file_guest_guest_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1987,7 +2065,7 @@ func (x *StopDistroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopDistroRequest.ProtoReflect.Descriptor instead.
 func (*StopDistroRequest) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{32}
+	return file_guest_guest_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *StopDistroRequest) GetId() string {
@@ -2013,7 +2091,7 @@ type StopDistroResponse struct {
 
 func (x *StopDistroResponse) Reset() {
 	*x = StopDistroResponse{}
-	mi := &file_guest_guest_proto_msgTypes[33]
+	mi := &file_guest_guest_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2025,7 +2103,7 @@ func (x *StopDistroResponse) String() string {
 func (*StopDistroResponse) ProtoMessage() {}
 
 func (x *StopDistroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[33]
+	mi := &file_guest_guest_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2038,7 +2116,7 @@ func (x *StopDistroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopDistroResponse.ProtoReflect.Descriptor instead.
 func (*StopDistroResponse) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{33}
+	return file_guest_guest_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *StopDistroResponse) GetKilled() bool {
@@ -2057,7 +2135,7 @@ type AdjustClockRequest struct {
 
 func (x *AdjustClockRequest) Reset() {
 	*x = AdjustClockRequest{}
-	mi := &file_guest_guest_proto_msgTypes[34]
+	mi := &file_guest_guest_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2069,7 +2147,7 @@ func (x *AdjustClockRequest) String() string {
 func (*AdjustClockRequest) ProtoMessage() {}
 
 func (x *AdjustClockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[34]
+	mi := &file_guest_guest_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2082,7 +2160,7 @@ func (x *AdjustClockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdjustClockRequest.ProtoReflect.Descriptor instead.
 func (*AdjustClockRequest) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{34}
+	return file_guest_guest_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *AdjustClockRequest) GetByNs() int64 {
@@ -2101,7 +2179,7 @@ type AdjustClockResponse struct {
 
 func (x *AdjustClockResponse) Reset() {
 	*x = AdjustClockResponse{}
-	mi := &file_guest_guest_proto_msgTypes[35]
+	mi := &file_guest_guest_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2113,7 +2191,7 @@ func (x *AdjustClockResponse) String() string {
 func (*AdjustClockResponse) ProtoMessage() {}
 
 func (x *AdjustClockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[35]
+	mi := &file_guest_guest_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2126,7 +2204,7 @@ func (x *AdjustClockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdjustClockResponse.ProtoReflect.Descriptor instead.
 func (*AdjustClockResponse) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{35}
+	return file_guest_guest_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *AdjustClockResponse) GetUnixNs() int64 {
@@ -2144,7 +2222,7 @@ type PoweroffRequest struct {
 
 func (x *PoweroffRequest) Reset() {
 	*x = PoweroffRequest{}
-	mi := &file_guest_guest_proto_msgTypes[36]
+	mi := &file_guest_guest_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2156,7 +2234,7 @@ func (x *PoweroffRequest) String() string {
 func (*PoweroffRequest) ProtoMessage() {}
 
 func (x *PoweroffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[36]
+	mi := &file_guest_guest_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2169,7 +2247,7 @@ func (x *PoweroffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoweroffRequest.ProtoReflect.Descriptor instead.
 func (*PoweroffRequest) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{36}
+	return file_guest_guest_proto_rawDescGZIP(), []int{37}
 }
 
 type PoweroffResponse struct {
@@ -2180,7 +2258,7 @@ type PoweroffResponse struct {
 
 func (x *PoweroffResponse) Reset() {
 	*x = PoweroffResponse{}
-	mi := &file_guest_guest_proto_msgTypes[37]
+	mi := &file_guest_guest_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2192,7 +2270,7 @@ func (x *PoweroffResponse) String() string {
 func (*PoweroffResponse) ProtoMessage() {}
 
 func (x *PoweroffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[37]
+	mi := &file_guest_guest_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2205,7 +2283,7 @@ func (x *PoweroffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoweroffResponse.ProtoReflect.Descriptor instead.
 func (*PoweroffResponse) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{37}
+	return file_guest_guest_proto_rawDescGZIP(), []int{38}
 }
 
 // ForwardRequest is the first frame of a stream to vsock port 1026. A started
@@ -2225,7 +2303,7 @@ type ForwardRequest struct {
 
 func (x *ForwardRequest) Reset() {
 	*x = ForwardRequest{}
-	mi := &file_guest_guest_proto_msgTypes[38]
+	mi := &file_guest_guest_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2237,7 +2315,7 @@ func (x *ForwardRequest) String() string {
 func (*ForwardRequest) ProtoMessage() {}
 
 func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[38]
+	mi := &file_guest_guest_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2250,7 +2328,7 @@ func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
 func (*ForwardRequest) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{38}
+	return file_guest_guest_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ForwardRequest) GetVersion() string {
@@ -2328,7 +2406,7 @@ type Connect struct {
 
 func (x *Connect) Reset() {
 	*x = Connect{}
-	mi := &file_guest_guest_proto_msgTypes[39]
+	mi := &file_guest_guest_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +2418,7 @@ func (x *Connect) String() string {
 func (*Connect) ProtoMessage() {}
 
 func (x *Connect) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[39]
+	mi := &file_guest_guest_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2353,7 +2431,7 @@ func (x *Connect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connect.ProtoReflect.Descriptor instead.
 func (*Connect) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{39}
+	return file_guest_guest_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Connect) GetDistro() string {
@@ -2390,7 +2468,7 @@ type Listen struct {
 
 func (x *Listen) Reset() {
 	*x = Listen{}
-	mi := &file_guest_guest_proto_msgTypes[40]
+	mi := &file_guest_guest_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2402,7 +2480,7 @@ func (x *Listen) String() string {
 func (*Listen) ProtoMessage() {}
 
 func (x *Listen) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[40]
+	mi := &file_guest_guest_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2415,7 +2493,7 @@ func (x *Listen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listen.ProtoReflect.Descriptor instead.
 func (*Listen) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{40}
+	return file_guest_guest_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Listen) GetDistro() string {
@@ -2455,7 +2533,7 @@ type StreamRequest struct {
 
 func (x *StreamRequest) Reset() {
 	*x = StreamRequest{}
-	mi := &file_guest_guest_proto_msgTypes[41]
+	mi := &file_guest_guest_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2467,7 +2545,7 @@ func (x *StreamRequest) String() string {
 func (*StreamRequest) ProtoMessage() {}
 
 func (x *StreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[41]
+	mi := &file_guest_guest_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2480,7 +2558,7 @@ func (x *StreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamRequest.ProtoReflect.Descriptor instead.
 func (*StreamRequest) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{41}
+	return file_guest_guest_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *StreamRequest) GetVersion() string {
@@ -2565,7 +2643,7 @@ type Exec struct {
 
 func (x *Exec) Reset() {
 	*x = Exec{}
-	mi := &file_guest_guest_proto_msgTypes[42]
+	mi := &file_guest_guest_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2577,7 +2655,7 @@ func (x *Exec) String() string {
 func (*Exec) ProtoMessage() {}
 
 func (x *Exec) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[42]
+	mi := &file_guest_guest_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2590,7 +2668,7 @@ func (x *Exec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exec.ProtoReflect.Descriptor instead.
 func (*Exec) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{42}
+	return file_guest_guest_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *Exec) GetDistro() *Distro {
@@ -2669,7 +2747,7 @@ type ImportImage struct {
 
 func (x *ImportImage) Reset() {
 	*x = ImportImage{}
-	mi := &file_guest_guest_proto_msgTypes[43]
+	mi := &file_guest_guest_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2681,7 +2759,7 @@ func (x *ImportImage) String() string {
 func (*ImportImage) ProtoMessage() {}
 
 func (x *ImportImage) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[43]
+	mi := &file_guest_guest_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2694,7 +2772,7 @@ func (x *ImportImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImage.ProtoReflect.Descriptor instead.
 func (*ImportImage) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{43}
+	return file_guest_guest_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ImportImage) GetId() string {
@@ -2727,7 +2805,7 @@ type Export struct {
 
 func (x *Export) Reset() {
 	*x = Export{}
-	mi := &file_guest_guest_proto_msgTypes[44]
+	mi := &file_guest_guest_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2739,7 +2817,7 @@ func (x *Export) String() string {
 func (*Export) ProtoMessage() {}
 
 func (x *Export) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[44]
+	mi := &file_guest_guest_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2752,7 +2830,7 @@ func (x *Export) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Export.ProtoReflect.Descriptor instead.
 func (*Export) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{44}
+	return file_guest_guest_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Export) GetFrom() isExport_From {
@@ -2807,7 +2885,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_guest_guest_proto_msgTypes[45]
+	mi := &file_guest_guest_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2819,7 +2897,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[45]
+	mi := &file_guest_guest_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2832,7 +2910,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{45}
+	return file_guest_guest_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Started) GetWarnings() []string {
@@ -2861,7 +2939,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_guest_guest_proto_msgTypes[46]
+	mi := &file_guest_guest_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2873,7 +2951,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[46]
+	mi := &file_guest_guest_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2886,7 +2964,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{46}
+	return file_guest_guest_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -2922,7 +3000,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_guest_guest_proto_msgTypes[47]
+	mi := &file_guest_guest_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2934,7 +3012,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[47]
+	mi := &file_guest_guest_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2947,7 +3025,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{47}
+	return file_guest_guest_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Error) GetCode() ErrorCode {
@@ -2985,7 +3063,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_guest_guest_proto_msgTypes[48]
+	mi := &file_guest_guest_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2997,7 +3075,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[48]
+	mi := &file_guest_guest_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3010,7 +3088,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{48}
+	return file_guest_guest_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Hello) GetVersion() string {
@@ -3077,7 +3155,7 @@ const file_guest_guest_proto_rawDesc = "" +
 	"\n" +
 	"disk_total\x18\a \x01(\x04R\tdiskTotal\x12\x1b\n" +
 	"\tdisk_used\x18\b \x01(\x04R\bdiskUsed\x12+\n" +
-	"\x04boot\x18\t \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot\"\x84\x03\n" +
+	"\x04boot\x18\t \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot\"\xc3\x03\n" +
 	"\vDistroState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\arunning\x18\x02 \x01(\bR\arunning\x12\x12\n" +
@@ -3092,7 +3170,13 @@ const file_guest_guest_proto_rawDesc = "" +
 	" \x01(\tR\aaddress\x12!\n" +
 	"\fdefault_user\x18\v \x01(\tR\vdefaultUser\x12*\n" +
 	"\x11default_user_from\x18\f \x01(\tR\x0fdefaultUserFrom\x12\x16\n" +
-	"\x06record\x18\r \x01(\fR\x06record\"Z\n" +
+	"\x06record\x18\r \x01(\fR\x06record\x12=\n" +
+	"\toverruled\x18\x0e \x03(\v2\x1f.lsub.guest.v1.OverruledSettingR\toverruled\"g\n" +
+	"\x10OverruledSetting\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12\x0e\n" +
+	"\x02by\x18\x03 \x01(\tR\x02by\x12\x19\n" +
+	"\bby_value\x18\x04 \x01(\tR\abyValue\"Z\n" +
 	"\bBootStep\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bstart_ns\x18\x02 \x01(\x03R\astartNs\x12\x1f\n" +
@@ -3278,7 +3362,7 @@ func file_guest_guest_proto_rawDescGZIP() []byte {
 }
 
 var file_guest_guest_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_guest_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_guest_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_guest_guest_proto_goTypes = []any{
 	(ErrorCode)(0),                  // 0: lsub.guest.v1.ErrorCode
 	(*Distro)(nil),                  // 1: lsub.guest.v1.Distro
@@ -3286,111 +3370,113 @@ var file_guest_guest_proto_goTypes = []any{
 	(*InfoRequest)(nil),             // 3: lsub.guest.v1.InfoRequest
 	(*InfoResponse)(nil),            // 4: lsub.guest.v1.InfoResponse
 	(*DistroState)(nil),             // 5: lsub.guest.v1.DistroState
-	(*BootStep)(nil),                // 6: lsub.guest.v1.BootStep
-	(*CreateDistroRequest)(nil),     // 7: lsub.guest.v1.CreateDistroRequest
-	(*CreateDistroResponse)(nil),    // 8: lsub.guest.v1.CreateDistroResponse
-	(*User)(nil),                    // 9: lsub.guest.v1.User
-	(*Snapshot)(nil),                // 10: lsub.guest.v1.Snapshot
-	(*DeleteImageRequest)(nil),      // 11: lsub.guest.v1.DeleteImageRequest
-	(*DeleteImageResponse)(nil),     // 12: lsub.guest.v1.DeleteImageResponse
-	(*ConfigureDistroRequest)(nil),  // 13: lsub.guest.v1.ConfigureDistroRequest
-	(*ConfigureDistroResponse)(nil), // 14: lsub.guest.v1.ConfigureDistroResponse
-	(*SetDefaultUserRequest)(nil),   // 15: lsub.guest.v1.SetDefaultUserRequest
-	(*SetDefaultUserResponse)(nil),  // 16: lsub.guest.v1.SetDefaultUserResponse
-	(*CreateSnapshotRequest)(nil),   // 17: lsub.guest.v1.CreateSnapshotRequest
-	(*CreateSnapshotResponse)(nil),  // 18: lsub.guest.v1.CreateSnapshotResponse
-	(*RestoreSnapshotRequest)(nil),  // 19: lsub.guest.v1.RestoreSnapshotRequest
-	(*RestoreSnapshotResponse)(nil), // 20: lsub.guest.v1.RestoreSnapshotResponse
-	(*DeleteSnapshotRequest)(nil),   // 21: lsub.guest.v1.DeleteSnapshotRequest
-	(*DeleteSnapshotResponse)(nil),  // 22: lsub.guest.v1.DeleteSnapshotResponse
-	(*WatchRequest)(nil),            // 23: lsub.guest.v1.WatchRequest
-	(*WatchResponse)(nil),           // 24: lsub.guest.v1.WatchResponse
-	(*WatchListenersRequest)(nil),   // 25: lsub.guest.v1.WatchListenersRequest
-	(*WatchListenersResponse)(nil),  // 26: lsub.guest.v1.WatchListenersResponse
-	(*OwnNetwork)(nil),              // 27: lsub.guest.v1.OwnNetwork
-	(*Listener)(nil),                // 28: lsub.guest.v1.Listener
-	(*DeleteDistroRequest)(nil),     // 29: lsub.guest.v1.DeleteDistroRequest
-	(*DeleteDistroResponse)(nil),    // 30: lsub.guest.v1.DeleteDistroResponse
-	(*StartDistroRequest)(nil),      // 31: lsub.guest.v1.StartDistroRequest
-	(*StartDistroResponse)(nil),     // 32: lsub.guest.v1.StartDistroResponse
-	(*StopDistroRequest)(nil),       // 33: lsub.guest.v1.StopDistroRequest
-	(*StopDistroResponse)(nil),      // 34: lsub.guest.v1.StopDistroResponse
-	(*AdjustClockRequest)(nil),      // 35: lsub.guest.v1.AdjustClockRequest
-	(*AdjustClockResponse)(nil),     // 36: lsub.guest.v1.AdjustClockResponse
-	(*PoweroffRequest)(nil),         // 37: lsub.guest.v1.PoweroffRequest
-	(*PoweroffResponse)(nil),        // 38: lsub.guest.v1.PoweroffResponse
-	(*ForwardRequest)(nil),          // 39: lsub.guest.v1.ForwardRequest
-	(*Connect)(nil),                 // 40: lsub.guest.v1.Connect
-	(*Listen)(nil),                  // 41: lsub.guest.v1.Listen
-	(*StreamRequest)(nil),           // 42: lsub.guest.v1.StreamRequest
-	(*Exec)(nil),                    // 43: lsub.guest.v1.Exec
-	(*ImportImage)(nil),             // 44: lsub.guest.v1.ImportImage
-	(*Export)(nil),                  // 45: lsub.guest.v1.Export
-	(*Started)(nil),                 // 46: lsub.guest.v1.Started
-	(*Exit)(nil),                    // 47: lsub.guest.v1.Exit
-	(*Error)(nil),                   // 48: lsub.guest.v1.Error
-	(*Hello)(nil),                   // 49: lsub.guest.v1.Hello
+	(*OverruledSetting)(nil),        // 6: lsub.guest.v1.OverruledSetting
+	(*BootStep)(nil),                // 7: lsub.guest.v1.BootStep
+	(*CreateDistroRequest)(nil),     // 8: lsub.guest.v1.CreateDistroRequest
+	(*CreateDistroResponse)(nil),    // 9: lsub.guest.v1.CreateDistroResponse
+	(*User)(nil),                    // 10: lsub.guest.v1.User
+	(*Snapshot)(nil),                // 11: lsub.guest.v1.Snapshot
+	(*DeleteImageRequest)(nil),      // 12: lsub.guest.v1.DeleteImageRequest
+	(*DeleteImageResponse)(nil),     // 13: lsub.guest.v1.DeleteImageResponse
+	(*ConfigureDistroRequest)(nil),  // 14: lsub.guest.v1.ConfigureDistroRequest
+	(*ConfigureDistroResponse)(nil), // 15: lsub.guest.v1.ConfigureDistroResponse
+	(*SetDefaultUserRequest)(nil),   // 16: lsub.guest.v1.SetDefaultUserRequest
+	(*SetDefaultUserResponse)(nil),  // 17: lsub.guest.v1.SetDefaultUserResponse
+	(*CreateSnapshotRequest)(nil),   // 18: lsub.guest.v1.CreateSnapshotRequest
+	(*CreateSnapshotResponse)(nil),  // 19: lsub.guest.v1.CreateSnapshotResponse
+	(*RestoreSnapshotRequest)(nil),  // 20: lsub.guest.v1.RestoreSnapshotRequest
+	(*RestoreSnapshotResponse)(nil), // 21: lsub.guest.v1.RestoreSnapshotResponse
+	(*DeleteSnapshotRequest)(nil),   // 22: lsub.guest.v1.DeleteSnapshotRequest
+	(*DeleteSnapshotResponse)(nil),  // 23: lsub.guest.v1.DeleteSnapshotResponse
+	(*WatchRequest)(nil),            // 24: lsub.guest.v1.WatchRequest
+	(*WatchResponse)(nil),           // 25: lsub.guest.v1.WatchResponse
+	(*WatchListenersRequest)(nil),   // 26: lsub.guest.v1.WatchListenersRequest
+	(*WatchListenersResponse)(nil),  // 27: lsub.guest.v1.WatchListenersResponse
+	(*OwnNetwork)(nil),              // 28: lsub.guest.v1.OwnNetwork
+	(*Listener)(nil),                // 29: lsub.guest.v1.Listener
+	(*DeleteDistroRequest)(nil),     // 30: lsub.guest.v1.DeleteDistroRequest
+	(*DeleteDistroResponse)(nil),    // 31: lsub.guest.v1.DeleteDistroResponse
+	(*StartDistroRequest)(nil),      // 32: lsub.guest.v1.StartDistroRequest
+	(*StartDistroResponse)(nil),     // 33: lsub.guest.v1.StartDistroResponse
+	(*StopDistroRequest)(nil),       // 34: lsub.guest.v1.StopDistroRequest
+	(*StopDistroResponse)(nil),      // 35: lsub.guest.v1.StopDistroResponse
+	(*AdjustClockRequest)(nil),      // 36: lsub.guest.v1.AdjustClockRequest
+	(*AdjustClockResponse)(nil),     // 37: lsub.guest.v1.AdjustClockResponse
+	(*PoweroffRequest)(nil),         // 38: lsub.guest.v1.PoweroffRequest
+	(*PoweroffResponse)(nil),        // 39: lsub.guest.v1.PoweroffResponse
+	(*ForwardRequest)(nil),          // 40: lsub.guest.v1.ForwardRequest
+	(*Connect)(nil),                 // 41: lsub.guest.v1.Connect
+	(*Listen)(nil),                  // 42: lsub.guest.v1.Listen
+	(*StreamRequest)(nil),           // 43: lsub.guest.v1.StreamRequest
+	(*Exec)(nil),                    // 44: lsub.guest.v1.Exec
+	(*ImportImage)(nil),             // 45: lsub.guest.v1.ImportImage
+	(*Export)(nil),                  // 46: lsub.guest.v1.Export
+	(*Started)(nil),                 // 47: lsub.guest.v1.Started
+	(*Exit)(nil),                    // 48: lsub.guest.v1.Exit
+	(*Error)(nil),                   // 49: lsub.guest.v1.Error
+	(*Hello)(nil),                   // 50: lsub.guest.v1.Hello
 }
 var file_guest_guest_proto_depIdxs = []int32{
 	2,  // 0: lsub.guest.v1.Distro.limits:type_name -> lsub.guest.v1.Limits
 	5,  // 1: lsub.guest.v1.InfoResponse.distros:type_name -> lsub.guest.v1.DistroState
-	6,  // 2: lsub.guest.v1.InfoResponse.boot:type_name -> lsub.guest.v1.BootStep
-	1,  // 3: lsub.guest.v1.CreateDistroRequest.distro:type_name -> lsub.guest.v1.Distro
-	10, // 4: lsub.guest.v1.CreateDistroRequest.snapshot:type_name -> lsub.guest.v1.Snapshot
-	9,  // 5: lsub.guest.v1.CreateDistroRequest.user:type_name -> lsub.guest.v1.User
-	1,  // 6: lsub.guest.v1.ConfigureDistroRequest.distro:type_name -> lsub.guest.v1.Distro
-	10, // 7: lsub.guest.v1.CreateSnapshotRequest.snapshot:type_name -> lsub.guest.v1.Snapshot
-	10, // 8: lsub.guest.v1.RestoreSnapshotRequest.snapshot:type_name -> lsub.guest.v1.Snapshot
-	10, // 9: lsub.guest.v1.DeleteSnapshotRequest.snapshot:type_name -> lsub.guest.v1.Snapshot
-	5,  // 10: lsub.guest.v1.WatchResponse.distros:type_name -> lsub.guest.v1.DistroState
-	28, // 11: lsub.guest.v1.WatchListenersResponse.listeners:type_name -> lsub.guest.v1.Listener
-	27, // 12: lsub.guest.v1.WatchListenersResponse.networks:type_name -> lsub.guest.v1.OwnNetwork
-	1,  // 13: lsub.guest.v1.StartDistroRequest.distro:type_name -> lsub.guest.v1.Distro
-	5,  // 14: lsub.guest.v1.StartDistroResponse.state:type_name -> lsub.guest.v1.DistroState
-	40, // 15: lsub.guest.v1.ForwardRequest.connect:type_name -> lsub.guest.v1.Connect
-	41, // 16: lsub.guest.v1.ForwardRequest.listen:type_name -> lsub.guest.v1.Listen
-	43, // 17: lsub.guest.v1.StreamRequest.exec:type_name -> lsub.guest.v1.Exec
-	44, // 18: lsub.guest.v1.StreamRequest.import_image:type_name -> lsub.guest.v1.ImportImage
-	45, // 19: lsub.guest.v1.StreamRequest.export:type_name -> lsub.guest.v1.Export
-	1,  // 20: lsub.guest.v1.Exec.distro:type_name -> lsub.guest.v1.Distro
-	10, // 21: lsub.guest.v1.Export.snapshot:type_name -> lsub.guest.v1.Snapshot
-	0,  // 22: lsub.guest.v1.Error.code:type_name -> lsub.guest.v1.ErrorCode
-	6,  // 23: lsub.guest.v1.Hello.boot:type_name -> lsub.guest.v1.BootStep
-	3,  // 24: lsub.guest.v1.Guest.Info:input_type -> lsub.guest.v1.InfoRequest
-	7,  // 25: lsub.guest.v1.Guest.CreateDistro:input_type -> lsub.guest.v1.CreateDistroRequest
-	29, // 26: lsub.guest.v1.Guest.DeleteDistro:input_type -> lsub.guest.v1.DeleteDistroRequest
-	11, // 27: lsub.guest.v1.Guest.DeleteImage:input_type -> lsub.guest.v1.DeleteImageRequest
-	13, // 28: lsub.guest.v1.Guest.ConfigureDistro:input_type -> lsub.guest.v1.ConfigureDistroRequest
-	15, // 29: lsub.guest.v1.Guest.SetDefaultUser:input_type -> lsub.guest.v1.SetDefaultUserRequest
-	17, // 30: lsub.guest.v1.Guest.CreateSnapshot:input_type -> lsub.guest.v1.CreateSnapshotRequest
-	19, // 31: lsub.guest.v1.Guest.RestoreSnapshot:input_type -> lsub.guest.v1.RestoreSnapshotRequest
-	21, // 32: lsub.guest.v1.Guest.DeleteSnapshot:input_type -> lsub.guest.v1.DeleteSnapshotRequest
-	31, // 33: lsub.guest.v1.Guest.StartDistro:input_type -> lsub.guest.v1.StartDistroRequest
-	33, // 34: lsub.guest.v1.Guest.StopDistro:input_type -> lsub.guest.v1.StopDistroRequest
-	23, // 35: lsub.guest.v1.Guest.Watch:input_type -> lsub.guest.v1.WatchRequest
-	25, // 36: lsub.guest.v1.Guest.WatchListeners:input_type -> lsub.guest.v1.WatchListenersRequest
-	35, // 37: lsub.guest.v1.Guest.AdjustClock:input_type -> lsub.guest.v1.AdjustClockRequest
-	37, // 38: lsub.guest.v1.Guest.Poweroff:input_type -> lsub.guest.v1.PoweroffRequest
-	4,  // 39: lsub.guest.v1.Guest.Info:output_type -> lsub.guest.v1.InfoResponse
-	8,  // 40: lsub.guest.v1.Guest.CreateDistro:output_type -> lsub.guest.v1.CreateDistroResponse
-	30, // 41: lsub.guest.v1.Guest.DeleteDistro:output_type -> lsub.guest.v1.DeleteDistroResponse
-	12, // 42: lsub.guest.v1.Guest.DeleteImage:output_type -> lsub.guest.v1.DeleteImageResponse
-	14, // 43: lsub.guest.v1.Guest.ConfigureDistro:output_type -> lsub.guest.v1.ConfigureDistroResponse
-	16, // 44: lsub.guest.v1.Guest.SetDefaultUser:output_type -> lsub.guest.v1.SetDefaultUserResponse
-	18, // 45: lsub.guest.v1.Guest.CreateSnapshot:output_type -> lsub.guest.v1.CreateSnapshotResponse
-	20, // 46: lsub.guest.v1.Guest.RestoreSnapshot:output_type -> lsub.guest.v1.RestoreSnapshotResponse
-	22, // 47: lsub.guest.v1.Guest.DeleteSnapshot:output_type -> lsub.guest.v1.DeleteSnapshotResponse
-	32, // 48: lsub.guest.v1.Guest.StartDistro:output_type -> lsub.guest.v1.StartDistroResponse
-	34, // 49: lsub.guest.v1.Guest.StopDistro:output_type -> lsub.guest.v1.StopDistroResponse
-	24, // 50: lsub.guest.v1.Guest.Watch:output_type -> lsub.guest.v1.WatchResponse
-	26, // 51: lsub.guest.v1.Guest.WatchListeners:output_type -> lsub.guest.v1.WatchListenersResponse
-	36, // 52: lsub.guest.v1.Guest.AdjustClock:output_type -> lsub.guest.v1.AdjustClockResponse
-	38, // 53: lsub.guest.v1.Guest.Poweroff:output_type -> lsub.guest.v1.PoweroffResponse
-	39, // [39:54] is the sub-list for method output_type
-	24, // [24:39] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	7,  // 2: lsub.guest.v1.InfoResponse.boot:type_name -> lsub.guest.v1.BootStep
+	6,  // 3: lsub.guest.v1.DistroState.overruled:type_name -> lsub.guest.v1.OverruledSetting
+	1,  // 4: lsub.guest.v1.CreateDistroRequest.distro:type_name -> lsub.guest.v1.Distro
+	11, // 5: lsub.guest.v1.CreateDistroRequest.snapshot:type_name -> lsub.guest.v1.Snapshot
+	10, // 6: lsub.guest.v1.CreateDistroRequest.user:type_name -> lsub.guest.v1.User
+	1,  // 7: lsub.guest.v1.ConfigureDistroRequest.distro:type_name -> lsub.guest.v1.Distro
+	11, // 8: lsub.guest.v1.CreateSnapshotRequest.snapshot:type_name -> lsub.guest.v1.Snapshot
+	11, // 9: lsub.guest.v1.RestoreSnapshotRequest.snapshot:type_name -> lsub.guest.v1.Snapshot
+	11, // 10: lsub.guest.v1.DeleteSnapshotRequest.snapshot:type_name -> lsub.guest.v1.Snapshot
+	5,  // 11: lsub.guest.v1.WatchResponse.distros:type_name -> lsub.guest.v1.DistroState
+	29, // 12: lsub.guest.v1.WatchListenersResponse.listeners:type_name -> lsub.guest.v1.Listener
+	28, // 13: lsub.guest.v1.WatchListenersResponse.networks:type_name -> lsub.guest.v1.OwnNetwork
+	1,  // 14: lsub.guest.v1.StartDistroRequest.distro:type_name -> lsub.guest.v1.Distro
+	5,  // 15: lsub.guest.v1.StartDistroResponse.state:type_name -> lsub.guest.v1.DistroState
+	41, // 16: lsub.guest.v1.ForwardRequest.connect:type_name -> lsub.guest.v1.Connect
+	42, // 17: lsub.guest.v1.ForwardRequest.listen:type_name -> lsub.guest.v1.Listen
+	44, // 18: lsub.guest.v1.StreamRequest.exec:type_name -> lsub.guest.v1.Exec
+	45, // 19: lsub.guest.v1.StreamRequest.import_image:type_name -> lsub.guest.v1.ImportImage
+	46, // 20: lsub.guest.v1.StreamRequest.export:type_name -> lsub.guest.v1.Export
+	1,  // 21: lsub.guest.v1.Exec.distro:type_name -> lsub.guest.v1.Distro
+	11, // 22: lsub.guest.v1.Export.snapshot:type_name -> lsub.guest.v1.Snapshot
+	0,  // 23: lsub.guest.v1.Error.code:type_name -> lsub.guest.v1.ErrorCode
+	7,  // 24: lsub.guest.v1.Hello.boot:type_name -> lsub.guest.v1.BootStep
+	3,  // 25: lsub.guest.v1.Guest.Info:input_type -> lsub.guest.v1.InfoRequest
+	8,  // 26: lsub.guest.v1.Guest.CreateDistro:input_type -> lsub.guest.v1.CreateDistroRequest
+	30, // 27: lsub.guest.v1.Guest.DeleteDistro:input_type -> lsub.guest.v1.DeleteDistroRequest
+	12, // 28: lsub.guest.v1.Guest.DeleteImage:input_type -> lsub.guest.v1.DeleteImageRequest
+	14, // 29: lsub.guest.v1.Guest.ConfigureDistro:input_type -> lsub.guest.v1.ConfigureDistroRequest
+	16, // 30: lsub.guest.v1.Guest.SetDefaultUser:input_type -> lsub.guest.v1.SetDefaultUserRequest
+	18, // 31: lsub.guest.v1.Guest.CreateSnapshot:input_type -> lsub.guest.v1.CreateSnapshotRequest
+	20, // 32: lsub.guest.v1.Guest.RestoreSnapshot:input_type -> lsub.guest.v1.RestoreSnapshotRequest
+	22, // 33: lsub.guest.v1.Guest.DeleteSnapshot:input_type -> lsub.guest.v1.DeleteSnapshotRequest
+	32, // 34: lsub.guest.v1.Guest.StartDistro:input_type -> lsub.guest.v1.StartDistroRequest
+	34, // 35: lsub.guest.v1.Guest.StopDistro:input_type -> lsub.guest.v1.StopDistroRequest
+	24, // 36: lsub.guest.v1.Guest.Watch:input_type -> lsub.guest.v1.WatchRequest
+	26, // 37: lsub.guest.v1.Guest.WatchListeners:input_type -> lsub.guest.v1.WatchListenersRequest
+	36, // 38: lsub.guest.v1.Guest.AdjustClock:input_type -> lsub.guest.v1.AdjustClockRequest
+	38, // 39: lsub.guest.v1.Guest.Poweroff:input_type -> lsub.guest.v1.PoweroffRequest
+	4,  // 40: lsub.guest.v1.Guest.Info:output_type -> lsub.guest.v1.InfoResponse
+	9,  // 41: lsub.guest.v1.Guest.CreateDistro:output_type -> lsub.guest.v1.CreateDistroResponse
+	31, // 42: lsub.guest.v1.Guest.DeleteDistro:output_type -> lsub.guest.v1.DeleteDistroResponse
+	13, // 43: lsub.guest.v1.Guest.DeleteImage:output_type -> lsub.guest.v1.DeleteImageResponse
+	15, // 44: lsub.guest.v1.Guest.ConfigureDistro:output_type -> lsub.guest.v1.ConfigureDistroResponse
+	17, // 45: lsub.guest.v1.Guest.SetDefaultUser:output_type -> lsub.guest.v1.SetDefaultUserResponse
+	19, // 46: lsub.guest.v1.Guest.CreateSnapshot:output_type -> lsub.guest.v1.CreateSnapshotResponse
+	21, // 47: lsub.guest.v1.Guest.RestoreSnapshot:output_type -> lsub.guest.v1.RestoreSnapshotResponse
+	23, // 48: lsub.guest.v1.Guest.DeleteSnapshot:output_type -> lsub.guest.v1.DeleteSnapshotResponse
+	33, // 49: lsub.guest.v1.Guest.StartDistro:output_type -> lsub.guest.v1.StartDistroResponse
+	35, // 50: lsub.guest.v1.Guest.StopDistro:output_type -> lsub.guest.v1.StopDistroResponse
+	25, // 51: lsub.guest.v1.Guest.Watch:output_type -> lsub.guest.v1.WatchResponse
+	27, // 52: lsub.guest.v1.Guest.WatchListeners:output_type -> lsub.guest.v1.WatchListenersResponse
+	37, // 53: lsub.guest.v1.Guest.AdjustClock:output_type -> lsub.guest.v1.AdjustClockResponse
+	39, // 54: lsub.guest.v1.Guest.Poweroff:output_type -> lsub.guest.v1.PoweroffResponse
+	40, // [40:55] is the sub-list for method output_type
+	25, // [25:40] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_guest_guest_proto_init() }
@@ -3398,22 +3484,22 @@ func file_guest_guest_proto_init() {
 	if File_guest_guest_proto != nil {
 		return
 	}
-	file_guest_guest_proto_msgTypes[6].OneofWrappers = []any{
+	file_guest_guest_proto_msgTypes[7].OneofWrappers = []any{
 		(*CreateDistroRequest_Image)(nil),
 		(*CreateDistroRequest_Clone)(nil),
 		(*CreateDistroRequest_Snapshot)(nil),
 	}
-	file_guest_guest_proto_msgTypes[38].OneofWrappers = []any{
+	file_guest_guest_proto_msgTypes[39].OneofWrappers = []any{
 		(*ForwardRequest_Connect)(nil),
 		(*ForwardRequest_Listen)(nil),
 		(*ForwardRequest_Accept)(nil),
 	}
-	file_guest_guest_proto_msgTypes[41].OneofWrappers = []any{
+	file_guest_guest_proto_msgTypes[42].OneofWrappers = []any{
 		(*StreamRequest_Exec)(nil),
 		(*StreamRequest_ImportImage)(nil),
 		(*StreamRequest_Export)(nil),
 	}
-	file_guest_guest_proto_msgTypes[44].OneofWrappers = []any{
+	file_guest_guest_proto_msgTypes[45].OneofWrappers = []any{
 		(*Export_Distro)(nil),
 		(*Export_Snapshot)(nil),
 	}
@@ -3423,7 +3509,7 @@ func file_guest_guest_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_guest_guest_proto_rawDesc), len(file_guest_guest_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   49,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

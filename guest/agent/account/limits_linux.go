@@ -1,13 +1,14 @@
 package account
 
 import (
-	"os"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/guest/agent/distrofile"
 )
 
 // Limit is a resource limit that a distro's files set for a user, as PAM's login does.
@@ -45,16 +46,7 @@ var limitItems = map[string]struct {
 func limitFiles() []string {
 	const dir = "/etc/security/limits.d"
 	files := []string{"/etc/security/limits.conf"}
-	// What is no directory must not be opened: it may be a pipe.
-	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return files
-	}
-	f := os.NewFile(uintptr(fd), dir)
-	defer f.Close()
-	names, _ := f.Readdirnames(1000)
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range distrofile.Names(dir) {
 		if strings.HasSuffix(name, ".conf") {
 			files = append(files, path.Join(dir, name))
 		}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,6 +22,24 @@ func Read(name string) ([]byte, error) {
 // ReadIn is Read for a path beneath root.
 func ReadIn(root *os.Root, name string) ([]byte, error) {
 	return readPlain(name, root.Stat, root.OpenFile)
+}
+
+// maxNames bounds how many names of a directory count.
+const maxNames = 1000
+
+// Names returns the names in a directory, in order: of too many, some; of what is no
+// directory, none. The caller's root directory is the distro's.
+func Names(dir string) []string {
+	// What is no directory must not be opened: it may be a pipe.
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	f := os.NewFile(uintptr(fd), dir)
+	defer f.Close()
+	names, _ := f.Readdirnames(maxNames)
+	slices.Sort(names)
+	return names
 }
 
 // errNotPlain refuses files whose reading may never end or has effects: a pipe
