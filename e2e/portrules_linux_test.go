@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -44,6 +45,7 @@ func TestPortRules(t *testing.T) {
 	profile := fmt.Sprintf(`
 ports:
   ignore: [18201]
+  users: owner
   next_free: true
   forwards:
   - 18280 -> debian:18200
@@ -90,6 +92,7 @@ sys.stdin.read()
 		return string(b)
 	}
 	within(t, quick, "the rule's port", func() bool { return read("tcp", "127.0.0.1:18280") == "guest\n" })
+	t.Run("another user", func(t *testing.T) { testAnotherUser(t, h) })
 	if answers("127.0.0.1:18200") || answers("127.0.0.1:18201") {
 		t.Error("a port is forwarded that a rule has, or that is to be ignored")
 	}
@@ -119,6 +122,24 @@ sys.stdin.read()
 	})
 	if n := h.sh(t, "debian", "stat -c '%a %U' /run/agent.sock"); n != "600 root" && !strings.HasPrefix(n, "600 ") {
 		t.Errorf("the socket in the distro is %s", n)
+	}
+}
+
+// testAnotherUser connects to a port of the host as another user: nothing of the distro comes.
+func testAnotherUser(t *testing.T, h *host) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can be another user")
+	}
+	const read = "exec 3<>/dev/tcp/127.0.0.1/18280 && cat <&3"
+	cmd := exec.Command("setpriv", "--reuid=65534", "--clear-groups", "bash", "-c", read)
+	if out, err := cmd.CombinedOutput(); strings.Contains(string(out), "guest") || err == nil {
+		t.Errorf("another user reads %q: %v", out, err)
+	}
+	if out, err := exec.Command("bash", "-c", read).CombinedOutput(); string(out) != "guest\n" || err != nil {
+		t.Errorf("the owner reads %q: %v", out, err)
+	}
+	if log := h.ok(t, "logs"); !strings.Contains(log, "the client belongs to user ") {
+		t.Errorf("the log does not say whose connection was refused:\n%s", log)
 	}
 }
 

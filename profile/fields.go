@@ -138,6 +138,7 @@ func (d *decoder) ports(path string, n *yaml.Node) {
 		field{"auto", set(d, &p.Auto, parseBool)},
 		field{"host_address", set(d, &p.HostAddress, parseAddr)},
 		field{"next_free", set(d, &p.NextFree, parseBool)},
+		field{"users", set(d, &p.Users, oneOf(PortUsersAll, PortUsersOwner))},
 		field{"ranges", collect(d, &p.Ranges, parsePortRange)},
 		field{"ignore", collect(d, &p.Ignore, parsePortRange)},
 		field{"forwards", each(d.forward)},

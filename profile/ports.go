@@ -11,12 +11,22 @@ type Ports struct {
 	Auto        bool        // a listener in a distro answers on the host, on the same port
 	HostAddress netip.Addr  // of the host, for everything without an address of its own
 	NextFree    bool        // a port that is taken on the host becomes the next free one
+	Users       PortUsers   // who on the host may use forwarded ports
 	Ranges      []PortRange // Auto is for these alone; empty: all
 	Ignore      []PortRange // Auto is not for these
 	Forwards    []Forward
 	Reverse     []Reverse
 	Sockets     []Socket
 }
+
+// PortUsers says which users of the host may use forwarded ports. A socket's file has its own
+// permissions.
+type PortUsers string
+
+const (
+	PortUsersAll   PortUsers = "all"
+	PortUsersOwner PortUsers = "owner" // the one that lsub runs as, and root
+)
 
 // HostAddresses are those that a listener on addr takes: 127.0.0.1 means the
 // host's loopback in both families, any other address itself.

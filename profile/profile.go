@@ -109,7 +109,7 @@ func Default() *Profile {
 	return &Profile{
 		Idle:    Idle{VM: time.Minute, Distro: 5 * time.Minute},
 		Network: Network{HostAccess: true, Proxy: Proxy{Mode: ProxyAuto}},
-		Ports:   Ports{Auto: true, HostAddress: netip.AddrFrom4([4]byte{127, 0, 0, 1})},
+		Ports:   Ports{Auto: true, HostAddress: netip.AddrFrom4([4]byte{127, 0, 0, 1}), Users: PortUsersAll},
 		Distros: map[string]Distro{},
 		file:    File,
 	}

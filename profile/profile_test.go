@@ -77,6 +77,7 @@ ports:
 				{UDP, port("127.0.0.2:9000"), "", 9100, 10, "t.yaml:7:5"},
 			}
 		}},
+		{"users of ports", "ports: {users: owner}", func(p *Profile) { p.Ports.Users = PortUsersOwner }},
 		{"forwards take the host address, wherever it stands", "ports: {forwards: [1 -> 2], host_address: 192.0.2.7}", func(p *Profile) {
 			p.Ports.HostAddress = addr("192.0.2.7")
 			p.Ports.Forwards = []Forward{{TCP, port("192.0.2.7:1"), "", 2, 1, "t.yaml:1:20"}}

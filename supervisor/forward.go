@@ -15,6 +15,7 @@ import (
 	"github.com/lsub/lsub/machine"
 	"github.com/lsub/lsub/machine/supervisorv1"
 	"github.com/lsub/lsub/netstack/forward"
+	"github.com/lsub/lsub/netstack/peeruser"
 	"github.com/lsub/lsub/profile"
 )
 
@@ -39,8 +40,12 @@ func newForwarder(p *profile.Profile, m *machine.Machine, own *addresses, log *s
 	if err != nil {
 		return nil, err
 	}
+	var allow func(network string, client, at netip.AddrPort) error
+	if p.Ports.Users == profile.PortUsersOwner {
+		allow = peeruser.Check
+	}
 	w.f = forward.New(forward.Config{
-		Guest: w.guest, Rules: rules, Auto: w.auto, DistroID: w.distroID, NextFree: p.Ports.NextFree,
+		Guest: w.guest, Allow: allow, Rules: rules, Auto: w.auto, DistroID: w.distroID, NextFree: p.Ports.NextFree,
 		PortOwner: func(ctx context.Context, network string, at netip.AddrPort) forward.Owner {
 			if who := profileWith(ctx, m, network, at); who != "" {
 				return forward.Owner{Text: who, Yields: true}

@@ -55,7 +55,7 @@ func (b *bench) forward() error {
 		}
 	}
 	n.report()
-	return errors.Join(n.egress(), n.opening(), n.memory())
+	return errors.Join(n.egress(), n.opening(), n.memory(), n.ownersOnly())
 }
 
 // dial connects to a service of a route.
@@ -371,17 +371,8 @@ func (n *netPeers) start() error {
 		return err
 	}
 	for _, r := range n.routes {
-		for end := time.Now().Add(30 * time.Second); ; {
-			err := r.visit()
-			if err == nil {
-				break
-			}
-			if time.Now().After(end) {
-				return fmt.Errorf("%s does not answer: %w", r.name, err)
-			}
-			if err := n.b.pause(100 * time.Millisecond); err != nil {
-				return err
-			}
+		if err := n.await(r); err != nil {
+			return fmt.Errorf("%s does not answer: %w", r.name, err)
 		}
 	}
 	return nil

@@ -119,8 +119,11 @@ type Config struct {
 	// PortOwner finds who listens on an address of the host. It may take long. nil: it is
 	// never known.
 	PortOwner func(ctx context.Context, network string, at netip.AddrPort) Owner
-	Limits    Limits
-	Logger    *slog.Logger // nil discards
+	// Allow says why a client on the host may not use a port, or nil. It is called for each
+	// connection, and for each new client of UDP. nil: all may.
+	Allow  func(network string, client, at netip.AddrPort) error
+	Limits Limits
+	Logger *slog.Logger // nil discards
 }
 
 // Kinds of a [Port].

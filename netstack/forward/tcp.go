@@ -115,9 +115,26 @@ func (p *port) accept(ctx context.Context, l net.Listener, target func() Target)
 			continue
 		}
 		p.f.carry(ctx, &p.stats, c, func(ctx context.Context) (Stream, error) {
+			if client, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+				if err := p.f.allow(TCP, client.AddrPort(), c.LocalAddr().(*net.TCPAddr).AddrPort()); err != nil {
+					return Stream{}, err
+				}
+			}
 			return p.f.cfg.Guest.Connect(ctx, target())
 		})
 	}
+}
+
+// allow tells whether a client on the host may use a port; it logs why not.
+func (f *Forwarder) allow(network string, client, at netip.AddrPort) error {
+	if f.cfg.Allow == nil {
+		return nil
+	}
+	err := f.cfg.Allow(network, client, at)
+	if err != nil {
+		f.conns.Warn("a connection is refused", "network", network, "at", at, "why", err)
+	}
+	return err
 }
 
 // carry relays a connection of the host to a stream from dial, in the background.

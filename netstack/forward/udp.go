@@ -99,6 +99,9 @@ func (u *udpPort) flow(ctx context.Context, client netip.AddrPort) *flow {
 		return f
 	}
 	fw := u.p.f
+	if fw.allow(UDP, client, u.reached(client)) != nil {
+		return nil
+	}
 	if !fw.flows.TryAcquire("port", u.LocalAddr()) {
 		return nil
 	}
@@ -118,6 +121,16 @@ func (u *udpPort) flow(ctx context.Context, client netip.AddrPort) *flow {
 		u.mu.Unlock()
 	})
 	return f
+}
+
+// reached is the address that a client on this machine sends to: of a port that is open on
+// all addresses, the one that the client has itself.
+func (u *udpPort) reached(client netip.AddrPort) netip.AddrPort {
+	at := u.LocalAddr().(*net.UDPAddr).AddrPort()
+	if at.Addr().IsUnspecified() {
+		return netip.AddrPortFrom(client.Addr(), at.Port())
+	}
+	return at
 }
 
 func (f *flow) touch() { f.last.Store(time.Now().UnixNano()) }
