@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -105,6 +106,11 @@ func serve(a *agent.Agent, t *trace, log *slog.Logger) error {
 	go func() { failed <- a.ServeControl(agent.FromHost(control, log)) }()
 	go func() { failed <- a.ServeStreams(agent.FromHost(streams, log)) }()
 	go func() { failed <- a.ServeForwards(forwards) }()
+	go func() {
+		if err := a.WatchCard(context.Background()); err != nil {
+			log.Warn("the network card is not watched any more", "err", err)
+		}
+	}()
 	if err := sayHello(t, nil); err != nil {
 		return err
 	}

@@ -167,6 +167,14 @@ func (g *Group) occupied() []string {
 	return groups
 }
 
+// Processes returns all processes of the distro.
+func (g *Group) Processes() (pids []int) {
+	for _, group := range g.occupied() {
+		pids = append(pids, g.processes(group)...)
+	}
+	return pids
+}
+
 // processes lists the processes of one group, but not of those below it.
 func (g *Group) processes(group string) []int {
 	b, err := os.ReadFile(filepath.Join(g.inside, group, "cgroup.procs"))

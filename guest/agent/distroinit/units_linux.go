@@ -149,15 +149,18 @@ func writeUnits(settings wslconf.Settings, cfg Config) error {
 }
 
 // networkFiles keep programs that manage networks from eth0, which the VM has set up and all
-// distros share, and tell systemd-resolved the name server. They are there before such a
+// distros share, and tell systemd-resolved and resolvconf the name server. They are there before such a
 // program is installed.
 func networkFiles(settings wslconf.Settings, cfg Config) map[string]string {
 	const mark = "# Written by lsub when the distro starts. The VM manages eth0.\n"
 	files := map[string]string{
-		"/run/systemd/network/00-lsub.network":    mark + "[Match]\nName=eth0\n\n[Link]\nUnmanaged=yes\n",
-		"/run/NetworkManager/conf.d/00-lsub.conf": mark + "[keyfile]\nunmanaged-devices=interface-name:eth0\n\n[main]\nrc-manager=unmanaged\n",
+		"/run/systemd/network/00-lsub.network":               mark + "[Match]\nName=eth0\n\n[Link]\nUnmanaged=yes\n",
+		"/run/systemd/system/connman.service.d/00-lsub.conf": mark + "[Service]\nExecStart=\nExecStart=connmand --nodaemon --nodevice=eth0 --nodnsproxy\n",
+		"/run/tmpfiles.d/connman_resolvconf.conf":            mark, // connman's would replace /etc/resolv.conf
+		"/run/NetworkManager/conf.d/00-lsub.conf":            mark + "[keyfile]\nunmanaged-devices=interface-name:eth0\n\n[main]\nrc-manager=unmanaged\n",
 	}
 	if settings.WriteResolv && cfg.DNS != "" {
+		files["/run/resolvconf/interface/eth0.lsub"] = resolvConf(cfg.DNS, cfg.Search)
 		files["/run/systemd/resolved.conf.d/00-lsub.conf"] = mark + "[Resolve]\nDNS=" + cfg.DNS + "\nDomains=" + strings.Join(cfg.Search, " ") + "\n"
 	}
 	return files

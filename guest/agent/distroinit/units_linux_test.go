@@ -32,8 +32,11 @@ func TestNetworkFiles(t *testing.T) {
 	files := networkFiles(wslconf.Settings{WriteResolv: true}, Config{DNS: "192.0.2.1", Search: []string{"example.com", "lsub.internal"}})
 	for file, want := range map[string]string{
 		"/run/systemd/resolved.conf.d/00-lsub.conf": "[Resolve]\nDNS=192.0.2.1\nDomains=example.com lsub.internal\n",
+		"/run/resolvconf/interface/eth0.lsub":       "search example.com lsub.internal\nnameserver 192.0.2.1\n",
 		"/run/systemd/network/00-lsub.network":      "[Match]\nName=eth0\n\n[Link]\nUnmanaged=yes\n",
 		"/run/NetworkManager/conf.d/00-lsub.conf":   "unmanaged-devices=interface-name:eth0\n",
+
+		"/run/systemd/system/connman.service.d/00-lsub.conf": "ExecStart=connmand --nodaemon --nodevice=eth0 --nodnsproxy\n",
 	} {
 		if !strings.Contains(files[file], want) {
 			t.Errorf("%s is %q, want %q in it", file, files[file], want)
@@ -43,7 +46,7 @@ func TestNetworkFiles(t *testing.T) {
 		"a resolv.conf of its own": networkFiles(wslconf.Settings{}, Config{DNS: "192.0.2.1"}),
 		"no network":               networkFiles(wslconf.Settings{WriteResolv: true}, Config{}),
 	} {
-		if _, ok := files["/run/systemd/resolved.conf.d/00-lsub.conf"]; ok || len(files) != 2 {
+		if _, ok := files["/run/systemd/resolved.conf.d/00-lsub.conf"]; ok || len(files) != 4 {
 			t.Errorf("%s: %v", name, files)
 		}
 	}

@@ -65,14 +65,14 @@ func (v VM) setUpCard(addr netip.Addr) error {
 		return fmt.Errorf("%s: mtu %d: %w", Card, v.MTU, err)
 	}
 	own := netip.PrefixFrom(addr, v.Address.Bits())
-	if err := netlink.AddrAdd(eth0, &netlink.Addr{IPNet: ipNet(own)}); err != nil {
+	if err := netlink.AddrReplace(eth0, &netlink.Addr{IPNet: ipNet(own)}); err != nil {
 		return fmt.Errorf("%s: address %s: %w", Card, own, err)
 	}
 	if err := netlink.LinkSetUp(eth0); err != nil {
 		return fmt.Errorf("%s: %w", Card, err)
 	}
 	route := &netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: v.Gateway.AsSlice()}
-	if err := netlink.RouteAdd(route); err != nil {
+	if err := netlink.RouteReplace(route); err != nil {
 		return fmt.Errorf("%s: route by %s: %w", Card, v.Gateway, err)
 	}
 	return nil

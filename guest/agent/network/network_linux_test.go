@@ -46,13 +46,18 @@ func newNamespace(t *testing.T) *namespace {
 	return n
 }
 
+// do calls f in the namespace. f must not end the test.
 func (n *namespace) do(t *testing.T, f func() error) {
 	t.Helper()
-	done := make(chan error)
-	n.calls <- func() { done <- f() }
-	if err := <-done; err != nil {
+	if err := n.try(f); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func (n *namespace) try(f func() error) error {
+	done := make(chan error)
+	n.calls <- func() { done <- f() }
+	return <-done
 }
 
 // serve answers with a word in a namespace.
@@ -98,13 +103,11 @@ func (n *namespace) hear(t *testing.T, at string, patience time.Duration) string
 func TestAttach(t *testing.T) {
 	outside, vm, web, api := newNamespace(t), newNamespace(t), newNamespace(t), newNamespace(t)
 	v := VM{Address: netip.MustParsePrefix("10.77.3.2/24"), Gateway: netip.MustParseAddr("10.77.3.1"), MTU: 1500}
-	vm.do(t, func() error {
-		cable := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: Card}, PeerName: "lan", PeerNamespace: netlink.NsFd(int(outside.file.Fd()))}
-		if err := netlink.LinkAdd(cable); err != nil {
-			t.Skipf("no pair of cards can be made here: %v", err)
-		}
-		return v.SetUp()
-	})
+	cable := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: Card}, PeerName: "lan", PeerNamespace: netlink.NsFd(int(outside.file.Fd()))}
+	if err := vm.try(func() error { return netlink.LinkAdd(cable) }); err != nil {
+		t.Skipf("no pair of cards can be made here: %v", err)
+	}
+	vm.do(t, v.SetUp)
 	outside.do(t, func() error {
 		lan, err := netlink.LinkByName("lan")
 		if err != nil {

@@ -16,6 +16,22 @@ func Name(pid int) string {
 	return strconv.Itoa(pid)
 }
 
+// InnerPID returns a process's number in its own pid namespace, 0 if it is gone.
+func InnerPID(pid int) int {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(string(b)) {
+		if rest, ok := strings.CutPrefix(line, "NSpid:"); ok {
+			f := strings.Fields(rest)
+			if len(f) == 0 {
+				return 0
+			}
+			n, _ := strconv.Atoi(f[len(f)-1])
+			return n
+		}
+	}
+	return 0
+}
+
 // HasTerminal tells whether a process has a controlling terminal.
 func HasTerminal(pid int) bool {
 	fields := statFields(pid)
