@@ -188,6 +188,19 @@ func TestNetwork(t *testing.T) {
 	if out := h.sh(t, "debian", "getent hosts no-such-name.invalid || echo none"); out != "none" {
 		t.Errorf("a name that does not exist: %s", out)
 	}
+	// A program with the name of a network manager takes the address that all distros share.
+	h.sh(t, "debian", "printf '#!/bin/sh\nip addr flush dev eth0\necho done\nread end\n' >/tmp/connmand; chmod 755 /tmp/connmand")
+	s := h.serve(t, "debian", "/tmp/connmand")
+	s.line()
+	within(t, quick, "the address is put back", func() bool {
+		return strings.Contains(h.sh(t, "debian", "ip -4 addr show dev eth0; ip route"), "default via")
+	})
+	if log := h.ok(t, "logs"); !strings.Contains(log, "connmand in debian") {
+		t.Errorf("the log does not name who took the address:\n%s", log)
+	}
+	if out := h.sh(t, "debian", "getent hosts gateway.lsub.internal | wc -l"); out != "1" {
+		t.Errorf("names after the repair: %s", out)
+	}
 }
 
 func TestListAndStatus(t *testing.T) {

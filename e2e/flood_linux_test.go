@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -20,7 +21,7 @@ const maxHeld = 512 << 20
 // Its arguments are ports of the host: of an endless sender, of nobody, and of a silent UDP
 // server.
 const flood = `
-import socket as S, struct, sys, threading, time
+import os, resource, signal, socket as S, struct, sys, threading, time
 endless, nobody, silent = map(int, sys.argv[1:4])
 host = S.gethostbyname("host.lsub.internal")
 def go(what): print(what); sys.stdin.readline()
@@ -64,6 +65,21 @@ for i in range(5000):
 	except OSError: break
 go("unread %d" % len(held))
 del held
+def files(told): # until the VM has no more for users; PID 1 has its own
+	resource.setrlimit(resource.RLIMIT_NOFILE, (100000, 100000)); os.setuid(65534)
+	held = []
+	try:
+		while True: held.append(os.open("/dev/null", 0))
+	except OSError as e: os.write(told, b"%d" % e.errno)
+	time.sleep(3600)
+most = open("/proc/sys/fs/file-max").read()
+open("/proc/sys/fs/file-max", "w").write("8000")
+said, told = os.pipe()
+child = os.fork()
+if child == 0: files(told)
+go("files %s" % os.read(said, 10).decode())
+os.kill(child, signal.SIGKILL); os.waitpid(child, 0)
+open("/proc/sys/fs/file-max", "w").write(most)
 mute = S.socket(); mute.setsockopt(S.SOL_SOCKET, S.SO_REUSEADDR, 1); mute.bind(("127.0.0.1", 18700)); mute.listen(4096)
 go("mute")
 `
@@ -140,6 +156,11 @@ func TestFlood(t *testing.T) {
 		t.Errorf("connections that nobody reads: %s %s", word, n)
 	}
 	check("with " + n + " connections that nobody reads")
+	if got, want := s.next(), fmt.Sprintf("files %d", syscall.ENFILE); got != want {
+		t.Errorf("a user opens files until %q, want %q", got, want)
+	}
+	h.sh(t, "debian", "cat /proc/sys/fs/file-nr") // a command still starts
+	check("when users can open no more files")
 	s.next()
 	// A server in the distro that never accepts, and so never reads.
 	within(t, quick, "the mute one's port opens", func() bool { return answers(both(18700)[0]) })
