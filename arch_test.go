@@ -38,7 +38,7 @@ var mayImport = map[string][]string{
 	"profile":                            {},
 	"guest":                              {"guest/guestv1"},
 	"guest/guestv1":                      {},
-	"guest/agent":                        {"guest", "guest/agent/account", "guest/agent/archive", "guest/agent/cgroup", "guest/agent/distrofile", "guest/agent/distroinit", "guest/agent/listeners", "guest/agent/network", "guest/agent/nsthread", "guest/agent/procfs", "guest/agent/relay", "guest/agent/store", "guest/agent/tcredirect"},
+	"guest/agent":                        {"guest", "guest/agent/account", "guest/agent/archive", "guest/agent/cgroup", "guest/agent/distrofile", "guest/agent/distroinit", "guest/agent/listeners", "guest/agent/network", "guest/agent/nsthread", "guest/agent/procfs", "guest/agent/relay", "guest/agent/store", "guest/agent/tcredirect", "guest/agent/ttywait"},
 	"guest/agent/account":                {"guest", "guest/agent/distrofile", "wslconf"},
 	"guest/agent/archive":                {"guest", "guest/agent/btrfs", "guest/agent/distrofile", "rootfs", "rootfs/pax"},
 	"guest/agent/btrfs":                  {},
@@ -53,6 +53,7 @@ var mayImport = map[string][]string{
 	"guest/agent/relay":                  {},
 	"guest/agent/store":                  {"atomicfile", "guest", "guest/agent/account", "guest/agent/archive", "guest/agent/btrfs", "guest/agent/distrofile", "guest/agent/procfs", "rootfs"},
 	"guest/agent/tcredirect":             {},
+	"guest/agent/ttywait":                {},
 	"guest/lsubinit":                     {"guest", "guest/agent", "guest/agent/btrfs", "guest/agent/cgroup", "guest/agent/devicefilter", "guest/agent/distroinit", "guest/agent/network"},
 	"guest/guesttest":                    {"guest"},
 	"netstack":                           {"netstack/limiter", "netstack/names", "virtionet"},
@@ -132,7 +133,7 @@ var inner = map[string]bool{"guest/guestv1": true, "hypervisor/kvm/vhostuser/vho
 
 // onlyIn keeps each heavy library in one directory.
 var onlyIn = map[string]string{
-	"github.com/cilium/ebpf":                 "guest/agent", // listeners, devicefilter, tcredirect
+	"github.com/cilium/ebpf":                 "guest/agent", // listeners, devicefilter, tcredirect, ttywait
 	"github.com/containers/gvisor-tap-vsock": "netstack",
 	"github.com/digitalocean/go-qemu":        "hypervisor/kvm",
 	"github.com/vishvananda/netlink":         "guest/agent/network",

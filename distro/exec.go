@@ -37,10 +37,13 @@ type Command struct {
 	Started func() (ended func(), err error)
 }
 
-// Terminal is the terminal that a command gets.
+// Terminal is the terminal that a command gets. Its streams are that terminal, but for those
+// that are pipes beside it.
 type Terminal struct {
 	Size   func() guest.Size
 	Resize <-chan guest.Size // its new sizes
+	Own    guest.Terminal    // carries the terminal where streams are pipes; nil where none is
+	Pipes  guest.Pipes       // where Own is set; Stdin is nil where it is no pipe
 }
 
 // Exec runs a command in a distro, and starts the VM and the distro where they are off. It
@@ -58,7 +61,7 @@ func (s *Service) Exec(ctx context.Context, d *machine.Distro, c Command) (guest
 	}
 	entered.Env = env
 	c.Env = append(env[:len(env):len(env)], c.Env...)
-	if d.FirstRun == nil || c.Terminal == nil || len(c.Argv) > 0 {
+	if d.FirstRun == nil || c.Terminal == nil || c.Terminal.Own != nil || len(c.Argv) > 0 {
 		return s.exec(ctx, &entered, c)
 	}
 	if c.Stdin == nil {
@@ -91,6 +94,9 @@ func (s *Service) exec(caller context.Context, d *machine.Distro, c Command) (gu
 	if t := c.Terminal; t != nil {
 		size := t.Size()
 		req.Rows, req.Cols, stdio.Resize = uint32(size.Rows), uint32(size.Cols), t.Resize
+		if t.Own != nil {
+			stdio.Terminal, req.Pipes = t.Own, t.Pipes.Message()
+		}
 	}
 	ended := func() {}
 	stdio.Started = func(m *guestv1.Started) {

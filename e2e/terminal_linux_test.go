@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -27,7 +28,12 @@ type terminal struct {
 func openTerminal(t *testing.T, h *host, args ...string) *terminal {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), slow)
-	cmd := h.command(ctx, args...)
+	return startTerminal(t, cancel, h.command(ctx, args...))
+}
+
+// startTerminal starts a program of the host at a terminal.
+func startTerminal(t *testing.T, cancel func(), cmd *exec.Cmd) *terminal {
+	t.Helper()
 	cmd.Env = append(cmd.Env, "TERM=xterm-256color")
 	tty, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 24, Cols: 80})
 	if err != nil {

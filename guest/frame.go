@@ -22,6 +22,7 @@ const (
 	FrameStdin   FrameType = 2 // host → guest: bytes; an empty one is the end of file
 	FrameSignal  FrameType = 3 // host → guest: one byte, a Linux signal number
 	FrameResize  FrameType = 4 // host → guest: rows and columns, 2 bytes each, big endian
+	FrameKeys    FrameType = 5 // host → guest: bytes typed at a terminal beside pipes; an empty one hangs it up
 
 	FrameStdout  FrameType = 16 // guest → host: bytes
 	FrameStderr  FrameType = 17 // guest → host: bytes
@@ -32,6 +33,19 @@ const (
 	FrameStarted FrameType = 22 // guest → host: a Started: the command runs; before its output
 
 	FrameAccepted FrameType = 23 // guest → host, on ForwardPort: 8 bytes, the number of a connection that came
+
+	FrameScreen     FrameType = 24 // guest → host: bytes for a terminal beside pipes
+	FrameAsk        FrameType = 25 // guest → host: 1 byte, an Ask: whether a process waits for keys of that terminal
+	FrameKeysWindow FrameType = 26 // guest → host: as a window frame, for bytes of keys
+)
+
+// Ask is what the guest asks of the host's terminal beside pipes.
+type Ask uint8
+
+const (
+	AskNothing Ask = 0 // nobody waits for keys any more
+	AskKeys    Ask = 1 // each key; what programs of the host write stays lines
+	AskAll     Ask = 2 // each key, and the screen without any processing of what is written
 )
 
 const (
@@ -48,6 +62,8 @@ const (
 	// sends no more until the guest has passed some on, so that a signal never
 	// waits behind input that nobody reads.
 	StdinWindow = 1 << 20
+	// KeysWindow is the same for what is typed or pasted at a terminal beside pipes.
+	KeysWindow = 64 << 10
 )
 
 // maxPayload is the longest payload of a frame of a type.

@@ -33,6 +33,7 @@ type Stdio struct {
 	Stdout, Stderr io.Writer   // nil discards
 	Signals        <-chan int  // Linux signal numbers to pass on
 	Resize         <-chan Size // new sizes of the terminal
+	Terminal       Terminal    // where the request has pipes beside a terminal; nil otherwise
 	// Started, where set, is called once when the command runs, before its
 	// output. Until then, only the end of the context has an effect on it.
 	Started func(*guestv1.Started)
@@ -105,10 +106,15 @@ func (c *Client) stream(ctx context.Context, req *guestv1.StreamRequest, stdio S
 	}
 	done := make(chan struct{})
 	defer close(done)
-	in := &stdinPump{w: w, r: stdio.Stdin, window: make(chan int, 1), failed: make(chan error, 1), done: done}
+	in := newPump(w, FrameStdin, stdio.Stdin, done)
 	go in.run()
+	var screen *screen
+	if stdio.Terminal != nil {
+		screen = newScreen(w, stdio.Terminal, done)
+		go screen.keys.run()
+	}
 	go passOn(w, stdio, done)
-	exit, err := receive(conn, stdio, in)
+	exit, err := receive(conn, stdio, in, screen)
 	if err != nil {
 		return Exit{}, streamError(ctx, err)
 	}
@@ -116,7 +122,7 @@ func (c *Client) stream(ctx context.Context, req *guestv1.StreamRequest, stdio S
 }
 
 // receive handles the guest's frames until the last.
-func receive(conn net.Conn, stdio Stdio, in *stdinPump) (Exit, error) {
+func receive(conn net.Conn, stdio Stdio, in *pump, screen *screen) (Exit, error) {
 	r := NewReader(conn)
 	conn.SetReadDeadline(time.Now().Add(answerTimeout))
 	for first := true; ; first = false {
@@ -147,10 +153,9 @@ func receive(conn net.Conn, stdio Stdio, in *stdinPump) (Exit, error) {
 		case FrameStderr:
 			err = writeAll(stdio.Stderr, p)
 		case FrameWindow:
-			if len(p) != 4 {
-				return Exit{}, frameError("a window frame has 4 bytes")
-			}
-			in.grant(int(binary.BigEndian.Uint32(p)))
+			err = in.granted(p)
+		case FrameScreen, FrameAsk, FrameKeysWindow:
+			err = screen.take(t, p)
 		case FrameExit:
 			var m guestv1.Exit
 			if err := decode(p, &m); err != nil {
@@ -164,13 +169,15 @@ func receive(conn net.Conn, stdio Stdio, in *stdinPump) (Exit, error) {
 			}
 			return Exit{}, Errorf(m.Code, m.Hint, "%s", m.Message)
 		default:
-			return Exit{}, frameError(fmt.Sprintf("unexpected frame of type %d", t))
+			return Exit{}, unexpected(t)
 		}
 		if err != nil {
 			return Exit{}, err
 		}
 	}
 }
+
+func unexpected(t FrameType) error { return frameError(fmt.Sprintf("unexpected frame of type %d", t)) }
 
 func writeAll(w io.Writer, p []byte) error {
 	if w == nil {
@@ -197,30 +204,39 @@ func passOn(w *Writer, stdio Stdio, done <-chan struct{}) {
 	}
 }
 
-// stdinPump sends input as far as the guest has granted room for it.
-type stdinPump struct {
+// pump sends input as far as the guest has granted room for it.
+type pump struct {
 	w      *Writer
+	t      FrameType
 	r      io.Reader
 	window chan int   // bytes granted and not yet taken
 	failed chan error // what broke the input, if anything
 	done   <-chan struct{}
 }
 
-func (p *stdinPump) grant(n int) {
-	for {
+func newPump(w *Writer, t FrameType, r io.Reader, done <-chan struct{}) *pump {
+	return &pump{w: w, t: t, r: r, window: make(chan int, 1), failed: make(chan error, 1), done: done}
+}
+
+// granted takes the payload of a window frame.
+func (p *pump) granted(b []byte) error {
+	if len(b) != 4 {
+		return frameError("a window frame has 4 bytes")
+	}
+	for n := int(binary.BigEndian.Uint32(b)); ; {
 		select {
 		case p.window <- n:
-			return
+			return nil
 		case more := <-p.window:
 			n += more
 		}
 	}
 }
 
-func (p *stdinPump) run() {
+func (p *pump) run() {
 	buf := make([]byte, HeaderSize+MaxPayload) // long frames: each is a wake-up of the guest
 	if p.r == nil {
-		p.w.SendBuffer(FrameStdin, buf[:HeaderSize])
+		p.w.SendBuffer(p.t, buf[:HeaderSize])
 		return
 	}
 	for room := 0; ; {
@@ -233,14 +249,14 @@ func (p *stdinPump) run() {
 		}
 		n, err := p.r.Read(buf[HeaderSize : HeaderSize+min(room, len(buf)-HeaderSize)])
 		if n > 0 {
-			if p.w.SendBuffer(FrameStdin, buf[:HeaderSize+n]) != nil {
+			if p.w.SendBuffer(p.t, buf[:HeaderSize+n]) != nil {
 				return
 			}
 			room -= n
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			p.w.SendBuffer(FrameStdin, buf[:HeaderSize])
+			p.w.SendBuffer(p.t, buf[:HeaderSize])
 			return
 		case err != nil:
 			p.failed <- fmt.Errorf("read the input: %w", err)

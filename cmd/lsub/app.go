@@ -32,6 +32,7 @@ const (
 	exitFailed        = 125
 	exitNotExecutable = 126
 	exitNotFound      = 127
+	exitSIGPIPE       = 128 + 13 // as a shell has it of a program whose output nobody reads any more
 )
 
 // backend is what lsub works with, which a test replaces.

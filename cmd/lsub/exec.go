@@ -31,9 +31,11 @@ func (a *app) shell(c *cli.Context) error {
 		}
 		return err
 	}
+	terminal := a.lend()
+	defer terminal.close()
 	err = a.exec(c.Context, d, distro.Command{
 		Argv: argv, LoginShell: len(argv) > 0 && !c.Bool("no-shell"), User: c.String("user"), Dir: c.String("cd"),
-	}, a.onTerminal())
+	}, terminal)
 	if near := a.nearCommand(argv); err == nil && a.code == exitNotFound && near != "" {
 		a.note("hint", "did you mean 'lsub "+near+"'?")
 	}
@@ -82,7 +84,7 @@ func (a *app) execCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return a.exec(c.Context, d, cmd, c.Bool("tty"))
+			return a.exec(c.Context, d, cmd, whole(c.Bool("tty")))
 		},
 	}
 }
@@ -108,7 +110,12 @@ func (a *app) runCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return a.exec(c.Context, d, cmd, c.Bool("tty") || len(argv) == 0 && a.onTerminal())
+			terminal := whole(c.Bool("tty"))
+			if terminal == nil && len(argv) == 0 {
+				terminal = a.lend()
+				defer terminal.close()
+			}
+			return a.exec(c.Context, d, cmd, terminal)
 		},
 	}
 }

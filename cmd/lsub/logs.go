@@ -170,7 +170,7 @@ func (a *app) journal(c *cli.Context) error {
 	if c.Bool("follow") {
 		argv = append(argv, "--follow")
 	}
-	err = a.exec(c.Context, d, distro.Command{Argv: argv, User: "root"}, false)
+	err = a.exec(c.Context, d, distro.Command{Argv: argv, User: "root"}, nil)
 	if guest.ErrorCode(err) == guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND {
 		return hint.New(fmt.Errorf("%s keeps no journal: it has no journalctl", d.Name),
 			"'lsub -d "+d.Name+" -u root ls /var/log' lists the files that it may log to")

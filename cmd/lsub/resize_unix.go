@@ -10,8 +10,8 @@ import (
 	"github.com/lsub/lsub/guest"
 )
 
-// watchSize returns the new sizes of our terminal, until stop is called.
-func (a *app) watchSize() (sizes <-chan guest.Size, stop func()) {
+// watchSize returns the new sizes of our terminal, as size tells them, until stop is called.
+func watchSize(size func() guest.Size) (sizes <-chan guest.Size, stop func()) {
 	changed := make(chan os.Signal, 1)
 	signal.Notify(changed, syscall.SIGWINCH)
 	resized := make(chan guest.Size)
@@ -27,7 +27,7 @@ func (a *app) watchSize() (sizes <-chan guest.Size, stop func()) {
 			select {
 			case <-done:
 				return
-			case resized <- a.terminalSize():
+			case resized <- size():
 			}
 		}
 	}()

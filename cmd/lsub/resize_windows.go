@@ -4,6 +4,6 @@ import "github.com/lsub/lsub/guest"
 
 // watchSize returns the new sizes of our terminal. Windows tells them only to programs
 // that read console events in place of bytes, so there are none.
-func (a *app) watchSize() (sizes <-chan guest.Size, stop func()) {
+func watchSize(func() guest.Size) (sizes <-chan guest.Size, stop func()) {
 	return nil, func() {}
 }

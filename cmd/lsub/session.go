@@ -17,16 +17,13 @@ import (
 )
 
 // exec runs a command in a distro with our stdio, and keeps its exit status. Where the
-// command gets a terminal, ours is in raw mode while it runs.
-func (a *app) exec(ctx context.Context, d *machine.Distro, cmd distro.Command, tty bool) error {
+// command's streams are our terminal, that is in raw mode while it runs.
+func (a *app) exec(ctx context.Context, d *machine.Distro, cmd distro.Command, terminal *lent) error {
 	passed := make(chan int, 16)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Signals = a.stdin, a.stdout, a.stderr, passed
-	if tty {
-		cmd.Env = append(terminalEnv(), cmd.Env...)
-		resize, stop := a.watchSize()
-		defer stop()
-		cmd.Terminal = &distro.Terminal{Size: a.terminalSize, Resize: resize}
-	}
+	tty := terminal != nil && terminal.own == nil
+	stop, broken := terminal.give(a, &cmd)
+	defer stop()
 	defer a.signals.passTo(nil, false)
 	cmd.Reached = a.signals.delay
 	cmd.Started = func() (ended func(), err error) { // from here on, signals and the terminal are the command's
@@ -43,8 +40,19 @@ func (a *app) exec(ctx context.Context, d *machine.Distro, cmd distro.Command, t
 		}, err
 	}
 	exit, err := a.distros.Exec(ctx, d, cmd)
-	a.code = exit.Status()
+	terminal.close()
+	if a.code = exit.Status(); broken() {
+		a.code, err = exitSIGPIPE, nil
+	}
 	return err
+}
+
+// whole lends a command the terminal as all its streams, if it is to have one.
+func whole(tty bool) *lent {
+	if !tty {
+		return nil
+	}
+	return &lent{}
 }
 
 // rawTerminal hands our terminal to the command byte by byte, and returns what

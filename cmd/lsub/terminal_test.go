@@ -60,6 +60,13 @@ func testHome(t *testing.T) []string {
 
 func openTerminal(t *testing.T, env []string, args ...string) *terminal {
 	t.Helper()
+	return startAtTerminal(t, env, func(*exec.Cmd) {}, args...)
+}
+
+// startAtTerminal starts lsub at a terminal after change, which may set streams that are
+// none.
+func startAtTerminal(t *testing.T, env []string, change func(*exec.Cmd), args ...string) *terminal {
+	t.Helper()
 	user, tty, err := pty.Open()
 	if err != nil {
 		t.Fatal(err)
@@ -77,8 +84,9 @@ func openTerminal(t *testing.T, env []string, args ...string) *terminal {
 		t.Fatal(err)
 	}
 	x.cmd.Env = env
-	x.cmd.Stdin, x.cmd.Stdout, x.cmd.Stderr = tty, tty, tty
-	x.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	x.cmd.Stdin, x.cmd.Stdout, x.cmd.Stderr, x.cmd.ExtraFiles = tty, tty, tty, []*os.File{tty}
+	x.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 3}
+	change(x.cmd)
 	if err := x.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -46,6 +46,7 @@ type Agent struct {
 
 	pending  pendingAccepts
 	fastPath fastPath
+	ttys     ttyEvents
 	// listening and clients are List and Clients of listeners, but for tests.
 	listening func([]*listeners.Netns) ([]listeners.Listener, error)
 	clients   func(first uint16) (map[string]int, error)
@@ -120,18 +121,20 @@ func (a *Agent) handle(r *guest.Reader, w *guest.Writer, req *guestv1.StreamRequ
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	in := newStdinBuffer(w)
-	var controls chan controlFrame
-	if req.GetExec() != nil {
-		controls = make(chan controlFrame, 16)
+	in := &hostInput{stdin: newStdinBuffer(w)}
+	if cmd := req.GetExec(); cmd != nil {
+		in.controls = make(chan controlFrame, 16)
+		if cmd.Tty && cmd.Pipes != nil {
+			in.keys = newKeysBuffer(w)
+		}
 	}
 	go func() {
 		defer cancel() // the host is gone
-		in.fail(receive(r, in, controls))
+		in.fail(in.receive(r))
 	}()
 	switch k := req.Kind.(type) {
 	case *guestv1.StreamRequest_Exec:
-		return a.exec(ctx, k.Exec, in, controls, w)
+		return a.exec(ctx, k.Exec, in, w)
 	case *guestv1.StreamRequest_Export:
 		return a.export(ctx, k.Export, w)
 	}

@@ -75,19 +75,31 @@ func openPTY(ptmx string) (master, slave *os.File, path string, err error) {
 	if err == nil {
 		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
 	}
-	var sfd uintptr
+	master = os.NewFile(uintptr(fd), ptmx)
 	if err == nil {
-		// Not by its path: that would be looked up in the caller's mounts.
-		var errno unix.Errno
-		sfd, _, errno = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
-		if errno != 0 {
-			err = errno
-		}
+		slave, err = openPeer(master, 0)
 	}
 	if err != nil {
-		unix.Close(fd)
+		master.Close()
 		return nil, nil, "", fmt.Errorf("open a terminal: %w", err)
 	}
-	path = fmt.Sprintf("/dev/pts/%d", n)
-	return os.NewFile(uintptr(fd), ptmx), os.NewFile(sfd, path), path, nil
+	return master, slave, fmt.Sprintf("/dev/pts/%d", n), nil
+}
+
+// openPeer opens the terminal's end of a pseudo-terminal. Not by its path: that would be
+// looked up in the caller's mounts.
+func openPeer(master *os.File, flags int) (*os.File, error) {
+	rc, err := master.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var fd uintptr
+	var errno unix.Errno
+	rc.Control(func(m uintptr) {
+		fd, _, errno = unix.Syscall(unix.SYS_IOCTL, m, unix.TIOCGPTPEER, uintptr(flags|unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC))
+	})
+	if errno != 0 {
+		return nil, errno
+	}
+	return os.NewFile(fd, "a terminal"), nil
 }

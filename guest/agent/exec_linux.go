@@ -18,19 +18,20 @@ import (
 	"github.com/lsub/lsub/guest/agent/distrofile"
 	"github.com/lsub/lsub/guest/agent/nsthread"
 	"github.com/lsub/lsub/guest/agent/procfs"
+	"github.com/lsub/lsub/guest/agent/ttywait"
 	"github.com/lsub/lsub/guest/guestv1"
 )
 
 // exec runs a command in a distro for a stream, and returns how it ended. When
 // ctx is done, the host is gone: the command is hung up.
-func (a *Agent) exec(ctx context.Context, cmd *guestv1.Exec, in *stdinBuffer, controls <-chan controlFrame, w *guest.Writer) (*guestv1.Exit, error) {
+func (a *Agent) exec(ctx context.Context, cmd *guestv1.Exec, in *hostInput, w *guest.Writer) (*guestv1.Exit, error) {
 	var d *distro
 	var p *process
-	before, err := whileWaiting(ctx, controls, func(ctx context.Context) (err error) {
+	before, err := whileWaiting(ctx, in.controls, func(ctx context.Context) (err error) {
 		if d, err = a.enter(cmd.Distro.GetId()); err != nil {
 			return err
 		}
-		if p, err = d.spawn(ctx, cmd); err != nil && (errors.Is(err, errStopping) || procfs.IsExiting(d.pid)) {
+		if p, err = d.spawn(ctx, cmd, a.ttyEvents(cmd)); err != nil && (errors.Is(err, errStopping) || procfs.IsExiting(d.pid)) {
 			err = guest.NotRunning()
 		}
 		return err
@@ -49,7 +50,7 @@ func (a *Agent) exec(ctx context.Context, cmd *guestv1.Exec, in *stdinBuffer, co
 	p.resize(before.rows, before.cols)
 	p.signal(before.signal) // one that came just as the command began
 	pressure := d.group.Pressure()
-	exit, err := p.serve(ctx, in, controls, w)
+	exit, err := p.serve(ctx, in, w)
 	if err == nil && wasKilled(exit) {
 		if why := d.whyKilled(pressure, d.group.Pressure()); why != "" {
 			exit.Reason = "killed: " + why
@@ -118,6 +119,8 @@ type process struct {
 	stdout *os.File // nil on a terminal
 	stderr *os.File // nil on a terminal
 	tty    *os.File // master of the terminal, or nil
+	// waits tells when processes wait for the terminal; nil where all streams are it.
+	waits *ttywait.Terminal
 
 	warnings []string // about who it runs as
 }
@@ -129,7 +132,7 @@ const forkTimeout = 30 * time.Second
 var errStuck = errors.New("the distro does not answer")
 
 // spawn starts a command in the distro.
-func (d *distro) spawn(ctx context.Context, cmd *guestv1.Exec) (*process, error) {
+func (d *distro) spawn(ctx context.Context, cmd *guestv1.Exec, ev *ttywait.Events) (*process, error) {
 	who, err := onNSThread(ctx, d, func() (*account.Account, error) { return account.ForCommand(cmd) }, func(*account.Account) {})
 	if err != nil {
 		return nil, err
@@ -137,7 +140,7 @@ func (d *distro) spawn(ctx context.Context, cmd *guestv1.Exec) (*process, error)
 	if wantsManager(who, cmd) {
 		d.awaitUserManager(ctx, who)
 	}
-	p, err := onNSThread(ctx, d, func() (*process, error) { return d.fork(cmd, who) }, (*process).abandon)
+	p, err := onNSThread(ctx, d, func() (*process, error) { return d.fork(cmd, who, ev) }, (*process).abandon)
 	switch {
 	case errors.Is(err, unix.EAGAIN) && d.group.PidsFull():
 		return nil, d.tooMany()
@@ -175,7 +178,7 @@ func (p *process) abandon() {
 }
 
 // fork starts the command as the user. It runs on the namespace thread.
-func (d *distro) fork(cmd *guestv1.Exec, who *account.Account) (*process, error) {
+func (d *distro) fork(cmd *guestv1.Exec, who *account.Account, ev *ttywait.Events) (*process, error) {
 	env := account.Environment(who, cmd)
 	argv, file, err := command(cmd, who, env)
 	if err != nil {
@@ -196,18 +199,14 @@ func (d *distro) fork(cmd *guestv1.Exec, who *account.Account) (*process, error)
 		Credential: &syscall.Credential{Uid: who.UID, Gid: who.GID, Groups: who.Groups},
 	}}
 	p := &process{}
-	theirs, err := p.openStdio(cmd, who)
+	theirs, ctty, err := p.openStdio(cmd, who, ev)
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		for _, f := range theirs {
-			f.Close()
-		}
-	}()
+	defer closeAll(theirs)
 	attr.Files = theirs
 	if p.tty != nil {
-		attr.Sys.Setctty, attr.Sys.Ctty = true, 0
+		attr.Sys.Setctty, attr.Sys.Ctty = true, ctty
 	}
 	// The thread's own, and the command's with it.
 	defer unix.Umask(unix.Umask(who.Umask))
@@ -231,65 +230,6 @@ func setLimit(pid int, l account.Limit) error {
 	}
 	want := l.Over(now)
 	return unix.Prlimit(pid, l.Resource, &want, nil)
-}
-
-// openStdio makes the command's stdio, and returns its side of it.
-func (p *process) openStdio(cmd *guestv1.Exec, who *account.Account) ([]*os.File, error) {
-	if cmd.Tty {
-		master, slave, _, err := openPTY("/dev/ptmx")
-		if err != nil {
-			return nil, err
-		}
-		p.tty = master
-		p.resize(uint16(cmd.Rows), uint16(cmd.Cols))
-		slave.Chown(int(who.UID), 5) // group tty, as devpts gives it; the owner may be changed by anybody's mesg
-		return []*os.File{slave, slave, slave}, nil
-	}
-	var theirs []*os.File
-	pipe := func(ours **os.File, weWrite bool) error {
-		r, w, err := os.Pipe()
-		if err != nil {
-			return err
-		}
-		if weWrite {
-			*ours, theirs = w, append(theirs, r)
-		} else {
-			*ours, theirs = r, append(theirs, w)
-			// Room for a whole frame: fewer turns between the two.
-			unix.FcntlInt(r.Fd(), unix.F_SETPIPE_SZ, guest.MaxPayload)
-			unix.SetNonblock(int(r.Fd()), true) // which Fd took away
-		}
-		return nil
-	}
-	for _, err := range []error{pipe(&p.stdin, true), pipe(&p.stdout, false), pipe(&p.stderr, false)} {
-		if err != nil {
-			p.close()
-			for _, f := range theirs {
-				f.Close()
-			}
-			return nil, err
-		}
-	}
-	return theirs, nil
-}
-
-func (p *process) close() {
-	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr, p.tty} {
-		if f != nil {
-			f.Close()
-		}
-	}
-}
-
-func (p *process) resize(rows, cols uint16) {
-	if p.tty == nil || rows == 0 || cols == 0 {
-		return
-	}
-	if rc, err := p.tty.SyscallConn(); err == nil {
-		rc.Control(func(fd uintptr) {
-			unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols})
-		})
-	}
 }
 
 // command returns the argument list and the program's path. It runs on the

@@ -108,11 +108,13 @@ func TestReceiveRefuses(t *testing.T) {
 	for name, send := range map[string]func(w *guest.Writer){
 		"a guest's frame": func(w *guest.Writer) { w.Send(guest.FrameStdout, []byte("x")) },
 		"a long signal":   func(w *guest.Writer) { w.Send(guest.FrameSignal, []byte("xx")) },
+		"keys of no tty":  func(w *guest.Writer) { w.Send(guest.FrameKeys, []byte("x")) },
 		"a short size":    func(w *guest.Writer) { w.Send(guest.FrameResize, []byte("x")) },
 	} {
 		var b bytes.Buffer
 		send(guest.NewWriter(&b))
-		if err := receive(guest.NewReader(&b), newStdinBuffer(guest.NewWriter(io.Discard)), make(chan controlFrame, 1)); err == nil || err == io.EOF {
+		in := &hostInput{stdin: newStdinBuffer(guest.NewWriter(io.Discard)), controls: make(chan controlFrame, 1)}
+		if err := in.receive(guest.NewReader(&b)); err == nil || err == io.EOF {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

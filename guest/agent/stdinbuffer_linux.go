@@ -10,11 +10,13 @@ import (
 	"github.com/lsub/lsub/guest"
 )
 
-// stdinBuffer holds the stdin bytes of a stream that have arrived and are not read yet: at
-// most the window that the host was granted, so that frames behind them (signals) never
-// wait. It is an io.Reader for one goroutine.
+// stdinBuffer holds the stdin bytes of a stream, or the keys of its terminal, that have
+// arrived and are not read yet: at most the window that the host was granted, so that frames
+// behind them (signals) never wait. It is an io.Reader for one goroutine.
 type stdinBuffer struct {
-	w *guest.Writer
+	w      *guest.Writer
+	grants guest.FrameType // of the frames that tell the host about room
+	window int             // bytes
 
 	mu     sync.Mutex
 	filled sync.Cond
@@ -26,19 +28,28 @@ type stdinBuffer struct {
 }
 
 func newStdinBuffer(w *guest.Writer) *stdinBuffer {
-	in := &stdinBuffer{w: w}
+	return newInputBuffer(w, guest.FrameWindow, guest.StdinWindow)
+}
+
+// newKeysBuffer returns one for the keys of a terminal beside pipes.
+func newKeysBuffer(w *guest.Writer) *stdinBuffer {
+	return newInputBuffer(w, guest.FrameKeysWindow, guest.KeysWindow)
+}
+
+func newInputBuffer(w *guest.Writer, grants guest.FrameType, window int) *stdinBuffer {
+	in := &stdinBuffer{w: w, grants: grants, window: window}
 	in.filled.L = &in.mu
 	return in
 }
 
 // open grants the first window, which also tells the host that its request was
 // taken on.
-func (in *stdinBuffer) open() { in.grant(guest.StdinWindow) }
+func (in *stdinBuffer) open() { in.grant(in.window) }
 
 func (in *stdinBuffer) grant(n int) {
 	var b [4]byte
 	binary.BigEndian.PutUint32(b[:], uint32(n))
-	in.w.Send(guest.FrameWindow, b[:]) // a broken stream shows when it is read
+	in.w.Send(in.grants, b[:]) // a broken stream shows when it is read
 }
 
 // put adds a copy of p; an empty p is the end of the input.
@@ -50,7 +61,7 @@ func (in *stdinBuffer) put(p []byte) error {
 		return nil // after the end: nobody reads it
 	case len(p) == 0:
 		in.err = io.EOF
-	case in.size+in.freed+len(p) > guest.StdinWindow:
+	case in.size+in.freed+len(p) > in.window:
 		return errors.New("more input than was granted")
 	default:
 		in.store(p)
@@ -62,7 +73,7 @@ func (in *stdinBuffer) put(p []byte) error {
 // store copies p behind what is in the ring.
 func (in *stdinBuffer) store(p []byte) {
 	if in.size+len(p) > len(in.ring) {
-		ring := make([]byte, max(in.size+len(p), min(2*len(in.ring), guest.StdinWindow)))
+		ring := make([]byte, max(in.size+len(p), min(2*len(in.ring), in.window)))
 		in.peek(ring[:in.size])
 		in.ring, in.start = ring, 0
 	}
@@ -109,7 +120,7 @@ func (in *stdinBuffer) Read(p []byte) (int, error) {
 	in.size -= n
 	in.freed += n
 	give := 0
-	if in.freed >= guest.StdinWindow/4 && in.err == nil {
+	if in.freed >= in.window/4 && in.err == nil {
 		give, in.freed = in.freed, 0
 	}
 	in.mu.Unlock()
@@ -125,9 +136,32 @@ type controlFrame struct {
 	rows, cols uint16
 }
 
+// hostInput is what comes from the host on a stream.
+type hostInput struct {
+	stdin    *stdinBuffer
+	keys     *stdinBuffer      // nil without a terminal beside pipes
+	controls chan controlFrame // nil but for a command
+}
+
+// open grants the first windows, which also tells the host that its request was taken on.
+func (in *hostInput) open() {
+	in.stdin.open()
+	if in.keys != nil {
+		in.keys.open()
+	}
+}
+
+// fail ends the input with err.
+func (in *hostInput) fail(err error) {
+	in.stdin.fail(err)
+	if in.keys != nil {
+		in.keys.fail(err)
+	}
+}
+
 // receive sorts the host's frames until the stream ends. It returns nil at the
 // end of the stream.
-func receive(r *guest.Reader, in *stdinBuffer, controls chan<- controlFrame) error {
+func (in *hostInput) receive(r *guest.Reader) error {
 	for {
 		t, p, err := r.Next()
 		if err != nil {
@@ -135,13 +169,17 @@ func receive(r *guest.Reader, in *stdinBuffer, controls chan<- controlFrame) err
 		}
 		switch {
 		case t == guest.FrameStdin:
-			if err := in.put(p); err != nil {
+			if err := in.stdin.put(p); err != nil {
 				return err
 			}
-		case t == guest.FrameSignal && len(p) == 1 && controls != nil:
-			pass(controls, controlFrame{signal: int(p[0])})
-		case t == guest.FrameResize && len(p) == 4 && controls != nil:
-			pass(controls, controlFrame{rows: binary.BigEndian.Uint16(p), cols: binary.BigEndian.Uint16(p[2:])})
+		case t == guest.FrameKeys && in.keys != nil:
+			if err := in.keys.put(p); err != nil {
+				return err
+			}
+		case t == guest.FrameSignal && len(p) == 1 && in.controls != nil:
+			pass(in.controls, controlFrame{signal: int(p[0])})
+		case t == guest.FrameResize && len(p) == 4 && in.controls != nil:
+			pass(in.controls, controlFrame{rows: binary.BigEndian.Uint16(p), cols: binary.BigEndian.Uint16(p[2:])})
 		default:
 			return fmt.Errorf("unexpected frame of type %d with %d bytes", t, len(p))
 		}

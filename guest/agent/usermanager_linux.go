@@ -54,7 +54,7 @@ func (d *distro) startUserManager(who *account.Account) {
 	cmd := &guestv1.Exec{Cwd: []byte("/"), Argv: [][]byte{[]byte("systemctl"), []byte("start"),
 		fmt.Appendf(nil, "user@%d.service", who.UID), fmt.Appendf(nil, "lsub-session@%d.service", who.UID)}}
 	root := account.Root()
-	p, err := onNSThread(ctx, d, func() (*process, error) { return d.fork(cmd, root) }, (*process).abandon)
+	p, err := onNSThread(ctx, d, func() (*process, error) { return d.fork(cmd, root, nil) }, (*process).abandon)
 	if err == nil {
 		p.stdin.Close()
 		stop := context.AfterFunc(ctx, func() { p.proc.Kill() })

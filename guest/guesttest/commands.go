@@ -36,6 +36,8 @@ func init() {
 		"stty":  stty,
 		"kill":  kill,
 
+		"ask":      ask,      // ask PROMPT: reads a line from /dev/tty and prints it
+		"ttysize":  ttysize,  // prints the size of /dev/tty, at first and when it changes
 		"oobe":     oobe,     // asks for a name and makes the one account that a distro has beside root
 		"args":     args,     // prints each argument, quoted
 		"warn":     warn,     // echo to stderr
@@ -81,7 +83,7 @@ func warn(p *process) int {
 }
 
 func cat(p *process) int {
-	if _, err := io.Copy(p.stdout, &p.s.stdin); err != nil {
+	if _, err := io.Copy(p.stdout, p.stdin); err != nil {
 		return 1
 	}
 	return 0
@@ -224,7 +226,7 @@ func shell(p *process) int {
 	code := 0
 	in := bufio.NewScanner(terminal{p})
 	prompt := func() {
-		if p.tty {
+		if p.tty && (p.pipes == nil || !p.pipes.Stdin) {
 			fmt.Fprint(p.stdout, "$ ")
 		}
 	}
@@ -242,7 +244,7 @@ func shell(p *process) int {
 
 // script keeps a whole script, and runs nothing of it.
 func script(p *process) int {
-	text, err := io.ReadAll(&p.s.stdin)
+	text, err := io.ReadAll(p.stdin)
 	if err != nil {
 		return 1
 	}
@@ -266,8 +268,8 @@ func scripts(p *process) int {
 type terminal struct{ p *process }
 
 func (t terminal) Read(b []byte) (int, error) {
-	n, err := t.p.s.stdin.Read(b)
-	if !t.p.tty {
+	n, err := t.p.stdin.Read(b)
+	if !t.p.tty || t.p.pipes != nil && t.p.pipes.Stdin {
 		return n, err
 	}
 	for i, c := range b[:n] {

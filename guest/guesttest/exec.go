@@ -24,11 +24,14 @@ type process struct {
 	user   string
 	cwd    string
 	tty    bool
+	pipes  *guestv1.Pipes // beside the terminal
 
 	reason string // why a signal ended it
 
+	stdin          io.Reader
 	stdout, stderr io.Writer
-	trap           chan int // gets the signals, where the command wants them
+	screen         io.Writer // of /dev/tty
+	trap           chan int  // gets the signals, where the command wants them
 	trapped        chan struct{}
 	done           chan struct{} // closed when its end is known
 }
@@ -40,7 +43,7 @@ func (g *Guest) exec(m *guestv1.Exec, s *stream) (*guestv1.Exit, error) {
 		return nil, err
 	}
 	defer g.disk.leave(m.Distro.GetId())
-	p := &process{g: g, s: s, distro: m.Distro.GetId(), tty: m.Tty, user: cmp.Or(string(m.User), g.disk.ownUser(m.Distro.GetId()), m.Distro.GetDefaultUser()), trapped: make(chan struct{}), done: make(chan struct{}), trap: make(chan int, 16)}
+	p := &process{g: g, s: s, distro: m.Distro.GetId(), tty: m.Tty, pipes: m.Pipes, user: cmp.Or(string(m.User), g.disk.ownUser(m.Distro.GetId()), m.Distro.GetDefaultUser()), trapped: make(chan struct{}), done: make(chan struct{}), trap: make(chan int, 16)}
 	if p.user == "" {
 		p.user = "root"
 	}
@@ -67,8 +70,12 @@ func (g *Guest) exec(m *guestv1.Exec, s *stream) (*guestv1.Exit, error) {
 	}
 	s.resize(uint16(m.Rows), uint16(m.Cols))
 	p.stdout, p.stderr = frameWriter{s.w, guest.FrameStdout}, frameWriter{s.w, guest.FrameStderr}
-	if p.tty {
+	p.stdin = &s.stdin
+	switch {
+	case p.tty && p.pipes == nil:
 		p.stderr = p.stdout
+	case p.tty:
+		p.openTerminal()
 	}
 	run, err := p.command(m.Login)
 	if err != nil {
@@ -100,6 +107,9 @@ func (p *process) command(login bool) (command, error) {
 // run runs the command until it ends or a signal ends it.
 func (p *process) run(run command) *guestv1.Exit {
 	p.s.grant(guest.StdinWindow)
+	if p.pipes != nil {
+		p.s.grantKeys(guest.KeysWindow)
+	}
 	go p.s.pump()
 	defer close(p.done)
 	ended := make(chan int, 1)
@@ -120,6 +130,7 @@ func (p *process) run(run command) *guestv1.Exit {
 				}
 			default:
 			}
+			p.s.keys.end(os.ErrClosed)
 			p.s.stdin.end(os.ErrClosed) // ends the goroutine of a command that reads
 			return &guestv1.Exit{Signal: int32(n)}
 		}

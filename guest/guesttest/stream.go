@@ -70,6 +70,7 @@ type stream struct {
 	r       *guest.Reader
 	w       *guest.Writer
 	stdin   inbox
+	keys    inbox // of a terminal beside pipes
 	signals chan int
 	resized chan struct{}
 
@@ -82,15 +83,18 @@ func newStream(c net.Conn) *stream {
 		r: guest.NewReader(c), w: guest.NewWriter(c),
 		signals: make(chan int, 16), resized: make(chan struct{}, 16),
 	}
-	s.stdin.changed = sync.NewCond(&s.stdin.mu)
-	s.stdin.taken = s.grant
+	s.stdin.changed, s.keys.changed = sync.NewCond(&s.stdin.mu), sync.NewCond(&s.keys.mu)
+	s.stdin.taken, s.keys.taken = s.grant, s.grantKeys
 	return s
 }
 
-func (s *stream) grant(n int) {
+func (s *stream) grant(n int)     { s.sendWindow(guest.FrameWindow, n) }
+func (s *stream) grantKeys(n int) { s.sendWindow(guest.FrameKeysWindow, n) }
+
+func (s *stream) sendWindow(t guest.FrameType, n int) {
 	var b [4]byte
 	binary.BigEndian.PutUint32(b[:], uint32(n))
-	s.w.Send(guest.FrameWindow, b[:])
+	s.w.Send(t, b[:])
 }
 
 // pump handles the host's frames until the stream ends, which is SIGHUP to
@@ -100,16 +104,15 @@ func (s *stream) pump() {
 		t, p, err := s.r.Next()
 		if err != nil {
 			s.stdin.end(io.ErrUnexpectedEOF)
+			s.keys.end(io.ErrUnexpectedEOF)
 			s.send(1)
 			return
 		}
 		switch t {
 		case guest.FrameStdin:
-			if len(p) == 0 {
-				s.stdin.end(io.EOF)
-			} else {
-				s.stdin.put(p)
-			}
+			s.stdin.put(p)
+		case guest.FrameKeys:
+			s.keys.put(p)
 		case guest.FrameSignal:
 			s.send(int(p[0]))
 		case guest.FrameResize:
@@ -135,7 +138,7 @@ func (s *stream) send(signal int) {
 	}
 }
 
-// inbox is stdin that was sent and is not yet read. It never blocks the
+// inbox is input that was sent and is not yet read. It never blocks the
 // sender, who keeps to the window; a signal must not wait behind it.
 type inbox struct {
 	mu      sync.Mutex
@@ -145,7 +148,12 @@ type inbox struct {
 	taken   func(int) // told how much was read
 }
 
+// put adds p; an empty p is the end.
 func (b *inbox) put(p []byte) {
+	if len(p) == 0 {
+		b.end(io.EOF)
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.buf.Write(p)

@@ -2627,16 +2627,20 @@ func (*StreamRequest_Export) isStreamRequest_Kind() {}
 // Exec runs a command in a distro that runs; of one that does not, the error is
 // NOT_RUNNING, and no input was taken.
 type Exec struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Distro        *Distro                `protobuf:"bytes,1,opt,name=distro,proto3" json:"distro,omitempty"`
-	Argv          [][]byte               `protobuf:"bytes,2,rep,name=argv,proto3" json:"argv,omitempty"` // kept byte for byte; empty: the user's login shell
-	User          []byte                 `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"` // name or uid; "" means the distro's default user
-	Cwd           []byte                 `protobuf:"bytes,4,opt,name=cwd,proto3" json:"cwd,omitempty"`   // absolute, or ~ for the home directory, which "" means too
-	Env           [][]byte               `protobuf:"bytes,5,rep,name=env,proto3" json:"env,omitempty"`   // NAME=VALUE, over the user's own
-	Tty           bool                   `protobuf:"varint,6,opt,name=tty,proto3" json:"tty,omitempty"`
-	Rows          uint32                 `protobuf:"varint,7,opt,name=rows,proto3" json:"rows,omitempty"`
-	Cols          uint32                 `protobuf:"varint,8,opt,name=cols,proto3" json:"cols,omitempty"`
-	Login         bool                   `protobuf:"varint,9,opt,name=login,proto3" json:"login,omitempty"` // run argv through the user's login shell
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Distro *Distro                `protobuf:"bytes,1,opt,name=distro,proto3" json:"distro,omitempty"`
+	Argv   [][]byte               `protobuf:"bytes,2,rep,name=argv,proto3" json:"argv,omitempty"` // kept byte for byte; empty: the user's login shell
+	User   []byte                 `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"` // name or uid; "" means the distro's default user
+	Cwd    []byte                 `protobuf:"bytes,4,opt,name=cwd,proto3" json:"cwd,omitempty"`   // absolute, or ~ for the home directory, which "" means too
+	Env    [][]byte               `protobuf:"bytes,5,rep,name=env,proto3" json:"env,omitempty"`   // NAME=VALUE, over the user's own
+	Tty    bool                   `protobuf:"varint,6,opt,name=tty,proto3" json:"tty,omitempty"`  // its session has a terminal, which its streams are but for pipes
+	Rows   uint32                 `protobuf:"varint,7,opt,name=rows,proto3" json:"rows,omitempty"`
+	Cols   uint32                 `protobuf:"varint,8,opt,name=cols,proto3" json:"cols,omitempty"`
+	Login  bool                   `protobuf:"varint,9,opt,name=login,proto3" json:"login,omitempty"` // run argv through the user's login shell
+	// Which streams of a command at a terminal are pipes. Where it is set, the terminal's
+	// bytes have frames of their own, and the host's terminal is asked for when a process
+	// waits for its input.
+	Pipes         *Pipes `protobuf:"bytes,10,opt,name=pipes,proto3" json:"pipes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2734,6 +2738,74 @@ func (x *Exec) GetLogin() bool {
 	return false
 }
 
+func (x *Exec) GetPipes() *Pipes {
+	if x != nil {
+		return x.Pipes
+	}
+	return nil
+}
+
+// Pipes says which of a command's streams are pipes.
+type Pipes struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stdin         bool                   `protobuf:"varint,1,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	Stdout        bool                   `protobuf:"varint,2,opt,name=stdout,proto3" json:"stdout,omitempty"`
+	Stderr        bool                   `protobuf:"varint,3,opt,name=stderr,proto3" json:"stderr,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Pipes) Reset() {
+	*x = Pipes{}
+	mi := &file_guest_guest_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Pipes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Pipes) ProtoMessage() {}
+
+func (x *Pipes) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_guest_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Pipes.ProtoReflect.Descriptor instead.
+func (*Pipes) Descriptor() ([]byte, []int) {
+	return file_guest_guest_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *Pipes) GetStdin() bool {
+	if x != nil {
+		return x.Stdin
+	}
+	return false
+}
+
+func (x *Pipes) GetStdout() bool {
+	if x != nil {
+		return x.Stdout
+	}
+	return false
+}
+
+func (x *Pipes) GetStderr() bool {
+	if x != nil {
+		return x.Stderr
+	}
+	return false
+}
+
 // ImportImage unpacks the tar archive that follows as stdin frames into an
 // image. It answers with an exit frame when the image is whole on the disk;
 // until then, nothing of it is seen.
@@ -2747,7 +2819,7 @@ type ImportImage struct {
 
 func (x *ImportImage) Reset() {
 	*x = ImportImage{}
-	mi := &file_guest_guest_proto_msgTypes[44]
+	mi := &file_guest_guest_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2759,7 +2831,7 @@ func (x *ImportImage) String() string {
 func (*ImportImage) ProtoMessage() {}
 
 func (x *ImportImage) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[44]
+	mi := &file_guest_guest_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2772,7 +2844,7 @@ func (x *ImportImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImage.ProtoReflect.Descriptor instead.
 func (*ImportImage) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{44}
+	return file_guest_guest_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ImportImage) GetId() string {
@@ -2805,7 +2877,7 @@ type Export struct {
 
 func (x *Export) Reset() {
 	*x = Export{}
-	mi := &file_guest_guest_proto_msgTypes[45]
+	mi := &file_guest_guest_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2817,7 +2889,7 @@ func (x *Export) String() string {
 func (*Export) ProtoMessage() {}
 
 func (x *Export) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[45]
+	mi := &file_guest_guest_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2830,7 +2902,7 @@ func (x *Export) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Export.ProtoReflect.Descriptor instead.
 func (*Export) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{45}
+	return file_guest_guest_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Export) GetFrom() isExport_From {
@@ -2885,7 +2957,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_guest_guest_proto_msgTypes[46]
+	mi := &file_guest_guest_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2897,7 +2969,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[46]
+	mi := &file_guest_guest_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2910,7 +2982,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{46}
+	return file_guest_guest_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Started) GetWarnings() []string {
@@ -2939,7 +3011,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_guest_guest_proto_msgTypes[47]
+	mi := &file_guest_guest_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2951,7 +3023,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[47]
+	mi := &file_guest_guest_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2964,7 +3036,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{47}
+	return file_guest_guest_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -3000,7 +3072,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_guest_guest_proto_msgTypes[48]
+	mi := &file_guest_guest_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3012,7 +3084,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[48]
+	mi := &file_guest_guest_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3025,7 +3097,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{48}
+	return file_guest_guest_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Error) GetCode() ErrorCode {
@@ -3063,7 +3135,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_guest_guest_proto_msgTypes[49]
+	mi := &file_guest_guest_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3075,7 +3147,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[49]
+	mi := &file_guest_guest_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3088,7 +3160,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{49}
+	return file_guest_guest_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Hello) GetVersion() string {
@@ -3281,7 +3353,7 @@ const file_guest_guest_proto_rawDesc = "" +
 	"\x04exec\x18\x02 \x01(\v2\x13.lsub.guest.v1.ExecH\x00R\x04exec\x12?\n" +
 	"\fimport_image\x18\x03 \x01(\v2\x1a.lsub.guest.v1.ImportImageH\x00R\vimportImage\x12/\n" +
 	"\x06export\x18\x04 \x01(\v2\x15.lsub.guest.v1.ExportH\x00R\x06exportB\x06\n" +
-	"\x04kind\"\xd1\x01\n" +
+	"\x04kind\"\xfd\x01\n" +
 	"\x04Exec\x12-\n" +
 	"\x06distro\x18\x01 \x01(\v2\x15.lsub.guest.v1.DistroR\x06distro\x12\x12\n" +
 	"\x04argv\x18\x02 \x03(\fR\x04argv\x12\x12\n" +
@@ -3291,7 +3363,13 @@ const file_guest_guest_proto_rawDesc = "" +
 	"\x03tty\x18\x06 \x01(\bR\x03tty\x12\x12\n" +
 	"\x04rows\x18\a \x01(\rR\x04rows\x12\x12\n" +
 	"\x04cols\x18\b \x01(\rR\x04cols\x12\x14\n" +
-	"\x05login\x18\t \x01(\bR\x05login\"1\n" +
+	"\x05login\x18\t \x01(\bR\x05login\x12*\n" +
+	"\x05pipes\x18\n" +
+	" \x01(\v2\x14.lsub.guest.v1.PipesR\x05pipes\"M\n" +
+	"\x05Pipes\x12\x14\n" +
+	"\x05stdin\x18\x01 \x01(\bR\x05stdin\x12\x16\n" +
+	"\x06stdout\x18\x02 \x01(\bR\x06stdout\x12\x16\n" +
+	"\x06stderr\x18\x03 \x01(\bR\x06stderr\"1\n" +
 	"\vImportImage\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\"a\n" +
@@ -3362,7 +3440,7 @@ func file_guest_guest_proto_rawDescGZIP() []byte {
 }
 
 var file_guest_guest_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_guest_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_guest_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_guest_guest_proto_goTypes = []any{
 	(ErrorCode)(0),                  // 0: lsub.guest.v1.ErrorCode
 	(*Distro)(nil),                  // 1: lsub.guest.v1.Distro
@@ -3409,12 +3487,13 @@ var file_guest_guest_proto_goTypes = []any{
 	(*Listen)(nil),                  // 42: lsub.guest.v1.Listen
 	(*StreamRequest)(nil),           // 43: lsub.guest.v1.StreamRequest
 	(*Exec)(nil),                    // 44: lsub.guest.v1.Exec
-	(*ImportImage)(nil),             // 45: lsub.guest.v1.ImportImage
-	(*Export)(nil),                  // 46: lsub.guest.v1.Export
-	(*Started)(nil),                 // 47: lsub.guest.v1.Started
-	(*Exit)(nil),                    // 48: lsub.guest.v1.Exit
-	(*Error)(nil),                   // 49: lsub.guest.v1.Error
-	(*Hello)(nil),                   // 50: lsub.guest.v1.Hello
+	(*Pipes)(nil),                   // 45: lsub.guest.v1.Pipes
+	(*ImportImage)(nil),             // 46: lsub.guest.v1.ImportImage
+	(*Export)(nil),                  // 47: lsub.guest.v1.Export
+	(*Started)(nil),                 // 48: lsub.guest.v1.Started
+	(*Exit)(nil),                    // 49: lsub.guest.v1.Exit
+	(*Error)(nil),                   // 50: lsub.guest.v1.Error
+	(*Hello)(nil),                   // 51: lsub.guest.v1.Hello
 }
 var file_guest_guest_proto_depIdxs = []int32{
 	2,  // 0: lsub.guest.v1.Distro.limits:type_name -> lsub.guest.v1.Limits
@@ -3436,47 +3515,48 @@ var file_guest_guest_proto_depIdxs = []int32{
 	41, // 16: lsub.guest.v1.ForwardRequest.connect:type_name -> lsub.guest.v1.Connect
 	42, // 17: lsub.guest.v1.ForwardRequest.listen:type_name -> lsub.guest.v1.Listen
 	44, // 18: lsub.guest.v1.StreamRequest.exec:type_name -> lsub.guest.v1.Exec
-	45, // 19: lsub.guest.v1.StreamRequest.import_image:type_name -> lsub.guest.v1.ImportImage
-	46, // 20: lsub.guest.v1.StreamRequest.export:type_name -> lsub.guest.v1.Export
+	46, // 19: lsub.guest.v1.StreamRequest.import_image:type_name -> lsub.guest.v1.ImportImage
+	47, // 20: lsub.guest.v1.StreamRequest.export:type_name -> lsub.guest.v1.Export
 	1,  // 21: lsub.guest.v1.Exec.distro:type_name -> lsub.guest.v1.Distro
-	11, // 22: lsub.guest.v1.Export.snapshot:type_name -> lsub.guest.v1.Snapshot
-	0,  // 23: lsub.guest.v1.Error.code:type_name -> lsub.guest.v1.ErrorCode
-	7,  // 24: lsub.guest.v1.Hello.boot:type_name -> lsub.guest.v1.BootStep
-	3,  // 25: lsub.guest.v1.Guest.Info:input_type -> lsub.guest.v1.InfoRequest
-	8,  // 26: lsub.guest.v1.Guest.CreateDistro:input_type -> lsub.guest.v1.CreateDistroRequest
-	30, // 27: lsub.guest.v1.Guest.DeleteDistro:input_type -> lsub.guest.v1.DeleteDistroRequest
-	12, // 28: lsub.guest.v1.Guest.DeleteImage:input_type -> lsub.guest.v1.DeleteImageRequest
-	14, // 29: lsub.guest.v1.Guest.ConfigureDistro:input_type -> lsub.guest.v1.ConfigureDistroRequest
-	16, // 30: lsub.guest.v1.Guest.SetDefaultUser:input_type -> lsub.guest.v1.SetDefaultUserRequest
-	18, // 31: lsub.guest.v1.Guest.CreateSnapshot:input_type -> lsub.guest.v1.CreateSnapshotRequest
-	20, // 32: lsub.guest.v1.Guest.RestoreSnapshot:input_type -> lsub.guest.v1.RestoreSnapshotRequest
-	22, // 33: lsub.guest.v1.Guest.DeleteSnapshot:input_type -> lsub.guest.v1.DeleteSnapshotRequest
-	32, // 34: lsub.guest.v1.Guest.StartDistro:input_type -> lsub.guest.v1.StartDistroRequest
-	34, // 35: lsub.guest.v1.Guest.StopDistro:input_type -> lsub.guest.v1.StopDistroRequest
-	24, // 36: lsub.guest.v1.Guest.Watch:input_type -> lsub.guest.v1.WatchRequest
-	26, // 37: lsub.guest.v1.Guest.WatchListeners:input_type -> lsub.guest.v1.WatchListenersRequest
-	36, // 38: lsub.guest.v1.Guest.AdjustClock:input_type -> lsub.guest.v1.AdjustClockRequest
-	38, // 39: lsub.guest.v1.Guest.Poweroff:input_type -> lsub.guest.v1.PoweroffRequest
-	4,  // 40: lsub.guest.v1.Guest.Info:output_type -> lsub.guest.v1.InfoResponse
-	9,  // 41: lsub.guest.v1.Guest.CreateDistro:output_type -> lsub.guest.v1.CreateDistroResponse
-	31, // 42: lsub.guest.v1.Guest.DeleteDistro:output_type -> lsub.guest.v1.DeleteDistroResponse
-	13, // 43: lsub.guest.v1.Guest.DeleteImage:output_type -> lsub.guest.v1.DeleteImageResponse
-	15, // 44: lsub.guest.v1.Guest.ConfigureDistro:output_type -> lsub.guest.v1.ConfigureDistroResponse
-	17, // 45: lsub.guest.v1.Guest.SetDefaultUser:output_type -> lsub.guest.v1.SetDefaultUserResponse
-	19, // 46: lsub.guest.v1.Guest.CreateSnapshot:output_type -> lsub.guest.v1.CreateSnapshotResponse
-	21, // 47: lsub.guest.v1.Guest.RestoreSnapshot:output_type -> lsub.guest.v1.RestoreSnapshotResponse
-	23, // 48: lsub.guest.v1.Guest.DeleteSnapshot:output_type -> lsub.guest.v1.DeleteSnapshotResponse
-	33, // 49: lsub.guest.v1.Guest.StartDistro:output_type -> lsub.guest.v1.StartDistroResponse
-	35, // 50: lsub.guest.v1.Guest.StopDistro:output_type -> lsub.guest.v1.StopDistroResponse
-	25, // 51: lsub.guest.v1.Guest.Watch:output_type -> lsub.guest.v1.WatchResponse
-	27, // 52: lsub.guest.v1.Guest.WatchListeners:output_type -> lsub.guest.v1.WatchListenersResponse
-	37, // 53: lsub.guest.v1.Guest.AdjustClock:output_type -> lsub.guest.v1.AdjustClockResponse
-	39, // 54: lsub.guest.v1.Guest.Poweroff:output_type -> lsub.guest.v1.PoweroffResponse
-	40, // [40:55] is the sub-list for method output_type
-	25, // [25:40] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	45, // 22: lsub.guest.v1.Exec.pipes:type_name -> lsub.guest.v1.Pipes
+	11, // 23: lsub.guest.v1.Export.snapshot:type_name -> lsub.guest.v1.Snapshot
+	0,  // 24: lsub.guest.v1.Error.code:type_name -> lsub.guest.v1.ErrorCode
+	7,  // 25: lsub.guest.v1.Hello.boot:type_name -> lsub.guest.v1.BootStep
+	3,  // 26: lsub.guest.v1.Guest.Info:input_type -> lsub.guest.v1.InfoRequest
+	8,  // 27: lsub.guest.v1.Guest.CreateDistro:input_type -> lsub.guest.v1.CreateDistroRequest
+	30, // 28: lsub.guest.v1.Guest.DeleteDistro:input_type -> lsub.guest.v1.DeleteDistroRequest
+	12, // 29: lsub.guest.v1.Guest.DeleteImage:input_type -> lsub.guest.v1.DeleteImageRequest
+	14, // 30: lsub.guest.v1.Guest.ConfigureDistro:input_type -> lsub.guest.v1.ConfigureDistroRequest
+	16, // 31: lsub.guest.v1.Guest.SetDefaultUser:input_type -> lsub.guest.v1.SetDefaultUserRequest
+	18, // 32: lsub.guest.v1.Guest.CreateSnapshot:input_type -> lsub.guest.v1.CreateSnapshotRequest
+	20, // 33: lsub.guest.v1.Guest.RestoreSnapshot:input_type -> lsub.guest.v1.RestoreSnapshotRequest
+	22, // 34: lsub.guest.v1.Guest.DeleteSnapshot:input_type -> lsub.guest.v1.DeleteSnapshotRequest
+	32, // 35: lsub.guest.v1.Guest.StartDistro:input_type -> lsub.guest.v1.StartDistroRequest
+	34, // 36: lsub.guest.v1.Guest.StopDistro:input_type -> lsub.guest.v1.StopDistroRequest
+	24, // 37: lsub.guest.v1.Guest.Watch:input_type -> lsub.guest.v1.WatchRequest
+	26, // 38: lsub.guest.v1.Guest.WatchListeners:input_type -> lsub.guest.v1.WatchListenersRequest
+	36, // 39: lsub.guest.v1.Guest.AdjustClock:input_type -> lsub.guest.v1.AdjustClockRequest
+	38, // 40: lsub.guest.v1.Guest.Poweroff:input_type -> lsub.guest.v1.PoweroffRequest
+	4,  // 41: lsub.guest.v1.Guest.Info:output_type -> lsub.guest.v1.InfoResponse
+	9,  // 42: lsub.guest.v1.Guest.CreateDistro:output_type -> lsub.guest.v1.CreateDistroResponse
+	31, // 43: lsub.guest.v1.Guest.DeleteDistro:output_type -> lsub.guest.v1.DeleteDistroResponse
+	13, // 44: lsub.guest.v1.Guest.DeleteImage:output_type -> lsub.guest.v1.DeleteImageResponse
+	15, // 45: lsub.guest.v1.Guest.ConfigureDistro:output_type -> lsub.guest.v1.ConfigureDistroResponse
+	17, // 46: lsub.guest.v1.Guest.SetDefaultUser:output_type -> lsub.guest.v1.SetDefaultUserResponse
+	19, // 47: lsub.guest.v1.Guest.CreateSnapshot:output_type -> lsub.guest.v1.CreateSnapshotResponse
+	21, // 48: lsub.guest.v1.Guest.RestoreSnapshot:output_type -> lsub.guest.v1.RestoreSnapshotResponse
+	23, // 49: lsub.guest.v1.Guest.DeleteSnapshot:output_type -> lsub.guest.v1.DeleteSnapshotResponse
+	33, // 50: lsub.guest.v1.Guest.StartDistro:output_type -> lsub.guest.v1.StartDistroResponse
+	35, // 51: lsub.guest.v1.Guest.StopDistro:output_type -> lsub.guest.v1.StopDistroResponse
+	25, // 52: lsub.guest.v1.Guest.Watch:output_type -> lsub.guest.v1.WatchResponse
+	27, // 53: lsub.guest.v1.Guest.WatchListeners:output_type -> lsub.guest.v1.WatchListenersResponse
+	37, // 54: lsub.guest.v1.Guest.AdjustClock:output_type -> lsub.guest.v1.AdjustClockResponse
+	39, // 55: lsub.guest.v1.Guest.Poweroff:output_type -> lsub.guest.v1.PoweroffResponse
+	41, // [41:56] is the sub-list for method output_type
+	26, // [26:41] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_guest_guest_proto_init() }
@@ -3499,7 +3579,7 @@ func file_guest_guest_proto_init() {
 		(*StreamRequest_ImportImage)(nil),
 		(*StreamRequest_Export)(nil),
 	}
-	file_guest_guest_proto_msgTypes[45].OneofWrappers = []any{
+	file_guest_guest_proto_msgTypes[46].OneofWrappers = []any{
 		(*Export_Distro)(nil),
 		(*Export_Snapshot)(nil),
 	}
@@ -3509,7 +3589,7 @@ func file_guest_guest_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_guest_guest_proto_rawDesc), len(file_guest_guest_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   50,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
