@@ -4,7 +4,7 @@
 //
 // The beginning of a wait is an event: small BPF programs at n_tty_read and n_tty_poll, through
 // which each read, poll, select and epoll of a terminal passes, send it. The end has none, so
-// it is looked for while somebody waits. docs/adr/0025-a-terminal-on-demand.md says why.
+// it is looked for while somebody waits. docs/adr/0035-a-terminal-on-demand.md says why.
 package ttywait
 
 import "time"
