@@ -14,6 +14,7 @@ import (
 	"github.com/lsub/lsub/guest/agent/store"
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/guest/guestv1/guestv1connect"
+	"github.com/lsub/lsub/vsocksecret"
 )
 
 // Config tells an agent about the VM that it runs in.
@@ -27,6 +28,9 @@ type Config struct {
 	Idle    time.Duration // as guest.BootArgs.Idle
 	Shared  string        // directory that all distros see as /mnt/lsub; "" for none
 	Boot    []*guestv1.BootStep
+	// Secret is what the host says first on each stream for forwarded connections. Those for
+	// control and other streams are the caller's to check.
+	Secret vsocksecret.Secret
 	// PowerOff ends the VM. The agent calls it when every distro is stopped.
 	PowerOff func()
 	Logger   *slog.Logger // nil discards

@@ -34,7 +34,7 @@ func (a *Agent) ServeForwards(listener int) error {
 		return err
 	}
 	defer loop.Close()
-	return loop.Serve(listener, func(in relay.Incoming, said []byte) { a.beginForward(loop, in, said) })
+	return loop.Serve(listener, a.cfg.Secret, func(in relay.Incoming, said []byte) { a.beginForward(loop, in, said) })
 }
 
 // started answers a request that is served.

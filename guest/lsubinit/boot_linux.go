@@ -15,6 +15,7 @@ import (
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/agent"
 	"github.com/lsub/lsub/guest/guestv1"
+	"github.com/lsub/lsub/vsocksecret"
 )
 
 // boot brings the VM up and serves it. Its steps:
@@ -30,6 +31,10 @@ import (
 // The VM ends if step 1 or 2 fails. Errors of the later steps are reported to the host.
 func boot(log *slog.Logger) error {
 	t := newTrace()
+	secret, err := vsocksecret.Take("/") // before another root covers it
+	if err != nil {
+		return err
+	}
 	if err := t.step("mounts", mountBase); err != nil {
 		return err
 	}
@@ -63,16 +68,16 @@ func boot(log *slog.Logger) error {
 		return vsockErr
 	}
 
-	a, err := openAgent(args, t, log, errors.Join(argErr, diskErr, netErr))
+	a, err := openAgent(args, secret, t, log, errors.Join(argErr, diskErr, netErr))
 	if err != nil {
 		sayHello(t, err)
 		return err
 	}
-	return serve(a, t, log)
+	return serve(a, secret, t, log)
 }
 
 // openAgent opens the agent, unless an earlier step failed.
-func openAgent(args guest.BootArgs, t *trace, log *slog.Logger, before error) (*agent.Agent, error) {
+func openAgent(args guest.BootArgs, secret vsocksecret.Secret, t *trace, log *slog.Logger, before error) (*agent.Agent, error) {
 	if before != nil {
 		return nil, before
 	}
@@ -80,7 +85,7 @@ func openAgent(args guest.BootArgs, t *trace, log *slog.Logger, before error) (*
 	err := t.step("agent", func() (err error) {
 		a, err = agent.Open(agent.Config{
 			Version: guest.Version, Kernel: kernelRelease(), Data: dataDir,
-			Modules: modulesDir, Network: vmNetwork(args), Search: args.Search, Shared: sharedDir, Idle: args.Idle, Boot: t.steps(),
+			Modules: modulesDir, Network: vmNetwork(args), Search: args.Search, Shared: sharedDir, Idle: args.Idle, Boot: t.steps(), Secret: secret,
 			PowerOff: func() { unmountData(log); powerOff() }, Logger: log,
 		})
 		return err
@@ -89,7 +94,7 @@ func openAgent(args guest.BootArgs, t *trace, log *slog.Logger, before error) (*
 }
 
 // serve listens, says hello and serves until a listener fails.
-func serve(a *agent.Agent, t *trace, log *slog.Logger) error {
+func serve(a *agent.Agent, secret vsocksecret.Secret, t *trace, log *slog.Logger) error {
 	control, err := vsock.Listen(guest.ControlPort, nil)
 	if err != nil {
 		return err
@@ -103,8 +108,8 @@ func serve(a *agent.Agent, t *trace, log *slog.Logger) error {
 		return err
 	}
 	failed := make(chan error, 3)
-	go func() { failed <- a.ServeControl(agent.FromHost(control, log)) }()
-	go func() { failed <- a.ServeStreams(agent.FromHost(streams, log)) }()
+	go func() { failed <- a.ServeControl(secret.Listener(agent.FromHost(control, log))) }()
+	go func() { failed <- a.ServeStreams(secret.Listener(agent.FromHost(streams, log))) }()
 	go func() { failed <- a.ServeForwards(forwards) }()
 	go func() {
 		if err := a.WatchCard(context.Background()); err != nil {

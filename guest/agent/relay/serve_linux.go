@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/vsocksecret"
 )
 
 // Incoming is a stream that a loop has accepted. Who gets it calls one of its methods,
@@ -14,15 +16,15 @@ type Incoming struct {
 	fd int
 }
 
-// Serve accepts streams on a listening socket. It calls first with each stream and the
-// bytes that it sends first, on the loop's thread: first must not block, nor keep the
-// bytes.
-func (l *Loop) Serve(listener int, first func(in Incoming, said []byte)) error {
+// Serve accepts streams on a listening socket. Those that do not say the secret first are
+// closed. It calls first with each other stream and the bytes that it sends behind the secret,
+// on the loop's thread: first must not block, nor keep the bytes.
+func (l *Loop) Serve(listener int, secret vsocksecret.Secret, first func(in Incoming, said []byte)) error {
 	if err := unix.SetNonblock(listener, true); err != nil {
 		return err
 	}
 	e := &end{fd: listener}
-	e.on = func() { l.accept(e, first) }
+	e.on = func() { l.accept(e, secret, first) }
 	failed := make(chan error, 1)
 	if !l.do(func() { failed <- l.watch(e) }) {
 		return errClosed
@@ -41,7 +43,7 @@ func (l *Loop) Serve(listener int, first func(in Incoming, said []byte)) error {
 // acceptPause is how long no stream is accepted where the VM has no file left.
 const acceptPause = 100 * time.Millisecond
 
-func (l *Loop) accept(listener *end, first func(Incoming, []byte)) {
+func (l *Loop) accept(listener *end, secret vsocksecret.Secret, first func(Incoming, []byte)) {
 	for {
 		fd, from, err := unix.Accept4(listener.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		switch err {
@@ -50,29 +52,42 @@ func (l *Loop) accept(listener *end, first func(Incoming, []byte)) {
 				unix.Close(fd) // a process in this VM, or a VM in it
 				continue
 			}
-			l.await(fd, first)
+			l.await(fd, secret, first)
 		case unix.EAGAIN:
 			return
 		case unix.EINTR, unix.ECONNABORTED, unix.ECONNRESET:
 		default:
 			l.log.Warn("streams are not accepted", "err", err)
-			l.after(acceptPause, func() { l.accept(listener, first) })
+			l.after(acceptPause, func() { l.accept(listener, secret, first) })
 			return
 		}
 	}
 }
 
 // await waits for what a stream says first.
-func (l *Loop) await(fd int, first func(Incoming, []byte)) {
+func (l *Loop) await(fd int, secret vsocksecret.Secret, first func(Incoming, []byte)) {
 	e := &end{fd: fd}
+	var known []byte // of the secret, while more of it has to come
 	e.on = func() {
 		n, err := ignoringEINTR(func() (int, error) { return unix.Read(fd, l.buf) })
-		switch {
-		case err == unix.EAGAIN:
-		case err != nil || n == 0: // it was opened ahead, and not used
+		if err == unix.EAGAIN {
+			return
+		}
+		if err != nil || n == 0 { // it was opened ahead, and not used
 			l.close(e)
-		default:
-			first(Incoming{l, fd}, l.buf[:n])
+			return
+		}
+		said := l.buf[:n]
+		if len(known) < len(secret) {
+			part := min(len(secret)-len(known), n)
+			known, said = append(known, said[:part]...), said[part:]
+			if len(known) == len(secret) && !secret.Is(known) {
+				l.close(e)
+				return
+			}
+		}
+		if len(said) > 0 {
+			first(Incoming{l, fd}, said)
 		}
 	}
 	if err := l.watch(e); err != nil {

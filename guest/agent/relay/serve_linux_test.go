@@ -12,11 +12,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/vsocksecret"
 )
 
 // served has a loop serve a unix socket, with an echo server behind it. A stream
 // says "relay" to be relayed to that, "take" to be echoed outside the loop.
-func served(t *testing.T) (l *Loop, path string, done *atomic.Int64, ended chan error) {
+func served(t *testing.T, secret vsocksecret.Secret) (l *Loop, path string, done *atomic.Int64, ended chan error) {
 	t.Helper()
 	echo, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -43,7 +45,7 @@ func served(t *testing.T) (l *Loop, path string, done *atomic.Int64, ended chan 
 	}
 	l, done, ended = loop(t), new(atomic.Int64), make(chan error, 1)
 	go func() {
-		ended <- l.Serve(listener, func(in Incoming, said []byte) {
+		ended <- l.Serve(listener, secret, func(in Incoming, said []byte) {
 			if rest, ok := bytes.CutPrefix(said, []byte("relay")); ok {
 				fd, pending, err := StartTCP(unix.Socket, addr)
 				if err != nil || pending {
@@ -60,7 +62,7 @@ func served(t *testing.T) (l *Loop, path string, done *atomic.Int64, ended chan 
 }
 
 func TestServe(t *testing.T) {
-	l, path, done, ended := served(t)
+	l, path, done, ended := served(t, nil)
 	const each = 200
 	var conns []net.Conn
 	dial := func(says, want string) {
@@ -181,4 +183,39 @@ func TestBlocked(t *testing.T) {
 	io.ReadAll(host)
 	host.Close()
 	await(t, done)
+}
+
+// TestServeSecret: streams that say the secret first are served, others get nothing.
+func TestServeSecret(t *testing.T) {
+	secret := vsocksecret.New()
+	_, path, _, _ := served(t, secret)
+	talk := func(parts ...[]byte) string {
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		for _, p := range parts {
+			if _, err := c.Write(p); err != nil {
+				return ""
+			}
+		}
+		b := make([]byte, 100)
+		n, _ := c.Read(b)
+		return string(b[:n])
+	}
+	for name, parts := range map[string][][]byte{
+		"at once":      {append(bytes.Clone(secret), "take"...)},
+		"in two parts": {secret[:5], secret[5:], []byte("take")},
+	} {
+		if got := talk(parts...); got != "take" {
+			t.Errorf("the secret %s: %q", name, got)
+		}
+	}
+	for name, first := range map[string][]byte{"another secret": vsocksecret.New(), "zeros": make([]byte, vsocksecret.Size)} {
+		if got := talk(first, []byte("take")); got != "" {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
 }
