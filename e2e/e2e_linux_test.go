@@ -11,6 +11,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -37,6 +38,7 @@ func TestMain(m *testing.M) {
 		fmt.Println("e2e: skipped: it boots a VM; set LSUB_TEST_VM=1 to run it")
 		return
 	}
+	flag.Set("test.parallel", "1000") // the lanes say how many run
 	code := m.Run()
 	if shared.host != nil {
 		shared.end()
@@ -45,6 +47,33 @@ func TestMain(m *testing.M) {
 		os.RemoveAll(h.dir)
 	}
 	os.Exit(code)
+}
+
+// lane is a place for one test at a time. Two tests run side by side, because each waits a lot:
+// one with the VM that many share, and one with a VM of its own.
+type lane struct{ sync.Mutex }
+
+var (
+	sharedLane, ownLane lane
+	inLane              sync.Map // names of the tests that are in one
+)
+
+// enter makes the test wait for its turn in the lane. A test stays in the lane that it has
+// entered first; its subtests are in it too.
+func (l *lane) enter(t *testing.T) {
+	t.Helper()
+	name, _, isSubtest := strings.Cut(t.Name(), "/")
+	if _, entered := inLane.LoadOrStore(name, true); entered || isSubtest {
+		return
+	}
+	t.Parallel()
+	l.Lock()
+	start := time.Now()
+	t.Cleanup(func() {
+		t.Logf("%v without the wait for its turn", time.Since(start).Round(time.Millisecond))
+		inLane.Delete(name)
+		l.Unlock()
+	})
 }
 
 // host is a user's view: an lsub home, and the user.
@@ -72,6 +101,7 @@ func newHost(dir string) (*host, error) {
 // fresh returns a host for one test. It ends with the test.
 func fresh(t *testing.T) *host {
 	t.Helper()
+	ownLane.enter(t)
 	h, err := newHost(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -90,12 +120,18 @@ func fresh(t *testing.T) *host {
 const toolsImage = "debian?include=bind9-dnsutils,ca-certificates,curl,iperf3,python3-minimal,libpython3-stdlib"
 
 // templates are hosts by image. Each has one distro, called debian, which ran once.
-var templates = map[string]*host{}
+var (
+	templates = map[string]*host{}
+	copying   sync.Mutex // guards templates
+)
 
 // freshWith returns a host for one test, with one distro, called debian. It copies a
 // template's disk: an import takes half a minute on a slow machine.
 func freshWith(t *testing.T, image string) *host {
 	t.Helper()
+	ownLane.enter(t)
+	copying.Lock()
+	defer copying.Unlock()
 	if templates[image] == nil {
 		dir, err := os.MkdirTemp("", "lsub-template-")
 		if err != nil {
@@ -121,6 +157,7 @@ func freshWith(t *testing.T, image string) *host {
 // debian returns the shared host, with the distro "debian" installed.
 func debian(t *testing.T) *host {
 	t.Helper()
+	sharedLane.enter(t)
 	shared.Do(func() {
 		dir, err := os.MkdirTemp("", "lsub-e2e-")
 		if err == nil {
