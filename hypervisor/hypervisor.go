@@ -17,8 +17,10 @@
 //	defer vm.Close()
 //	conn, err := vm.Dial(ctx, 1024) // a vsock stream to the guest
 //
-// What only some hypervisors can do is a further small interface, found by
-// type assertion ([Paused] is the first). A driver without it lacks the method.
+// What only some hypervisors can do is a further small interface, found by type assertion
+// on a VM ([Pauser], [Balloon], [Saver], …) or on a driver ([Sharer], [Nester], [Restorer],
+// [Cardless]). A driver without it lacks the method. Package hvtest has the list of all
+// promises, as tests.
 package hypervisor
 
 import (
@@ -47,7 +49,7 @@ type Driver interface {
 // VM is a running virtual machine. All methods are safe for concurrent use.
 type VM interface {
 	// Dial opens a vsock stream to the port that a guest process listens on.
-	// Where nobody listens it fails with an error that wraps
+	// While the guest boots or is paused, it waits. Where nobody listens it fails with an error that wraps
 	// syscall.ECONNREFUSED or syscall.ECONNRESET; on a VM that is gone, with one that wraps
 	// [net.ErrClosed]. Connections support CloseWrite() error.
 	Dial(ctx context.Context, port uint32) (net.Conn, error)
@@ -70,33 +72,35 @@ var ErrDiskInUse = errors.New("a disk is in use")
 // crashed, or restarted the machine.
 var ErrGuestCrashed = errors.New("the guest has crashed or restarted itself")
 
-// Paused is implemented by a VM that its hypervisor may halt by itself, for
-// instance because the host's disk is full.
-type Paused interface {
-	// Paused returns nil while the VM runs, else why it stands still. The VM
-	// goes on by itself when the cause is gone.
-	Paused() error
-}
+// ErrPaused is what [Paused] returns (wrapped) for a VM that its owner has paused.
+var ErrPaused = errors.New("the VM was paused")
 
-// Described is implemented by a VM that can describe its hypervisor in more detail than
-// by the driver's name.
-type Described interface {
-	// Description says it in a few words, as in "QEMU 7.2.22 with KVM".
-	Description() string
-}
-
-// NIC is a network card whose frames a user-mode network carries.
+// NIC is a network card whose frames a user-mode network carries. There are four ways for
+// frames, and the driver takes one that its hypervisor has:
+//
+//   - through the guest's memory ([NIC].Attach);
+//   - over a stream, each after its length ([virtionet.Stream], NIC.Serve);
+//   - over a pair of datagram sockets ([virtionet.Datagram], NIC.Serve);
+//   - without a card, over a vsock stream that the guest opens: see [Cardless].
 type NIC struct {
 	MAC net.HardwareAddr
 	MTU int // bytes of payload per frame, 1280 to 65520
 	// Serve moves frames between the card and the network until conn fails or
 	// ctx is done. The driver calls it once per VM, and closes conn when the
-	// VM is gone.
+	// VM is gone. It is needed also where Attach is set: few hypervisors take Attach.
 	Serve func(ctx context.Context, conn net.Conn, framing virtionet.Framing) error
 	// Attach takes the place of Serve with drivers that exchange frames in the
 	// guest's memory. The driver calls it once for each VM, before the guest runs. nil: Serve
 	// is what there is.
 	Attach func(card virtionet.Card) virtionet.Receiver
+}
+
+// Share is a directory of the host that the hypervisor itself serves as a virtio file system:
+// in the guest, mount -t virtiofs TAG DIR. See [Sharer].
+type Share struct {
+	Tag      string // 1 to 36 bytes, of its own in each VM
+	Dir      string // a directory that exists
+	ReadOnly bool
 }
 
 // Disk is a raw disk image on the host.
@@ -124,8 +128,10 @@ type Config struct {
 	Memory int64 // bytes, at least 128 MiB
 
 	Disks   []Disk
-	NIC     *NIC   // nil for none
-	Console string // file that receives the kernel's console; truncated at start
+	NIC     *NIC    // nil for none
+	Shares  []Share // only with a [Sharer]
+	Nested  bool    // the guest can run VMs itself; only with a [Nester]
+	Console string  // file that receives the kernel's console; truncated at start
 
 	// Logger receives what the driver works around; nil discards.
 	Logger *slog.Logger
@@ -151,6 +157,13 @@ func (c *Config) Validate() error {
 	for i, d := range c.Disks {
 		check(d.Path != "", "disk %d has no path", i)
 		check(len(d.Serial) <= 20, "disk %d: serial %q is longer than 20 bytes", i, d.Serial)
+	}
+	tags := map[string]bool{}
+	for _, s := range c.Shares {
+		check(len(s.Tag) > 0 && len(s.Tag) <= 36, "share %s: tag %q has not 1 to 36 bytes", s.Dir, s.Tag)
+		check(!tags[s.Tag], "two shares have the tag %q", s.Tag)
+		check(s.Dir != "", "share %q has no directory", s.Tag)
+		tags[s.Tag] = true
 	}
 	if n := c.NIC; n != nil {
 		check(len(n.MAC) == 6, "nic: %q is no MAC address", n.MAC)

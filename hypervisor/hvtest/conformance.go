@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +29,11 @@ type Harness struct {
 	// protocol). It is called for each VM; its files last until the test ends. Console, Dir
 	// and Disks may be changed afterwards.
 	Config func(t *testing.T) hypervisor.Config
+	// Kill ends a VM's hypervisor as a crash does, and no other VM's. nil skips the test that
+	// needs it.
+	Kill func(t *testing.T, vm hypervisor.VM)
+	// Only are the names of the tests to run; empty means all.
+	Only []string
 	// Timeout bounds each step of a guest, such as its boot. It keeps a broken driver from
 	// hanging; it is not a performance limit. 0 means two minutes.
 	Timeout time.Duration
@@ -58,7 +64,20 @@ func Conformance(t *testing.T, h Harness) {
 		{"BadKernel", testBadKernel},
 		{"BadDisk", testBadDisk},
 		{"NotEnoughMemory", testNotEnoughMemory},
+		{"Disks", testDisks},
+		{"Frames", testFrames},
+		{"Card", testCard},
+		{"VSockFrames", testVSockFrames},
+		{"Shares", testShares},
+		{"Nested", testNested},
+		{"Pause", testPause},
+		{"Balloon", testBalloon},
+		{"TwoVMs", testTwoVMs},
+		{"Killed", testKilled},
 	} {
+		if len(h.Only) > 0 && !slices.Contains(h.Only, c.name) {
+			continue
+		}
 		t.Run(c.name, func(t *testing.T) { c.test(t, h) })
 	}
 }

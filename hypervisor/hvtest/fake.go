@@ -24,19 +24,23 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"sync"
 
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/hypervisor"
-	"github.com/lsub/lsub/hypervisor/hvtest/protocol"
+	"github.com/lsub/lsub/virtionet"
 )
 
 var (
-	_ hypervisor.Driver = (*Fake)(nil)
-	_ hypervisor.VM     = (*VM)(nil)
-	_ hypervisor.Paused = (*VM)(nil)
+	_ hypervisor.Driver   = (*Fake)(nil)
+	_ hypervisor.Sharer   = (*Fake)(nil)
+	_ hypervisor.VM       = (*VM)(nil)
+	_ hypervisor.Paused   = (*VM)(nil)
+	_ hypervisor.Pauser   = (*VM)(nil)
+	_ hypervisor.Balloon  = (*VM)(nil)
+	_ hypervisor.Driver   = (*CardlessFake)(nil)
+	_ hypervisor.Cardless = (*CardlessFake)(nil)
 )
 
 // notAKernel is the start of a file that no driver takes for a kernel.
@@ -59,6 +63,8 @@ type Fake struct {
 	NeverUp bool
 	// HostMemory is the most memory of a VM, in bytes; 0 means 1 TiB.
 	HostMemory int64
+	// Framing is how a card's frames follow each other.
+	Framing virtionet.Framing
 
 	mu  sync.Mutex
 	vms []*VM
@@ -110,9 +116,16 @@ func (f *Fake) Start(ctx context.Context, cfg hypervisor.Config) (hypervisor.VM,
 	}
 	vm := newVM(cfg, console, f.NeverUp)
 	f.mu.Lock()
-	f.vms = append(f.vms, vm)
+	err = f.diskInUse(&cfg)
+	if err == nil {
+		f.vms = append(f.vms, vm)
+	}
 	f.mu.Unlock()
-	go vm.run(guest)
+	if err != nil {
+		console.Close()
+		return nil, fmt.Errorf("start %s: %w", cfg.Name, err)
+	}
+	go vm.run(guest, f.Framing)
 	return vm, nil
 }
 
@@ -127,6 +140,14 @@ func (f *Fake) check(cfg *hypervisor.Config) error {
 	if cfg.Memory > most {
 		err := fmt.Errorf("not enough memory: the VM wants %d MiB, this machine has %d MiB", cfg.Memory>>20, most>>20)
 		return hint.New(err, "give the VM less memory")
+	}
+	if cfg.Nested {
+		return errors.New("a fake VM runs no VMs")
+	}
+	for _, s := range cfg.Shares {
+		if err := f.CheckShare(s); err != nil {
+			return err
+		}
 	}
 	files := []string{cfg.Kernel}
 	if cfg.Initrd != "" {
@@ -154,19 +175,45 @@ func (f *Fake) check(cfg *hypervisor.Config) error {
 	return nil
 }
 
-// EchoGuest is a guest that serves the test protocol. Its only control command is "poweroff".
-func EchoGuest(g *Guest) error { return protocol.Serve(echoMachine{g}) }
-
-// echoMachine is a [protocol.Machine].
-type echoMachine struct{ *Guest }
-
-func (m echoMachine) DialHost(port uint32) (net.Conn, error) {
-	if err := m.AwaitHost(port); err != nil {
-		return nil, err
+// diskInUse returns an error if a VM that runs may write to a disk of cfg, or cfg's to one of
+// its.
+func (f *Fake) diskInUse(cfg *hypervisor.Config) error {
+	for _, vm := range f.vms {
+		select {
+		case <-vm.done:
+			continue
+		default:
+		}
+		for _, theirs := range vm.cfg.Disks {
+			for _, ours := range cfg.Disks {
+				if theirs.Path == ours.Path && !(theirs.ReadOnly && ours.ReadOnly) {
+					return hint.New(fmt.Errorf("%w: %s", hypervisor.ErrDiskInUse, ours.Path), "stop the other VM first")
+				}
+			}
+		}
 	}
-	return m.Dial(port)
+	return nil
 }
 
-func (m echoMachine) Command(line string) (string, error) {
-	return "", fmt.Errorf("unknown command %q", line)
+// CheckShare wants a directory.
+func (f *Fake) CheckShare(s hypervisor.Share) error {
+	fi, err := os.Stat(s.Dir)
+	if err == nil && !fi.IsDir() {
+		err = &fs.PathError{Op: "share", Path: s.Dir, Err: errors.New("not a directory")}
+	}
+	return err
+}
+
+// CardlessFake is a [Fake] that has no network card to give.
+type CardlessFake struct{ Fake }
+
+// NoCard says that there is none.
+func (f *CardlessFake) NoCard() error { return errors.New("this fake has no network card") }
+
+// Start refuses a network card, else it is [Fake.Start].
+func (f *CardlessFake) Start(ctx context.Context, cfg hypervisor.Config) (hypervisor.VM, error) {
+	if cfg.NIC != nil {
+		return nil, fmt.Errorf("start %s: %w", cfg.Name, f.NoCard())
+	}
+	return f.Fake.Start(ctx, cfg)
 }

@@ -184,5 +184,14 @@ func TestFakeStartErr(t *testing.T) {
 }
 
 func TestConformance(t *testing.T) {
-	hvtest.Conformance(t, hvtest.Harness{Driver: &hvtest.Fake{}, Config: config})
+	kill := func(_ *testing.T, vm hypervisor.VM) { vm.(*hvtest.VM).Die(errors.New("killed")) }
+	for name, driver := range map[string]hypervisor.Driver{
+		"Stream":   &hvtest.Fake{},
+		"Datagram": &hvtest.Fake{Framing: virtionet.Datagram},
+		"Cardless": &hvtest.CardlessFake{},
+	} {
+		t.Run(name, func(t *testing.T) {
+			hvtest.Conformance(t, hvtest.Harness{Driver: driver, Config: config, Kill: kill})
+		})
+	}
 }

@@ -28,29 +28,36 @@ type VM struct {
 	err     error // why the VM died; read it after done
 	paused  error
 	resumed chan struct{} // closed when the pause ends
-	nic     *conn         // the guest's end
+	nic     net.Conn      // the guest's end
+	framing virtionet.Framing
+	memory  int64         // as SetMemory wants; 0 before it was called
+	sized   chan struct{} // closed and replaced at each change of memory
 }
 
 func newVM(cfg hypervisor.Config, console *os.File, never bool) *VM {
 	power, off := context.WithCancel(context.Background())
 	return &VM{
 		cfg: cfg, console: console, never: never, ports: newPorts(),
-		power: power, off: off, done: make(chan struct{}),
+		power: power, off: off, done: make(chan struct{}), sized: make(chan struct{}),
 	}
 }
 
 // run is the life of the VM. It owns all its goroutines.
-func (vm *VM) run(guest func(*Guest) error) {
+func (vm *VM) run(guest func(*Guest) error, framing virtionet.Framing) {
 	defer close(vm.done)
 	var nic sync.WaitGroup
 	if n := vm.cfg.NIC; n != nil {
-		host, card := newPipe(Addr{CID: hostCID}, Addr{CID: guestCID}, func() {}, func() {})
+		var host, card net.Conn
+		host, card = newPipe(Addr{CID: hostCID}, Addr{CID: guestCID}, func() {}, func() {})
+		if framing == virtionet.Datagram {
+			host, card = net.Pipe() // which keeps writes apart, if the reader has room for a whole one
+		}
 		vm.mu.Lock()
-		vm.nic = card
+		vm.nic, vm.framing = card, framing
 		vm.mu.Unlock()
 		nic.Go(func() {
 			defer host.Close()
-			if err := n.Serve(vm.power, host, virtionet.Stream); err != nil && vm.power.Err() == nil {
+			if err := n.Serve(vm.power, host, framing); err != nil && vm.power.Err() == nil {
 				vm.cfg.Logger.Warn("the network of the VM has failed", "vm", vm.cfg.Name, "err", err)
 			}
 		})
@@ -101,6 +108,72 @@ func (vm *VM) SetPaused(err error) {
 		close(vm.resumed)
 	}
 	vm.paused = err
+}
+
+// Pause is [VM.SetPaused] with [hypervisor.ErrPaused].
+func (vm *VM) Pause(ctx context.Context) error {
+	if err := vm.usable(ctx); err != nil {
+		return fmt.Errorf("pause: %w", err)
+	}
+	vm.SetPaused(hypervisor.ErrPaused)
+	return nil
+}
+
+// Resume ends a pause.
+func (vm *VM) Resume(ctx context.Context) error {
+	if err := vm.usable(ctx); err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	vm.SetPaused(nil)
+	return nil
+}
+
+// usable returns why nothing can be asked of the VM, or nil.
+func (vm *VM) usable(ctx context.Context) error {
+	if vm.power.Err() != nil {
+		return net.ErrClosed
+	}
+	return ctx.Err()
+}
+
+// SetMemory is a wish that [VM.Memory] returns.
+func (vm *VM) SetMemory(_ context.Context, size int64) error {
+	if size <= 0 || size > vm.cfg.Memory {
+		return fmt.Errorf("%d bytes of memory are not within the VM's %d", size, vm.cfg.Memory)
+	}
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	vm.memory = size
+	close(vm.sized)
+	vm.sized = make(chan struct{})
+	return nil
+}
+
+// Memory returns the last argument of [VM.SetMemory], or all of the VM's memory.
+func (vm *VM) Memory() int64 {
+	vm.mu.Lock()
+	defer vm.mu.Unlock()
+	if vm.memory == 0 {
+		return vm.cfg.Memory
+	}
+	return vm.memory
+}
+
+// awaitMemory waits until the guest has to make do with size bytes.
+func (vm *VM) awaitMemory(size int64) error {
+	for {
+		vm.mu.Lock()
+		sized := vm.sized
+		vm.mu.Unlock()
+		if vm.Memory() <= size {
+			return nil
+		}
+		select {
+		case <-sized:
+		case <-vm.power.Done():
+			return net.ErrClosed
+		}
+	}
 }
 
 // Paused returns the last argument of [VM.SetPaused].
@@ -189,7 +262,7 @@ func (g *Guest) AwaitHost(port uint32) error {
 // Console writes to the console file of the VM's Config.
 func (g *Guest) Console() io.Writer { return g.vm.console }
 
-// NIC is the guest's end of the network card, framed as in [virtionet.Stream]; nil in a VM
+// NIC is the guest's end of the network card, framed as [Fake].Framing says; nil in a VM
 // without a card. The end of the VM closes it.
 func (g *Guest) NIC() net.Conn {
 	g.vm.mu.Lock()

@@ -17,13 +17,14 @@ type facts struct {
 	arch  string // GOARCH
 	accel Accel  // AccelKVM or AccelTCG
 
-	qmpFD    int    // a stream socket for QMP
-	nicFD    int    // a stream socket for frames, or noFD
-	nicPath  string // a socket for vhost-user, in place of nicFD; "" for none
-	nicNoMSI bool   // with nicPath: see fixedMSI
-	vhostFD  int    // /dev/vhost-vsock, or noFD for vhost-user over userFD
-	userFD   int    // a stream socket for vhost-user, or noFD
-	cid      uint32 // the guest's, with vhostFD
+	qmpFD        int    // a stream socket for QMP
+	nicFD        int    // a socket for frames, or noFD
+	nicDatagrams bool   // nicFD is a datagram socket; else it is a stream
+	nicPath      string // a socket for vhost-user, in place of nicFD; "" for none
+	nicNoMSI     bool   // with nicPath: see fixedMSI
+	vhostFD      int    // /dev/vhost-vsock, or noFD for vhost-user over userFD
+	userFD       int    // a stream socket for vhost-user, or noFD
+	cid          uint32 // the guest's, with vhostFD
 }
 
 // tbSize is the size limit of TCG's cache of translated code, in MiB of host memory. QEMU's
@@ -200,7 +201,9 @@ func (a *arguments) nic(cfg *hypervisor.Config, f facts) {
 	}
 	dev := []string{"virtio-net-pci", "id=nic", "netdev=net", "mac=" + n.MAC.String(),
 		fmt.Sprintf("host_mtu=%d", n.MTU), "rx_queue_size=1024", "romfile="}
-	if f.nicPath == "" {
+	if f.nicPath == "" && f.nicDatagrams {
+		a.add("-netdev", fmt.Sprintf("dgram,id=net,local.type=fd,local.str=%d", f.nicFD))
+	} else if f.nicPath == "" {
 		a.add("-netdev", fmt.Sprintf("stream,id=net,server=off,addr.type=fd,addr.str=%d", f.nicFD))
 	} else {
 		// A path, because QEMU assumes that an inherited socket cannot carry descriptors.

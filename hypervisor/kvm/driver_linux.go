@@ -10,13 +10,18 @@ import (
 	"runtime"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/lsub/lsub/hypervisor"
+	"github.com/lsub/lsub/virtionet"
 )
 
 var (
 	_ hypervisor.Driver    = (*Driver)(nil)
 	_ hypervisor.VM        = (*vm)(nil)
 	_ hypervisor.Paused    = (*vm)(nil)
+	_ hypervisor.Pauser    = (*vm)(nil)
+	_ hypervisor.Balloon   = (*vm)(nil)
 	_ hypervisor.Described = (*vm)(nil)
 )
 
@@ -81,6 +86,9 @@ func (d *Driver) start(ctx context.Context, cfg hypervisor.Config) (*vm, error) 
 	if err := errors.Join(d.opts.validate(), cfg.Validate()); err != nil {
 		return nil, err
 	}
+	if err := unsupported(&cfg); err != nil {
+		return nil, err
+	}
 	program, err := findQEMU(d.opts.QEMU)
 	if err != nil {
 		return nil, err
@@ -100,7 +108,7 @@ func (d *Driver) start(ctx context.Context, cfg hypervisor.Config) (*vm, error) 
 		arch: runtime.GOARCH, accel: accel, nicFD: noFD, vhostFD: noFD, userFD: noFD,
 		nicNoMSI: d.lacksMSI(ctx, &cfg, program, accel),
 	}}
-	vm, err := l.run(ctx, d.opts.VSock)
+	vm, err := l.run(ctx, d.opts)
 	if err != nil && ctx.Err() == nil {
 		// A QEMU that is too old fails over unknown arguments. The version is asked only now,
 		// because the answer takes as long as our own work in a start.
@@ -109,6 +117,17 @@ func (d *Driver) start(ctx context.Context, cfg hypervisor.Config) (*vm, error) 
 		}
 	}
 	return vm, err
+}
+
+// unsupported returns an error for what this driver does not offer.
+func unsupported(cfg *hypervisor.Config) error {
+	switch {
+	case len(cfg.Shares) > 0:
+		return errors.New("QEMU shares no directories by itself")
+	case cfg.Nested:
+		return errors.New("this driver's VMs run no VMs")
+	}
+	return nil
 }
 
 // lacksMSI reports whether the network card has to do without MSI-X; if in doubt, it has to.
@@ -171,7 +190,7 @@ func (l *launch) inherit(f *os.File) int {
 }
 
 // run starts QEMU and returns once the guest's processors run. On failure it cleans up.
-func (l *launch) run(ctx context.Context, want VSock) (_ *vm, err error) {
+func (l *launch) run(ctx context.Context, opts Options) (_ *vm, err error) {
 	v := newVM(l.cfg, l.log)
 	v.accel = l.facts.accel
 	defer func() {
@@ -182,7 +201,7 @@ func (l *launch) run(ctx context.Context, want VSock) (_ *vm, err error) {
 			v.abandon()
 		}
 	}()
-	qmpConn, err := l.open(v, want)
+	qmpConn, err := l.open(v, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -201,8 +220,8 @@ func (l *launch) run(ctx context.Context, want VSock) (_ *vm, err error) {
 }
 
 // open makes the sockets that QEMU inherits.
-func (l *launch) open(v *vm, want VSock) (_ *net.UnixConn, err error) {
-	qmpConn, theirs, err := socketPair("qmp")
+func (l *launch) open(v *vm, opts Options) (_ *net.UnixConn, err error) {
+	qmpConn, theirs, err := socketPair("qmp", unix.SOCK_STREAM)
 	if err != nil {
 		return nil, err
 	}
@@ -212,10 +231,10 @@ func (l *launch) open(v *vm, want VSock) (_ *net.UnixConn, err error) {
 		}
 	}()
 	l.facts.qmpFD = l.inherit(theirs)
-	if err := l.openNIC(v); err != nil {
+	if err := l.openNIC(v, opts.Framing); err != nil {
 		return nil, err
 	}
-	backend, file, cid, err := openVSock(want, l.log)
+	backend, file, cid, err := openVSock(opts.VSock, l.log)
 	if err != nil {
 		return nil, err
 	}
@@ -229,17 +248,21 @@ func (l *launch) open(v *vm, want VSock) (_ *net.UnixConn, err error) {
 }
 
 // openNIC prepares the path for the network card's frames.
-func (l *launch) openNIC(v *vm) (err error) {
+func (l *launch) openNIC(v *vm, framing virtionet.Framing) (err error) {
 	switch nic := l.cfg.NIC; {
 	case nic == nil:
 	case nic.Attach != nil:
 		v.card, l.facts.nicPath, err = openCard(nic, l.cfg.Dir, l.log)
 	default:
-		conn, theirs, err := socketPair("nic")
+		kind := unix.SOCK_STREAM
+		if framing == virtionet.Datagram {
+			kind = unix.SOCK_DGRAM
+		}
+		conn, theirs, err := socketPair("nic", kind)
 		if err != nil {
 			return err
 		}
-		v.nic = conn
+		v.nic, v.framing, l.facts.nicDatagrams = conn, framing, framing == virtionet.Datagram
 		l.facts.nicFD = l.inherit(theirs)
 	}
 	return err

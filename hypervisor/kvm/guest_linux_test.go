@@ -173,5 +173,12 @@ func config(t *testing.T) hypervisor.Config {
 
 // harness boots the guest with a driver that uses KVM or TCG, as the machine allows.
 func harness() hvtest.Harness {
-	return hvtest.Harness{Driver: New(Options{}), Config: func(t *testing.T) hypervisor.Config { return config(t) }}
+	return hvtest.Harness{
+		Driver: New(Options{}), Config: config,
+		Kill: func(t *testing.T, v hypervisor.VM) {
+			if err := v.(*vm).qemu.cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		},
+	}
 }

@@ -114,9 +114,14 @@ func dialSelf(dir string) (*qmp.SocketMonitor, net.Conn, error) {
 // first, or after commandTimeout, the command continues: the next command waits until QEMU
 // has answered.
 func (m *monitor) run(ctx context.Context, command string, result any) error {
+	return m.runWith(ctx, command, nil, result)
+}
+
+// runWith is run for a command with arguments.
+func (m *monitor) runWith(ctx context.Context, command string, args map[string]any, result any) error {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
-	line, err := json.Marshal(qmp.Command{Execute: command})
+	line, err := json.Marshal(qmp.Command{Execute: command, Args: argsOrNil(args)})
 	if err != nil {
 		return err
 	}
@@ -166,6 +171,14 @@ func (m *monitor) run(ctx context.Context, command string, result any) error {
 	case <-ctx.Done():
 		return fail(context.Cause(ctx))
 	}
+}
+
+// argsOrNil keeps an empty "arguments" out of a command.
+func argsOrNil(args map[string]any) any {
+	if args == nil {
+		return nil
+	}
+	return args
 }
 
 // close hangs up and waits until all goroutines have ended. All events that QEMU has sent

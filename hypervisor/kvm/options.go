@@ -20,6 +20,7 @@ import (
 	"log/slog"
 
 	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/virtionet"
 )
 
 // Accel selects what runs the guest's instructions: KVM or software emulation.
@@ -46,6 +47,8 @@ const (
 type Options struct {
 	Accel Accel
 	VSock VSock
+	// Framing is how frames travel with a network that does not use the guest's memory.
+	Framing virtionet.Framing
 	// QEMU is the program to run; "" for qemu-system-… from PATH.
 	QEMU string
 	// Logger receives the driver's workarounds, once per driver; nil discards. Messages about

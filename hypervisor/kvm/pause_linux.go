@@ -10,6 +10,8 @@ import (
 
 	"github.com/digitalocean/go-qemu/qmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/hypervisor"
 )
 
 const (
@@ -35,6 +37,9 @@ type pause struct {
 	full   bool          // its file system has no room
 	trial  *time.Timer   // runs while a VM retries its write; nil otherwise
 	halted chan struct{} // holds a token when watch has something to do
+
+	hold sync.Mutex // held while QEMU is told to stop or go on; before mu
+	held bool       // the VM's owner has paused it; written with both locks
 }
 
 func (p *pause) init(v *vm) {
@@ -46,6 +51,9 @@ func (p *pause) init(v *vm) {
 func (v *vm) Paused() error {
 	v.pause.mu.Lock()
 	defer v.pause.mu.Unlock()
+	if v.pause.err == nil && v.pause.held {
+		return hypervisor.ErrPaused
+	}
 	return v.pause.err
 }
 
@@ -153,7 +161,7 @@ func (p *pause) watch() {
 			return
 		}
 		resumed = time.Now()
-		if err := p.vm.mon.run(p.vm.alive, "cont", nil); err != nil && p.vm.alive.Err() == nil {
+		if err := p.retry(); err != nil && p.vm.alive.Err() == nil {
 			p.vm.log.Error("the VM stays paused", "err", err)
 			p.wake()
 		}

@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socketPair returns the two ends of a stream: one for this process, and one
+// socketPair returns the two ends of a connection of a kind (SOCK_STREAM, SOCK_DGRAM): one for this process, and one
 // for a child to inherit. The caller closes both.
-func socketPair(name string) (*net.UnixConn, *os.File, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+func socketPair(name string, kind int) (*net.UnixConn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("socket pair for %s: %w", name, err)
 	}

@@ -20,14 +20,15 @@ const quitTimeout = 3 * time.Second
 
 // vm is a VM in a QEMU.
 type vm struct {
-	cfg   *hypervisor.Config
-	log   *slog.Logger
-	accel Accel
-	vsock vsockBackend
-	nic   net.Conn // our end of the network card's frames; nil for none
-	card  *card    // the network card itself, in place of nic; nil for none
-	qemu  *process
-	mon   *monitor
+	cfg     *hypervisor.Config
+	log     *slog.Logger
+	accel   Accel
+	vsock   vsockBackend
+	nic     net.Conn          // our end of the network card's frames; nil for none
+	framing virtionet.Framing // of nic
+	card    *card             // the network card itself, in place of nic; nil for none
+	qemu    *process
+	mon     *monitor
 
 	alive context.Context // done when the VM ends or Close begins
 	end   context.CancelFunc
@@ -154,7 +155,7 @@ func (v *vm) verdict() error {
 // serveNIC passes the network card's frames to the network as long as the VM lives.
 func (v *vm) serveNIC() {
 	defer v.nic.Close()
-	err := v.cfg.NIC.Serve(v.alive, v.nic, virtionet.Stream)
+	err := v.cfg.NIC.Serve(v.alive, v.nic, v.framing)
 	if v.alive.Err() != nil {
 		return
 	}

@@ -31,6 +31,17 @@ func TestConformance(t *testing.T) {
 	hvtest.Conformance(t, harness())
 }
 
+// TestDatagrams runs the part of the conformance tests that differs where frames are
+// datagrams.
+func TestDatagrams(t *testing.T) {
+	needVM(t)
+	noLeak(t)
+	h := harness()
+	h.Driver = New(Options{Framing: virtionet.Datagram})
+	h.Only = []string{"Frames"}
+	hvtest.Conformance(t, h)
+}
+
 // TestOrdinaryUser runs the conformance tests as a user without privileges.
 func TestOrdinaryUser(t *testing.T) {
 	needVM(t)

@@ -48,7 +48,7 @@ func openVSock(want VSock, log *slog.Logger) (b vsockBackend, file *os.File, cid
 		}
 		return &kernelVSock{cid: cid, listeners: map[*kernelListener]struct{}{}}, f, cid, nil
 	}
-	conn, file, err := socketPair("vhost-user-vsock")
+	conn, file, err := socketPair("vhost-user-vsock", unix.SOCK_STREAM)
 	if err != nil {
 		return nil, nil, 0, err
 	}

@@ -8,8 +8,16 @@
 //	port 10 (guest)  sink: reads to the end, then answers with the number of bytes
 //	port 11 (guest)  source: "N\n" asks for N bytes of zeros
 //
-// The control command "poweroff" ends the machine; it has no answer. Every
-// other command is for [Machine.Command], so that each kind of guest has its own.
+// The control command "poweroff" ends the machine; it has no answer. "frames PORT" has the
+// guest open a stream to the host's port and echo the frames ([virtionet.Stream]) that come
+// there: see [EchoFrame]. Every other command is for [Machine.Command]. The conformance suite
+// wants these:
+//
+//	disks        "SERIAL:SIZE:ro|rw" of each disk, with blanks between
+//	nic          "MAC MTU" of the network card
+//	frames       echo the frames that come through the network card
+//	balloon N    answer once the balloon holds N bytes of memory
+//	read TAG F   the content of a small file in a share
 package protocol
 
 import (
@@ -150,7 +158,12 @@ func serveControl(m Machine, c net.Conn) (off bool) {
 	if line == "poweroff" {
 		return true
 	}
-	answer, err := m.Command(line)
+	answer, err := "", error(nil)
+	if port, ok := strings.CutPrefix(line, "frames "); ok {
+		err = dialFrames(m, port)
+	} else {
+		answer, err = m.Command(line)
+	}
 	if err != nil {
 		fmt.Fprintf(c, "error %v\n", err)
 		return false

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -44,6 +45,18 @@ func command(line string) (string, error) {
 			return "", fmt.Errorf("udpecho wants a port")
 		}
 		return "", udpEcho(arg[0])
+	case "frames":
+		return "", frames()
+	case "balloon":
+		if len(arg) != 1 {
+			return "", fmt.Errorf("balloon wants a number of bytes")
+		}
+		return "", balloon(arg[0])
+	case "read":
+		if len(arg) != 2 {
+			return "", fmt.Errorf("read wants a share's tag and a file")
+		}
+		return readShare(arg[0], arg[1])
 	case "cmdline":
 		return read("/proc/cmdline")
 	}
@@ -152,4 +165,57 @@ func discard(serial string) error {
 		return errno
 	}
 	return nil
+}
+
+// balloon waits until the balloon holds size bytes.
+func balloon(size string) error {
+	want, err := strconv.ParseInt(size, 10, 64)
+	if err != nil {
+		return err
+	}
+	for {
+		held, err := ballooned()
+		if err != nil {
+			return err
+		}
+		if held >= want {
+			return nil
+		}
+		// Nothing tells of it.
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// ballooned returns how many bytes the balloon has taken so far, less those that it has
+// given back.
+func ballooned() (int64, error) {
+	text, err := os.ReadFile("/proc/vmstat")
+	if err != nil {
+		return 0, err
+	}
+	var pages int64
+	for line := range strings.Lines(string(text)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		n, err := strconv.ParseInt(value, 10, 64)
+		switch {
+		case err != nil:
+		case key == "balloon_inflate":
+			pages += n
+		case key == "balloon_deflate":
+			pages -= n
+		}
+	}
+	return pages * int64(os.Getpagesize()), nil
+}
+
+// readShare mounts a share at its tag's directory, unless it is there already.
+func readShare(tag, name string) (string, error) {
+	dir := "/shares/" + tag
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	if err := unix.Mount(tag, dir, "virtiofs", 0, ""); err != nil && err != unix.EBUSY {
+		return "", fmt.Errorf("mount the share %s: %w", tag, err)
+	}
+	return read(filepath.Join(dir, name))
 }

@@ -2,13 +2,11 @@
 // loads /modules/*.ko in the order of their names and serves the test protocol
 // (package protocol). It is built and put into an initramfs by the tests.
 //
-// Besides "poweroff", the control port knows:
+// Besides what package protocol names, the control port knows:
 //
 //	panic            crash the kernel
-//	disks            "SERIAL:SIZE:ro|rw" of each disk, with blanks between
 //	write SERIAL N   write N MiB of noise to the start of a disk, past the page cache
 //	discard SERIAL   discard the whole disk
-//	nic              "MAC MTU" of the first network card
 //	up ADDRESS       give the first network card an IPv4 address of a /24, and start it
 //	udpecho PORT     send back each UDP packet that comes to the port
 //	cmdline          the kernel's arguments

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lsub/lsub/hypervisor/hvtest/protocol"
 )
 
 // card returns the name of the first network card.
@@ -72,6 +74,55 @@ func up(address string) error {
 	}
 	return nil
 }
+
+// frames starts the first network card and echoes the frames that come through it.
+func frames() error {
+	name, err := card()
+	if err != nil {
+		return err
+	}
+	index, err := net.InterfaceByName(name)
+	if err != nil {
+		return err
+	}
+	proto := uint16(protocol.EtherType>>8 | protocol.EtherType&0xff<<8) // in network order
+	s, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(proto))
+	if err != nil {
+		return err
+	}
+	if err := unix.Bind(s, &unix.SockaddrLinklayer{Protocol: proto, Ifindex: index.Index}); err != nil {
+		return err
+	}
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		return err
+	}
+	req.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, req); err != nil {
+		return err
+	}
+	go func() {
+		defer unix.Close(s)
+		err := protocol.EchoDatagrams(packets(s))
+		fmt.Println("testguest: frames:", err)
+	}()
+	return nil
+}
+
+// packets is a packet socket. Each Read and Write is a frame.
+type packets int
+
+func (p packets) Read(b []byte) (int, error) {
+	for {
+		n, err := unix.Read(int(p), b)
+		// The card was brought up, or down, meanwhile.
+		if err != unix.EINTR && err != unix.ENETDOWN {
+			return n, err
+		}
+	}
+}
+
+func (p packets) Write(b []byte) (int, error) { return unix.Write(int(p), b) }
 
 // udpEcho answers for as long as the machine runs.
 func udpEcho(port string) error {
