@@ -28,6 +28,8 @@ var mayImport = map[string][]string{
 	"hypervisor":                         {"virtionet"},
 	"hypervisor/hvtest":                  {"hypervisor", "virtionet"},
 	"hypervisor/kvm":                     {"hypervisor", "hypervisor/kvm/vhostnet", "hypervisor/kvm/vhostvsock", "virtionet", "vsocksecret"},
+	"hypervisor/vz":                      {"hypervisor", "virtionet"},
+	"hypervisor/vz/vztest":               {"hypervisor", "hypervisor/vz", "virtionet"},
 	"hypervisor/kvm/vhostuser":           {},
 	"hypervisor/kvm/vhostuser/vhosttest": {},
 	"hypervisor/kvm/vhostnet":            {"hypervisor/kvm/vhostuser", "virtionet"},
@@ -73,7 +75,7 @@ var mayImport = map[string][]string{
 	"supervisor":                         {"atomicfile", "hypervisor", "guest", "netstack", "netstack/forward", "netstack/guesttcp", "netstack/names", "netstack/peeruser", "machine", "profile", "virtionet"},
 	"distro":                             {"atomicfile", "distro/loginitem", "guest", "images", "images/catalogue", "machine", "profile"},
 	"distro/loginitem":                   {"atomicfile"},
-	"cmd/lsub":                           {"atomicfile", "distro", "hypervisor", "hypervisor/kvm", "guest", "supervisor", "images", "images/catalogue", "images/guestimage", "machine", "profile"},
+	"cmd/lsub":                           {"atomicfile", "distro", "hypervisor", "hypervisor/kvm", "hypervisor/vz", "guest", "supervisor", "images", "images/catalogue", "images/guestimage", "machine", "profile"},
 }
 
 var update = flag.Bool("update", false, "write the imports in ARCHITECTURE.md anew")
@@ -132,11 +134,12 @@ func TestTable(t *testing.T) {
 }
 
 // inner directories need no row: they belong to the one above them.
-var inner = map[string]bool{"guest/guestv1": true, "hypervisor/kvm/vhostuser/vhosttest": true, "images/internal": true}
+var inner = map[string]bool{"guest/guestv1": true, "hypervisor/kvm/vhostuser/vhosttest": true, "hypervisor/vz/vztest": true, "images/internal": true}
 
 // onlyIn keeps each heavy library in one directory.
 var onlyIn = map[string]string{
 	"github.com/cilium/ebpf":                 "guest/agent", // listeners, devicefilter, tcredirect, ttywait
+	"github.com/Code-Hex/vz":                 "hypervisor/vz",
 	"github.com/containers/gvisor-tap-vsock": "netstack",
 	"github.com/digitalocean/go-qemu":        "hypervisor/kvm",
 	"github.com/vishvananda/netlink":         "guest/agent/network",

@@ -32,6 +32,8 @@ type Harness struct {
 	// Kill ends a VM's hypervisor as a crash does, and no other VM's. nil skips the test that
 	// needs it.
 	Kill func(t *testing.T, vm hypervisor.VM)
+	// Skip are the names of tests that cannot pass here, and why.
+	Skip map[string]string
 	// Only are the names of the tests to run; empty means all.
 	Only []string
 	// Timeout bounds each step of a guest, such as its boot. It keeps a broken driver from
@@ -72,13 +74,19 @@ func Conformance(t *testing.T, h Harness) {
 		{"Nested", testNested},
 		{"Pause", testPause},
 		{"Balloon", testBalloon},
+		{"Save", testSave},
 		{"TwoVMs", testTwoVMs},
 		{"Killed", testKilled},
 	} {
 		if len(h.Only) > 0 && !slices.Contains(h.Only, c.name) {
 			continue
 		}
-		t.Run(c.name, func(t *testing.T) { c.test(t, h) })
+		t.Run(c.name, func(t *testing.T) {
+			if why, ok := h.Skip[c.name]; ok {
+				t.Skip(why)
+			}
+			c.test(t, h)
+		})
 	}
 }
 

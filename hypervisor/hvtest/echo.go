@@ -30,6 +30,8 @@ func (m echoMachine) Command(line string) (string, error) {
 	words := strings.Fields(line)
 	cfg := m.Config()
 	switch {
+	case line == "boot":
+		return fmt.Sprintf("%p", m.vm), nil
 	case line == "disks":
 		return m.disks()
 	case line == "nic" && cfg.NIC != nil:

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -79,6 +81,55 @@ func testPause(t *testing.T, h Harness) {
 	}
 	if err := p.Resume(ctx); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Resume of a VM that is off: %v, want %v", err, net.ErrClosed)
+	}
+}
+
+// testSave saves a VM and goes on with it in another, if that is offered.
+func testSave(t *testing.T, h Harness) {
+	cfg := h.testConfig(t)
+	vm, _ := h.Boot(t, cfg)
+	s, ok := vm.(hypervisor.Saver)
+	if !ok {
+		t.Skip("the driver's VMs cannot be saved")
+	}
+	p, driver := vm.(hypervisor.Pauser), h.Driver.(hypervisor.Restorer)
+	ctx, cancel := context.WithTimeout(t.Context(), h.timeout())
+	defer cancel()
+	path := filepath.Join(t.TempDir(), "state")
+	if err := s.Save(ctx, path); err == nil {
+		t.Error("a VM that runs was saved")
+	}
+	id := h.Control(t, vm, "boot")
+	if err := p.Pause(ctx); err != nil {
+		t.Fatalf("Pause: %v", err)
+	}
+	if err := s.Save(ctx, path); err != nil {
+		t.Fatalf("Save: %v", err)
+	}
+	if err := vm.Close(); err != nil {
+		t.Fatalf("Close: %v", err)
+	}
+	vm, err := driver.Restore(ctx, cfg, path)
+	if err != nil {
+		t.Fatalf("Restore: %v", err)
+	}
+	t.Cleanup(func() { vm.Close() })
+	if s, ok := vm.(hypervisor.Paused); ok && !errors.Is(s.Paused(), hypervisor.ErrPaused) {
+		t.Errorf("Paused: %v of a restored VM, want %v", s.Paused(), hypervisor.ErrPaused)
+	}
+	if err := vm.(hypervisor.Pauser).Resume(ctx); err != nil {
+		t.Fatalf("Resume: %v", err)
+	}
+	if got := h.Control(t, vm, "boot"); got != id {
+		t.Errorf("the restored VM has booted as %s, the saved one as %s", got, id)
+	}
+	h.PowerOff(t, vm)
+	h.Within(t, "the power-off", func() { err = vm.Wait() })
+	if err != nil {
+		t.Errorf("Wait: %v", err)
+	}
+	if _, err := driver.Restore(ctx, cfg, filepath.Join(t.TempDir(), "missing")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("Restore of a state that does not exist: %v, want %v", err, fs.ErrNotExist)
 	}
 }
 

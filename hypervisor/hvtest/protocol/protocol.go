@@ -17,6 +17,7 @@
 //	nic          "MAC MTU" of the network card
 //	frames       echo the frames that come through the network card
 //	balloon N    answer once the balloon holds N bytes of memory
+//	boot         an identifier of this boot
 //	read TAG F   the content of a small file in a share
 package protocol
 

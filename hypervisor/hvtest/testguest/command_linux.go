@@ -45,6 +45,8 @@ func command(line string) (string, error) {
 			return "", fmt.Errorf("udpecho wants a port")
 		}
 		return "", udpEcho(arg[0])
+	case "boot":
+		return read("/proc/sys/kernel/random/boot_id")
 	case "frames":
 		return "", frames()
 	case "balloon":
