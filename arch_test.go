@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"hypervisor":                         {"virtionet"},
 	"hypervisor/hvtest":                  {"hypervisor", "virtionet"},
 	"hypervisor/kvm":                     {"hypervisor", "hypervisor/kvm/vhostnet", "hypervisor/kvm/vhostvsock", "virtionet", "vsocksecret"},
+	"hypervisor/hvtest/guestfiles":       {"images/guestimage"},
 	"hypervisor/vz":                      {"hypervisor", "virtionet"},
 	"hypervisor/vz/vztest":               {"hypervisor", "hypervisor/vz", "virtionet"},
 	"hypervisor/kvm/vhostuser":           {},
@@ -134,7 +135,7 @@ func TestTable(t *testing.T) {
 }
 
 // inner directories need no row: they belong to the one above them.
-var inner = map[string]bool{"guest/guestv1": true, "hypervisor/kvm/vhostuser/vhosttest": true, "hypervisor/vz/vztest": true, "images/internal": true}
+var inner = map[string]bool{"guest/guestv1": true, "hypervisor/kvm/vhostuser/vhosttest": true, "hypervisor/vz/vztest": true, "hypervisor/hvtest/guestfiles": true, "images/internal": true}
 
 // onlyIn keeps each heavy library in one directory.
 var onlyIn = map[string]string{

@@ -20,7 +20,8 @@ import (
 
 // boot brings the VM up and serves it. Its steps:
 //
-//  1. mounts     the kernel's file systems, and a root for pivot_root
+//  1. mounts     the kernel's file systems, and a root for pivot_root; the console's module,
+//     if it has one
 //  2. vsock      the modules for the connection to the host
 //  3. network    its module, eth0 and lo, kernel settings
 //  4. beside 2 and 3, disk: modules, the system image, the data disk (made on
@@ -49,6 +50,9 @@ func boot(log *slog.Logger) error {
 	order, err := readOrder()
 	if err != nil {
 		return err
+	}
+	if err := openConsole(string(cmdline), order); err != nil {
+		log.Warn("there is no console", "err", err)
 	}
 	var disk sync.WaitGroup
 	var diskErr error

@@ -17,14 +17,15 @@ type facts struct {
 	arch  string // GOARCH
 	accel Accel  // AccelKVM or AccelTCG
 
-	qmpFD        int    // a stream socket for QMP
-	nicFD        int    // a socket for frames, or noFD
-	nicDatagrams bool   // nicFD is a datagram socket; else it is a stream
-	nicPath      string // a socket for vhost-user, in place of nicFD; "" for none
-	nicNoMSI     bool   // with nicPath: see fixedMSI
-	vhostFD      int    // /dev/vhost-vsock, or noFD for vhost-user over userFD
-	userFD       int    // a stream socket for vhost-user, or noFD
-	cid          uint32 // the guest's, with vhostFD
+	qmpFD         int    // a stream socket for QMP
+	nicFD         int    // a socket for frames, or noFD
+	nicDatagrams  bool   // nicFD is a datagram socket; else it is a stream
+	nicPath       string // a socket for vhost-user, in place of nicFD; "" for none
+	nicNoMSI      bool   // with nicPath: see fixedMSI
+	virtioConsole bool
+	vhostFD       int    // /dev/vhost-vsock, or noFD for vhost-user over userFD
+	userFD        int    // a stream socket for vhost-user, or noFD
+	cid           uint32 // the guest's, with vhostFD
 }
 
 // tbSize is the size limit of TCG's cache of translated code, in MiB of host memory. QEMU's
@@ -64,7 +65,12 @@ func argv(cfg *hypervisor.Config, f facts) []string {
 	a.add("-mon", "chardev=qmp,mode=control")
 	// The file exists and is empty. With append, others can truncate it too.
 	a.add("-chardev", opt("file,id=console", "path="+esc(cfg.Console), "append=on"))
-	a.add("-serial", "chardev:console")
+	if f.virtioConsole {
+		a.add("-device", "virtio-serial-pci,id=serial,max_ports=1")
+		a.add("-device", "virtconsole,chardev=console")
+	} else {
+		a.add("-serial", "chardev:console")
+	}
 	a.disks(cfg)
 	a.nic(cfg, f)
 	a.vsock(f)
@@ -139,11 +145,15 @@ const noCX16 = "clearcpuid=cx16"
 func kernelArgs(f facts) string {
 	// A panic has to end the VM at once: the kernel reboots, and -no-reboot then ends QEMU.
 	const always = "panic=-1"
+	console := map[string]string{"amd64": "console=ttyS0", "arm64": "console=ttyAMA0"}[f.arch]
+	if f.virtioConsole {
+		console = "console=hvc0"
+	}
 	if f.arch == "arm64" {
-		return "console=ttyAMA0 " + always
+		return console + " " + always
 	}
 	// t resets by a triple fault, the only way that needs no device.
-	args := "console=ttyS0 reboot=t " + always
+	args := console + " reboot=t " + always
 	if f.accel == AccelTCG {
 		args += " " + oneAtFirst + " " + noCX16
 	}

@@ -40,8 +40,8 @@ func TestArgv(t *testing.T) {
 		facts facts
 	}{
 		{"amd64-tcg-user", full, with(none, func(f *facts) { f.arch, f.accel, f.nicFD, f.userFD = "amd64", AccelTCG, 4, 5 })},
-		{"amd64-tcg-datagrams", full, with(none, func(f *facts) {
-			f.arch, f.accel, f.nicFD, f.nicDatagrams, f.userFD = "amd64", AccelTCG, 4, true, 5
+		{"amd64-tcg-datagrams-hvc", full, with(none, func(f *facts) { // as on macOS
+			f.arch, f.accel, f.nicFD, f.nicDatagrams, f.virtioConsole, f.userFD = "amd64", AccelTCG, 4, true, true, 5
 		})},
 		{"amd64-kvm-kernel", full, with(none, func(f *facts) {
 			f.arch, f.accel, f.nicFD, f.vhostFD, f.cid = "amd64", AccelKVM, 4, 5, 123456

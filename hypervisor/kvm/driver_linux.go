@@ -221,6 +221,7 @@ func (l *launch) run(ctx context.Context, opts Options) (_ *vm, err error) {
 
 // open makes the sockets that QEMU inherits.
 func (l *launch) open(v *vm, opts Options) (_ *net.UnixConn, err error) {
+	l.facts.virtioConsole = opts.VirtioConsole
 	qmpConn, theirs, err := socketPair("qmp", unix.SOCK_STREAM)
 	if err != nil {
 		return nil, err

@@ -47,6 +47,8 @@ const (
 type Options struct {
 	Accel Accel
 	VSock VSock
+	// VirtioConsole gives VMs a virtio console (hvc0) and no serial port.
+	VirtioConsole bool
 	// Framing is how frames travel with a network that does not use the guest's memory.
 	Framing virtionet.Framing
 	// QEMU is the program to run; "" for qemu-system-… from PATH.

@@ -20,7 +20,9 @@ var errNoCgo = hint.New(errors.New("this lsub was built without cgo, so it canno
 type unreachable struct{}
 
 // Facts are such that Check is asked.
-func (unreachable) Facts() Facts { return Facts{Version: minVersion, Supported: true, MaxCPUs: math.MaxInt, MaxMemory: math.MaxInt64} }
+func (unreachable) Facts() Facts {
+	return Facts{Version: minVersion, Supported: true, MaxCPUs: math.MaxInt, MaxMemory: math.MaxInt64}
+}
 
 func (unreachable) Check() error { return errNoCgo }
 

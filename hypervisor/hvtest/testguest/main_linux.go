@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"sort"
+	"strings"
 	"syscall"
 	"time"
 
@@ -62,6 +63,25 @@ func boot() error {
 	for _, m := range modules {
 		if err := load(m); err != nil {
 			return fmt.Errorf("load %s: %w", m, err)
+		}
+	}
+	return openConsole()
+}
+
+// openConsole makes the console's driver, where it is a module, serve this program's standard
+// files.
+func openConsole() error {
+	cmdline, err := read("/proc/cmdline")
+	if err != nil || !strings.Contains(cmdline, "console=hvc0") {
+		return err
+	}
+	fd, err := unix.Open("/dev/console", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open /dev/console: %w", err)
+	}
+	for to := range 3 {
+		if err := unix.Dup3(fd, to, 0); err != nil {
+			return err
 		}
 	}
 	return nil

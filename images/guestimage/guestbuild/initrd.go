@@ -37,6 +37,7 @@ func makeInitrd(init []byte, modules string, order []modLine) ([]byte, error) {
 	}
 	c.symlink("usr", "system/usr")
 	c.charDevice("dev/console", 0o600, 5, 1) // the kernel opens it for /init
+	c.charDevice("dev/null", 0o666, 1, 3)    // Go opens it for /init where the console's driver is a module
 	c.file("init", 0o755, init)
 
 	var list bytes.Buffer

@@ -140,6 +140,7 @@ func TestModOrder(t *testing.T) {
 	}
 	want := []string{
 		"vsock vmw_vsock_virtio_transport_common", "vsock vmw_vsock_virtio_transport",
+		"console virtio_console",
 		"disk virtio_blk", "disk crc32c_intel", "disk crc32c_generic", "disk libcrc32c", "disk erofs",
 		"disk raid6_pq", "disk xor", "disk btrfs",
 		"net virtio_net", "net virtio_balloon", "net virtio_rng",

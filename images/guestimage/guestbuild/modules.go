@@ -29,6 +29,8 @@ var initrdModules = []struct {
 }{
 	// First, because the host waits for this.
 	{"vsock", []string{"vsock", "vmw_vsock_virtio_transport_common", "vmw_vsock_virtio_transport"}},
+	// Where a virtio console is the only one, as on macOS; elsewhere it is not loaded.
+	{"console", []string{"virtio_console"}},
 	// The system disk first: modprobe is on it. crc32c before erofs, which needs
 	// libcrc32c: that takes the fastest crc32c it finds when it is loaded, fails
 	// without any, and stays with it. crc32c_intel does not load on all CPUs.
