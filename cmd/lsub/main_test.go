@@ -28,7 +28,8 @@ import (
 // for the supervisors that it starts itself.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"lsub": func() { os.Exit(run(os.Args, fakeBackend())) },
+		"lsub":    func() { os.Exit(run(os.Args, fakeBackend())) },
+		"lsub-vz": func() { os.Exit(run(os.Args, vzBackend())) },
 	})
 }
 

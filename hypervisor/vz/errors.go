@@ -84,7 +84,7 @@ func explain(err error) error {
 	case vz(codeNotSupported):
 		return hint.New(fmt.Errorf("this Mac cannot do it: %w", err), "update macOS")
 	case vz(codeInternal):
-		return hint.New(fmt.Errorf("Virtualization.framework has failed: %w", err),
+		return hint.New(fmt.Errorf("the framework has failed: %w", err),
 			`see why with 'log show --last 5m --predicate "subsystem == \"com.apple.Virtualization\""'`)
 	}
 	return err
