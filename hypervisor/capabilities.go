@@ -70,3 +70,17 @@ type Cardless interface {
 	// NoCard returns why there is none.
 	NoCard() error
 }
+
+// Examiner is implemented by a driver that can list what it needs of the machine.
+type Examiner interface {
+	// Examine looks at each requirement. Where [Driver].Check fails, one of them is not met.
+	Examine(ctx context.Context) []Requirement
+}
+
+// Requirement is something that VMs need, or that makes them better.
+type Requirement struct {
+	Name     string // one or two words, as in "QEMU"
+	Found    string // what there is, in a few words; "" for nothing
+	Err      error  // why it is not met, with a hint; nil where it is
+	Optional bool   // VMs run without it
+}

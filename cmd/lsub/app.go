@@ -131,7 +131,7 @@ func (a *app) root() *cli.App {
 			a.installCommand(), a.importCommand(), a.exportCommand(), a.listCommand(), a.cloneCommand(), a.renameCommand(), a.unregisterCommand(), a.registerCommand(),
 			a.snapshotCommand(), a.manageCommand(), a.setDefaultCommand(),
 			a.startCommand(), a.stopCommand(), a.shutdownCommand(), a.statusCommand(), a.portsCommand(),
-			a.logsCommand(), a.versionCommand(), a.superviseCommand(),
+			a.logsCommand(), a.doctorCommand(), a.versionCommand(), a.superviseCommand(),
 		},
 	}
 	for _, c := range root.Commands {

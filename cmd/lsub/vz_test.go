@@ -1,5 +1,3 @@
-//go:build unix
-
 package main
 
 import (
@@ -23,6 +21,7 @@ var macTroubles = map[string]func(*vztest.Framework){
 	"mac-unsigned": func(f *vztest.Framework) {
 		f.CheckErr = &vz.Error{Domain: "VZErrorDomain", Code: 2, Description: "Invalid virtual machine configuration. The process doesn’t have the “com.apple.security.virtualization” entitlement."}
 	},
+	"mac-rosetta": func(f *vztest.Framework) { f.Mac.Rosetta = vz.RosettaMissing },
 	"mac-taken": func(f *vztest.Framework) {
 		f.StartErr = &vz.Error{Domain: "VZErrorDomain", Code: 1, Description: "Internal Virtualization error. The virtual machine failed to start.", Details: "HV_BUSY"}
 	},

@@ -50,6 +50,16 @@ func Conformance(t *testing.T, h Harness) {
 	if err := h.Driver.Check(t.Context()); err != nil {
 		t.Fatalf("Check: %v (%s)", err, hint.Of(err))
 	}
+	if e, ok := h.Driver.(hypervisor.Examiner); ok {
+		for _, r := range e.Examine(t.Context()) {
+			if r.Err != nil && !r.Optional {
+				t.Errorf("Check passes, and Examine wants %s: %v", r.Name, r.Err)
+			}
+			if r.Name == "" || r.Found == "" && r.Err == nil {
+				t.Errorf("a requirement says too little: %+v", r)
+			}
+		}
+	}
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, Harness)

@@ -35,6 +35,7 @@ import (
 var (
 	_ hypervisor.Driver   = (*Fake)(nil)
 	_ hypervisor.Sharer   = (*Fake)(nil)
+	_ hypervisor.Examiner = (*Fake)(nil)
 	_ hypervisor.VM       = (*VM)(nil)
 	_ hypervisor.Paused   = (*VM)(nil)
 	_ hypervisor.Pauser   = (*VM)(nil)
@@ -79,6 +80,11 @@ func (f *Fake) Check(ctx context.Context) error {
 		return err
 	}
 	return f.CheckErr
+}
+
+// Examine returns CheckErr as the one requirement.
+func (f *Fake) Examine(context.Context) []hypervisor.Requirement {
+	return []hypervisor.Requirement{{Name: "fake", Found: "a fake hypervisor", Err: f.CheckErr}}
 }
 
 // VMs returns every VM that was started, the first one first.

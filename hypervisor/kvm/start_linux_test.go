@@ -231,3 +231,35 @@ func TestCgroupLimit(t *testing.T) {
 		t.Errorf("got %d, want %d", got, 1<<30)
 	}
 }
+
+// TestExamine has no QEMU, one that is too old, and KVM where there is none.
+func TestExamine(t *testing.T) {
+	find := func(d *Driver, name string) hypervisor.Requirement {
+		t.Helper()
+		for _, r := range d.Examine(t.Context()) {
+			if r.Name == name {
+				return r
+			}
+		}
+		t.Fatalf("%s is no requirement", name)
+		return hypervisor.Requirement{}
+	}
+	missing := New(Options{QEMU: filepath.Join(t.TempDir(), "missing")})
+	if r := find(missing, "QEMU"); r.Err == nil || r.Optional || !strings.Contains(hint.Of(r.Err), "apt install") {
+		t.Errorf("without QEMU: %+v", r)
+	}
+	old := New(Options{QEMU: script(t, `echo "QEMU emulator version 6.2.0"`)})
+	if r := find(old, "QEMU"); r.Err == nil || hint.Of(r.Err) == "" || !strings.HasPrefix(r.Found, "6.2.0, ") {
+		t.Errorf("with an old QEMU: %+v", r)
+	}
+	if r := find(New(Options{Accel: AccelTCG}), "KVM"); r.Err != nil {
+		t.Errorf("where KVM is not asked for: %+v", r)
+	}
+	forced, auto := find(New(Options{Accel: AccelKVM}), "KVM"), find(New(Options{}), "KVM")
+	if (forced.Err == nil) != (auto.Err == nil) || forced.Optional || !auto.Optional {
+		t.Errorf("KVM as wished: %+v, as asked for: %+v", auto, forced)
+	}
+	if r := find(New(Options{}), "memory"); r.Found == "" {
+		t.Errorf("memory: %+v", r)
+	}
+}

@@ -39,15 +39,16 @@ const entitlement = "com.apple.security.virtualization"
 
 // Advice.
 const (
-	lessMemory = "give the VM less memory (LSUB_MEMORY, in MiB), or close other programs"
-	freeDisk   = "another VM or program has the disk open; stop it first"
+	lessMemory  = "give the VM less memory (LSUB_MEMORY, in MiB), or close other programs"
+	updateMacOS = "update macOS: System Settings, General, Software Update"
+	freeDisk    = "another VM or program has the disk open; stop it first"
 )
 
 // explain says what an error of the framework means, and what to do about it. It returns
 // other errors, and nil, as they are.
 func explain(err error) error {
 	if errors.Is(err, ErrUnavailable) {
-		return hint.New(fmt.Errorf("macOS is too old: %w", err), "update macOS: System Settings, General, Software Update")
+		return hint.New(fmt.Errorf("macOS is too old: %w", err), updateMacOS)
 	}
 	var e *Error
 	if !errors.As(err, &e) {
@@ -82,7 +83,7 @@ func explain(err error) error {
 		return hint.New(fmt.Errorf("macOS does not allow lsub to run VMs: %w", err),
 			"a sandbox or a management profile forbids it; start lsub in Terminal, or ask who manages this Mac")
 	case vz(codeNotSupported):
-		return hint.New(fmt.Errorf("this Mac cannot do it: %w", err), "update macOS")
+		return hint.New(fmt.Errorf("this Mac cannot do it: %w", err), updateMacOS)
 	case vz(codeInternal):
 		return hint.New(fmt.Errorf("the framework has failed: %w", err),
 			`see why with 'log show --last 5m --predicate "subsystem == \"com.apple.Virtualization\""'`)

@@ -40,15 +40,25 @@ const minVersion = "13.0"
 
 // check returns why no VM can run on this Mac.
 func (f Facts) check() error {
-	switch {
-	case compareVersions(f.Version, minVersion) < 0:
-		return hint.New(fmt.Errorf("macOS %s is too old; lsub needs macOS %s", f.Version, minVersion),
-			"update macOS: System Settings, General, Software Update")
-	case !f.Supported:
-		return hint.New(errors.New("the hypervisor of this Mac is off (kern.hv_support is 0)"),
-			"if macOS runs in a VM itself, switch on nested virtualization there; else this Mac is too old to run VMs")
+	if err := f.checkVersion(); err != nil {
+		return err
 	}
-	return nil
+	return f.checkSupported()
+}
+
+func (f Facts) checkVersion() error {
+	if compareVersions(f.Version, minVersion) >= 0 {
+		return nil
+	}
+	return hint.New(fmt.Errorf("macOS %s is too old; lsub needs macOS %s", f.Version, minVersion), updateMacOS)
+}
+
+func (f Facts) checkSupported() error {
+	if f.Supported {
+		return nil
+	}
+	return hint.New(errors.New("the hypervisor of this Mac is off (kern.hv_support is 0)"),
+		"if macOS runs in a VM itself, switch on nested virtualization there; else this Mac is too old to run VMs")
 }
 
 // checkConfig returns what a VM asks for and this Mac does not have.
