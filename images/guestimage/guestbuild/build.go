@@ -35,10 +35,11 @@ var (
 
 // builder builds guests of one architecture.
 type builder struct {
-	arch  arch
-	suite string
-	cache string // absolute; of this architecture
-	say   func(format string, args ...any)
+	arch   arch
+	suite  string
+	packed bool   // the kernel stays a vmlinuz
+	cache  string // absolute; of this architecture
+	say    func(format string, args ...any)
 }
 
 // base is the part of a guest that lsubinit has no part in. It is the content
@@ -148,7 +149,11 @@ func (b *builder) cachedBase(ctx context.Context, tree string, debs *debFiles) (
 	if err != nil {
 		return "", nil, err
 	}
-	name := "base-" + hash(key, b.suite, string(versions))
+	kind := "base-"
+	if b.packed {
+		kind = "packed-"
+	}
+	name := kind + hash(key, b.suite, string(versions))
 	dir := filepath.Join(b.cache, name)
 	bs := new(base)
 	if data, err := os.ReadFile(filepath.Join(dir, "base.json")); err == nil {
@@ -162,7 +167,7 @@ func (b *builder) cachedBase(ctx context.Context, tree string, debs *debFiles) (
 	if bs, err = b.makeBase(ctx, tree, debs, tmp); err != nil {
 		return "", nil, err
 	}
-	if err := removeStale(b.cache, "base-", name); err != nil {
+	if err := removeStale(b.cache, kind, name); err != nil {
 		return "", nil, err
 	}
 	return dir, bs, os.Rename(tmp, dir)
@@ -180,9 +185,11 @@ func (b *builder) makeBase(ctx context.Context, tree string, debs *debFiles, dir
 		return nil, err
 	}
 	b.say("unpacking Linux %s", release)
-	kernel, err := unpackKernel(b.arch.goarch, vmlinuz)
-	if err != nil {
-		return nil, err
+	kernel := vmlinuz
+	if !b.packed {
+		if kernel, err = unpackKernel(b.arch.goarch, vmlinuz); err != nil {
+			return nil, err
+		}
 	}
 
 	root := filepath.Join(dir, "root")

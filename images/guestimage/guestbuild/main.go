@@ -52,6 +52,7 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("guestbuild", flag.ContinueOnError)
 	goarch := flags.String("arch", runtime.GOARCH, "architecture of the guest: amd64 or arm64")
 	suite := flags.String("suite", "trixie", "Debian suite to take the packages from")
+	packed := flags.Bool("packed", false, "keep an amd64 kernel packed (bzImage), as macOS boots it on Intel")
 	initPkg := flags.String("init", "./guest/lsubinit", "Go package that becomes /init")
 	out := flags.String("out", filepath.Join("images", "guestimage", "embedded"), "directory to write ARCH/ to")
 	cache := flags.String("cache", "", "cache directory (default: lsub/guest in the user's)")
@@ -62,6 +63,9 @@ func run(ctx context.Context, args []string) error {
 	a, ok := arches[*goarch]
 	if !ok {
 		return fmt.Errorf("no recipe for architecture %q", *goarch)
+	}
+	if *packed && *goarch != "amd64" {
+		return fmt.Errorf("the kernel for %s is never booted packed", *goarch)
 	}
 	if *cache == "" {
 		dir, err := os.UserCacheDir()
@@ -76,7 +80,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	b := &builder{
-		arch: a, suite: *suite, cache: dir,
+		arch: a, suite: *suite, packed: *packed, cache: dir,
 		say: func(format string, args ...any) { fmt.Fprintf(os.Stderr, "guest: "+format+"\n", args...) },
 	}
 	return b.build(ctx, *initPkg, filepath.Join(*out, a.goarch), *refresh)

@@ -19,7 +19,7 @@ type Manifest struct {
 
 // Files are a guest's three files.
 type Files struct {
-	KernelImage File `json:"kernel"` // uncompressed: ELF vmlinux (amd64), Image (arm64)
+	KernelImage File `json:"kernel"` // ELF vmlinux (amd64; a bzImage for macOS), Image (arm64)
 	Initrd      File `json:"initrd"` // plain newc cpio archive
 	System      File `json:"system"` // EROFS image, mounted on /system in the VM
 }
