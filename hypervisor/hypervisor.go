@@ -1,6 +1,6 @@
 // Package hypervisor is the contract between lsub and whatever runs its
 // utility VM. It holds no code that runs a VM: the drivers live in the directories
-// below (kvm, and later vz and hv_windows), do not know each other, and are
+// below (kvm, vz), do not know each other, and are
 // chosen by cmd/lsub alone.
 //
 // A VM you hold is a VM that was started. It lives until its guest powers off

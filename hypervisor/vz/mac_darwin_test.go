@@ -40,4 +40,3 @@ func TestConformanceMac(t *testing.T) {
 		},
 	})
 }
-
