@@ -14,6 +14,10 @@ const (
 	DataDisk   = "lsub-data"   // btrfs: images and distros; made on first boot
 )
 
+// RosettaTag is the tag of the share in which a Mac has Rosetta, which runs programs for
+// x86-64 on arm64.
+const RosettaTag = "lsub-rosetta"
+
 // BootArgs is what the host tells the guest on the kernel's command line.
 type BootArgs struct {
 	Address netip.Prefix  // of eth0; invalid for no network

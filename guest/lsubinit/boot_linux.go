@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"runtime"
 	"sync"
 
 	"github.com/mdlayher/vsock"
@@ -25,7 +26,7 @@ import (
 //  2. vsock      the modules for the connection to the host
 //  3. network    its module, eth0 and lo, kernel settings
 //  4. beside 2 and 3, disk: modules, the system image, the data disk (made on
-//     first boot)
+//     first boot); then Rosetta, if a Mac shares it
 //  5. hello      the first message to the host: "I serve", or the error
 //  6. serve      until the host asks to power off
 //
@@ -70,6 +71,11 @@ func boot(log *slog.Logger) error {
 	disk.Wait()
 	if vsockErr != nil {
 		return vsockErr
+	}
+	if runtime.GOARCH == "arm64" && diskErr == nil { // its modules are on the system disk
+		if err := offerRosetta(); err != nil {
+			log.Warn("programs for x86-64 do not run through Rosetta", "err", err)
+		}
 	}
 
 	a, err := openAgent(args, secret, t, log, errors.Join(argErr, diskErr, netErr))

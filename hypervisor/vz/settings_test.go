@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/hypervisor/vz"
 	"github.com/lsub/lsub/hypervisor/vz/vztest"
@@ -128,5 +129,14 @@ func TestBinding(t *testing.T) {
 	})
 	if found != "net.Conn" {
 		t.Errorf("the field %s of a stream is a %q, want net.Conn", vz.RawConnField, found)
+	}
+}
+
+// TestRosettaTag holds the driver to the tag that the guest looks for.
+func TestRosettaTag(t *testing.T) {
+	mac := vztest.Mac()
+	mac.Rosetta = vz.RosettaReady
+	if s := vz.NewSettings(&hypervisor.Config{}, mac); s.RosettaTag != guest.RosettaTag {
+		t.Errorf("the driver shares %q, the guest wants %q", s.RosettaTag, guest.RosettaTag)
 	}
 }
