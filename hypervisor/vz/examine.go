@@ -17,7 +17,7 @@ func (d *Driver) Examine(context.Context) []hypervisor.Requirement {
 	list := []hypervisor.Requirement{
 		{Name: "macOS", Found: f.Version, Err: f.checkVersion()},
 		{Name: "hypervisor", Found: "it is on", Err: f.checkSupported()},
-		{Name: "signature", Found: "lsub may run VMs", Err: explain(d.framework.Check())},
+		{Name: "signature", Found: "lsub may run VMs", Err: d.checkTrial()},
 		{Name: "VMs in VMs", Found: "distros can have them", Err: f.checkNested(), Optional: true},
 	}
 	if f.Rosetta != RosettaNone {

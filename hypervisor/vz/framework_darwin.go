@@ -107,7 +107,8 @@ func (framework) NewMachine(s *Settings) (Machine, error) {
 	if err != nil {
 		return nil, wrap(err)
 	}
-	m := &machine{vm: vm, states: make(chan State)}
+	// With room for the states of a start that fails, which nobody takes.
+	m := &machine{vm: vm, states: make(chan State, 16)}
 	go m.follow()
 	return withSaving(m, config, id), nil
 }

@@ -69,7 +69,20 @@ func (d *Driver) Check(ctx context.Context) error {
 	if err := d.framework.Facts().check(); err != nil {
 		return err
 	}
-	return explain(d.framework.Check())
+	return d.checkTrial()
+}
+
+// checkTrial has the framework validate a small VM. An error that says nothing of the program or
+// the Mac may be about that VM alone: then the start of a real one tells.
+func (d *Driver) checkTrial() error {
+	err := d.framework.Check()
+	if why := explain(err); hint.Of(why) != "" {
+		return why
+	}
+	if err != nil {
+		d.log.Debug("the framework does not like a small VM", "err", err)
+	}
+	return nil
 }
 
 // CheckShare wants a directory.

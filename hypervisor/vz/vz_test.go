@@ -184,6 +184,16 @@ func TestTrouble(t *testing.T) {
 	}
 }
 
+// TestCheckTrial has a framework that finds fault with the small VM of Check for a reason that
+// says nothing: real VMs may start all the same.
+func TestCheckTrial(t *testing.T) {
+	f := standIn()
+	f.CheckErr = vzError("VZErrorDomain", 2, "Invalid virtual machine configuration. A disk is needed.")
+	if err := vz.NewWith(f, vz.Options{}).Check(t.Context()); err != nil {
+		t.Errorf("Check: %v", err)
+	}
+}
+
 // TestLockedDisk has a disk that another program has locked, as the Finder does with one that
 // it has mounted.
 func TestLockedDisk(t *testing.T) {
