@@ -205,6 +205,17 @@ func TestHostDiskFull(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "the host's disk is full") || !strings.Contains(err.Error(), path) {
 		t.Errorf("Paused: %v", err)
 	}
+	// Its owner pauses it too, and lets it go on: it tries its write, and halts again.
+	paused = log.expect("the VM is paused")
+	p := v.(hypervisor.Pauser)
+	if err := p.Pause(t.Context()); err != nil {
+		t.Errorf("Pause: %v", err)
+	}
+	if err := p.Resume(t.Context()); err != nil {
+		t.Errorf("Resume: %v", err)
+	}
+	h.Within(t, "the VM to halt again", func() { <-paused })
+	resumed = log.expect("the VM goes on")
 	if err := unix.Mount("", small, "", unix.MS_REMOUNT, "size=512m"); err != nil {
 		t.Fatal(err)
 	}
