@@ -12,7 +12,8 @@ import (
 
 // accelFacts are the facts about the machine that decide on the accelerator.
 type accelFacts struct {
-	arch    string // GOARCH
+	arch    string // GOARCH of this machine
+	guest   string // GOARCH of the guest
 	kvmErr  error  // error of opening /dev/kvm for reading and writing
 	cpuinfo string // /proc/cpuinfo
 }
@@ -38,6 +39,8 @@ func chooseAccel(want Accel, f accelFacts) (got Accel, reason, err error) {
 // ordinary kernels hang.
 func kvmUnusable(f accelFacts) error {
 	switch {
+	case f.guest != f.arch:
+		return fmt.Errorf("KVM cannot be used: the guest is for %s processors, this machine's is one for %s", f.guest, f.arch)
 	case errors.Is(f.kvmErr, fs.ErrNotExist):
 		return hint.New(fmt.Errorf("KVM cannot be used: %w", f.kvmErr),
 			"switch on virtualization in the firmware, load the module kvm_intel or kvm_amd, or use software emulation (LSUB_ACCEL=tcg)")

@@ -117,12 +117,14 @@ func (a *arguments) machine(cfg *hypervisor.Config, f facts) {
 	a.add("-object", fmt.Sprintf("memory-backend-memfd,id=ram,size=%dM,share=on,dump=off", mib))
 }
 
-// tcgCPU is the emulated processor. It lacks "fast strings" (erms, fsrm), so guests copy and
-// clear memory by 8 bytes: QEMU emulates a fast string instruction by single bytes. Unpacking
-// a distro took a quarter less.
+// tcgCPU is the emulated processor, without what is slow in emulation. On amd64 that is "fast
+// strings" (erms, fsrm): QEMU emulates such an instruction by single bytes, and without them
+// guests copy and clear memory by 8 bytes. Unpacking a distro took a quarter less. On arm64 it
+// is signed pointers (pauth): QEMU computes each signature, and kernels and distros sign every
+// return address. A boot took 2.0 s in place of 6.6 s.
 var tcgCPU = map[string]string{
 	"amd64": "max,-erms,-fsrm",
-	"arm64": "max",
+	"arm64": "max,pauth=off",
 }
 
 // oneAtFirst boots an emulated kernel on one processor; the guest's init starts the others.

@@ -68,17 +68,19 @@ func TestChooseAccel(t *testing.T) {
 		slow  bool  // a reason is given
 		hint  string
 	}{
-		{"auto can", AccelAuto, accelFacts{"amd64", nil, can}, AccelKVM, false, ""},
-		{"empty is auto", "", accelFacts{"amd64", nil, can}, AccelKVM, false, ""},
-		{"auto, amd", AccelAuto, accelFacts{"amd64", nil, strings.Replace(can, "vmx", "svm", 1)}, AccelKVM, false, ""},
-		{"auto, a device that deceives", AccelAuto, accelFacts{"amd64", nil, cannot}, AccelTCG, true, ""},
-		{"auto, no device", AccelAuto, accelFacts{"amd64", missing, can}, AccelTCG, true, ""},
-		{"auto, arm64", AccelAuto, accelFacts{"arm64", nil, ""}, AccelKVM, false, ""},
-		{"tcg", AccelTCG, accelFacts{"amd64", nil, can}, AccelTCG, false, ""},
-		{"kvm", AccelKVM, accelFacts{"amd64", nil, can}, AccelKVM, false, ""},
-		{"kvm, no device", AccelKVM, accelFacts{"amd64", missing, can}, "", false, "firmware"},
-		{"kvm, no permission", AccelKVM, accelFacts{"amd64", denied, can}, "", false, "usermod -aG kvm"},
-		{"kvm, a device that deceives", AccelKVM, accelFacts{"amd64", nil, cannot}, "", false, "nested"},
+		{"auto can", AccelAuto, accelFacts{"amd64", "amd64", nil, can}, AccelKVM, false, ""},
+		{"empty is auto", "", accelFacts{"amd64", "amd64", nil, can}, AccelKVM, false, ""},
+		{"auto, amd", AccelAuto, accelFacts{"amd64", "amd64", nil, strings.Replace(can, "vmx", "svm", 1)}, AccelKVM, false, ""},
+		{"auto, a device that deceives", AccelAuto, accelFacts{"amd64", "amd64", nil, cannot}, AccelTCG, true, ""},
+		{"auto, no device", AccelAuto, accelFacts{"amd64", "amd64", missing, can}, AccelTCG, true, ""},
+		{"auto, arm64", AccelAuto, accelFacts{"arm64", "arm64", nil, ""}, AccelKVM, false, ""},
+		{"auto, a guest for another processor", AccelAuto, accelFacts{"amd64", "arm64", nil, can}, AccelTCG, true, ""},
+		{"kvm, a guest for another processor", AccelKVM, accelFacts{"amd64", "arm64", nil, can}, "", false, ""},
+		{"tcg", AccelTCG, accelFacts{"amd64", "amd64", nil, can}, AccelTCG, false, ""},
+		{"kvm", AccelKVM, accelFacts{"amd64", "amd64", nil, can}, AccelKVM, false, ""},
+		{"kvm, no device", AccelKVM, accelFacts{"amd64", "amd64", missing, can}, "", false, "firmware"},
+		{"kvm, no permission", AccelKVM, accelFacts{"amd64", "amd64", denied, can}, "", false, "usermod -aG kvm"},
+		{"kvm, a device that deceives", AccelKVM, accelFacts{"amd64", "amd64", nil, cannot}, "", false, "nested"},
 	} {
 		got, reason, err := chooseAccel(c.want, c.facts)
 		if got != c.got || (reason != nil) != c.slow || (err != nil) != (c.got == "") {

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"runtime"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -59,14 +58,14 @@ func (d *Driver) Check(ctx context.Context) error {
 	if err := d.opts.validate(); err != nil {
 		return err
 	}
-	program, err := findQEMU(d.opts.QEMU)
+	program, err := findQEMU(&d.opts)
 	if err != nil {
 		return err
 	}
 	if err := d.checkVersion(ctx, program); err != nil {
 		return err
 	}
-	_, _, err = chooseAccel(d.opts.Accel, readAccelFacts())
+	_, _, err = chooseAccel(d.opts.Accel, readAccelFacts(d.opts.arch()))
 	return err
 }
 
@@ -89,11 +88,11 @@ func (d *Driver) start(ctx context.Context, cfg hypervisor.Config) (*vm, error) 
 	if err := unsupported(&cfg); err != nil {
 		return nil, err
 	}
-	program, err := findQEMU(d.opts.QEMU)
+	program, err := findQEMU(&d.opts)
 	if err != nil {
 		return nil, err
 	}
-	accel, reason, err := chooseAccel(d.opts.Accel, readAccelFacts())
+	accel, reason, err := chooseAccel(d.opts.Accel, readAccelFacts(d.opts.arch()))
 	if err != nil {
 		return nil, err
 	}
@@ -101,11 +100,11 @@ func (d *Driver) start(ctx context.Context, cfg hypervisor.Config) (*vm, error) 
 		d.slow.Do(func() { d.log.Warn(slowWarning, "reason", reason) })
 	}
 	log := logger(cfg.Logger).With("vm", cfg.Name)
-	if err := prepare(&cfg, log); err != nil {
+	if err := prepare(&cfg, d.opts.arch(), log); err != nil {
 		return nil, err
 	}
 	l := &launch{cfg: &cfg, program: program, log: log, facts: facts{
-		arch: runtime.GOARCH, accel: accel, nicFD: noFD, vhostFD: noFD, userFD: noFD,
+		arch: d.opts.arch(), accel: accel, nicFD: noFD, vhostFD: noFD, userFD: noFD,
 		nicNoMSI: d.lacksMSI(ctx, &cfg, program, accel),
 	}}
 	vm, err := l.run(ctx, d.opts)
@@ -142,8 +141,8 @@ func (d *Driver) lacksMSI(ctx context.Context, cfg *hypervisor.Config, program s
 
 // prepare reports errors in our own words before QEMU reports them in its words. It also
 // truncates the console's file.
-func prepare(cfg *hypervisor.Config, log *slog.Logger) error {
-	if err := checkKernel(cfg.Kernel, runtime.GOARCH); err != nil {
+func prepare(cfg *hypervisor.Config, arch string, log *slog.Logger) error {
+	if err := checkKernel(cfg.Kernel, arch); err != nil {
 		return err
 	}
 	if cfg.Initrd != "" {

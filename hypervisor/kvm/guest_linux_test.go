@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,7 +41,7 @@ func runTests(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "lsub-kvm")
 	if err == nil {
 		defer os.RemoveAll(dir)
-		err = makeGuest(dir)
+		err = makeGuest(dir, runtime.GOARCH)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "the guest of the tests:", err)
@@ -58,19 +59,19 @@ func needVM(t *testing.T) {
 	}
 }
 
-// makeGuest puts a kernel and an initrd with the test guest into dir.
-func makeGuest(dir string) error {
+// makeGuest puts a kernel and an initrd with the test guest for an architecture into dir.
+func makeGuest(dir, arch string) error {
 	if err := os.Chmod(dir, 0o755); err != nil { // for the test as an ordinary user
 		return err
 	}
 	cache := filepath.Join(dir, "cache")
-	g, err := guestimage.Open(context.Background(), cache)
+	g, err := guestimage.OpenDir(context.Background(), "../../images/guestimage/embedded/"+arch, cache)
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(cache)
 	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", filepath.Join(dir, "init"), "../hvtest/testguest")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("%v: %w: %s", build.Args, err, out)
 	}
@@ -157,6 +158,12 @@ func writeCPIO(w *bytes.Buffer, name string, mode int, content []byte) {
 func config(t *testing.T) hypervisor.Config {
 	t.Helper()
 	needVM(t)
+	return configOf(t, guestDir)
+}
+
+// configOf returns the configuration of a VM that boots what makeGuest has put into guestDir.
+func configOf(t *testing.T, guestDir string) hypervisor.Config {
+	t.Helper()
 	// Not t.TempDir: its path is too long for a socket.
 	dir, err := os.MkdirTemp("", "kvm")
 	if err != nil {

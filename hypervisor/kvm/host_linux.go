@@ -1,6 +1,7 @@
 package kvm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,30 +19,11 @@ import (
 	"github.com/lsub/lsub/hint"
 )
 
-// qemuNames are QEMU's names by GOARCH: the program and Debian's package.
-var qemuNames = map[string]struct{ program, pkg string }{
-	"amd64": {"qemu-system-x86_64", "qemu-system-x86"},
-	"arm64": {"qemu-system-aarch64", "qemu-system-arm"},
-}
-
-// archNames returns QEMU's names for runtime.GOARCH.
-func archNames() (program, pkg string, err error) {
-	n, ok := qemuNames[runtime.GOARCH]
-	if !ok {
-		return "", "", fmt.Errorf("lsub has no guest for %s processors", runtime.GOARCH)
-	}
-	return n.program, n.pkg, nil
-}
-
-// findQEMU returns the path of QEMU: want, or the program for this processor on PATH.
-func findQEMU(want string) (string, error) {
-	program, pkg, err := archNames()
-	if err != nil {
-		return "", err
-	}
-	if want == "" {
-		want = program
-	}
+// findQEMU returns the path of QEMU: the one of the options, or the program for the guests'
+// processor on PATH. The options are valid.
+func findQEMU(o *Options) (string, error) {
+	names := qemuNames[o.arch()]
+	want := cmp.Or(o.QEMU, names.program)
 	found, err := exec.LookPath(want)
 	if err != nil {
 		if e := new(exec.Error); errors.Is(err, exec.ErrNotFound) {
@@ -49,7 +31,7 @@ func findQEMU(want string) (string, error) {
 		} else if errors.As(err, &e) {
 			err = e.Err // it contains the program's name
 		}
-		return "", hint.New(fmt.Errorf("QEMU is missing: %w", err), "install it with 'sudo apt install "+pkg+"', or your system's package of the same kind")
+		return "", hint.New(fmt.Errorf("QEMU is missing: %w", err), "install it with 'sudo apt install "+names.pkg+"', or your system's package of the same kind")
 	}
 	return found, nil
 }
@@ -93,16 +75,12 @@ func (d *Driver) checkVersion(ctx context.Context, program string) error {
 	if err != nil {
 		return err
 	}
-	_, pkg, err := archNames()
-	if err != nil {
-		return err
-	}
-	return v.check(program, pkg)
+	return v.check(program, qemuNames[d.opts.arch()].pkg)
 }
 
-// readAccelFacts reads the facts from the machine.
-func readAccelFacts() accelFacts {
-	f := accelFacts{arch: runtime.GOARCH}
+// readAccelFacts reads the facts from the machine, for a guest of an architecture.
+func readAccelFacts(guest string) accelFacts {
+	f := accelFacts{arch: runtime.GOARCH, guest: guest}
 	kvm, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 	if f.kvmErr = err; err == nil {
 		kvm.Close()

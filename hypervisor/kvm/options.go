@@ -16,8 +16,10 @@
 package kvm
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
+	"runtime"
 
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/virtionet"
@@ -53,6 +55,9 @@ type Options struct {
 	Framing virtionet.Framing
 	// QEMU is the program to run; "" for qemu-system-… from PATH.
 	QEMU string
+	// Arch is the processor of the guests, as GOARCH: "" is this machine's. Another one is
+	// emulated.
+	Arch string
 	// Logger receives the driver's workarounds, once per driver; nil discards. Messages about
 	// one VM go to its Config's Logger.
 	Logger *slog.Logger
@@ -69,5 +74,17 @@ func (o *Options) validate() error {
 	default:
 		return fmt.Errorf("unknown vsock backend %q; there are auto, kernel and user", o.VSock)
 	}
+	if _, ok := qemuNames[o.arch()]; !ok {
+		return fmt.Errorf("lsub has no guest for %s processors", o.arch())
+	}
 	return nil
+}
+
+// arch returns the GOARCH of the guests.
+func (o *Options) arch() string { return cmp.Or(o.Arch, runtime.GOARCH) }
+
+// qemuNames are QEMU's names by GOARCH: the program and Debian's package.
+var qemuNames = map[string]struct{ program, pkg string }{
+	"amd64": {"qemu-system-x86_64", "qemu-system-x86"},
+	"arm64": {"qemu-system-aarch64", "qemu-system-arm"},
 }

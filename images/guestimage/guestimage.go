@@ -52,6 +52,30 @@ func Open(ctx context.Context, cacheDir string) (*Guest, error) {
 	return openFS(ctx, sub, cacheDir)
 }
 
+// OpenDir is [Open] for a guest that command guestbuild has written to a directory, of any
+// architecture.
+func OpenDir(ctx context.Context, dir, cacheDir string) (*Guest, error) {
+	if _, err := ReadManifest(dir); err != nil {
+		return nil, err
+	}
+	return openFS(ctx, os.DirFS(dir), cacheDir)
+}
+
+// ReadManifest returns what a directory of command guestbuild says of its guest.
+func ReadManifest(dir string) (m manifest.Manifest, err error) {
+	data, err := os.ReadFile(filepath.Join(dir, manifest.Name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return m, hint.New(fmt.Errorf("%s has no guest: %w", dir, err), "'./task guest ARCH=arm64' builds one, for instance")
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &m)
+	}
+	if err != nil {
+		return m, fmt.Errorf("guest in %s: %w", dir, err)
+	}
+	return m, nil
+}
+
 func openFS(ctx context.Context, files fs.FS, cacheDir string) (*Guest, error) {
 	data, err := fs.ReadFile(files, manifest.Name)
 	if errors.Is(err, fs.ErrNotExist) {
