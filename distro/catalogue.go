@@ -3,7 +3,6 @@ package distro
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"slices"
 	"time"
 
@@ -51,7 +50,7 @@ func (s *Service) Online(ctx context.Context, o OnlineOptions) (*Online, error) 
 	all := &Online{Images: []OnlineImage{}, Catalogues: []OnlineCatalogue{}} // JSON has [] for none
 	if s.cfg.BuildsDebian() {
 		for _, name := range images.Names() {
-			all.Images = append(all.Images, OnlineImage{Offer: catalogue.Offer{Name: name, Arch: runtime.GOARCH, Title: "Debian, made by lsub"}})
+			all.Images = append(all.Images, OnlineImage{Offer: catalogue.Offer{Name: name, Arch: s.cfg.Arch, Title: "Debian, made by lsub"}})
 		}
 	}
 	for _, l := range listings {
@@ -64,7 +63,7 @@ func (s *Service) Online(ctx context.Context, o OnlineOptions) (*Online, error) 
 		}
 		all.Catalogues = append(all.Catalogues, about)
 		for _, o := range l.Offers {
-			if o.Arch == runtime.GOARCH && !s.makes(o.Name) {
+			if o.Arch == s.cfg.Arch && !s.makes(o.Name) {
 				all.Images = append(all.Images, OnlineImage{o, l.Address})
 			}
 		}

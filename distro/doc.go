@@ -4,7 +4,7 @@
 // A [Service] works on the distros of one [machine.Machine]:
 //
 //	s := distro.New(distro.Config{Machine: m, Paths: paths, Version: version})
-//	ref, err := s.Resolve(ctx, "alpine:3.22")
+//	ref, err := s.Resolve(ctx, "alpine:3.22", "")
 //	d, err := s.Install(ctx, distro.InstallOptions{Image: ref})
 //	exit, err := s.Exec(ctx, d, distro.Command{Argv: []string{"id"}, Stdout: &out})
 //	err = s.Unregister(ctx, d)

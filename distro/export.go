@@ -1,13 +1,13 @@
 package distro
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 
@@ -55,7 +55,7 @@ func (s *Service) Export(ctx context.Context, d *machine.Distro, o ExportOptions
 
 // write writes to a destination what read writes to it as a plain archive.
 func (s *Service) write(ctx context.Context, d *machine.Distro, to Destination, read func(io.Writer) error) error {
-	about := images.About{Name: d.Name, Arch: runtime.GOARCH, Created: now(), Version: s.cfg.Version}
+	about := images.About{Name: d.Name, Arch: cmp.Or(d.Arch, s.cfg.Arch), Created: now(), Version: s.cfg.Version}
 	switch {
 	case to.ref.Source != "":
 		return images.Push(ctx, to.ref, s.cfg.Paths.Cache, about, s.imageProgress, read)

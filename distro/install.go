@@ -52,6 +52,7 @@ func (s *Service) install(ctx context.Context, o InstallOptions) (*machine.Distr
 			return nil, err
 		}
 	}
+	o.Image.Arch = cmp.Or(o.Image.Arch, s.cfg.Arch)
 	account, err := accountFor(o.Image, o.User)
 	if err != nil {
 		return nil, err
@@ -62,18 +63,24 @@ func (s *Service) install(ctx context.Context, o InstallOptions) (*machine.Distr
 		if ref, remove, err = images.Spool(ctx, s.cfg.Paths.Cache, "stdin", o.Archive, s.imageProgress); err != nil {
 			return nil, err
 		}
+		ref.Arch = o.Image.Arch
 		defer remove()
 	}
 	img, err := s.cfg.Images(ref).Pull(ctx, ref, s.imageProgress)
 	if err != nil {
 		return nil, err
 	}
+	foreign := ""
+	if ref.Arch != s.cfg.Arch {
+		foreign = ref.Arch
+		img.Distro += "-" + foreign
+	}
 	name := cmp.Or(o.Name, img.Distro)
 	if err := reg.Available(name); err != nil {
 		return nil, err
 	}
 	d := machine.Distro{
-		ID: machine.NewID(name), Name: name, Image: img.ID, ImageName: img.Name, Created: now(),
+		ID: machine.NewID(name), Name: name, Image: img.ID, ImageName: img.Name, Arch: foreign, Created: now(),
 		User: account.GetName(), UID: account.GetUid(),
 	}
 	if o.Name == "" && ref.Distro == "" && img.Setup.NameWarning != "" {

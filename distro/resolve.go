@@ -1,6 +1,7 @@
 package distro
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,9 +17,12 @@ import (
 
 // Resolve returns the image that a name means: one that lsub makes itself ("debian"), one
 // of a registry ("oci:…"), or one of a catalogue ("alpine:3.22"). Only the last asks
-// servers, and remembers for an hour what they say.
-func (s *Service) Resolve(ctx context.Context, name string) (images.Ref, error) {
+// servers, and remembers for an hour what they say. arch is the processor that the image is
+// for, as GOARCH; "" is the VM's.
+func (s *Service) Resolve(ctx context.Context, name, arch string) (images.Ref, error) {
+	arch = cmp.Or(arch, s.cfg.Arch)
 	ref, err := images.ParseRef(name)
+	ref.Arch = arch
 	switch {
 	case err == nil && (ref.Source != "debian" || s.cfg.BuildsDebian() || strings.Contains(ref.Version, "?")): // nobody else has what lsub is to make
 		return ref, nil
@@ -36,7 +40,7 @@ func (s *Service) Resolve(ctx context.Context, name string) (images.Ref, error) 
 	if err := context.Cause(ctx); err != nil {
 		return images.Ref{}, interrupted(ctx, err, "interrupted; nothing was installed")
 	}
-	o, unknown := catalogue.Resolve(catalogue.Offers(listings), name, "")
+	o, unknown := catalogue.Resolve(catalogue.Offers(listings), name, arch)
 	if unknown != nil {
 		switch {
 		case err == nil && runtime.GOOS == "linux":
@@ -44,12 +48,13 @@ func (s *Service) Resolve(ctx context.Context, name string) (images.Ref, error) 
 		case err != nil && strings.HasPrefix(strings.ToLower(name), "debian:"):
 			return images.Ref{}, err // it lists the suites that there are
 		}
-		return images.Ref{}, s.adviseName(unknown, listings)
+		return images.Ref{}, s.adviseName(unknown, arch, listings)
 	}
 	ref, err = o.Ref()
 	if err != nil {
 		return images.Ref{}, err
 	}
+	ref.Arch = arch
 	ref.Distro = strings.NewReplacer(":", "-", "/", "-", "+", "-").Replace(strings.ToLower(name))
 	if machine.CheckName("distro", ref.Distro) != nil {
 		ref.Distro = ""
@@ -74,11 +79,11 @@ func (s *Service) Lookup(ctx context.Context, name string, o LookupOptions) (d *
 		return d, images.Ref{}, nil
 	}
 	if catalogue.IsShortName(name) { // it may be known without asking
-		if d := distroOf(reg, images.Ref{Label: name}); d != nil {
+		if d := s.distroOf(reg, images.Ref{Label: name}); d != nil {
 			return d, images.Ref{}, nil
 		}
 	}
-	image, err = s.Resolve(ctx, name)
+	image, err = s.Resolve(ctx, name, "")
 	if err != nil {
 		if near := nearestDistro(reg, name); near != nil {
 			return nil, images.Ref{}, near
@@ -90,14 +95,18 @@ func (s *Service) Lookup(ctx context.Context, name string, o LookupOptions) (d *
 			return nil, images.Ref{}, err
 		}
 	}
-	return distroOf(reg, image), image, nil
+	return s.distroOf(reg, image), image, nil
 }
 
 // distroOf returns the first distro that was made of an image, or nil. An
 // image of a catalogue may have been of another version then.
-func distroOf(reg *machine.Registry, image images.Ref) *machine.Distro {
+func (s *Service) distroOf(reg *machine.Registry, image images.Ref) *machine.Distro {
 	want, _, _ := strings.Cut(image.Label, "@")
+	arch := func(a string) string { return cmp.Or(a, s.cfg.Arch) }
 	for i, d := range reg.Distros {
+		if arch(d.Arch) != arch(image.Arch) {
+			continue
+		}
 		made, _, labelled := strings.Cut(d.ImageName, "@")
 		if d.ImageName == image.String() || want != "" && labelled && catalogue.IsShortName(made) && catalogue.ShortName(made) == catalogue.ShortName(want) {
 			return &reg.Distros[i]
@@ -120,7 +129,7 @@ func nearestDistro(reg *machine.Registry, name string) error {
 }
 
 // adviseName adds a hint to the error for a name that no catalogue has.
-func (s *Service) adviseName(err error, listings []catalogue.Listing) error {
+func (s *Service) adviseName(err error, arch string, listings []catalogue.Listing) error {
 	var unknown *catalogue.UnknownError
 	if !errors.As(err, &unknown) {
 		return err
@@ -130,7 +139,7 @@ func (s *Service) adviseName(err error, listings []catalogue.Listing) error {
 		names = append(names, images.Names()...)
 	}
 	for _, o := range catalogue.Offers(listings) {
-		if o.Arch == runtime.GOARCH {
+		if o.Arch == arch {
 			for _, n := range slices.Concat([]string{o.Name}, o.Aliases) {
 				names = append(names, n, catalogue.ShortName(n))
 			}

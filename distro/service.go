@@ -1,10 +1,12 @@
 package distro
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/lsub/lsub/guest"
@@ -32,6 +34,8 @@ type Config struct {
 	Paths   machine.Paths // those of Machine
 	Version string        // of lsub, as Machine's
 
+	// Arch is the processor that the VM has, as GOARCH; "" is the host's.
+	Arch   string
 	Events Events // nil discards
 	// Program is the path of lsub, for distros that start when the user logs in; ""
 	// stands for the program that runs.
@@ -63,6 +67,7 @@ type Service struct {
 
 // New returns the Service of a machine. It reads nothing and starts nothing.
 func New(cfg Config) *Service {
+	cfg.Arch = cmp.Or(cfg.Arch, runtime.GOARCH)
 	if cfg.Getenv == nil {
 		cfg.Getenv = os.Getenv
 	}

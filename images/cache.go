@@ -56,7 +56,7 @@ func newCacheEntry(cacheDir, key string, ref Ref, progress Progress, log *slog.L
 		log = slog.New(slog.DiscardHandler)
 	}
 	return cacheEntry{
-		dir: filepath.Join(cacheDir, "images"), key: key, name: ref.String(), progress: progress.oneAtATime(), log: log,
+		dir: filepath.Join(cacheDir, "images"), key: key, name: ref.String(), arch: ref.Arch, progress: progress.oneAtATime(), log: log,
 	}
 }
 

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -59,7 +60,7 @@ func (d *Debian) Pull(ctx context.Context, ref Ref, progress Progress) (*Image, 
 	if err != nil {
 		return nil, err
 	}
-	key := fmt.Sprintf("%s-%s", suite, runtime.GOARCH)
+	key := fmt.Sprintf("%s-%s", suite, cmp.Or(ref.Arch, runtime.GOARCH))
 	if text := options.String(); text != "" { // in front: a key must not begin another one
 		key = fmt.Sprintf("%x-%s", sha256.Sum256([]byte(text)), key)
 	}
@@ -107,7 +108,7 @@ func (b *debianBuild) cached() *record {
 func (b *debianBuild) build(ctx context.Context) (*record, error) {
 	return b.save(func(w io.Writer) (s *summary, rec *record, err error) {
 		run := &mmdebstrap.Build{
-			Suite: b.suite, Include: b.options.include, Variant: b.options.variant, Stale: b.options.stale,
+			Suite: b.suite, Arch: b.arch, Include: b.options.include, Variant: b.options.variant, Stale: b.options.stale,
 			Report: func(s mmdebstrap.Step) { b.progress.report(Step(s)) }, Log: b.log,
 		}
 		installed, err := run.Run(ctx, func(ctx context.Context, tar io.Reader) (err error) {

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"maps"
 	"runtime"
 	"slices"
 
@@ -28,6 +29,9 @@ var elfMachines = map[string][]elf.Machine{
 	"amd64": {elf.EM_X86_64, elf.EM_386},
 	"arm64": {elf.EM_AARCH64, elf.EM_ARM},
 }
+
+// Arches lists the architectures that images may be for, as GOARCH.
+func Arches() []string { return slices.Sorted(maps.Keys(elfMachines)) }
 
 // elfNames are the names that GOARCH has for machines.
 var elfNames = map[elf.Machine]string{

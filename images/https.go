@@ -94,6 +94,7 @@ func (h *HTTPS) Pull(ctx context.Context, ref Ref, progress Progress) (*Image, e
 	if err != nil {
 		return nil, err
 	}
+	ref.Arch = given.Arch
 	p := &httpsPull{newCacheEntry(h.CacheDir, "url-"+ref.SHA256, ref, progress, h.Log), h, u, ref.SHA256, nil}
 	rec, err := p.pull(ctx)
 	if err != nil {
@@ -169,13 +170,13 @@ func (p *httpsPull) pack(ctx context.Context, f *os.File) (*record, error) {
 
 // packSaved flattens the saved container image that was downloaded.
 func (p *httpsPull) packSaved(ctx context.Context, path string) (*record, error) {
-	t := &Tarball{CacheDir: p.src.CacheDir, MaxBytes: p.src.MaxBytes}
+	t := &Tarball{CacheDir: p.src.CacheDir, Arch: p.arch, MaxBytes: p.src.MaxBytes}
 	files, err := t.openSaved(ctx, path, p.progress)
 	if err != nil {
 		return nil, err
 	}
 	defer files.Close()
-	c, layers, err := savedImage(ctx, files, runtime.GOARCH)
+	c, layers, err := savedImage(ctx, files, cmp.Or(p.arch, runtime.GOARCH))
 	if err != nil {
 		return nil, err
 	}

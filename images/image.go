@@ -47,6 +47,7 @@ type Ref struct {
 	SHA256  string // of what "https" downloads, as small hexadecimal digits
 	Label   string // for Image.Name: a catalogue's name with a version, or "stdin"; "" elsewhere
 	Distro  string // for Image.Distro; "" lets the source choose
+	Arch    string // of the processor that it is for, as GOARCH; "" is the host's
 
 	Insecure bool // see AllowInsecure
 }
@@ -99,9 +100,9 @@ type Source interface {
 func SourceOf(ref Ref, cacheDir string, log *slog.Logger) Source {
 	switch ref.Source {
 	case "file":
-		return &Tarball{CacheDir: cacheDir}
+		return &Tarball{CacheDir: cacheDir, Arch: ref.Arch}
 	case "oci":
-		return &OCI{CacheDir: cacheDir, Log: log}
+		return &OCI{CacheDir: cacheDir, Arch: ref.Arch, Log: log}
 	case "https":
 		return &HTTPS{CacheDir: cacheDir, Log: log}
 	}

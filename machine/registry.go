@@ -32,6 +32,7 @@ type Distro struct {
 	Name      string    `json:"name"`           // as [CheckName] wants it
 	Image     string    `json:"image"`          // "sha256:…" of the image it was made of
 	ImageName string    `json:"image_name"`     // what the user called that image
+	Arch      string    `json:"arch,omitempty"` // as GOARCH, where its programs are for another processor than the VM's
 	Created   time.Time `json:"created"`        // UTC
 	User      string    `json:"user,omitempty"` // default user; "" is root
 	UID       uint32    `json:"uid,omitempty"`  // of User

@@ -38,6 +38,7 @@ const (
 // backend is what lsub works with, which a test replaces.
 type backend struct {
 	version     string
+	arch        string // of the VM's processor, as GOARCH; "" is the host's
 	driver      func(*slog.Logger) (hypervisor.Driver, error)
 	guest       func(ctx context.Context, cache string) (supervisor.GuestFiles, error)
 	images      func(ref images.Ref, cache string, log *slog.Logger) images.Source
@@ -192,7 +193,7 @@ func (a *app) open(c *cli.Context) error {
 		return err
 	}
 	a.distros = distro.New(distro.Config{
-		Machine: a.machine, Paths: paths, Version: a.version, Events: events{a}, Program: exe, Logger: a.log,
+		Machine: a.machine, Paths: paths, Version: a.version, Arch: a.arch, Events: events{a}, Program: exe, Logger: a.log,
 		Images:     func(ref images.Ref) images.Source { return a.images(ref, paths.Cache, a.log) },
 		Catalogues: func() []catalogue.Catalogue { return a.catalogues(a.log) }, BuildsDebian: a.bootstraps,
 		PauseCheck: a.pauseCheck,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -33,12 +34,13 @@ func (a *app) installCommand() *cli.Command {
 			&cli.StringFlag{Name: "name", Aliases: []string{"n"}, Usage: "call the distro `NAME`"},
 			&cli.StringFlag{Name: "from-file", Aliases: []string{"f"}, Usage: "install the archive `FILE`; '-' is stdin"},
 			&cli.StringFlag{Name: "sha256", Usage: "the archive at an https address has the sum `HEX`"},
+			&cli.StringFlag{Name: "arch", Usage: "the image for processors of the kind `ARCH`: " + strings.Join(images.Arches(), ", ")},
 			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "make the account `USER`, and make it the default user; root for none"},
 			insecureFlag,
 		},
 		Action: func(c *cli.Context) error {
 			o := distro.InstallOptions{Name: c.String("name"), User: c.String("user")}
-			err := a.chooseImage(c.Context, &o, c.Args().Slice(), c.String("from-file"), c.String("sha256"))
+			err := a.chooseImage(c, &o)
 			if err == nil && c.Bool(insecureFlag.Name) {
 				o.Image, err = o.Image.AllowInsecure()
 			}
@@ -65,7 +67,16 @@ func (a *app) installCommand() *cli.Command {
 }
 
 // chooseImage has o install the image that the command line names.
-func (a *app) chooseImage(ctx context.Context, o *distro.InstallOptions, args []string, file, sha256 string) (err error) {
+func (a *app) chooseImage(c *cli.Context, o *distro.InstallOptions) (err error) {
+	args, file, sha256, arch := c.Args().Slice(), c.String("from-file"), c.String("sha256"), c.String("arch")
+	if arch != "" && !slices.Contains(images.Arches(), arch) {
+		return hint.New(fmt.Errorf("unknown architecture %q", arch), "known are "+strings.Join(images.Arches(), ", "))
+	}
+	defer func() {
+		if arch != "" {
+			o.Image.Arch = arch
+		}
+	}()
 	switch {
 	case sha256 != "" && (len(args) != 1 || file != "" || !strings.Contains(args[0], "://")):
 		return badUsage("lsub install", "--sha256 is for an https address")
@@ -78,9 +89,9 @@ func (a *app) chooseImage(ctx context.Context, o *distro.InstallOptions, args []
 	case len(args) == 1 && strings.Contains(args[0], "://"):
 		o.Image, err = images.URLRef(args[0], sha256)
 	case len(args) == 1:
-		o.Image, err = a.distros.Resolve(ctx, args[0])
+		o.Image, err = a.distros.Resolve(c.Context, args[0], arch)
 	default:
-		o.Image, err = a.distros.Resolve(ctx, "debian")
+		o.Image, err = a.distros.Resolve(c.Context, "debian", arch)
 	}
 	return err
 }

@@ -23,6 +23,7 @@ type listedDistro struct {
 	Address  string       `json:"address,omitempty"`
 	Sessions int          `json:"sessions"`
 	Image    string       `json:"image"`
+	Arch     string       `json:"arch,omitempty"` // where it is not the VM's
 	ImageID  string       `json:"image_id"`
 	User     string       `json:"user"`
 	Created  time.Time    `json:"created"`
@@ -112,7 +113,7 @@ func listed(infos []distro.Info, running bool) []listedDistro {
 		}
 		l := listedDistro{
 			Name: i.Name, ID: i.ID, Default: i.IsDefault, State: i.State, Init: i.Init, Address: i.Address, Sessions: i.Sessions,
-			Image: i.ImageName, ImageID: i.Image, User: i.DefaultUser, Created: i.Created,
+			Image: i.ImageName, Arch: i.Arch, ImageID: i.Image, User: i.DefaultUser, Created: i.Created,
 			settings: settingsOf(&i.Distro), Snapshots: listSnapshots(&i.Distro), KeptUpBy: append([]string{}, i.KeptUpBy...),
 			Overruled: append([]distro.OverruledSetting{}, i.Overruled...),
 		}

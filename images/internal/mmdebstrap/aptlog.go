@@ -109,6 +109,9 @@ func (a *aptLog) failure(err error) error {
 	case strings.Contains(all, "No space left on device"), strings.Contains(all, "enough free space"):
 		return hint.New(errors.New("no space left on the disk while building it"),
 			"free some space, or let TMPDIR name a directory that has a gigabyte")
+	case strings.Contains(all, "foreign architecture"), strings.Contains(all, "can neither be executed natively"):
+		return hint.New(fmt.Errorf("programs of that architecture do not run on this machine: %s", a.errors[0]),
+			"install what runs them, with 'sudo apt install qemu-user-static binfmt-support arch-test'")
 	case strings.Contains(all, "Unable to locate package"), strings.Contains(all, "has no installation candidate"):
 		return hint.New(errors.New(lowerFirst(strings.Join(a.missing(), ", "))),
 			"look the name up with 'apt-cache search' in a distro of that suite; packages come from its section main")

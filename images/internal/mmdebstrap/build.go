@@ -91,6 +91,7 @@ const stopWait = 30 * time.Second
 // Build is one run of mmdebstrap.
 type Build struct {
 	Suite   string   // code name
+	Arch    string   // as GOARCH; "" is the host's. Of another one, this machine must be able to run programs
 	Include []string // packages in addition to the usual ones
 	Variant string   // of mmdebstrap; "" is minbase
 	Stale   bool     // allows expired package lists; their signatures are still checked
@@ -247,6 +248,9 @@ func (b *Build) args(mode string) []string {
 		"--include=" + strings.Join(slices.Concat(packages, b.Include), ","),
 		`--aptopt=Acquire::Retries "3"`,
 		"--setup-hook=" + setupHook, "--customize-hook=" + customizeHook,
+	}
+	if b.Arch != "" && b.Arch != runtime.GOARCH {
+		args = append(args, "--architectures="+b.Arch) // Debian calls those of lsub's guests as Go does
 	}
 	if b.Stale {
 		args = append(args, `--aptopt=Acquire::Check-Valid-Until "false"`) // not kept in the image: its own apt still checks
