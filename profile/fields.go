@@ -18,6 +18,10 @@ func (d *decoder) profile(n *yaml.Node) {
 	d.mapping("", n,
 		field{"memory", set(d, &p.Memory, parseMemory)},
 		field{"cpus", set(d, &p.CPUs, parseCPUs)},
+		field{"nested", set(d, &p.Nested, func(text string) (*bool, error) {
+			on, err := parseBool(text)
+			return &on, err
+		})},
 		field{"idle", d.idle},
 		field{"catalogues", func(path string, n *yaml.Node) {
 			d.list(path, n, func(n *yaml.Node) { d.catalogue(path, n) })

@@ -40,6 +40,7 @@ const maxFile = 1 << 20
 type Profile struct {
 	Memory     int64 // of the VM, bytes; 0: lsub chooses
 	CPUs       int   // of the VM; 0: all of the host's
+	Nested     *bool // distros can run VMs; nil: where the host's processor helps with it
 	Idle       Idle
 	Catalogues []Catalogue // besides the built-in ones, in the order of the file
 	Network    Network

@@ -152,7 +152,7 @@ func (s *supervisor) vmConfig(files GuestFiles, network Network) (hypervisor.Con
 	cfg := hypervisor.Config{
 		Name: "lsub-" + s.Profile, Dir: dir,
 		Kernel: files.Kernel, Initrd: files.Initrd,
-		CPUs: s.CPUs, Memory: s.Memory,
+		CPUs: s.CPUs, Memory: s.Memory, Nested: s.Nested,
 		Disks: []hypervisor.Disk{
 			{Path: files.System, ReadOnly: true, Serial: guest.SystemDisk},
 			{Path: s.m.DataDisk(), Serial: guest.DataDisk},

@@ -58,6 +58,9 @@ func (s Setup) Load(ctx context.Context) (Config, error) {
 	if cfg.Driver, err = s.Driver(warn); err != nil {
 		return cfg, err
 	}
+	if cfg.Nested, err = vmNested(ctx, p, cfg.Driver); err != nil {
+		return cfg, err
+	}
 	cfg.Guest = func(ctx context.Context) (GuestFiles, error) { return s.Guest(ctx, s.Paths.Cache) }
 	if s.Network {
 		cfg.Network = func() (Network, error) { return newNetwork(m, p, own, log, warn) }
@@ -88,6 +91,26 @@ func vmCPUs(p *profile.Profile, log *slog.Logger) int {
 		return host
 	}
 	return p.CPUs
+}
+
+// vmNested returns whether the VM can run VMs itself. Unless the profile says it, that is
+// where the hypervisor can and nothing is emulated.
+func vmNested(ctx context.Context, p *profile.Profile, d hypervisor.Driver) (bool, error) {
+	n, ok := d.(hypervisor.Nester)
+	wanted := p.Nested != nil && *p.Nested
+	switch {
+	case p.Nested != nil && !wanted, !wanted && !ok:
+		return false, nil
+	case !ok:
+		return false, hint.New(fmt.Errorf("%s: nested: the driver %s runs no VMs in VMs", p.At("nested"), d.Name()), "leave the key out")
+	case !wanted:
+		e, may := d.(hypervisor.Emulator)
+		return n.CheckNested(ctx) == nil && !(may && e.Emulates(ctx)), nil
+	}
+	if err := n.CheckNested(ctx); err != nil {
+		return false, fmt.Errorf("%s: nested: %w", p.At("nested"), err)
+	}
+	return true, nil
 }
 
 // vmMemory returns the VM's memory in bytes; mib is LSUB_MEMORY, for tests.

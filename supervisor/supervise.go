@@ -54,6 +54,7 @@ type Config struct {
 	Forwarder Forwarder
 	CPUs      int
 	Memory    int64 // bytes
+	Nested    bool  // the VM can run VMs itself
 	// Idle is how long the VM runs on with no distro running and nobody using
 	// it; 0 means [DefaultIdle], below 0 for ever.
 	Idle time.Duration

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,10 @@ func makeDevices(modules string) error {
 	if err != nil {
 		return err
 	}
+	if cpuinfo, err := os.ReadFile("/proc/cpuinfo"); err == nil && canRunVMs(string(cpuinfo)) {
+		// Not on other processors: programs take the device for the ability.
+		nodes = append(nodes, deviceNode{"/dev/kvm", unix.S_IFCHR, unix.Mkdev(10, 232)})
+	}
 	for _, n := range nodes {
 		if err := os.MkdirAll(filepath.Dir(n.path), 0o755); err != nil {
 			return err
@@ -41,6 +46,18 @@ func makeDevices(modules string) error {
 		}
 	}
 	return nil
+}
+
+// canRunVMs reports whether the first processor of /proc/cpuinfo can run VMs. Kernels for arm64
+// have KVM built in, and make its device themselves.
+func canRunVMs(cpuinfo string) bool {
+	for line := range strings.Lines(cpuinfo) {
+		if key, value, _ := strings.Cut(line, ":"); strings.TrimSpace(key) == "flags" {
+			flags := strings.Fields(value)
+			return slices.Contains(flags, "vmx") || slices.Contains(flags, "svm")
+		}
+	}
+	return false
 }
 
 // deviceNode has the arguments of mknod.

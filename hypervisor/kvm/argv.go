@@ -100,14 +100,16 @@ func (a *arguments) machine(cfg *hypervisor.Config, f facts) {
 		"amd64": "q35,vmport=off,smm=off,usb=off,sata=off,smbus=off",
 		"arm64": "virt,gic-version=max,usb=off",
 	}[f.arch]
+	if cfg.Nested && f.arch == "arm64" {
+		board += ",virtualization=on" // EL2, where hypervisors run
+	}
 	a.add("-machine", board+",memory-backend=ram")
 	if f.accel == AccelKVM {
 		a.add("-accel", "kvm")
-		a.add("-cpu", "host")
 	} else {
 		a.add("-accel", fmt.Sprintf("tcg,thread=multi,tb-size=%d", tbSize))
-		a.add("-cpu", tcgCPU[f.arch])
 	}
+	a.add("-cpu", cpu(f.arch, f.accel, cfg.Nested))
 	a.add("-smp", strconv.Itoa(cfg.CPUs))
 	// QEMU needs whole pages, and the board whole MiB.
 	mib := cfg.Memory >> 20
@@ -115,6 +117,20 @@ func (a *arguments) machine(cfg *hypervisor.Config, f facts) {
 	// Shared, so that a vhost-user process can map it. A memfd returns memory that the guest
 	// reports as free, and has no name that others could open.
 	a.add("-object", fmt.Sprintf("memory-backend-memfd,id=ram,size=%dM,share=on,dump=off", mib))
+}
+
+// cpu returns the model of the guest's processor. Under KVM it is the host's: nothing is
+// emulated, and no VM moves to another machine.
+func cpu(arch string, accel Accel, nested bool) string {
+	switch {
+	case accel == AccelTCG && arch == "amd64" && nested:
+		return tcgCPU[arch] + ",+svm"
+	case accel == AccelTCG:
+		return tcgCPU[arch]
+	case arch == "amd64" && !nested:
+		return "host,-svm,-vmx"
+	}
+	return "host"
 }
 
 // tcgCPU is the emulated processor, without what is slow in emulation. On amd64 that is "fast

@@ -31,6 +31,8 @@ func TestArgv(t *testing.T) {
 	commas.Name = "a,b"
 	commas.Console = "/tmp/it's, a console"
 	commas.Disks = []hypervisor.Disk{{Path: "/tmp/x,read-only=on"}}
+	nested := bare
+	nested.Nested = true
 	none := facts{qmpFD: 3, nicFD: noFD, vhostFD: noFD, userFD: noFD}
 	with := func(f facts, change func(*facts)) facts { change(&f); return f }
 
@@ -50,6 +52,10 @@ func TestArgv(t *testing.T) {
 		{"amd64-tcg-card", full, with(none, func(f *facts) {
 			f.arch, f.accel, f.nicPath, f.nicNoMSI, f.userFD = "amd64", AccelTCG, "/run/lsub/nic-1.sock", true, 4
 		})},
+		{"amd64-kvm-nested", nested, with(none, func(f *facts) { f.arch, f.accel, f.userFD = "amd64", AccelKVM, 4 })},
+		{"amd64-tcg-nested", nested, with(none, func(f *facts) { f.arch, f.accel, f.userFD = "amd64", AccelTCG, 4 })},
+		{"arm64-tcg-nested", nested, with(none, func(f *facts) { f.arch, f.accel, f.userFD = "arm64", AccelTCG, 4 })},
+		{"arm64-tcg", bare, with(none, func(f *facts) { f.arch, f.accel, f.userFD = "arm64", AccelTCG, 4 })},
 		{"amd64-kvm-card", full, with(none, func(f *facts) {
 			f.arch, f.accel, f.nicPath, f.userFD = "amd64", AccelKVM, "/run/a,b/nic-1.sock", 4
 		})},

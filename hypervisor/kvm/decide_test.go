@@ -92,6 +92,26 @@ func TestChooseAccel(t *testing.T) {
 	}
 }
 
+func TestCheckNested(t *testing.T) {
+	for _, c := range []struct {
+		facts     nestedFacts
+		err, hint string
+	}{
+		{nestedFacts{"amd64", AccelTCG, "", ""}, "", ""},
+		{nestedFacts{"arm64", AccelTCG, "", ""}, "", ""},
+		{nestedFacts{"arm64", AccelKVM, "", ""}, "does not use", ""},
+		{nestedFacts{"amd64", AccelKVM, "kvm_amd", "1\n"}, "", ""},
+		{nestedFacts{"amd64", AccelKVM, "kvm_intel", "Y\n"}, "", ""},
+		{nestedFacts{"amd64", AccelKVM, "kvm_intel", "N\n"}, "nested=0", "options kvm_intel nested=1"},
+		{nestedFacts{"amd64", AccelKVM, "", ""}, "neither", ""},
+	} {
+		err := checkNested(c.facts)
+		if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) || !strings.Contains(hint.Of(err), c.hint) {
+			t.Errorf("%+v: %v (hint: %s)", c.facts, err, hint.Of(err))
+		}
+	}
+}
+
 func TestParseMeminfo(t *testing.T) {
 	f, err := parseMeminfo("MemTotal:       24684236 kB\nMemFree: 1 kB\nMemAvailable:   23000000 kB\nSwapTotal: 1024 kB\nSwapFree: 512 kB\nHugePages_Total:       0\n")
 	if err != nil || f.total != (24684236+1024)<<10 || f.available != (23000000+512)<<10 {

@@ -17,6 +17,8 @@ import (
 
 var (
 	_ hypervisor.Driver    = (*Driver)(nil)
+	_ hypervisor.Nester    = (*Driver)(nil)
+	_ hypervisor.Emulator  = (*Driver)(nil)
 	_ hypervisor.VM        = (*vm)(nil)
 	_ hypervisor.Paused    = (*vm)(nil)
 	_ hypervisor.Pauser    = (*vm)(nil)
@@ -85,8 +87,8 @@ func (d *Driver) start(ctx context.Context, cfg hypervisor.Config) (*vm, error) 
 	if err := errors.Join(d.opts.validate(), cfg.Validate()); err != nil {
 		return nil, err
 	}
-	if err := unsupported(&cfg); err != nil {
-		return nil, err
+	if len(cfg.Shares) > 0 {
+		return nil, errors.New("QEMU shares no directories by itself")
 	}
 	program, err := findQEMU(&d.opts)
 	if err != nil {
@@ -95,6 +97,11 @@ func (d *Driver) start(ctx context.Context, cfg hypervisor.Config) (*vm, error) 
 	accel, reason, err := chooseAccel(d.opts.Accel, readAccelFacts(d.opts.arch()))
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Nested {
+		if err := checkNested(readNestedFacts(d.opts.arch(), accel)); err != nil {
+			return nil, err
+		}
 	}
 	if reason != nil {
 		d.slow.Do(func() { d.log.Warn(slowWarning, "reason", reason) })
@@ -118,15 +125,20 @@ func (d *Driver) start(ctx context.Context, cfg hypervisor.Config) (*vm, error) 
 	return vm, err
 }
 
-// unsupported returns an error for what this driver does not offer.
-func unsupported(cfg *hypervisor.Config) error {
-	switch {
-	case len(cfg.Shares) > 0:
-		return errors.New("QEMU shares no directories by itself")
-	case cfg.Nested:
-		return errors.New("this driver's VMs run no VMs")
+// CheckNested returns why VMs can run no VMs themselves on this machine, or nil.
+func (d *Driver) CheckNested(context.Context) error {
+	arch := d.opts.arch()
+	accel, _, err := chooseAccel(d.opts.Accel, readAccelFacts(arch))
+	if err != nil {
+		return err
 	}
-	return nil
+	return checkNested(readNestedFacts(arch, accel))
+}
+
+// Emulates reports whether there is no KVM for a VM that starts now.
+func (d *Driver) Emulates(context.Context) bool {
+	accel, _, err := chooseAccel(d.opts.Accel, readAccelFacts(d.opts.arch()))
+	return err == nil && accel == AccelTCG
 }
 
 // lacksMSI reports whether the network card has to do without MSI-X; if in doubt, it has to.

@@ -94,6 +94,17 @@ func readAccelFacts(guest string) accelFacts {
 	return f
 }
 
+// readNestedFacts reads the facts from the machine, for a guest of an architecture.
+func readNestedFacts(guest string, accel Accel) nestedFacts {
+	f := nestedFacts{arch: guest, accel: accel}
+	for _, module := range []string{"kvm_amd", "kvm_intel"} {
+		if text, err := os.ReadFile("/sys/module/" + module + "/parameters/nested"); err == nil {
+			f.module, f.param = module, string(text)
+		}
+	}
+	return f
+}
+
 // readMemoryFacts reads the facts from the machine and this process's limits.
 func readMemoryFacts() (memoryFacts, error) {
 	text, err := os.ReadFile("/proc/meminfo")

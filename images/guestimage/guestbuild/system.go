@@ -20,6 +20,10 @@ const systemUUID = "6c737562-0000-4000-8000-000000000001"
 // mergedLinks make the image's /bin and so on lead into its /usr.
 var mergedLinks = []string{"bin", "lib", "lib64", "sbin"}
 
+// modprobeConf has the kernel load KVM when /dev/kvm (10:232) is opened. Elsewhere udev loads
+// it at boot, for the processor that it finds; the module for another one does not load.
+const modprobeConf = "alias char-major-10-232 kvm_amd\nalias char-major-10-232 kvm_intel\n"
+
 // stageSystem fills root with what the system image holds: modules with their
 // indexes, programs with what they need, and the licences of all that. It
 // returns the packages whose files it took.
@@ -43,6 +47,11 @@ func stageSystem(ctx context.Context, b *builder, tree string, debs *debFiles, r
 	}
 	b.say("kept %d of %d modules", kept, total)
 	if err := runDepmod(ctx, b.arch, tree, root, release); err != nil {
+		return nil, err
+	}
+
+	conf := filepath.Join(root, "usr/lib/modprobe.d/lsub.conf")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(conf), 0o755), os.WriteFile(conf, []byte(modprobeConf), 0o644)); err != nil {
 		return nil, err
 	}
 
