@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -80,6 +81,7 @@ func (l *lane) enter(t *testing.T) {
 type host struct {
 	bin  string
 	dir  string // LSUB_HOME is below it
+	arch string // of the VM's processor, as GOARCH
 	env  []string
 	cred *syscall.Credential // nil: the user of the test
 	in   []string            // a command that runs other commands on the host, see ownHost
@@ -95,7 +97,7 @@ func newHost(dir string) (*host, error) {
 	if _, err := os.Stat(bin); err != nil {
 		return nil, fmt.Errorf("%w: './task build' makes it", err)
 	}
-	return &host{bin: bin, dir: dir, env: append(os.Environ(), "LSUB_HOME="+filepath.Join(dir, "home"))}, nil
+	return &host{bin: bin, dir: dir, arch: runtime.GOARCH, env: append(os.Environ(), "LSUB_HOME="+filepath.Join(dir, "home"))}, nil
 }
 
 // fresh returns a host for one test. It ends with the test.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -15,19 +16,30 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// busybox is the program of Debian's busybox-static.
-var busybox = sync.OnceValues(func() ([]byte, error) {
+// busyboxes has the programs that busybox has read, by GOARCH.
+var busyboxes sync.Map
+
+// busybox returns the program of Debian's busybox-static for an architecture. None of the
+// package is run.
+func busybox(arch string) ([]byte, error) {
+	if b, ok := busyboxes.Load(arch); ok {
+		return b.([]byte), nil
+	}
 	dir, err := os.MkdirTemp("", "lsub-busybox-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	cmd := exec.Command("mmdebstrap", "--quiet", "--variant=extract", "--include=busybox-static", "trixie", dir)
+	cmd := exec.Command("mmdebstrap", "--quiet", "--variant=extract", "--architectures="+arch, "--include=busybox-static", "trixie", dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, &exec.Error{Name: "mmdebstrap: " + string(out), Err: err}
 	}
-	return os.ReadFile(filepath.Join(dir, "usr/bin/busybox"))
-})
+	b, err := os.ReadFile(filepath.Join(dir, "usr/bin/busybox"))
+	if err == nil {
+		busyboxes.Store(arch, b)
+	}
+	return b, err
+}
 
 // entry is an archive's header with its content.
 type entry struct {
@@ -38,7 +50,13 @@ type entry struct {
 // tinySystem is a root file system without systemd.
 func tinySystem(t *testing.T) []entry {
 	t.Helper()
-	bb, err := busybox()
+	return tinySystemOf(t, runtime.GOARCH)
+}
+
+// tinySystemOf is tinySystem for an architecture.
+func tinySystemOf(t *testing.T, arch string) []entry {
+	t.Helper()
+	bb, err := busybox(arch)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ func tiny(t *testing.T) *host {
 
 func (h *host) installTiny(t *testing.T) {
 	t.Helper()
-	h.ok(t, "install", "--name", "tiny", "--from-file", tarball(t, "tar", archive(t, tinySystem(t))))
+	h.ok(t, "install", "--name", "tiny", "--from-file", tarball(t, "tar", archive(t, tinySystemOf(t, h.arch))))
 }
 
 // supervisor returns the process ids of the host's supervisor and its QEMU.
