@@ -10,7 +10,9 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/guestv1"
+	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/images"
 	"github.com/lsub/lsub/machine"
 )
@@ -58,6 +60,13 @@ func (s *Service) install(ctx context.Context, o InstallOptions) (*machine.Distr
 		return nil, err
 	}
 	ref := o.Image
+	foreign := ""
+	if o.Image.Arch != s.cfg.Arch {
+		foreign = o.Image.Arch
+		if err := s.checkEmulated(ctx, foreign); err != nil {
+			return nil, err
+		}
+	}
 	if o.Archive != nil {
 		var remove func()
 		if ref, remove, err = images.Spool(ctx, s.cfg.Paths.Cache, "stdin", o.Archive, s.imageProgress); err != nil {
@@ -70,9 +79,7 @@ func (s *Service) install(ctx context.Context, o InstallOptions) (*machine.Distr
 	if err != nil {
 		return nil, err
 	}
-	foreign := ""
-	if ref.Arch != s.cfg.Arch {
-		foreign = ref.Arch
+	if foreign != "" {
 		img.Distro += "-" + foreign
 	}
 	name := cmp.Or(o.Name, img.Distro)
@@ -109,6 +116,21 @@ func (s *Service) install(ctx context.Context, o InstallOptions) (*machine.Distr
 		return nil, s.machine.Explain(ctx, err)
 	}
 	return &d, nil
+}
+
+// checkEmulated returns an error unless programs for an architecture that is not the VM's run
+// in the VM.
+func (s *Service) checkEmulated(ctx context.Context, arch string) error {
+	call, cancel := context.WithTimeout(ctx, distroTimeout) // the VM may have to start
+	defer cancel()
+	info, err := s.client().Info(call, connect.NewRequest(&guestv1.InfoRequest{}))
+	switch {
+	case err != nil:
+		return s.machine.Explain(ctx, err)
+	case slices.Contains(info.Msg.Arches, arch):
+		return nil
+	}
+	return hint.New(fmt.Errorf("programs for %s do not run in the VM, whose processor is one for %s", arch, s.cfg.Arch), guest.EmulatorAdvice)
 }
 
 // now is the time as the registry keeps it.

@@ -1,6 +1,11 @@
 package guest
 
-import "github.com/lsub/lsub/guest/guestv1"
+import (
+	"errors"
+	"syscall"
+
+	"github.com/lsub/lsub/guest/guestv1"
+)
 
 // The errors below are said by the agent and by the guest of tests alike, so that tests
 // see what users see.
@@ -20,9 +25,16 @@ func CommandNotFound(shown string) error {
 	return Errorf(guestv1.ErrorCode_ERROR_CODE_COMMAND_NOT_FOUND, "", "command not found: %s", shown)
 }
 
+// EmulatorAdvice is the hint for programs that are for another processor than the VM's.
+const EmulatorAdvice = "an emulator in any distro that runs serves all of them: 'apt install qemu-user-static' in one for the VM's own processor"
+
 // NotExecutable says why a file cannot be run in a directory; both are as people read them.
 func NotExecutable(file, dir string, why error) error {
-	return Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE, "", "run %s in %s: %v", file, dir, why)
+	advice := ""
+	if errors.Is(why, syscall.ENOEXEC) {
+		advice = "if it is for another processor: " + EmulatorAdvice
+	}
+	return Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_EXECUTABLE, advice, "run %s in %s: %v", file, dir, why)
 }
 
 // NotRunning says that a distro does not run, or not for long.

@@ -72,6 +72,7 @@ func (c control) Info(ctx context.Context, req *connect.Request[guestv1.InfoRequ
 		}
 		res.Distros = append(res.Distros, st)
 	}
+	res.Arches = runnable()
 	res.MemoryTotal, res.MemoryAvailable = procfs.Memory()
 	var fs unix.Statfs_t
 	if err := unix.Statfs(a.cfg.Data, &fs); err == nil {

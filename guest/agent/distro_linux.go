@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -199,7 +200,11 @@ func (d *distro) run() {
 			err = fmt.Errorf("%w: %s", err, why)
 		}
 		log.Error("distro does not start", "err", err)
-		d.err = guest.Errorf(guestv1.ErrorCode_ERROR_CODE_START_FAILED, "", "start distro %s: %v", d.spec.Name, err)
+		advice := ""
+		if strings.Contains(err.Error(), unix.ENOEXEC.Error()) { // as its PID 1 has said it
+			advice = guest.EmulatorAdvice
+		}
+		d.err = guest.Errorf(guestv1.ErrorCode_ERROR_CODE_START_FAILED, advice, "start distro %s: %v", d.spec.Name, err)
 		d.mu.Lock()
 		d.stopping = true // later ones wait until it is gone, and try again
 		d.mu.Unlock()

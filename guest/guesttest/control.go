@@ -2,6 +2,7 @@ package guesttest
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"time"
 
@@ -20,6 +21,7 @@ func (g *Guest) Info(_ context.Context, req *connect.Request[guestv1.InfoRequest
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	res := &guestv1.InfoResponse{
+		Arches:  []string{runtime.GOARCH},
 		Version: g.Version, Kernel: "0.0-fake", Images: slices.Clone(d.data.Images),
 		MemoryTotal: 1 << 30, MemoryAvailable: 1 << 29, DiskTotal: 1 << 40, DiskUsed: 1 << 20,
 	}

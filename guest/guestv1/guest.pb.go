@@ -358,6 +358,7 @@ type InfoResponse struct {
 	DiskTotal       uint64                 `protobuf:"varint,7,opt,name=disk_total,json=diskTotal,proto3" json:"disk_total,omitempty"` // bytes of the data disk
 	DiskUsed        uint64                 `protobuf:"varint,8,opt,name=disk_used,json=diskUsed,proto3" json:"disk_used,omitempty"`
 	Boot            []*BootStep            `protobuf:"bytes,9,rep,name=boot,proto3" json:"boot,omitempty"`
+	Arches          []string               `protobuf:"bytes,10,rep,name=arches,proto3" json:"arches,omitempty"` // processors whose programs run, as GOARCH: the VM's first
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -451,6 +452,13 @@ func (x *InfoResponse) GetDiskUsed() uint64 {
 func (x *InfoResponse) GetBoot() []*BootStep {
 	if x != nil {
 		return x.Boot
+	}
+	return nil
+}
+
+func (x *InfoResponse) GetArches() []string {
+	if x != nil {
+		return x.Arches
 	}
 	return nil
 }
@@ -3216,7 +3224,7 @@ const file_guest_guest_proto_rawDesc = "" +
 	"\vInfoRequest\x12\x18\n" +
 	"\areasons\x18\x01 \x01(\bR\areasons\x12\x14\n" +
 	"\x05users\x18\x02 \x01(\bR\x05users\x12\x18\n" +
-	"\arecords\x18\x03 \x01(\bR\arecords\"\xc5\x02\n" +
+	"\arecords\x18\x03 \x01(\bR\arecords\"\xdd\x02\n" +
 	"\fInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06kernel\x18\x02 \x01(\tR\x06kernel\x124\n" +
@@ -3227,7 +3235,9 @@ const file_guest_guest_proto_rawDesc = "" +
 	"\n" +
 	"disk_total\x18\a \x01(\x04R\tdiskTotal\x12\x1b\n" +
 	"\tdisk_used\x18\b \x01(\x04R\bdiskUsed\x12+\n" +
-	"\x04boot\x18\t \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot\"\xc3\x03\n" +
+	"\x04boot\x18\t \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot\x12\x16\n" +
+	"\x06arches\x18\n" +
+	" \x03(\tR\x06arches\"\xc3\x03\n" +
 	"\vDistroState\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\arunning\x18\x02 \x01(\bR\arunning\x12\x12\n" +

@@ -40,8 +40,13 @@ func boot(log *slog.Logger) error {
 	if err := t.step("mounts", mountBase); err != nil {
 		return err
 	}
-	if err := t.step("processors", onlineProcessors); err != nil {
-		log.Warn("a processor stays off", "err", err)
+	processors := func() {
+		if err := t.step("processors", onlineProcessors); err != nil {
+			log.Warn("a processor stays off", "err", err)
+		}
+	}
+	if !nestedEmulated() {
+		processors()
 	}
 	cmdline, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
@@ -69,6 +74,12 @@ func boot(log *slog.Logger) error {
 		netErr = t.step("network", func() error { return setUpNetwork(args) })
 	}
 	disk.Wait()
+	if nestedEmulated() && diskErr == nil {
+		if err := t.step("nested VMs", holdVM); err != nil {
+			log.Warn("a VM that starts in a distro may crash this one", "err", err)
+		}
+		processors()
+	}
 	if vsockErr != nil {
 		return vsockErr
 	}

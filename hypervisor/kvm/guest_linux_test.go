@@ -19,8 +19,12 @@ import (
 	"github.com/lsub/lsub/images/guestimage"
 )
 
-// guestDirEnv hands the guest's files to a test process of another user.
-const guestDirEnv = "LSUB_TEST_GUEST_DIR"
+// guestDirEnv hands the guest's files to a test process that cannot make them: of another
+// user, or in a VM. With makeGuestEnv the tests only make them, in that directory.
+const (
+	guestDirEnv  = "LSUB_TEST_GUEST_DIR"
+	makeGuestEnv = "LSUB_TEST_MAKE_GUEST"
+)
 
 // guestDir holds the kernel and initrd that the tests boot. TestMain makes it if VMs are to
 // be tested.
@@ -35,17 +39,26 @@ func TestMain(m *testing.M) {
 }
 
 func runTests(m *testing.M) int {
-	if guestDir = os.Getenv(guestDirEnv); guestDir != "" || os.Getenv("LSUB_TEST_VM") != "1" {
-		return m.Run()
+	dir := os.Getenv(makeGuestEnv)
+	only := dir != ""
+	var err error
+	if !only {
+		if guestDir = os.Getenv(guestDirEnv); guestDir != "" || os.Getenv("LSUB_TEST_VM") != "1" {
+			return m.Run()
+		}
+		if dir, err = os.MkdirTemp("", "lsub-kvm"); err == nil {
+			defer os.RemoveAll(dir)
+		}
 	}
-	dir, err := os.MkdirTemp("", "lsub-kvm")
 	if err == nil {
-		defer os.RemoveAll(dir)
 		err = makeGuest(dir, runtime.GOARCH)
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		fmt.Fprintln(os.Stderr, "the guest of the tests:", err)
 		return 1
+	case only:
+		return 0
 	}
 	guestDir = dir
 	return m.Run()
@@ -178,10 +191,11 @@ func configOf(t *testing.T, guestDir string) hypervisor.Config {
 	}
 }
 
-// harness boots the guest with a driver that uses KVM or TCG, as the machine allows.
+// harness boots the guest with a driver that uses KVM or TCG, as the machine allows. The
+// variables LSUB_ACCEL and LSUB_VSOCK choose, as they do for lsub.
 func harness() hvtest.Harness {
 	return hvtest.Harness{
-		Driver: New(Options{}), Config: config,
+		Driver: New(Options{Accel: Accel(os.Getenv("LSUB_ACCEL")), VSock: VSock(os.Getenv("LSUB_VSOCK"))}), Config: config,
 		Kill: func(t *testing.T, v hypervisor.VM) {
 			if err := v.(*vm).qemu.cmd.Process.Kill(); err != nil {
 				t.Fatal(err)
