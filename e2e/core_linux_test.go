@@ -11,9 +11,6 @@ import (
 // run in VMs (TestKVM).
 func TestCore(t *testing.T) { testCore(t, fresh(t)) }
 
-// TestCoreARM64 has a VM for arm64, on machines of another kind too.
-func TestCoreARM64(t *testing.T) { testCore(t, arm64(t)) }
-
 // arm64 returns a host for one test, whose VM has processors for arm64.
 func arm64(t *testing.T) *host {
 	t.Helper()

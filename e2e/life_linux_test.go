@@ -16,7 +16,7 @@ import (
 // listed is a distro in "lsub list --json".
 type listed struct {
 	Name      string
-	ID        string
+	ID, Arch  string
 	Default   bool
 	State     string
 	KeptUpBy  []string `json:"kept_up_by"`
