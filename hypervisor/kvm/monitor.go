@@ -20,6 +20,10 @@ import (
 // QEMU answers in well under a millisecond.
 const commandTimeout = 10 * time.Second
 
+// greetTimeout bounds QEMU's own start, which takes 0.1 s on an idle machine, and took 15 s on
+// a busy one that was a VM itself.
+const greetTimeout = time.Minute
+
 // errMonitorGone is the error of commands after QEMU has hung up.
 var errMonitorGone = errors.New("QEMU has closed its monitor")
 
@@ -64,7 +68,7 @@ func openMonitor(ctx context.Context, conn net.Conn, dir string, onEvent func(qm
 
 	connected := make(chan error, 1)
 	m.spawn(func() { connected <- near.Connect() })
-	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
+	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
 	select {
 	case err = <-connected:
