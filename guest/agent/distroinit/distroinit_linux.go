@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -129,11 +128,6 @@ func becomeInit(status *os.File) error {
 	tinyInit(settings.Command, cfg.Env)
 	os.Exit(0)
 	return nil
-}
-
-func hasSystemd() bool {
-	init, err := filepath.EvalSymlinks("/sbin/init")
-	return err == nil && filepath.Base(init) == "systemd"
 }
 
 // openStdio makes the console stdin, stdout and stderr.

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/lsub/lsub/guest/agent/distrofile"
 )
 
@@ -107,6 +109,38 @@ func TestListsMounts(t *testing.T) {
 	for text, want := range map[string]bool{"": false, "# UNCONFIGURED FSTAB FOR BASE SYSTEM\n\n  # x\n": false, "#\n tmpfs /x tmpfs\n": true, "tmpfs /x tmpfs": true} {
 		if listsMounts(text) != want {
 			t.Errorf("listsMounts(%q) = %v", text, !want)
+		}
+	}
+}
+
+func TestIsNative(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	write := func(name string, data []byte) string {
+		t.Helper()
+		p := filepath.Join(dir, name)
+		if err := os.WriteFile(p, data, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	data, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[18] ^= 0x40 // the machine
+	pipe := filepath.Join(dir, "pipe")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for program, want := range map[string]bool{
+		self: true, write("other", data): false, write("script", []byte("#!/bin/sh\n")): true, pipe: true, dir + "/missing": false,
+	} {
+		if got := isNative(program); got != want {
+			t.Errorf("%s: %v", program, got)
 		}
 	}
 }
