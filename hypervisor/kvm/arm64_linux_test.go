@@ -6,6 +6,7 @@ import (
 
 	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/hypervisor/hvtest"
+	"github.com/lsub/lsub/hypervisor/hvtest/guestfiles"
 )
 
 // TestConformanceARM64 boots the guest for arm64 on machines of another kind, in emulation.
@@ -16,7 +17,7 @@ func TestConformanceARM64(t *testing.T) {
 	}
 	noLeak(t)
 	dir := t.TempDir()
-	if err := makeGuest(dir, "arm64"); err != nil {
+	if err := guestfiles.Make(dir, "arm64"); err != nil {
 		t.Fatal(err)
 	}
 	hvtest.Conformance(t, hvtest.Harness{

@@ -12,7 +12,7 @@ var _ hypervisor.Examiner = (*Driver)(nil)
 // Examine looks for QEMU, an accelerator and memory.
 func (d *Driver) Examine(ctx context.Context) []hypervisor.Requirement {
 	qemu := hypervisor.Requirement{Name: "QEMU"}
-	if program, err := findQEMU(d.opts.QEMU); err != nil {
+	if program, err := findQEMU(&d.opts); err != nil {
 		qemu.Err = err
 	} else {
 		qemu.Found = program
@@ -22,7 +22,7 @@ func (d *Driver) Examine(ctx context.Context) []hypervisor.Requirement {
 		qemu.Err = d.checkVersion(ctx, program)
 	}
 	accel := hypervisor.Requirement{Name: "KVM", Optional: d.opts.Accel != AccelKVM}
-	got, reason, err := chooseAccel(d.opts.Accel, readAccelFacts())
+	got, reason, err := chooseAccel(d.opts.Accel, readAccelFacts(d.opts.arch()))
 	switch {
 	case err != nil:
 		accel.Err = err

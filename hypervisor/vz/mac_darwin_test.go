@@ -5,6 +5,7 @@ package vz_test
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/lsub/lsub/hypervisor"
@@ -20,7 +21,7 @@ func TestConformanceMac(t *testing.T) {
 		t.Skip("set LSUB_TEST_VM=1 to run the tests that boot a VM; './task test:mac' does")
 	}
 	guest := t.TempDir()
-	if err := guestfiles.Make(guest); err != nil {
+	if err := guestfiles.Make(guest, runtime.GOARCH); err != nil {
 		t.Fatal(err)
 	}
 	hvtest.Conformance(t, hvtest.Harness{

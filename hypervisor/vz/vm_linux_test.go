@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -18,12 +19,24 @@ import (
 
 // engine is QEMU with the devices that the framework has: frames as datagrams, and a virtio
 // console alone.
-func engine() hypervisor.Driver {
-	return kvm.New(kvm.Options{Framing: virtionet.Datagram, VirtioConsole: true})
+func engine(arch string) hypervisor.Driver {
+	return kvm.New(kvm.Options{Framing: virtionet.Datagram, VirtioConsole: true, Arch: arch})
 }
 
 // TestConformanceVM runs the promises of all drivers with the real guest.
-func TestConformanceVM(t *testing.T) {
+func TestConformanceVM(t *testing.T) { testReal(t, runtime.GOARCH) }
+
+// TestConformanceARM64 boots the guest of Apple silicon, on a machine of another kind. It runs
+// the tests in which the guest's kernel differs.
+func TestConformanceARM64(t *testing.T) {
+	if runtime.GOARCH == "arm64" {
+		t.Skip("TestConformanceVM is that here")
+	}
+	testReal(t, "arm64", "Boot", "ConsoleLog", "Disks", "Frames", "Pause", "Balloon")
+}
+
+// testReal runs all tests, or only some, with the guest for a processor.
+func testReal(t *testing.T, arch string, only ...string) {
 	if os.Getenv("LSUB_TEST_VM") != "1" {
 		t.Skip("set LSUB_TEST_VM=1 to run the tests that boot a VM")
 	}
@@ -33,11 +46,12 @@ func TestConformanceVM(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(guest)
-	if err := guestfiles.Make(guest); err != nil {
+	if err := guestfiles.Make(guest, arch); err != nil {
 		t.Fatal(err)
 	}
-	f := &vztest.Framework{Engine: engine(), Mac: vztest.Mac(), Saves: true, KeepConsole: true}
+	f := &vztest.Framework{Engine: engine(arch), Mac: vztest.Mac(), Saves: true, KeepConsole: true}
 	hvtest.Conformance(t, hvtest.Harness{
+		Only:   only,
 		Driver: vz.NewWith(f, vz.Options{}),
 		Config: func(t *testing.T) hypervisor.Config {
 			dir := t.TempDir()

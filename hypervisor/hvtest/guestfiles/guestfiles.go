@@ -2,7 +2,7 @@
 // initramfs with the test guest (package main in ../testguest) and the modules of lsub's own
 // that the devices under test need.
 //
-//	err := guestfiles.Make(dir) // DIR/kernel and DIR/initrd
+//	err := guestfiles.Make(dir, runtime.GOARCH) // DIR/kernel and DIR/initrd
 //
 // It runs the Go compiler.
 package guestfiles
@@ -10,6 +10,7 @@ package guestfiles
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -23,20 +24,25 @@ import (
 	"github.com/lsub/lsub/images/guestimage"
 )
 
-// Make puts a kernel and an initrd for this machine's processor into dir, which exists. All
-// users can read them.
-func Make(dir string) error {
+// Make puts a kernel and an initrd for a processor (GOARCH) into dir, which exists. All users
+// can read them. The guest was built before ('./task guest').
+func Make(dir, arch string) error {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
 	cache := filepath.Join(dir, "cache")
-	g, err := guestimage.Open(context.Background(), cache)
+	_, here, _, ok := runtime.Caller(0) // tests run in the directories of their packages
+	if !ok {
+		return errors.New("the module's directory is not known")
+	}
+	embedded := filepath.Join(filepath.Dir(here), "..", "..", "..", "images", "guestimage", "embedded", arch)
+	g, err := guestimage.OpenDir(context.Background(), embedded, cache)
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(cache)
 	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", filepath.Join(dir, "init"), "github.com/lsub/lsub/hypervisor/hvtest/testguest")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+runtime.GOARCH)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("%v: %w: %s", build.Args, err, out)
 	}
