@@ -26,7 +26,7 @@ var mayImport = map[string][]string{
 	"hint":                               {},
 	"printable":                          {},
 	"hypervisor":                         {"virtionet"},
-	"hypervisor/hvtest":                  {"hypervisor", "virtionet"},
+	"hypervisor/hvtest":                  {"hypervisor", "virtionet", "vsocksecret"},
 	"hypervisor/kvm":                     {"hypervisor", "hypervisor/kvm/vhostnet", "hypervisor/kvm/vhostvsock", "virtionet", "vsocksecret"},
 	"hypervisor/hvtest/guestfiles":       {"images/guestimage"},
 	"hypervisor/vz":                      {"hypervisor", "virtionet"},

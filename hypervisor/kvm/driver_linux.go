@@ -7,12 +7,14 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/virtionet"
+	"github.com/lsub/lsub/vsocksecret"
 )
 
 var (
@@ -212,7 +214,16 @@ func (l *launch) run(ctx context.Context, opts Options) (_ *vm, err error) {
 			v.abandon()
 		}
 	}()
-	qmpConn, err := l.open(v, opts)
+	var secret vsocksecret.Secret
+	if opts.VSock == VSockKernel {
+		secret = vsocksecret.New()
+		remove, err := l.giveSecret(secret)
+		if err != nil {
+			return nil, err
+		}
+		defer remove() // QEMU has read it when the processors run
+	}
+	qmpConn, err := l.open(v, opts, secret)
 	if err != nil {
 		return nil, err
 	}
@@ -230,8 +241,31 @@ func (l *launch) run(ctx context.Context, opts Options) (_ *vm, err error) {
 	return v, v.begin(ctx, qmpConn)
 }
 
+// giveSecret has the VM boot a copy of its initrd that brings the secret. Only this user can
+// read it. remove removes it.
+func (l *launch) giveSecret(secret vsocksecret.Secret) (remove func(), err error) {
+	var initrd []byte
+	if l.cfg.Initrd != "" {
+		if initrd, err = os.ReadFile(l.cfg.Initrd); err != nil {
+			return nil, err
+		}
+	}
+	for len(initrd)%4 != 0 {
+		initrd = append(initrd, 0)
+	}
+	cfg := *l.cfg
+	cfg.Initrd = filepath.Join(cfg.Dir, "initrd")
+	l.cfg = &cfg
+	remove = func() { os.Remove(cfg.Initrd) }
+	if err := os.WriteFile(cfg.Initrd, append(initrd, secret.Archive()...), 0o600); err != nil {
+		remove()
+		return nil, err
+	}
+	return remove, nil
+}
+
 // open makes the sockets that QEMU inherits.
-func (l *launch) open(v *vm, opts Options) (_ *net.UnixConn, err error) {
+func (l *launch) open(v *vm, opts Options, secret vsocksecret.Secret) (_ *net.UnixConn, err error) {
 	l.facts.virtioConsole = opts.VirtioConsole
 	qmpConn, theirs, err := socketPair("qmp", unix.SOCK_STREAM)
 	if err != nil {
@@ -246,7 +280,7 @@ func (l *launch) open(v *vm, opts Options) (_ *net.UnixConn, err error) {
 	if err := l.openNIC(v, opts.Framing); err != nil {
 		return nil, err
 	}
-	backend, file, cid, err := openVSock(opts.VSock, l.log)
+	backend, file, cid, err := openVSock(opts.VSock, secret, l.log)
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/hypervisor/kvm/vhostvsock"
+	"github.com/lsub/lsub/vsocksecret"
 )
 
 // vsockBackend carries the vsock streams of one VM.
@@ -32,9 +33,11 @@ const vhostPath = "/dev/vhost-vsock"
 
 // openVSock prepares a backend. QEMU inherits file; the caller closes it once QEMU has it.
 // cid is 0 for our own backend.
-func openVSock(want VSock, log *slog.Logger) (b vsockBackend, file *os.File, cid uint32, err error) {
+//
+// secret is what the kernel's backend says first on each stream that it opens.
+func openVSock(want VSock, secret vsocksecret.Secret, log *slog.Logger) (b vsockBackend, file *os.File, cid uint32, err error) {
 	// The kernel's has no permissions: every user of this machine may connect to the guest's
-	// ports, and listen on the host's. So it is used only on request.
+	// ports, and take the host's. So it is used only on request, and with a secret.
 	if want == VSockKernel {
 		f, err := os.OpenFile(vhostPath, os.O_RDWR, 0)
 		if err != nil {
@@ -46,7 +49,7 @@ func openVSock(want VSock, log *slog.Logger) (b vsockBackend, file *os.File, cid
 			f.Close()
 			return nil, nil, 0, err
 		}
-		return &kernelVSock{cid: cid, listeners: map[*kernelListener]struct{}{}}, f, cid, nil
+		return &kernelVSock{cid: cid, secret: secret, listeners: map[*kernelListener]struct{}{}}, f, cid, nil
 	}
 	conn, file, err := socketPair("vhost-user-vsock", unix.SOCK_STREAM)
 	if err != nil {
@@ -99,6 +102,7 @@ func claimCID(f *os.File) (uint32, error) {
 // kernelVSock is the kernel's backend.
 type kernelVSock struct {
 	cid       uint32
+	secret    vsocksecret.Secret
 	mu        sync.Mutex
 	closed    bool
 	listeners map[*kernelListener]struct{}
@@ -107,6 +111,10 @@ type kernelVSock struct {
 func (k *kernelVSock) Dial(ctx context.Context, port uint32) (net.Conn, error) {
 	c, err := vsock.DialContext(ctx, k.cid, port, nil)
 	if err != nil {
+		return nil, err
+	}
+	if _, err := c.Write(k.secret); err != nil { // it fits the empty buffer, so it does not wait
+		c.Close()
 		return nil, err
 	}
 	return c, nil

@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lsub/lsub/hypervisor/hvtest/protocol"
+	"github.com/lsub/lsub/vsocksecret"
 )
 
 func main() {
@@ -35,9 +36,13 @@ func main() {
 		fmt.Fprintln(os.Stderr, "testguest is PID 1 of a test VM, not a command")
 		os.Exit(2)
 	}
-	if err := boot(); err != nil {
+	secret, err := vsocksecret.Take("/")
+	if err == nil {
+		err = boot()
+	}
+	if err != nil {
 		fmt.Println("testguest:", err)
-	} else if err := protocol.Serve(machine{}); err != nil {
+	} else if err := protocol.Serve(machine{secret}); err != nil {
 		fmt.Println("testguest:", err)
 	}
 	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
@@ -100,10 +105,14 @@ func load(module string) error {
 }
 
 // machine is this VM, as package protocol wants to see it.
-type machine struct{}
+type machine struct{ secret vsocksecret.Secret }
 
-func (machine) Listen(port uint32) (net.Listener, error) {
-	return vsock.ListenContextID(unix.VMADDR_CID_ANY, port, nil)
+func (m machine) Listen(port uint32) (net.Listener, error) {
+	l, err := vsock.ListenContextID(unix.VMADDR_CID_ANY, port, nil)
+	if err != nil {
+		return nil, err
+	}
+	return m.secret.Listener(l), nil
 }
 
 func (machine) DialHost(port uint32) (net.Conn, error) {
