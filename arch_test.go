@@ -27,7 +27,11 @@ var mayImport = map[string][]string{
 	"printable":                          {},
 	"hypervisor":                         {"virtionet"},
 	"hypervisor/hvtest":                  {"hypervisor", "virtionet"},
-	"hypervisor/kvm":                     {"hypervisor", "hypervisor/kvm/vhostnet", "hypervisor/kvm/vhostvsock", "virtionet", "vsocksecret"},
+	"hypervisor/kvm":                     {"hypervisor", "hypervisor/kvm/vhostnet", "hypervisor/kvm/vhostuser", "hypervisor/kvm/vhostvsock", "virtionet", "vsocksecret"},
+	"hypervisor/kvm/vhostfs":             {"hypervisor/kvm/vhostuser", "share"},
+	"share":                              {},
+	"share/shareproc":                    {"hypervisor/kvm/vhostfs", "share"},
+	"guest/agent/sharemount":             {},
 	"hypervisor/kvm/vhostuser":           {},
 	"hypervisor/kvm/vhostuser/vhosttest": {},
 	"hypervisor/kvm/vhostnet":            {"hypervisor/kvm/vhostuser", "virtionet"},
@@ -39,7 +43,7 @@ var mayImport = map[string][]string{
 	"profile":                            {},
 	"guest":                              {"guest/guestv1"},
 	"guest/guestv1":                      {},
-	"guest/agent":                        {"guest", "guest/agent/account", "guest/agent/archive", "guest/agent/cgroup", "guest/agent/distrofile", "guest/agent/distroinit", "guest/agent/listeners", "guest/agent/network", "guest/agent/nsthread", "guest/agent/procfs", "guest/agent/relay", "guest/agent/store", "guest/agent/sysctl", "guest/agent/tcredirect", "guest/agent/ttywait", "vsocksecret"},
+	"guest/agent":                        {"guest", "guest/agent/account", "guest/agent/archive", "guest/agent/cgroup", "guest/agent/distrofile", "guest/agent/distroinit", "guest/agent/listeners", "guest/agent/network", "guest/agent/nsthread", "guest/agent/procfs", "guest/agent/relay", "guest/agent/sharemount", "guest/agent/store", "guest/agent/sysctl", "guest/agent/tcredirect", "guest/agent/ttywait", "vsocksecret"},
 	"guest/agent/account":                {"guest", "guest/agent/distrofile", "wslconf"},
 	"guest/agent/archive":                {"guest", "guest/agent/btrfs", "guest/agent/distrofile", "rootfs", "rootfs/pax"},
 	"guest/agent/btrfs":                  {},
@@ -70,10 +74,10 @@ var mayImport = map[string][]string{
 	"images/guestimage":                  {"atomicfile", "filelock", "images/internal"},
 	"images/internal":                    {"rootfs/pax"},
 	"machine":                            {"atomicfile", "filelock", "guest", "profile"},
-	"supervisor":                         {"atomicfile", "hypervisor", "guest", "netstack", "netstack/forward", "netstack/guesttcp", "netstack/names", "netstack/peeruser", "machine", "profile", "virtionet"},
+	"supervisor":                         {"atomicfile", "hypervisor", "guest", "netstack", "netstack/forward", "netstack/guesttcp", "netstack/names", "netstack/peeruser", "machine", "profile", "share", "share/shareproc", "virtionet"},
 	"distro":                             {"atomicfile", "distro/loginitem", "guest", "images", "images/catalogue", "machine", "profile"},
 	"distro/loginitem":                   {"atomicfile"},
-	"cmd/lsub":                           {"atomicfile", "distro", "hypervisor", "hypervisor/kvm", "guest", "supervisor", "images", "images/catalogue", "images/guestimage", "machine", "profile"},
+	"cmd/lsub":                           {"atomicfile", "distro", "hypervisor", "hypervisor/kvm", "guest", "supervisor", "images", "images/catalogue", "images/guestimage", "machine", "profile", "share/shareproc"},
 }
 
 var update = flag.Bool("update", false, "write the imports in ARCHITECTURE.md anew")
@@ -139,6 +143,7 @@ var onlyIn = map[string]string{
 	"github.com/cilium/ebpf":                 "guest/agent", // listeners, devicefilter, tcredirect, ttywait
 	"github.com/containers/gvisor-tap-vsock": "netstack",
 	"github.com/digitalocean/go-qemu":        "hypervisor/kvm",
+	"github.com/landlock-lsm/go-landlock":    "share/shareproc",
 	"github.com/vishvananda/netlink":         "guest/agent/network",
 	"github.com/urfave/cli":                  "cmd/lsub",
 	"github.com/ulikunitz/xz":                "images",

@@ -78,6 +78,17 @@ type Paused interface {
 	Paused() error
 }
 
+// FileSystems is implemented by a VM that takes file system devices (virtio-fs) while it runs.
+type FileSystems interface {
+	// AttachFS gives the guest a device that it mounts by its tag, of [a-z0-9-] and at most
+	// 36 bytes. connect starts the device's back-end, which speaks vhost-user and has the
+	// number of request queues that is given, and returns a connection to it. It is called
+	// again when the back-end has died, and may not call the VM. It is not called any more
+	// when detach has returned, or the VM is gone. The guest must have unmounted the device
+	// before.
+	AttachFS(ctx context.Context, tag string, queues int, connect func(context.Context) (*net.UnixConn, error)) (detach func(context.Context) error, err error)
+}
+
 // Described is implemented by a VM that can describe its hypervisor in more detail than
 // by the driver's name.
 type Described interface {

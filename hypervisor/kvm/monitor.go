@@ -110,13 +110,18 @@ func dialSelf(dir string) (*qmp.SocketMonitor, net.Conn, error) {
 	return mon, conn, nil
 }
 
-// run runs a command and decodes its answer into result, unless that is nil. If ctx ends
+// run runs a command without arguments; see runWith.
+func (m *monitor) run(ctx context.Context, command string, result any) error {
+	return m.runWith(ctx, command, nil, result)
+}
+
+// runWith runs a command and decodes its answer into result, unless that is nil. If ctx ends
 // first, or after commandTimeout, the command continues: the next command waits until QEMU
 // has answered.
-func (m *monitor) run(ctx context.Context, command string, result any) error {
+func (m *monitor) runWith(ctx context.Context, command string, args, result any) error {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
-	line, err := json.Marshal(qmp.Command{Execute: command})
+	line, err := json.Marshal(qmp.Command{Execute: command, Args: args})
 	if err != nil {
 		return err
 	}
