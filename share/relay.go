@@ -1,6 +1,7 @@
 package share
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -53,9 +54,9 @@ const relayRetry = time.Second
 
 // run carries requests.
 func (r *streamRelay) run(ctx context.Context) error {
-	buf := make([]byte, MaxRequest)
+	buf, from := make([]byte, MaxRequest), bufio.NewReaderSize(r.guest, 64<<10)
 	for {
-		n, err := readMessage(r.guest, buf, inHeaderLen)
+		n, err := readMessage(from, buf, inHeaderLen)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -128,9 +129,9 @@ func (r *streamRelay) get(ctx context.Context) (net.Conn, error) {
 
 // answers carries answers until the server is gone.
 func (r *streamRelay) answers(server net.Conn) {
-	buf := make([]byte, MaxAnswer)
+	buf, from := make([]byte, MaxAnswer), bufio.NewReaderSize(server, 64<<10)
 	for {
-		n, err := readMessage(server, buf, outHeaderLen)
+		n, err := readMessage(from, buf, outHeaderLen)
 		if err != nil {
 			r.lost(server)
 			return

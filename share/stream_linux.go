@@ -1,6 +1,7 @@
 package share
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -22,7 +23,7 @@ func (s *Server) ServeStream(ctx context.Context, conn io.ReadWriter) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	t := &stream{s: s, conn: conn, slots: make(chan struct{}, maxParallel)}
+	t := &stream{s: s, conn: conn, r: bufio.NewReaderSize(conn, streamBuffer), slots: make(chan struct{}, maxParallel)}
 	for {
 		b, err := t.receive()
 		if err == io.EOF {
@@ -30,6 +31,10 @@ func (s *Server) ServeStream(ctx context.Context, conn io.ReadWriter) error {
 		}
 		if err != nil {
 			return err
+		}
+		if t.r.Buffered() == 0 && !Waits([][]byte{b.b}) {
+			t.serve(ctx, b) // a change of goroutines is most of the cost of a short request
+			continue
 		}
 		t.slots <- struct{}{}
 		wg.Go(func() {
@@ -39,9 +44,13 @@ func (s *Server) ServeStream(ctx context.Context, conn io.ReadWriter) error {
 	}
 }
 
+// streamBuffer is how much is read at once, in bytes.
+const streamBuffer = 64 << 10
+
 type stream struct {
 	s     *Server
 	conn  io.ReadWriter
+	r     *bufio.Reader
 	slots chan struct{}
 
 	mu     sync.Mutex // of writes
@@ -72,7 +81,7 @@ type message struct {
 
 func (t *stream) receive() (m message, err error) {
 	var length [4]byte
-	if _, err := io.ReadFull(t.conn, length[:]); err != nil {
+	if _, err := io.ReadFull(t.r, length[:]); err != nil {
 		if errors.Is(err, io.ErrUnexpectedEOF) {
 			err = fmt.Errorf("%w: %w", errStream, err)
 		}
@@ -85,7 +94,7 @@ func (t *stream) receive() (m message, err error) {
 	b, giveBack := buffer(int(n))
 	m = message{(*b)[:n], giveBack}
 	copy(m.b, length[:])
-	if _, err := io.ReadFull(t.conn, m.b[len(length):]); err != nil {
+	if _, err := io.ReadFull(t.r, m.b[len(length):]); err != nil {
 		giveBack()
 		return m, fmt.Errorf("%w: %w", errStream, err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path"
@@ -231,10 +230,9 @@ func (c control) UnmountShare(ctx context.Context, req *connect.Request[guestv1.
 
 // streamShare mounts a share whose requests the stream carries, as long as that lasts.
 func (a *Agent) streamShare(conn net.Conn, w *guest.Writer, s *guestv1.Share) error {
-	var done <-chan struct{}
-	ready := &heldConn{ReadWriteCloser: conn, begun: make(chan struct{})}
+	var m *sharemount.Mounted
 	err := a.addShare(s, func(target string) (err error) {
-		done, err = sharemount.Stream(ready, target, s.ReadOnly)
+		m, err = sharemount.Stream(conn, target, s.ReadOnly)
 		return err
 	})
 	if err != nil {
@@ -243,23 +241,6 @@ func (a *Agent) streamShare(conn net.Conn, w *guest.Writer, s *guestv1.Share) er
 	if err := w.SendMessage(guest.FrameStarted, &guestv1.Started{}); err != nil {
 		a.log.Warn("the host of a share is gone", "path", s.Path, "err", err)
 	}
-	close(ready.begun)
-	<-done
+	m.Serve()
 	return nil
-}
-
-// heldConn carries nothing before the host was told that the share is mounted.
-type heldConn struct {
-	io.ReadWriteCloser
-	begun chan struct{}
-}
-
-func (c *heldConn) Write(p []byte) (int, error) {
-	<-c.begun
-	return c.ReadWriteCloser.Write(p)
-}
-
-func (c *heldConn) Read(p []byte) (int, error) {
-	<-c.begun
-	return c.ReadWriteCloser.Read(p)
 }
