@@ -34,7 +34,7 @@ func (s *Server) fileOf(r *request, fh uint64) (*file, error) {
 
 // holdFile returns the file's descriptor until s.fds.release(&f.slot).
 func (s *Server) holdFile(f *file) (int, error) {
-	return s.fds.hold(&f.slot, func() (int, error) { return s.openNode(f.node, f.flags) })
+	return s.fds.hold(&f.slot, func() (int, error) { return s.openNamed(f.node, f.flags) })
 }
 
 // held is a descriptor in use.
@@ -54,8 +54,24 @@ func (s *Server) holdAny(n *node) (held, error) {
 	return held{fd, func() { s.fds.release(&n.slot) }}, err
 }
 
-// openNode opens a regular file or a directory. flags must not truncate nor create.
+// openNode opens a regular file or a directory, also one that has lost its name while it is
+// open. flags must not truncate nor create.
 func (s *Server) openNode(n *node, flags int) (int, error) {
+	fd, err := s.openNamed(n, flags)
+	f := s.anyFile(n)
+	if err != unix.ESTALE || f == nil {
+		return fd, err
+	}
+	at, err := s.holdFile(f)
+	if err != nil {
+		return -1, err
+	}
+	defer s.fds.release(&f.slot)
+	return unix.Open(procPath(at), flags|unix.O_CLOEXEC, 0)
+}
+
+// openNamed opens a regular file or a directory by its name, or by its own descriptor.
+func (s *Server) openNamed(n *node, flags int) (int, error) {
 	// Nothing else has contents on the host; the guest's kernel has its own of the kind.
 	switch n.format {
 	case unix.S_IFREG:

@@ -49,7 +49,7 @@ type streamRelay struct {
 	writing sync.Mutex // of answers to guest
 }
 
-// relayRetry is the pause between two tries to start a server.
+// relayRetry is the longest pause between two tries to start a server.
 const relayRetry = time.Second
 
 // run carries requests.
@@ -103,13 +103,13 @@ func (r *streamRelay) get(ctx context.Context) (net.Conn, error) {
 	r.mu.Lock()
 	server := r.server
 	r.mu.Unlock()
-	for server == nil {
+	for pause := relayRetry / 64; server == nil; pause = min(2*pause, relayRetry) {
 		var err error
 		if server, err = r.connect(ctx); err == nil {
 			break
 		}
 		select {
-		case <-time.After(relayRetry):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}

@@ -123,6 +123,10 @@ func TestFewDescriptors(t *testing.T) {
 	for _, o := range all[10:] { // uses all descriptors
 		c.read(o.node, o.fh)
 	}
+	// They can be opened once more, as by /proc/self/fd.
+	if got := c.read(all[0].node, c.open(all[0].node, unix.O_RDONLY)); got != "0" {
+		t.Errorf("opened once more, the unlinked file has %q", got)
+	}
 	for i, o := range all[:3] {
 		if got := c.read(o.node, o.fh); got != fmt.Sprint(i) {
 			t.Errorf("the unlinked file %d has %q", i, got)

@@ -37,7 +37,7 @@ type kept struct {
 	fds            []int
 }
 
-// retryConnect is the pause between two tries to start a back-end.
+// retryConnect is the longest pause between two tries to start a back-end.
 const retryConnect = time.Second
 
 // Serve relays until the front-end hangs up or ctx is done. It closes front.
@@ -245,7 +245,7 @@ func closeAll(fds []int) {
 // restart connects to a new back-end and tells it all that was kept. It fails only when ctx
 // is done.
 func (r *Relay) restart(ctx context.Context) error {
-	for {
+	for pause := retryConnect / 64; ; pause = min(2*pause, retryConnect) {
 		if r.back != nil {
 			r.back.Close()
 			r.back = nil
@@ -260,9 +260,9 @@ func (r *Relay) restart(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		r.Logger.Error("a back-end does not start", "device", r.Name, "err", err)
+		r.Logger.Warn("a back-end does not start", "device", r.Name, "err", err)
 		select {
-		case <-time.After(retryConnect):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
