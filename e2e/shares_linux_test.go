@@ -97,7 +97,7 @@ func testShareFiles(t *testing.T, h *host, dir string) {
 		mkfifo fifo; (echo through >fifo &); cat fifo
 		# A mapped file, and locks that the host keeps.
 		cp /bin/true prog; chmod +x prog; ./prog
-		perl -e 'use Fcntl; open F,">lock"; print fcntl(F,F_SETLK,pack("s s q q l x4",F_WRLCK,0,0,0,0)) ? "locked\n" : "not locked: $!\n"'
+		perl -e 'use Fcntl; open F,">lock"; my $l=pack("s s x4 q q l x4",F_WRLCK,0,0,0,0); print fcntl(F,F_SETLK,$l) ? "locked\n" : "not locked: $!\n"'
 		stat -f -c %T . >/dev/null
 	`)
 	if !strings.Contains(got, "through") || !strings.Contains(got, "locked") || strings.Contains(got, "not locked") || !strings.Contains(got, "text") {
