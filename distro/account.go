@@ -14,9 +14,6 @@ import (
 	"github.com/lsub/lsub/machine"
 )
 
-// firstUID is the first user number that distributions give to people.
-const firstUID = 1000
-
 // maxAccount is the longest account name that useradd takes.
 const maxAccount = 32
 
@@ -77,20 +74,9 @@ var containerUser = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}(:[A-Za
 func hostUser() (string, uint32) {
 	u, err := user.Current()
 	if err != nil {
-		return "user", firstUID
+		return "user", machine.FirstUID
 	}
-	return accountName(u.Username), accountUID(u.Uid)
-}
-
-func accountUID(text string) uint32 {
-	uid, err := strconv.ParseUint(text, 10, 32)
-	switch {
-	case err == nil && uid == 0:
-		return 0
-	case err != nil, uid < firstUID, uid >= 65534 && uid < 65536, uid == 1<<32-1:
-		return firstUID
-	}
-	return uint32(uid)
+	return accountName(u.Username), machine.AccountUID(u.Uid)
 }
 
 // accountName makes of a name one that useradd takes: "CORP\Ada.Lovelace"

@@ -65,7 +65,7 @@ func TestAccountUID(t *testing.T) {
 	for text, want := range map[string]uint32{
 		"0": 0, "1000": 1000, "501": 1000, "4242": 4242, "65534": 1000, "S-1-5-21-1-2-3-1001": 1000, "4294967295": 1000, "70000": 70000,
 	} {
-		if got := accountUID(text); got != want {
+		if got := machine.AccountUID(text); got != want {
 			t.Errorf("%s gives %d, want %d", text, got, want)
 		}
 	}

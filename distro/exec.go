@@ -18,9 +18,12 @@ type Command struct {
 	Argv       []string // byte for byte; empty for the login shell
 	LoginShell bool     // run Argv through the login shell
 
-	User string   // a name or a number; "" is the distro's default user
-	Dir  string   // "" is the user's home directory
-	Env  []string // NAME=value, beside what the distro and the profile give
+	User string // a name or a number; "" is the distro's default user
+	Dir  string // "" is the user's home directory
+	// HostDir is where the caller is on the host. If Dir is "" and a shared folder has it,
+	// the command starts there. "" is nowhere.
+	HostDir string
+	Env     []string // NAME=value, beside what the distro and the profile give
 
 	Stdin          io.Reader // nil is an empty file; a Read may go on after the command's end
 	Stdout, Stderr io.Writer // nil discards
@@ -90,6 +93,9 @@ func (s *Service) exec(caller context.Context, d *machine.Distro, c Command) (gu
 		Distro: d.Guest(), User: []byte(c.User), Cwd: []byte(c.Dir), Tty: c.Terminal != nil, Login: c.LoginShell,
 		Argv: bytesOf(c.Argv), Env: bytesOf(c.Env),
 	}
+	if c.HostDir != "" {
+		req.HostCwd = []byte(machine.GuestPath(c.HostDir))
+	}
 	stdio := guest.Stdio{Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr, Signals: c.Signals}
 	if t := c.Terminal; t != nil {
 		size := t.Size()
@@ -102,6 +108,9 @@ func (s *Service) exec(caller context.Context, d *machine.Distro, c Command) (gu
 	stdio.Started = func(m *guestv1.Started) {
 		s.done()
 		s.warnOf(d.Name, m.Warnings)
+		if m.ReadOnlyShare && c.Terminal != nil && s.machine.TellOnce(ctx) {
+			s.events.Note("distros cannot change this folder of the host; 'lsub mount add --writable .' lets them")
+		}
 		if c.Started == nil {
 			return
 		}

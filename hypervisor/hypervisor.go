@@ -75,6 +75,17 @@ var ErrGuestCrashed = errors.New("the guest has crashed or restarted itself")
 // ErrPaused is what [Paused] returns (wrapped) for a VM that its owner has paused.
 var ErrPaused = errors.New("the VM was paused")
 
+// FileSystems is implemented by a VM that takes file system devices (virtio-fs) while it runs.
+type FileSystems interface {
+	// AttachFS gives the guest a device that it mounts by its tag, of [a-z0-9-] and at most
+	// 36 bytes. connect starts the device's back-end, which speaks vhost-user and has the
+	// number of request queues that is given, and returns a connection to it. It is called
+	// again when the back-end has died, and may not call the VM. It is not called any more
+	// when detach has returned, or the VM is gone. The guest must have unmounted the device
+	// before.
+	AttachFS(ctx context.Context, tag string, queues int, connect func(context.Context) (*net.UnixConn, error)) (detach func(context.Context) error, err error)
+}
+
 // NIC is a network card whose frames a user-mode network carries. There are four ways for
 // frames, and the driver takes one that its hypervisor has:
 //

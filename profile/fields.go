@@ -28,6 +28,7 @@ func (d *decoder) profile(n *yaml.Node) {
 		}},
 		field{"network", d.network},
 		field{"ports", d.ports},
+		field{"mounts", d.mounts},
 		field{"distros", d.distros},
 	)
 }

@@ -45,7 +45,10 @@ type Profile struct {
 	Catalogues []Catalogue // besides the built-in ones, in the order of the file
 	Network    Network
 	Ports      Ports
-	Distros    map[string]Distro // by name in small letters; see [Profile.Distro]
+	Mounts     []Mount // of directories of the host, in the order of the file
+	// DefaultMounts says that the file has no mounts: Mounts is the default.
+	DefaultMounts bool
+	Distros       map[string]Distro // by name in small letters; see [Profile.Distro]
 
 	file  string
 	where map[string]position // of values, by their path
@@ -111,6 +114,7 @@ func Default() *Profile {
 		Idle:    Idle{VM: time.Minute, Distro: 5 * time.Minute},
 		Network: Network{HostAccess: true, Proxy: Proxy{Mode: ProxyAuto}},
 		Ports:   Ports{Auto: true, HostAddress: netip.AddrFrom4([4]byte{127, 0, 0, 1}), Users: PortUsersAll},
+		Mounts:  []Mount{homeMount}, DefaultMounts: true,
 		Distros: map[string]Distro{},
 		file:    File,
 	}

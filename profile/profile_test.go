@@ -35,6 +35,11 @@ func TestParse(t *testing.T) {
 		{"catalogues", "catalogues:\n- https://a.example/x.json\n- {url: https://b.example, kind: wsl}\n", func(p *Profile) {
 			p.Catalogues = []Catalogue{{"https://a.example/x.json", ""}, {"https://b.example", "wsl"}}
 		}},
+		{"mounts", "mounts:\n- \"~\"\n- {path: ~/src, writable: yes, metadata: true, carrier: stream}\n", func(p *Profile) {
+			p.DefaultMounts = false
+			p.Mounts = []Mount{{Dir: "~/"}, {"~/src", true, true, CarrierStream}}
+		}},
+		{"no mounts", "mounts: []\n", func(p *Profile) { p.Mounts, p.DefaultMounts = []Mount{}, false }},
 		{"one catalogue", "catalogues: https://a.example\n", func(p *Profile) { p.Catalogues = []Catalogue{{"https://a.example", ""}} }},
 		{"network", `
 network:

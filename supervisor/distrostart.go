@@ -84,6 +84,9 @@ func (s *supervisor) startDistro(ctx context.Context, req *supervisorv1.StartDis
 	d.Env = req.Env
 	spec := d.Guest()
 	spec.Timezone = req.Timezone
+	if s.Shares != nil {
+		s.shares.await(ctx) // commands begin in them
+	}
 	tell.stage("starting " + d.Name)
 	call, cancel := context.WithTimeout(ctx, distroTimeout)
 	defer cancel()

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 
@@ -24,6 +25,9 @@ type guestIO interface {
 	// Connect begins a TCP connection to an address of the guest's loopback by the VM's
 	// card. It does not wait for the answer. Where there is no such way, it fails.
 	Connect(at netip.AddrPort) (FastConn, error)
+	// AttachFS is that of [hypervisor.FileSystems]. Where there are no such devices, it
+	// fails with [errors.ErrUnsupported].
+	AttachFS(ctx context.Context, tag string, queues int, connect func(context.Context) (*net.UnixConn, error)) (detach func(context.Context) error, err error)
 }
 
 // FastConn is a TCP connection by the VM's card.
@@ -69,6 +73,13 @@ func (l localIO) Description() string {
 		return d.Description()
 	}
 	return ""
+}
+
+func (l localIO) AttachFS(ctx context.Context, tag string, queues int, connect func(context.Context) (*net.UnixConn, error)) (func(context.Context) error, error) {
+	if f, ok := l.VM.(hypervisor.FileSystems); ok {
+		return f.AttachFS(ctx, tag, queues, connect)
+	}
+	return nil, fmt.Errorf("the VM takes no file system devices: %w", errors.ErrUnsupported)
 }
 
 // errNoCard says that a VM's card cannot be reached from here.

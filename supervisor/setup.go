@@ -21,6 +21,7 @@ type Setup struct {
 	Driver func(*slog.Logger) (hypervisor.Driver, error)
 	// Guest makes the files that the VM boots ready, in the cache directory.
 	Guest       func(ctx context.Context, cache string) (GuestFiles, error)
+	ShareServer []string          // as [Config.ShareServer]; nil for a VM without shares
 	Network     bool              // whether the VM has one
 	BootTimeout time.Duration     // as [Config.BootTimeout]
 	Reporter    *machine.Reporter // as [Config.Reporter]
@@ -62,6 +63,12 @@ func (s Setup) Load(ctx context.Context) (Config, error) {
 		return cfg, err
 	}
 	cfg.Guest = func(ctx context.Context) (GuestFiles, error) { return s.Guest(ctx, s.Paths.Cache) }
+	if s.ShareServer != nil {
+		cfg.ShareServer = s.ShareServer
+		cfg.Shares = func() ([]machine.Share, error) {
+			return m.ConfiguredShares(p, func(text string) { log.Warn(text) })
+		}
+	}
 	if s.Network {
 		cfg.Network = func() (Network, error) { return newNetwork(m, p, own, log, warn) }
 	}

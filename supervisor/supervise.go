@@ -63,6 +63,12 @@ type Config struct {
 	DistroIdle time.Duration
 	// DistroEnv is the environment of the services of distros that start with the VM.
 	DistroEnv []string
+	// Shares returns the directories that the VM shares with its distros; nil for a VM that
+	// shares none, ever.
+	Shares func() ([]machine.Share, error)
+	// ShareServer is the command that serves a share: the path of a program and its
+	// arguments, which end in [shareproc.Main].
+	ShareServer []string
 	// BootTimeout bounds the boot; 0 means two minutes.
 	BootTimeout time.Duration
 	// Reporter is told how the start goes; nil where nobody waits.
@@ -94,6 +100,7 @@ type supervisor struct {
 
 	tunnels tunnels
 	starts  starts
+	shares  *shares
 }
 
 // Run runs the VM of a profile and returns when it is gone: nil after a
@@ -118,6 +125,7 @@ func Run(ctx context.Context, cfg Config) error {
 		Config: cfg, m: m, log: m.Config().Logger, trace: trace{begin: time.Now()},
 		life: newLife(),
 	}
+	s.shares = newShares(s)
 	unlock, err := s.takeOver(ctx)
 	if err != nil || unlock == nil {
 		cfg.Reporter.Finish(err)
@@ -210,6 +218,9 @@ func (s *supervisor) services() []Service {
 	all := []Service{autostart{s}, idle{s}, clock{s.log}, logs{s}}
 	if s.Forwarder != nil {
 		all = append(all, s.Forwarder)
+	}
+	if s.Shares != nil {
+		all = append(all, s.shares)
 	}
 	return all
 }

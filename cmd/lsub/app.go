@@ -132,7 +132,7 @@ func (a *app) root() *cli.App {
 			a.installCommand(), a.importCommand(), a.exportCommand(), a.listCommand(), a.cloneCommand(), a.renameCommand(), a.unregisterCommand(), a.registerCommand(),
 			a.snapshotCommand(), a.manageCommand(), a.setDefaultCommand(),
 			a.startCommand(), a.stopCommand(), a.shutdownCommand(), a.statusCommand(), a.portsCommand(),
-			a.logsCommand(), a.doctorCommand(), a.versionCommand(), a.superviseCommand(),
+			a.mountCommand(), a.logsCommand(), a.doctorCommand(), a.versionCommand(), a.superviseCommand(), a.serveShareCommand(),
 		},
 	}
 	for _, c := range root.Commands {
@@ -153,7 +153,7 @@ func (a *app) open(c *cli.Context) error {
 		return hint.New(fmt.Errorf("unknown log level %q", c.String("log-level")), "it is debug, info, warn or error")
 	}
 	switch c.Args().First() {
-	case "version", "supervise", "help", "h":
+	case "version", "supervise", "serve-share", "help", "h":
 		return nil
 	}
 	if wantsHelp(c.Args().Tail()) {

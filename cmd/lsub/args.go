@@ -50,6 +50,13 @@ func arrange(root *cli.App, args []string) []string {
 // their long names. What follows the first argument of exec and run is a
 // command of the guest's and stays as it is.
 func flagsFirst(c *cli.Command, args []string) []string {
+	if len(args) > 0 {
+		for _, sub := range c.Subcommands {
+			if sub.HasName(args[0]) {
+				return append([]string{args[0]}, flagsFirst(sub, args[1:])...)
+			}
+		}
+	}
 	var flags, rest []string
 	for i := 0; i < len(args); i++ {
 		arg := args[i]

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/term"
@@ -20,6 +21,12 @@ import (
 // command's streams are our terminal, that is in raw mode while it runs.
 func (a *app) exec(ctx context.Context, d *machine.Distro, cmd distro.Command, terminal *lent) error {
 	passed := make(chan int, 16)
+	if dir, err := os.Getwd(); err == nil {
+		cmd.HostDir = dir
+		if real, err := filepath.EvalSymlinks(dir); err == nil {
+			cmd.HostDir = real // as shares are named
+		}
+	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Signals = a.stdin, a.stdout, a.stderr, passed
 	tty := terminal != nil && terminal.own == nil
 	stop, broken := terminal.give(a, &cmd)

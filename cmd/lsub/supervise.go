@@ -24,6 +24,10 @@ func (a *app) superviseCommand() *cli.Command {
 			&cli.Uint64Flag{Name: "ready-fd"},
 		},
 		Action: func(c *cli.Context) error {
+			exe, err := os.Executable()
+			if err != nil {
+				return err
+			}
 			setup := supervisor.Setup{
 				Config: machine.Config{
 					Profile: c.String("profile"),
@@ -32,6 +36,7 @@ func (a *app) superviseCommand() *cli.Command {
 					Logger:  slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: a.level})),
 				},
 				Driver: a.driver, Guest: a.guest, Network: a.network, BootTimeout: a.bootTimeout, Getenv: os.Getenv,
+				ShareServer: []string{exe, "--log-level=" + supervisorLevel(a.level), "serve-share"},
 			}
 			if fd := c.Uint64("ready-fd"); fd > 0 {
 				setup.Reporter = machine.NewReporter(os.NewFile(uintptr(fd), "ready"))

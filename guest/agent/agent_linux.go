@@ -27,6 +27,7 @@ type Config struct {
 	Search  []string      // as guest.BootArgs.Search
 	Idle    time.Duration // as guest.BootArgs.Idle
 	Shared  string        // directory that all distros see as /mnt/lsub; "" for none
+	Host    string        // directory that all distros see as /mnt/host, and shares are mounted in; "" for none
 	Boot    []*guestv1.BootStep
 	// Secret is what the host says first on each stream for forwarded connections. Those for
 	// control and other streams are the caller's to check.
@@ -48,6 +49,7 @@ type Agent struct {
 	changed   chan struct{}            // closed and replaced when distros come or go
 	stopping  bool                     // no distro starts any more
 
+	shares   shares
 	pending  pendingAccepts
 	fastPath fastPath
 	ttys     ttyEvents
@@ -104,6 +106,12 @@ func (a *Agent) serveStream(conn net.Conn) {
 	conn.SetReadDeadline(time.Time{})
 	if req.GetImportImage() != nil {
 		setBufferSize(conn, importWindow)
+	}
+	if s := req.GetShare(); s != nil && req.Version == a.cfg.Version {
+		if err := a.streamShare(conn, w, s); err != nil {
+			w.SendMessage(guest.FrameError, guest.ErrorMessage(err))
+		}
+		return
 	}
 	exit, err := a.handle(r, w, &req)
 	if err != nil {

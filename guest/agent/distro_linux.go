@@ -69,6 +69,7 @@ type distro struct {
 	forwards  int                      // connections that are forwarded to it
 	users     map[uint32]chan struct{} // user managers asked for; closed when up
 	sysctls   map[string]string        // the kernel settings that it makes for all distros
+	shown     map[string]bool          // shares, by path, that are at the same path as on the host too
 }
 
 // lookup returns a distro that runs, starts or stops, or nil.
@@ -317,6 +318,7 @@ func (d *distro) boot() (cmd *exec.Cmd, err error) {
 		reading.Go(d.readSysctls)
 	}
 	defer reading.Wait()
+	d.showShares()
 	if err := d.awaitReady(cmp.Or(report.Timeout, readyTimeout)); err != nil {
 		return cmd, d.withConsole(err)
 	}
@@ -328,7 +330,7 @@ func (d *distro) boot() (cmd *exec.Cmd, err error) {
 func (d *distro) startInit() (*exec.Cmd, *os.File, error) {
 	cfg := distroinit.Config{
 		Root: d.a.store.DistroPath(d.spec.Id), Hostname: d.spec.Name,
-		Modules: d.a.cfg.Modules, Console: d.console.path, Timezone: d.spec.Timezone, Env: d.spec.Env, Shared: d.a.cfg.Shared,
+		Modules: d.a.cfg.Modules, Console: d.console.path, Timezone: d.spec.Timezone, Env: d.spec.Env, Shared: d.a.cfg.Shared, Host: d.a.cfg.Host,
 	}
 	if dns := d.a.cfg.Network.Gateway; dns.IsValid() {
 		cfg.DNS, cfg.Search = dns.String(), d.a.cfg.Search

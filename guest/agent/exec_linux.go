@@ -46,7 +46,7 @@ func (a *Agent) exec(ctx context.Context, cmd *guestv1.Exec, in *hostInput, w *g
 		return nil, err
 	}
 	in.open()
-	w.SendMessage(guest.FrameStarted, &guestv1.Started{Warnings: append(d.takeWarnings(), p.warnings...)})
+	w.SendMessage(guest.FrameStarted, &guestv1.Started{Warnings: append(d.takeWarnings(), p.warnings...), ReadOnlyShare: p.inReadOnlyShare})
 	p.resize(before.rows, before.cols)
 	p.signal(before.signal) // one that came just as the command began
 	pressure := d.group.Pressure()
@@ -122,7 +122,8 @@ type process struct {
 	// waits tells when processes wait for the terminal; nil where all streams are it.
 	waits *ttywait.Terminal
 
-	warnings []string // about who it runs as
+	warnings        []string // about who it runs as
+	inReadOnlyShare bool
 }
 
 // forkTimeout is how long a distro may take over a command's start: looking up
@@ -188,6 +189,10 @@ func (d *distro) fork(cmd *guestv1.Exec, who *account.Account, ev *ttywait.Event
 	if err != nil {
 		return nil, err
 	}
+	inReadOnly := false
+	if at, share := d.hostDir(string(cmd.HostCwd)); share != nil && len(cmd.Cwd) == 0 && len(cmd.HostCwd) > 0 && isDir(at) {
+		dir, inReadOnly = at, share.ReadOnly
+	}
 	group, err := d.group.OpenSessions()
 	if err != nil {
 		return nil, err
@@ -198,7 +203,7 @@ func (d *distro) fork(cmd *guestv1.Exec, who *account.Account, ev *ttywait.Event
 		UseCgroupFD: true, CgroupFD: int(group.Fd()),
 		Credential: &syscall.Credential{Uid: who.UID, Gid: who.GID, Groups: who.Groups},
 	}}
-	p := &process{}
+	p := &process{inReadOnlyShare: inReadOnly}
 	theirs, ctty, err := p.openStdio(cmd, who, ev)
 	if err != nil {
 		return nil, err
@@ -271,10 +276,6 @@ func command(cmd *guestv1.Exec, who *account.Account, env []string) (argv []stri
 // workingDir resolves the directory that a command starts in. It runs on the namespace
 // thread.
 func workingDir(cwd string, who *account.Account) (string, error) {
-	isDir := func(p string) bool {
-		info, err := os.Stat(p)
-		return err == nil && info.IsDir()
-	}
 	if cwd == "" || cwd == "~" {
 		if isDir(who.Home) {
 			return who.Home, nil
@@ -289,6 +290,11 @@ func workingDir(cwd string, who *account.Account) (string, error) {
 		return "", guest.NoDirectory(cwd)
 	}
 	return dir, nil
+}
+
+func isDir(p string) bool {
+	info, err := os.Stat(p)
+	return err == nil && info.IsDir()
 }
 
 // startError says why a program could not be started.

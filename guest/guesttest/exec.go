@@ -58,7 +58,10 @@ func (g *Guest) exec(m *guestv1.Exec, s *stream) (*guestv1.Exit, error) {
 	if p.cwd = string(m.Cwd); p.cwd == "" || p.cwd == "~" {
 		p.cwd = home
 	}
-	if !slices.Contains([]string{"/", "/tmp", home}, path.Clean(p.cwd)) {
+	share := g.shares.find(string(m.HostCwd))
+	if share != nil && len(m.Cwd) == 0 {
+		p.cwd = "/mnt/host/" + string(m.HostCwd)
+	} else if !slices.Contains([]string{"/", "/tmp", home}, path.Clean(p.cwd)) {
 		return nil, guest.NoDirectory(p.cwd)
 	}
 	p.env = append([]string{"HOME=" + home, "USER=" + p.user, "DISTRO=" + m.Distro.Name}, g.disk.imageEnv(m.Distro.GetId())...)
@@ -81,7 +84,7 @@ func (g *Guest) exec(m *guestv1.Exec, s *stream) (*guestv1.Exit, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.w.SendMessage(guest.FrameStarted, &guestv1.Started{})
+	s.w.SendMessage(guest.FrameStarted, &guestv1.Started{ReadOnlyShare: share != nil && len(m.Cwd) == 0 && share.ReadOnly})
 	return p.run(run), nil
 }
 

@@ -62,6 +62,7 @@ type Guest struct {
 	late    atomic.Int64 // how late its clock is, ns
 	off     chan error   // gets why the VM ends: nil for a power-off
 	streams sync.WaitGroup
+	shares  shares
 }
 
 // Run is the life of a guest. It returns nil after a power-off, and an error

@@ -21,6 +21,10 @@ func (g *Guest) serveStream(c net.Conn) {
 	if err := s.r.Expect(guest.FrameRequest, &req); err != nil {
 		return
 	}
+	if share := req.GetShare(); share != nil {
+		g.streamShare(share, s, c)
+		return
+	}
 	exit, err := g.answer(&req, s)
 	if err != nil {
 		s.w.SendMessage(guest.FrameError, guest.ErrorMessage(err))

@@ -1862,6 +1862,239 @@ func (x *Listener) GetIsolated() bool {
 	return false
 }
 
+// Share is a directory of the host that distros see.
+type Share struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where they see it below /mnt/host: its path on the host with slashes, as in "home/ann"
+	// or "c/Users/ann".
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Where they also see it, if that hides nothing of theirs, as in "/home/ann"; "" for
+	// nowhere.
+	Same          string `protobuf:"bytes,2,opt,name=same,proto3" json:"same,omitempty"`
+	ReadOnly      bool   `protobuf:"varint,3,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Share) Reset() {
+	*x = Share{}
+	mi := &file_guest_guest_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Share) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Share) ProtoMessage() {}
+
+func (x *Share) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_guest_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Share.ProtoReflect.Descriptor instead.
+func (*Share) Descriptor() ([]byte, []int) {
+	return file_guest_guest_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Share) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *Share) GetSame() string {
+	if x != nil {
+		return x.Same
+	}
+	return ""
+}
+
+func (x *Share) GetReadOnly() bool {
+	if x != nil {
+		return x.ReadOnly
+	}
+	return false
+}
+
+type MountShareRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Share         *Share                 `protobuf:"bytes,1,opt,name=share,proto3" json:"share,omitempty"`
+	Tag           string                 `protobuf:"bytes,2,opt,name=tag,proto3" json:"tag,omitempty"` // of the file system device
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MountShareRequest) Reset() {
+	*x = MountShareRequest{}
+	mi := &file_guest_guest_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MountShareRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MountShareRequest) ProtoMessage() {}
+
+func (x *MountShareRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_guest_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MountShareRequest.ProtoReflect.Descriptor instead.
+func (*MountShareRequest) Descriptor() ([]byte, []int) {
+	return file_guest_guest_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *MountShareRequest) GetShare() *Share {
+	if x != nil {
+		return x.Share
+	}
+	return nil
+}
+
+func (x *MountShareRequest) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
+type MountShareResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MountShareResponse) Reset() {
+	*x = MountShareResponse{}
+	mi := &file_guest_guest_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MountShareResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MountShareResponse) ProtoMessage() {}
+
+func (x *MountShareResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_guest_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MountShareResponse.ProtoReflect.Descriptor instead.
+func (*MountShareResponse) Descriptor() ([]byte, []int) {
+	return file_guest_guest_proto_rawDescGZIP(), []int{31}
+}
+
+type UnmountShareRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnmountShareRequest) Reset() {
+	*x = UnmountShareRequest{}
+	mi := &file_guest_guest_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnmountShareRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnmountShareRequest) ProtoMessage() {}
+
+func (x *UnmountShareRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_guest_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnmountShareRequest.ProtoReflect.Descriptor instead.
+func (*UnmountShareRequest) Descriptor() ([]byte, []int) {
+	return file_guest_guest_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *UnmountShareRequest) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+type UnmountShareResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnmountShareResponse) Reset() {
+	*x = UnmountShareResponse{}
+	mi := &file_guest_guest_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnmountShareResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnmountShareResponse) ProtoMessage() {}
+
+func (x *UnmountShareResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_guest_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnmountShareResponse.ProtoReflect.Descriptor instead.
+func (*UnmountShareResponse) Descriptor() ([]byte, []int) {
+	return file_guest_guest_proto_rawDescGZIP(), []int{33}
+}
+
 type DeleteDistroRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1871,7 +2104,7 @@ type DeleteDistroRequest struct {
 
 func (x *DeleteDistroRequest) Reset() {
 	*x = DeleteDistroRequest{}
-	mi := &file_guest_guest_proto_msgTypes[29]
+	mi := &file_guest_guest_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1883,7 +2116,7 @@ func (x *DeleteDistroRequest) String() string {
 func (*DeleteDistroRequest) ProtoMessage() {}
 
 func (x *DeleteDistroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[29]
+	mi := &file_guest_guest_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1896,7 +2129,7 @@ func (x *DeleteDistroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDistroRequest.ProtoReflect.Descriptor instead.
 func (*DeleteDistroRequest) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{29}
+	return file_guest_guest_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DeleteDistroRequest) GetId() string {
@@ -1914,7 +2147,7 @@ type DeleteDistroResponse struct {
 
 func (x *DeleteDistroResponse) Reset() {
 	*x = DeleteDistroResponse{}
-	mi := &file_guest_guest_proto_msgTypes[30]
+	mi := &file_guest_guest_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1926,7 +2159,7 @@ func (x *DeleteDistroResponse) String() string {
 func (*DeleteDistroResponse) ProtoMessage() {}
 
 func (x *DeleteDistroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[30]
+	mi := &file_guest_guest_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1939,7 +2172,7 @@ func (x *DeleteDistroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteDistroResponse.ProtoReflect.Descriptor instead.
 func (*DeleteDistroResponse) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{30}
+	return file_guest_guest_proto_rawDescGZIP(), []int{35}
 }
 
 type StartDistroRequest struct {
@@ -1951,7 +2184,7 @@ type StartDistroRequest struct {
 
 func (x *StartDistroRequest) Reset() {
 	*x = StartDistroRequest{}
-	mi := &file_guest_guest_proto_msgTypes[31]
+	mi := &file_guest_guest_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1963,7 +2196,7 @@ func (x *StartDistroRequest) String() string {
 func (*StartDistroRequest) ProtoMessage() {}
 
 func (x *StartDistroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[31]
+	mi := &file_guest_guest_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1976,7 +2209,7 @@ func (x *StartDistroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartDistroRequest.ProtoReflect.Descriptor instead.
 func (*StartDistroRequest) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{31}
+	return file_guest_guest_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *StartDistroRequest) GetDistro() *Distro {
@@ -1996,7 +2229,7 @@ type StartDistroResponse struct {
 
 func (x *StartDistroResponse) Reset() {
 	*x = StartDistroResponse{}
-	mi := &file_guest_guest_proto_msgTypes[32]
+	mi := &file_guest_guest_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2008,7 +2241,7 @@ func (x *StartDistroResponse) String() string {
 func (*StartDistroResponse) ProtoMessage() {}
 
 func (x *StartDistroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[32]
+	mi := &file_guest_guest_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2021,7 +2254,7 @@ func (x *StartDistroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StartDistroResponse.ProtoReflect.Descriptor instead.
 func (*StartDistroResponse) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{32}
+	return file_guest_guest_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *StartDistroResponse) GetState() *DistroState {
@@ -2048,7 +2281,7 @@ type StopDistroRequest struct {
 
 func (x *StopDistroRequest) Reset() {
 	*x = StopDistroRequest{}
-	mi := &file_guest_guest_proto_msgTypes[33]
+	mi := &file_guest_guest_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2060,7 +2293,7 @@ func (x *StopDistroRequest) String() string {
 func (*StopDistroRequest) ProtoMessage() {}
 
 func (x *StopDistroRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[33]
+	mi := &file_guest_guest_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2073,7 +2306,7 @@ func (x *StopDistroRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopDistroRequest.ProtoReflect.Descriptor instead.
 func (*StopDistroRequest) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{33}
+	return file_guest_guest_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StopDistroRequest) GetId() string {
@@ -2099,7 +2332,7 @@ type StopDistroResponse struct {
 
 func (x *StopDistroResponse) Reset() {
 	*x = StopDistroResponse{}
-	mi := &file_guest_guest_proto_msgTypes[34]
+	mi := &file_guest_guest_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2111,7 +2344,7 @@ func (x *StopDistroResponse) String() string {
 func (*StopDistroResponse) ProtoMessage() {}
 
 func (x *StopDistroResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[34]
+	mi := &file_guest_guest_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2124,7 +2357,7 @@ func (x *StopDistroResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopDistroResponse.ProtoReflect.Descriptor instead.
 func (*StopDistroResponse) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{34}
+	return file_guest_guest_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *StopDistroResponse) GetKilled() bool {
@@ -2143,7 +2376,7 @@ type AdjustClockRequest struct {
 
 func (x *AdjustClockRequest) Reset() {
 	*x = AdjustClockRequest{}
-	mi := &file_guest_guest_proto_msgTypes[35]
+	mi := &file_guest_guest_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2155,7 +2388,7 @@ func (x *AdjustClockRequest) String() string {
 func (*AdjustClockRequest) ProtoMessage() {}
 
 func (x *AdjustClockRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[35]
+	mi := &file_guest_guest_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2168,7 +2401,7 @@ func (x *AdjustClockRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdjustClockRequest.ProtoReflect.Descriptor instead.
 func (*AdjustClockRequest) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{35}
+	return file_guest_guest_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *AdjustClockRequest) GetByNs() int64 {
@@ -2187,7 +2420,7 @@ type AdjustClockResponse struct {
 
 func (x *AdjustClockResponse) Reset() {
 	*x = AdjustClockResponse{}
-	mi := &file_guest_guest_proto_msgTypes[36]
+	mi := &file_guest_guest_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2199,7 +2432,7 @@ func (x *AdjustClockResponse) String() string {
 func (*AdjustClockResponse) ProtoMessage() {}
 
 func (x *AdjustClockResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[36]
+	mi := &file_guest_guest_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2212,7 +2445,7 @@ func (x *AdjustClockResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdjustClockResponse.ProtoReflect.Descriptor instead.
 func (*AdjustClockResponse) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{36}
+	return file_guest_guest_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *AdjustClockResponse) GetUnixNs() int64 {
@@ -2230,7 +2463,7 @@ type PoweroffRequest struct {
 
 func (x *PoweroffRequest) Reset() {
 	*x = PoweroffRequest{}
-	mi := &file_guest_guest_proto_msgTypes[37]
+	mi := &file_guest_guest_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2242,7 +2475,7 @@ func (x *PoweroffRequest) String() string {
 func (*PoweroffRequest) ProtoMessage() {}
 
 func (x *PoweroffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[37]
+	mi := &file_guest_guest_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2255,7 +2488,7 @@ func (x *PoweroffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoweroffRequest.ProtoReflect.Descriptor instead.
 func (*PoweroffRequest) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{37}
+	return file_guest_guest_proto_rawDescGZIP(), []int{42}
 }
 
 type PoweroffResponse struct {
@@ -2266,7 +2499,7 @@ type PoweroffResponse struct {
 
 func (x *PoweroffResponse) Reset() {
 	*x = PoweroffResponse{}
-	mi := &file_guest_guest_proto_msgTypes[38]
+	mi := &file_guest_guest_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2278,7 +2511,7 @@ func (x *PoweroffResponse) String() string {
 func (*PoweroffResponse) ProtoMessage() {}
 
 func (x *PoweroffResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[38]
+	mi := &file_guest_guest_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2291,7 +2524,7 @@ func (x *PoweroffResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoweroffResponse.ProtoReflect.Descriptor instead.
 func (*PoweroffResponse) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{38}
+	return file_guest_guest_proto_rawDescGZIP(), []int{43}
 }
 
 // ForwardRequest is the first frame of a stream to vsock port 1026. A started
@@ -2311,7 +2544,7 @@ type ForwardRequest struct {
 
 func (x *ForwardRequest) Reset() {
 	*x = ForwardRequest{}
-	mi := &file_guest_guest_proto_msgTypes[39]
+	mi := &file_guest_guest_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2323,7 +2556,7 @@ func (x *ForwardRequest) String() string {
 func (*ForwardRequest) ProtoMessage() {}
 
 func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[39]
+	mi := &file_guest_guest_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2336,7 +2569,7 @@ func (x *ForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForwardRequest.ProtoReflect.Descriptor instead.
 func (*ForwardRequest) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{39}
+	return file_guest_guest_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ForwardRequest) GetVersion() string {
@@ -2414,7 +2647,7 @@ type Connect struct {
 
 func (x *Connect) Reset() {
 	*x = Connect{}
-	mi := &file_guest_guest_proto_msgTypes[40]
+	mi := &file_guest_guest_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2426,7 +2659,7 @@ func (x *Connect) String() string {
 func (*Connect) ProtoMessage() {}
 
 func (x *Connect) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[40]
+	mi := &file_guest_guest_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2439,7 +2672,7 @@ func (x *Connect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connect.ProtoReflect.Descriptor instead.
 func (*Connect) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{40}
+	return file_guest_guest_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Connect) GetDistro() string {
@@ -2476,7 +2709,7 @@ type Listen struct {
 
 func (x *Listen) Reset() {
 	*x = Listen{}
-	mi := &file_guest_guest_proto_msgTypes[41]
+	mi := &file_guest_guest_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2488,7 +2721,7 @@ func (x *Listen) String() string {
 func (*Listen) ProtoMessage() {}
 
 func (x *Listen) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[41]
+	mi := &file_guest_guest_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2501,7 +2734,7 @@ func (x *Listen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Listen.ProtoReflect.Descriptor instead.
 func (*Listen) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{41}
+	return file_guest_guest_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Listen) GetDistro() string {
@@ -2534,6 +2767,7 @@ type StreamRequest struct {
 	//	*StreamRequest_Exec
 	//	*StreamRequest_ImportImage
 	//	*StreamRequest_Export
+	//	*StreamRequest_Share
 	Kind          isStreamRequest_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2541,7 +2775,7 @@ type StreamRequest struct {
 
 func (x *StreamRequest) Reset() {
 	*x = StreamRequest{}
-	mi := &file_guest_guest_proto_msgTypes[42]
+	mi := &file_guest_guest_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2553,7 +2787,7 @@ func (x *StreamRequest) String() string {
 func (*StreamRequest) ProtoMessage() {}
 
 func (x *StreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[42]
+	mi := &file_guest_guest_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2566,7 +2800,7 @@ func (x *StreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StreamRequest.ProtoReflect.Descriptor instead.
 func (*StreamRequest) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{42}
+	return file_guest_guest_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *StreamRequest) GetVersion() string {
@@ -2610,6 +2844,15 @@ func (x *StreamRequest) GetExport() *Export {
 	return nil
 }
 
+func (x *StreamRequest) GetShare() *Share {
+	if x != nil {
+		if x, ok := x.Kind.(*StreamRequest_Share); ok {
+			return x.Share
+		}
+	}
+	return nil
+}
+
 type isStreamRequest_Kind interface {
 	isStreamRequest_Kind()
 }
@@ -2626,11 +2869,17 @@ type StreamRequest_Export struct {
 	Export *Export `protobuf:"bytes,4,opt,name=export,proto3,oneof"`
 }
 
+type StreamRequest_Share struct {
+	Share *Share `protobuf:"bytes,5,opt,name=share,proto3,oneof"`
+}
+
 func (*StreamRequest_Exec) isStreamRequest_Kind() {}
 
 func (*StreamRequest_ImportImage) isStreamRequest_Kind() {}
 
 func (*StreamRequest_Export) isStreamRequest_Kind() {}
+
+func (*StreamRequest_Share) isStreamRequest_Kind() {}
 
 // Exec runs a command in a distro that runs; of one that does not, the error is
 // NOT_RUNNING, and no input was taken.
@@ -2648,14 +2897,17 @@ type Exec struct {
 	// Which streams of a command at a terminal are pipes. Where it is set, the terminal's
 	// bytes have frames of their own, and the host's terminal is asked for when a process
 	// waits for its input.
-	Pipes         *Pipes `protobuf:"bytes,10,opt,name=pipes,proto3" json:"pipes,omitempty"`
+	Pipes *Pipes `protobuf:"bytes,10,opt,name=pipes,proto3" json:"pipes,omitempty"`
+	// Where the caller is on the host, as a path below /mnt/host. If cwd is "" and a share has
+	// it, the command starts there.
+	HostCwd       []byte `protobuf:"bytes,11,opt,name=host_cwd,json=hostCwd,proto3" json:"host_cwd,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Exec) Reset() {
 	*x = Exec{}
-	mi := &file_guest_guest_proto_msgTypes[43]
+	mi := &file_guest_guest_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2667,7 +2919,7 @@ func (x *Exec) String() string {
 func (*Exec) ProtoMessage() {}
 
 func (x *Exec) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[43]
+	mi := &file_guest_guest_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2680,7 +2932,7 @@ func (x *Exec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exec.ProtoReflect.Descriptor instead.
 func (*Exec) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{43}
+	return file_guest_guest_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Exec) GetDistro() *Distro {
@@ -2753,6 +3005,13 @@ func (x *Exec) GetPipes() *Pipes {
 	return nil
 }
 
+func (x *Exec) GetHostCwd() []byte {
+	if x != nil {
+		return x.HostCwd
+	}
+	return nil
+}
+
 // Pipes says which of a command's streams are pipes.
 type Pipes struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2765,7 +3024,7 @@ type Pipes struct {
 
 func (x *Pipes) Reset() {
 	*x = Pipes{}
-	mi := &file_guest_guest_proto_msgTypes[44]
+	mi := &file_guest_guest_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2777,7 +3036,7 @@ func (x *Pipes) String() string {
 func (*Pipes) ProtoMessage() {}
 
 func (x *Pipes) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[44]
+	mi := &file_guest_guest_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2790,7 +3049,7 @@ func (x *Pipes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pipes.ProtoReflect.Descriptor instead.
 func (*Pipes) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{44}
+	return file_guest_guest_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Pipes) GetStdin() bool {
@@ -2827,7 +3086,7 @@ type ImportImage struct {
 
 func (x *ImportImage) Reset() {
 	*x = ImportImage{}
-	mi := &file_guest_guest_proto_msgTypes[45]
+	mi := &file_guest_guest_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2839,7 +3098,7 @@ func (x *ImportImage) String() string {
 func (*ImportImage) ProtoMessage() {}
 
 func (x *ImportImage) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[45]
+	mi := &file_guest_guest_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2852,7 +3111,7 @@ func (x *ImportImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImage.ProtoReflect.Descriptor instead.
 func (*ImportImage) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{45}
+	return file_guest_guest_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ImportImage) GetId() string {
@@ -2885,7 +3144,7 @@ type Export struct {
 
 func (x *Export) Reset() {
 	*x = Export{}
-	mi := &file_guest_guest_proto_msgTypes[46]
+	mi := &file_guest_guest_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2897,7 +3156,7 @@ func (x *Export) String() string {
 func (*Export) ProtoMessage() {}
 
 func (x *Export) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[46]
+	mi := &file_guest_guest_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2910,7 +3169,7 @@ func (x *Export) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Export.ProtoReflect.Descriptor instead.
 func (*Export) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{46}
+	return file_guest_guest_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Export) GetFrom() isExport_From {
@@ -2957,15 +3216,16 @@ func (*Export_Snapshot) isExport_From() {}
 // Started is the payload of a started frame.
 type Started struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Warnings      []string               `protobuf:"bytes,1,rep,name=warnings,proto3" json:"warnings,omitempty"` // as in StartDistroResponse
-	Bytes         uint64                 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`      // of an export: about how many there are to come; 0 where unknown
+	Warnings      []string               `protobuf:"bytes,1,rep,name=warnings,proto3" json:"warnings,omitempty"`                                   // as in StartDistroResponse
+	Bytes         uint64                 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`                                        // of an export: about how many there are to come; 0 where unknown
+	ReadOnlyShare bool                   `protobuf:"varint,3,opt,name=read_only_share,json=readOnlyShare,proto3" json:"read_only_share,omitempty"` // the command starts in a share that it cannot write to
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_guest_guest_proto_msgTypes[47]
+	mi := &file_guest_guest_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2977,7 +3237,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[47]
+	mi := &file_guest_guest_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2990,7 +3250,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{47}
+	return file_guest_guest_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Started) GetWarnings() []string {
@@ -3007,6 +3267,13 @@ func (x *Started) GetBytes() uint64 {
 	return 0
 }
 
+func (x *Started) GetReadOnlyShare() bool {
+	if x != nil {
+		return x.ReadOnlyShare
+	}
+	return false
+}
+
 // Exit is how a command ended.
 type Exit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3019,7 +3286,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_guest_guest_proto_msgTypes[48]
+	mi := &file_guest_guest_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3031,7 +3298,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[48]
+	mi := &file_guest_guest_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3044,7 +3311,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{48}
+	return file_guest_guest_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -3080,7 +3347,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_guest_guest_proto_msgTypes[49]
+	mi := &file_guest_guest_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3092,7 +3359,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[49]
+	mi := &file_guest_guest_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3105,7 +3372,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{49}
+	return file_guest_guest_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Error) GetCode() ErrorCode {
@@ -3143,7 +3410,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_guest_guest_proto_msgTypes[50]
+	mi := &file_guest_guest_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3155,7 +3422,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[50]
+	mi := &file_guest_guest_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3168,7 +3435,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{50}
+	return file_guest_guest_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Hello) GetVersion() string {
@@ -3323,7 +3590,18 @@ const file_guest_guest_proto_rawDesc = "" +
 	"\av6_only\x18\x04 \x01(\bR\x06v6Only\x12\x10\n" +
 	"\x03pid\x18\x05 \x01(\x05R\x03pid\x12\x18\n" +
 	"\aprocess\x18\x06 \x01(\tR\aprocess\x12\x1a\n" +
-	"\bisolated\x18\a \x01(\bR\bisolated\"%\n" +
+	"\bisolated\x18\a \x01(\bR\bisolated\"L\n" +
+	"\x05Share\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x12\n" +
+	"\x04same\x18\x02 \x01(\tR\x04same\x12\x1b\n" +
+	"\tread_only\x18\x03 \x01(\bR\breadOnly\"Q\n" +
+	"\x11MountShareRequest\x12*\n" +
+	"\x05share\x18\x01 \x01(\v2\x14.lsub.guest.v1.ShareR\x05share\x12\x10\n" +
+	"\x03tag\x18\x02 \x01(\tR\x03tag\"\x14\n" +
+	"\x12MountShareResponse\")\n" +
+	"\x13UnmountShareRequest\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\"\x16\n" +
+	"\x14UnmountShareResponse\"%\n" +
 	"\x13DeleteDistroRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x16\n" +
 	"\x14DeleteDistroResponse\"C\n" +
@@ -3357,13 +3635,14 @@ const file_guest_guest_proto_rawDesc = "" +
 	"\x06Listen\x12\x16\n" +
 	"\x06distro\x18\x01 \x01(\tR\x06distro\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x18\n" +
-	"\aaddress\x18\x03 \x01(\tR\aaddress\"\xce\x01\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\"\xfc\x01\n" +
 	"\rStreamRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12)\n" +
 	"\x04exec\x18\x02 \x01(\v2\x13.lsub.guest.v1.ExecH\x00R\x04exec\x12?\n" +
 	"\fimport_image\x18\x03 \x01(\v2\x1a.lsub.guest.v1.ImportImageH\x00R\vimportImage\x12/\n" +
-	"\x06export\x18\x04 \x01(\v2\x15.lsub.guest.v1.ExportH\x00R\x06exportB\x06\n" +
-	"\x04kind\"\xfd\x01\n" +
+	"\x06export\x18\x04 \x01(\v2\x15.lsub.guest.v1.ExportH\x00R\x06export\x12,\n" +
+	"\x05share\x18\x05 \x01(\v2\x14.lsub.guest.v1.ShareH\x00R\x05shareB\x06\n" +
+	"\x04kind\"\x98\x02\n" +
 	"\x04Exec\x12-\n" +
 	"\x06distro\x18\x01 \x01(\v2\x15.lsub.guest.v1.DistroR\x06distro\x12\x12\n" +
 	"\x04argv\x18\x02 \x03(\fR\x04argv\x12\x12\n" +
@@ -3375,7 +3654,8 @@ const file_guest_guest_proto_rawDesc = "" +
 	"\x04cols\x18\b \x01(\rR\x04cols\x12\x14\n" +
 	"\x05login\x18\t \x01(\bR\x05login\x12*\n" +
 	"\x05pipes\x18\n" +
-	" \x01(\v2\x14.lsub.guest.v1.PipesR\x05pipes\"M\n" +
+	" \x01(\v2\x14.lsub.guest.v1.PipesR\x05pipes\x12\x19\n" +
+	"\bhost_cwd\x18\v \x01(\fR\ahostCwd\"M\n" +
 	"\x05Pipes\x12\x14\n" +
 	"\x05stdin\x18\x01 \x01(\bR\x05stdin\x12\x16\n" +
 	"\x06stdout\x18\x02 \x01(\bR\x06stdout\x12\x16\n" +
@@ -3386,10 +3666,11 @@ const file_guest_guest_proto_rawDesc = "" +
 	"\x06Export\x12\x18\n" +
 	"\x06distro\x18\x01 \x01(\tH\x00R\x06distro\x125\n" +
 	"\bsnapshot\x18\x02 \x01(\v2\x17.lsub.guest.v1.SnapshotH\x00R\bsnapshotB\x06\n" +
-	"\x04from\";\n" +
+	"\x04from\"c\n" +
 	"\aStarted\x12\x1a\n" +
 	"\bwarnings\x18\x01 \x03(\tR\bwarnings\x12\x14\n" +
-	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"J\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12&\n" +
+	"\x0fread_only_share\x18\x03 \x01(\bR\rreadOnlyShare\"J\n" +
 	"\x04Exit\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\x05R\x06signal\x12\x16\n" +
@@ -3417,8 +3698,7 @@ const file_guest_guest_proto_rawDesc = "" +
 	"\x12ERROR_CODE_VERSION\x10\n" +
 	"\x12\x1d\n" +
 	"\x19ERROR_CODE_ALREADY_EXISTS\x10\v\x12\x1a\n" +
-	"\x16ERROR_CODE_NOT_RUNNING\x10\r\"\x04\b\f\x10\f2\xa4\n" +
-	"\n" +
+	"\x16ERROR_CODE_NOT_RUNNING\x10\r\"\x04\b\f\x10\f2\xd0\v\n" +
 	"\x05Guest\x12?\n" +
 	"\x04Info\x12\x1a.lsub.guest.v1.InfoRequest\x1a\x1b.lsub.guest.v1.InfoResponse\x12W\n" +
 	"\fCreateDistro\x12\".lsub.guest.v1.CreateDistroRequest\x1a#.lsub.guest.v1.CreateDistroResponse\x12W\n" +
@@ -3433,7 +3713,10 @@ const file_guest_guest_proto_rawDesc = "" +
 	"\n" +
 	"StopDistro\x12 .lsub.guest.v1.StopDistroRequest\x1a!.lsub.guest.v1.StopDistroResponse\x12D\n" +
 	"\x05Watch\x12\x1b.lsub.guest.v1.WatchRequest\x1a\x1c.lsub.guest.v1.WatchResponse0\x01\x12_\n" +
-	"\x0eWatchListeners\x12$.lsub.guest.v1.WatchListenersRequest\x1a%.lsub.guest.v1.WatchListenersResponse0\x01\x12T\n" +
+	"\x0eWatchListeners\x12$.lsub.guest.v1.WatchListenersRequest\x1a%.lsub.guest.v1.WatchListenersResponse0\x01\x12Q\n" +
+	"\n" +
+	"MountShare\x12 .lsub.guest.v1.MountShareRequest\x1a!.lsub.guest.v1.MountShareResponse\x12W\n" +
+	"\fUnmountShare\x12\".lsub.guest.v1.UnmountShareRequest\x1a#.lsub.guest.v1.UnmountShareResponse\x12T\n" +
 	"\vAdjustClock\x12!.lsub.guest.v1.AdjustClockRequest\x1a\".lsub.guest.v1.AdjustClockResponse\x12K\n" +
 	"\bPoweroff\x12\x1e.lsub.guest.v1.PoweroffRequest\x1a\x1f.lsub.guest.v1.PoweroffResponseB,Z*github.com/lsub/lsub/guest/guestv1;guestv1b\x06proto3"
 
@@ -3450,7 +3733,7 @@ func file_guest_guest_proto_rawDescGZIP() []byte {
 }
 
 var file_guest_guest_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_guest_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_guest_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
 var file_guest_guest_proto_goTypes = []any{
 	(ErrorCode)(0),                  // 0: lsub.guest.v1.ErrorCode
 	(*Distro)(nil),                  // 1: lsub.guest.v1.Distro
@@ -3482,28 +3765,33 @@ var file_guest_guest_proto_goTypes = []any{
 	(*WatchListenersResponse)(nil),  // 27: lsub.guest.v1.WatchListenersResponse
 	(*OwnNetwork)(nil),              // 28: lsub.guest.v1.OwnNetwork
 	(*Listener)(nil),                // 29: lsub.guest.v1.Listener
-	(*DeleteDistroRequest)(nil),     // 30: lsub.guest.v1.DeleteDistroRequest
-	(*DeleteDistroResponse)(nil),    // 31: lsub.guest.v1.DeleteDistroResponse
-	(*StartDistroRequest)(nil),      // 32: lsub.guest.v1.StartDistroRequest
-	(*StartDistroResponse)(nil),     // 33: lsub.guest.v1.StartDistroResponse
-	(*StopDistroRequest)(nil),       // 34: lsub.guest.v1.StopDistroRequest
-	(*StopDistroResponse)(nil),      // 35: lsub.guest.v1.StopDistroResponse
-	(*AdjustClockRequest)(nil),      // 36: lsub.guest.v1.AdjustClockRequest
-	(*AdjustClockResponse)(nil),     // 37: lsub.guest.v1.AdjustClockResponse
-	(*PoweroffRequest)(nil),         // 38: lsub.guest.v1.PoweroffRequest
-	(*PoweroffResponse)(nil),        // 39: lsub.guest.v1.PoweroffResponse
-	(*ForwardRequest)(nil),          // 40: lsub.guest.v1.ForwardRequest
-	(*Connect)(nil),                 // 41: lsub.guest.v1.Connect
-	(*Listen)(nil),                  // 42: lsub.guest.v1.Listen
-	(*StreamRequest)(nil),           // 43: lsub.guest.v1.StreamRequest
-	(*Exec)(nil),                    // 44: lsub.guest.v1.Exec
-	(*Pipes)(nil),                   // 45: lsub.guest.v1.Pipes
-	(*ImportImage)(nil),             // 46: lsub.guest.v1.ImportImage
-	(*Export)(nil),                  // 47: lsub.guest.v1.Export
-	(*Started)(nil),                 // 48: lsub.guest.v1.Started
-	(*Exit)(nil),                    // 49: lsub.guest.v1.Exit
-	(*Error)(nil),                   // 50: lsub.guest.v1.Error
-	(*Hello)(nil),                   // 51: lsub.guest.v1.Hello
+	(*Share)(nil),                   // 30: lsub.guest.v1.Share
+	(*MountShareRequest)(nil),       // 31: lsub.guest.v1.MountShareRequest
+	(*MountShareResponse)(nil),      // 32: lsub.guest.v1.MountShareResponse
+	(*UnmountShareRequest)(nil),     // 33: lsub.guest.v1.UnmountShareRequest
+	(*UnmountShareResponse)(nil),    // 34: lsub.guest.v1.UnmountShareResponse
+	(*DeleteDistroRequest)(nil),     // 35: lsub.guest.v1.DeleteDistroRequest
+	(*DeleteDistroResponse)(nil),    // 36: lsub.guest.v1.DeleteDistroResponse
+	(*StartDistroRequest)(nil),      // 37: lsub.guest.v1.StartDistroRequest
+	(*StartDistroResponse)(nil),     // 38: lsub.guest.v1.StartDistroResponse
+	(*StopDistroRequest)(nil),       // 39: lsub.guest.v1.StopDistroRequest
+	(*StopDistroResponse)(nil),      // 40: lsub.guest.v1.StopDistroResponse
+	(*AdjustClockRequest)(nil),      // 41: lsub.guest.v1.AdjustClockRequest
+	(*AdjustClockResponse)(nil),     // 42: lsub.guest.v1.AdjustClockResponse
+	(*PoweroffRequest)(nil),         // 43: lsub.guest.v1.PoweroffRequest
+	(*PoweroffResponse)(nil),        // 44: lsub.guest.v1.PoweroffResponse
+	(*ForwardRequest)(nil),          // 45: lsub.guest.v1.ForwardRequest
+	(*Connect)(nil),                 // 46: lsub.guest.v1.Connect
+	(*Listen)(nil),                  // 47: lsub.guest.v1.Listen
+	(*StreamRequest)(nil),           // 48: lsub.guest.v1.StreamRequest
+	(*Exec)(nil),                    // 49: lsub.guest.v1.Exec
+	(*Pipes)(nil),                   // 50: lsub.guest.v1.Pipes
+	(*ImportImage)(nil),             // 51: lsub.guest.v1.ImportImage
+	(*Export)(nil),                  // 52: lsub.guest.v1.Export
+	(*Started)(nil),                 // 53: lsub.guest.v1.Started
+	(*Exit)(nil),                    // 54: lsub.guest.v1.Exit
+	(*Error)(nil),                   // 55: lsub.guest.v1.Error
+	(*Hello)(nil),                   // 56: lsub.guest.v1.Hello
 }
 var file_guest_guest_proto_depIdxs = []int32{
 	2,  // 0: lsub.guest.v1.Distro.limits:type_name -> lsub.guest.v1.Limits
@@ -3520,53 +3808,59 @@ var file_guest_guest_proto_depIdxs = []int32{
 	5,  // 11: lsub.guest.v1.WatchResponse.distros:type_name -> lsub.guest.v1.DistroState
 	29, // 12: lsub.guest.v1.WatchListenersResponse.listeners:type_name -> lsub.guest.v1.Listener
 	28, // 13: lsub.guest.v1.WatchListenersResponse.networks:type_name -> lsub.guest.v1.OwnNetwork
-	1,  // 14: lsub.guest.v1.StartDistroRequest.distro:type_name -> lsub.guest.v1.Distro
-	5,  // 15: lsub.guest.v1.StartDistroResponse.state:type_name -> lsub.guest.v1.DistroState
-	41, // 16: lsub.guest.v1.ForwardRequest.connect:type_name -> lsub.guest.v1.Connect
-	42, // 17: lsub.guest.v1.ForwardRequest.listen:type_name -> lsub.guest.v1.Listen
-	44, // 18: lsub.guest.v1.StreamRequest.exec:type_name -> lsub.guest.v1.Exec
-	46, // 19: lsub.guest.v1.StreamRequest.import_image:type_name -> lsub.guest.v1.ImportImage
-	47, // 20: lsub.guest.v1.StreamRequest.export:type_name -> lsub.guest.v1.Export
-	1,  // 21: lsub.guest.v1.Exec.distro:type_name -> lsub.guest.v1.Distro
-	45, // 22: lsub.guest.v1.Exec.pipes:type_name -> lsub.guest.v1.Pipes
-	11, // 23: lsub.guest.v1.Export.snapshot:type_name -> lsub.guest.v1.Snapshot
-	0,  // 24: lsub.guest.v1.Error.code:type_name -> lsub.guest.v1.ErrorCode
-	7,  // 25: lsub.guest.v1.Hello.boot:type_name -> lsub.guest.v1.BootStep
-	3,  // 26: lsub.guest.v1.Guest.Info:input_type -> lsub.guest.v1.InfoRequest
-	8,  // 27: lsub.guest.v1.Guest.CreateDistro:input_type -> lsub.guest.v1.CreateDistroRequest
-	30, // 28: lsub.guest.v1.Guest.DeleteDistro:input_type -> lsub.guest.v1.DeleteDistroRequest
-	12, // 29: lsub.guest.v1.Guest.DeleteImage:input_type -> lsub.guest.v1.DeleteImageRequest
-	14, // 30: lsub.guest.v1.Guest.ConfigureDistro:input_type -> lsub.guest.v1.ConfigureDistroRequest
-	16, // 31: lsub.guest.v1.Guest.SetDefaultUser:input_type -> lsub.guest.v1.SetDefaultUserRequest
-	18, // 32: lsub.guest.v1.Guest.CreateSnapshot:input_type -> lsub.guest.v1.CreateSnapshotRequest
-	20, // 33: lsub.guest.v1.Guest.RestoreSnapshot:input_type -> lsub.guest.v1.RestoreSnapshotRequest
-	22, // 34: lsub.guest.v1.Guest.DeleteSnapshot:input_type -> lsub.guest.v1.DeleteSnapshotRequest
-	32, // 35: lsub.guest.v1.Guest.StartDistro:input_type -> lsub.guest.v1.StartDistroRequest
-	34, // 36: lsub.guest.v1.Guest.StopDistro:input_type -> lsub.guest.v1.StopDistroRequest
-	24, // 37: lsub.guest.v1.Guest.Watch:input_type -> lsub.guest.v1.WatchRequest
-	26, // 38: lsub.guest.v1.Guest.WatchListeners:input_type -> lsub.guest.v1.WatchListenersRequest
-	36, // 39: lsub.guest.v1.Guest.AdjustClock:input_type -> lsub.guest.v1.AdjustClockRequest
-	38, // 40: lsub.guest.v1.Guest.Poweroff:input_type -> lsub.guest.v1.PoweroffRequest
-	4,  // 41: lsub.guest.v1.Guest.Info:output_type -> lsub.guest.v1.InfoResponse
-	9,  // 42: lsub.guest.v1.Guest.CreateDistro:output_type -> lsub.guest.v1.CreateDistroResponse
-	31, // 43: lsub.guest.v1.Guest.DeleteDistro:output_type -> lsub.guest.v1.DeleteDistroResponse
-	13, // 44: lsub.guest.v1.Guest.DeleteImage:output_type -> lsub.guest.v1.DeleteImageResponse
-	15, // 45: lsub.guest.v1.Guest.ConfigureDistro:output_type -> lsub.guest.v1.ConfigureDistroResponse
-	17, // 46: lsub.guest.v1.Guest.SetDefaultUser:output_type -> lsub.guest.v1.SetDefaultUserResponse
-	19, // 47: lsub.guest.v1.Guest.CreateSnapshot:output_type -> lsub.guest.v1.CreateSnapshotResponse
-	21, // 48: lsub.guest.v1.Guest.RestoreSnapshot:output_type -> lsub.guest.v1.RestoreSnapshotResponse
-	23, // 49: lsub.guest.v1.Guest.DeleteSnapshot:output_type -> lsub.guest.v1.DeleteSnapshotResponse
-	33, // 50: lsub.guest.v1.Guest.StartDistro:output_type -> lsub.guest.v1.StartDistroResponse
-	35, // 51: lsub.guest.v1.Guest.StopDistro:output_type -> lsub.guest.v1.StopDistroResponse
-	25, // 52: lsub.guest.v1.Guest.Watch:output_type -> lsub.guest.v1.WatchResponse
-	27, // 53: lsub.guest.v1.Guest.WatchListeners:output_type -> lsub.guest.v1.WatchListenersResponse
-	37, // 54: lsub.guest.v1.Guest.AdjustClock:output_type -> lsub.guest.v1.AdjustClockResponse
-	39, // 55: lsub.guest.v1.Guest.Poweroff:output_type -> lsub.guest.v1.PoweroffResponse
-	41, // [41:56] is the sub-list for method output_type
-	26, // [26:41] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	30, // 14: lsub.guest.v1.MountShareRequest.share:type_name -> lsub.guest.v1.Share
+	1,  // 15: lsub.guest.v1.StartDistroRequest.distro:type_name -> lsub.guest.v1.Distro
+	5,  // 16: lsub.guest.v1.StartDistroResponse.state:type_name -> lsub.guest.v1.DistroState
+	46, // 17: lsub.guest.v1.ForwardRequest.connect:type_name -> lsub.guest.v1.Connect
+	47, // 18: lsub.guest.v1.ForwardRequest.listen:type_name -> lsub.guest.v1.Listen
+	49, // 19: lsub.guest.v1.StreamRequest.exec:type_name -> lsub.guest.v1.Exec
+	51, // 20: lsub.guest.v1.StreamRequest.import_image:type_name -> lsub.guest.v1.ImportImage
+	52, // 21: lsub.guest.v1.StreamRequest.export:type_name -> lsub.guest.v1.Export
+	30, // 22: lsub.guest.v1.StreamRequest.share:type_name -> lsub.guest.v1.Share
+	1,  // 23: lsub.guest.v1.Exec.distro:type_name -> lsub.guest.v1.Distro
+	50, // 24: lsub.guest.v1.Exec.pipes:type_name -> lsub.guest.v1.Pipes
+	11, // 25: lsub.guest.v1.Export.snapshot:type_name -> lsub.guest.v1.Snapshot
+	0,  // 26: lsub.guest.v1.Error.code:type_name -> lsub.guest.v1.ErrorCode
+	7,  // 27: lsub.guest.v1.Hello.boot:type_name -> lsub.guest.v1.BootStep
+	3,  // 28: lsub.guest.v1.Guest.Info:input_type -> lsub.guest.v1.InfoRequest
+	8,  // 29: lsub.guest.v1.Guest.CreateDistro:input_type -> lsub.guest.v1.CreateDistroRequest
+	35, // 30: lsub.guest.v1.Guest.DeleteDistro:input_type -> lsub.guest.v1.DeleteDistroRequest
+	12, // 31: lsub.guest.v1.Guest.DeleteImage:input_type -> lsub.guest.v1.DeleteImageRequest
+	14, // 32: lsub.guest.v1.Guest.ConfigureDistro:input_type -> lsub.guest.v1.ConfigureDistroRequest
+	16, // 33: lsub.guest.v1.Guest.SetDefaultUser:input_type -> lsub.guest.v1.SetDefaultUserRequest
+	18, // 34: lsub.guest.v1.Guest.CreateSnapshot:input_type -> lsub.guest.v1.CreateSnapshotRequest
+	20, // 35: lsub.guest.v1.Guest.RestoreSnapshot:input_type -> lsub.guest.v1.RestoreSnapshotRequest
+	22, // 36: lsub.guest.v1.Guest.DeleteSnapshot:input_type -> lsub.guest.v1.DeleteSnapshotRequest
+	37, // 37: lsub.guest.v1.Guest.StartDistro:input_type -> lsub.guest.v1.StartDistroRequest
+	39, // 38: lsub.guest.v1.Guest.StopDistro:input_type -> lsub.guest.v1.StopDistroRequest
+	24, // 39: lsub.guest.v1.Guest.Watch:input_type -> lsub.guest.v1.WatchRequest
+	26, // 40: lsub.guest.v1.Guest.WatchListeners:input_type -> lsub.guest.v1.WatchListenersRequest
+	31, // 41: lsub.guest.v1.Guest.MountShare:input_type -> lsub.guest.v1.MountShareRequest
+	33, // 42: lsub.guest.v1.Guest.UnmountShare:input_type -> lsub.guest.v1.UnmountShareRequest
+	41, // 43: lsub.guest.v1.Guest.AdjustClock:input_type -> lsub.guest.v1.AdjustClockRequest
+	43, // 44: lsub.guest.v1.Guest.Poweroff:input_type -> lsub.guest.v1.PoweroffRequest
+	4,  // 45: lsub.guest.v1.Guest.Info:output_type -> lsub.guest.v1.InfoResponse
+	9,  // 46: lsub.guest.v1.Guest.CreateDistro:output_type -> lsub.guest.v1.CreateDistroResponse
+	36, // 47: lsub.guest.v1.Guest.DeleteDistro:output_type -> lsub.guest.v1.DeleteDistroResponse
+	13, // 48: lsub.guest.v1.Guest.DeleteImage:output_type -> lsub.guest.v1.DeleteImageResponse
+	15, // 49: lsub.guest.v1.Guest.ConfigureDistro:output_type -> lsub.guest.v1.ConfigureDistroResponse
+	17, // 50: lsub.guest.v1.Guest.SetDefaultUser:output_type -> lsub.guest.v1.SetDefaultUserResponse
+	19, // 51: lsub.guest.v1.Guest.CreateSnapshot:output_type -> lsub.guest.v1.CreateSnapshotResponse
+	21, // 52: lsub.guest.v1.Guest.RestoreSnapshot:output_type -> lsub.guest.v1.RestoreSnapshotResponse
+	23, // 53: lsub.guest.v1.Guest.DeleteSnapshot:output_type -> lsub.guest.v1.DeleteSnapshotResponse
+	38, // 54: lsub.guest.v1.Guest.StartDistro:output_type -> lsub.guest.v1.StartDistroResponse
+	40, // 55: lsub.guest.v1.Guest.StopDistro:output_type -> lsub.guest.v1.StopDistroResponse
+	25, // 56: lsub.guest.v1.Guest.Watch:output_type -> lsub.guest.v1.WatchResponse
+	27, // 57: lsub.guest.v1.Guest.WatchListeners:output_type -> lsub.guest.v1.WatchListenersResponse
+	32, // 58: lsub.guest.v1.Guest.MountShare:output_type -> lsub.guest.v1.MountShareResponse
+	34, // 59: lsub.guest.v1.Guest.UnmountShare:output_type -> lsub.guest.v1.UnmountShareResponse
+	42, // 60: lsub.guest.v1.Guest.AdjustClock:output_type -> lsub.guest.v1.AdjustClockResponse
+	44, // 61: lsub.guest.v1.Guest.Poweroff:output_type -> lsub.guest.v1.PoweroffResponse
+	45, // [45:62] is the sub-list for method output_type
+	28, // [28:45] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_guest_guest_proto_init() }
@@ -3579,17 +3873,18 @@ func file_guest_guest_proto_init() {
 		(*CreateDistroRequest_Clone)(nil),
 		(*CreateDistroRequest_Snapshot)(nil),
 	}
-	file_guest_guest_proto_msgTypes[39].OneofWrappers = []any{
+	file_guest_guest_proto_msgTypes[44].OneofWrappers = []any{
 		(*ForwardRequest_Connect)(nil),
 		(*ForwardRequest_Listen)(nil),
 		(*ForwardRequest_Accept)(nil),
 	}
-	file_guest_guest_proto_msgTypes[42].OneofWrappers = []any{
+	file_guest_guest_proto_msgTypes[47].OneofWrappers = []any{
 		(*StreamRequest_Exec)(nil),
 		(*StreamRequest_ImportImage)(nil),
 		(*StreamRequest_Export)(nil),
+		(*StreamRequest_Share)(nil),
 	}
-	file_guest_guest_proto_msgTypes[46].OneofWrappers = []any{
+	file_guest_guest_proto_msgTypes[51].OneofWrappers = []any{
 		(*Export_Distro)(nil),
 		(*Export_Snapshot)(nil),
 	}
@@ -3599,7 +3894,7 @@ func file_guest_guest_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_guest_guest_proto_rawDesc), len(file_guest_guest_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   51,
+			NumMessages:   56,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

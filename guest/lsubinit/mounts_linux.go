@@ -78,8 +78,18 @@ func shareDirectory() error {
 	if err := mount("lsub", sharedDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"); err != nil {
 		return err
 	}
-	return unix.Mount("", sharedDir, "", unix.MS_SHARED, "")
+	if err := unix.Mount("", sharedDir, "", unix.MS_SHARED, ""); err != nil {
+		return err
+	}
+	// The shares of the host; each mount in it appears in all distros.
+	if err := mount("host", hostDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755,size=1m"); err != nil {
+		return err
+	}
+	return unix.Mount("", hostDir, "", unix.MS_SHARED, "")
 }
+
+// hostDir is /mnt/host in all distros.
+const hostDir = "/run/lsub/host"
 
 // finishDev adds udev's links and mount points to devtmpfs, which all distros share.
 // makeDevices adds the devices.

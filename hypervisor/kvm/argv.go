@@ -74,6 +74,7 @@ func argv(cfg *hypervisor.Config, f facts) []string {
 	a.disks(cfg)
 	a.nic(cfg, f)
 	a.vsock(f)
+	a.sharePorts(f)
 	a.add("-device", "virtio-balloon-pci,id=balloon,free-page-reporting=on,deflate-on-oom=on")
 	a.add("-device", "virtio-rng-pci,id=rng")
 	return a.list
@@ -260,4 +261,29 @@ func (a *arguments) vsock(f facts) {
 	}
 	a.add("-chardev", fmt.Sprintf("socket,id=vsock-backend,fd=%d", f.userFD))
 	a.add("-device", fmt.Sprintf("vhost-user-vsock-pci,id=vsock,vectors=%d,chardev=vsock-backend", vsockVectors))
+}
+
+// sharePorts are the buses for file system devices, which are added while the VM runs.
+// PCI Express' root bus takes none then. On amd64 a single bridge has room for 31 of them:
+// the kernel hears of new ones by ACPI, within 0.1 s. On arm64 there is no ACPI, and each
+// device needs a port of its own.
+func sharePorts(arch string) (buses []string, room int) {
+	if arch == "amd64" {
+		return []string{"shares"}, 31
+	}
+	for i := range 8 {
+		buses = append(buses, fmt.Sprintf("share%d", i))
+	}
+	return buses, 1
+}
+
+func (a *arguments) sharePorts(f facts) {
+	buses, _ := sharePorts(f.arch)
+	for i, bus := range buses {
+		if f.arch == "amd64" {
+			a.add("-device", "pcie-pci-bridge,id="+bus)
+		} else {
+			a.add("-device", fmt.Sprintf("pcie-root-port,id=%s,chassis=%d,slot=%d", bus, i+1, i+1))
+		}
+	}
 }

@@ -114,18 +114,18 @@ func dialSelf(dir string) (*qmp.SocketMonitor, net.Conn, error) {
 	return mon, conn, nil
 }
 
-// run runs a command and decodes its answer into result, unless that is nil. If ctx ends
-// first, or after commandTimeout, the command continues: the next command waits until QEMU
-// has answered.
+// run runs a command without arguments; see runWith.
 func (m *monitor) run(ctx context.Context, command string, result any) error {
 	return m.runWith(ctx, command, nil, result)
 }
 
-// runWith is run for a command with arguments.
-func (m *monitor) runWith(ctx context.Context, command string, args map[string]any, result any) error {
+// runWith runs a command and decodes its answer into result, unless that is nil. If ctx ends
+// first, or after commandTimeout, the command continues: the next command waits until QEMU
+// has answered.
+func (m *monitor) runWith(ctx context.Context, command string, args, result any) error {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
 	defer cancel()
-	line, err := json.Marshal(qmp.Command{Execute: command, Args: argsOrNil(args)})
+	line, err := json.Marshal(qmp.Command{Execute: command, Args: args})
 	if err != nil {
 		return err
 	}
@@ -175,14 +175,6 @@ func (m *monitor) runWith(ctx context.Context, command string, args map[string]a
 	case <-ctx.Done():
 		return fail(context.Cause(ctx))
 	}
-}
-
-// argsOrNil keeps an empty "arguments" out of a command.
-func argsOrNil(args map[string]any) any {
-	if args == nil {
-		return nil
-	}
-	return args
 }
 
 // close hangs up and waits until all goroutines have ended. All events that QEMU has sent

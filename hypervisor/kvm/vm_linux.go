@@ -34,6 +34,7 @@ type vm struct {
 	end   context.CancelFunc
 	wg    sync.WaitGroup // goroutines other than run
 	pause pause
+	fs    fileSystems
 	done  chan struct{} // closed when everything has ended
 
 	closeOnce sync.Once
@@ -48,6 +49,7 @@ func newVM(cfg *hypervisor.Config, log *slog.Logger) *vm {
 	v := &vm{cfg: cfg, log: log, done: make(chan struct{})}
 	v.alive, v.end = context.WithCancel(context.Background())
 	v.pause.init(v)
+	v.fs.init(v)
 	return v
 }
 
@@ -129,6 +131,7 @@ func (v *vm) release() {
 	if v.vsock != nil {
 		v.vsock.Close()
 	}
+	v.fs.close()
 	v.wg.Wait()
 }
 
@@ -179,6 +182,7 @@ func (v *vm) onEvent(e qmp.Event) {
 		v.mu.Unlock()
 	}
 	v.pause.onEvent(e)
+	v.fs.onEvent(e)
 }
 
 // Dial opens a stream to a port of the guest.

@@ -623,6 +623,408 @@ func (x *Port) GetOpenedAtNs() int64 {
 	return 0
 }
 
+// Share is a directory of the host that distros see.
+type Share struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Dir           string                 `protobuf:"bytes,1,opt,name=dir,proto3" json:"dir,omitempty"` // on the host: absolute, without links
+	Writable      bool                   `protobuf:"varint,2,opt,name=writable,proto3" json:"writable,omitempty"`
+	Metadata      bool                   `protobuf:"varint,3,opt,name=metadata,proto3" json:"metadata,omitempty"` // keep owners that the host cannot keep
+	Carrier       string                 `protobuf:"bytes,4,opt,name=carrier,proto3" json:"carrier,omitempty"`    // "virtiofs", "stream", or "" for the best there is
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Share) Reset() {
+	*x = Share{}
+	mi := &file_machine_supervisor_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Share) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Share) ProtoMessage() {}
+
+func (x *Share) ProtoReflect() protoreflect.Message {
+	mi := &file_machine_supervisor_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Share.ProtoReflect.Descriptor instead.
+func (*Share) Descriptor() ([]byte, []int) {
+	return file_machine_supervisor_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Share) GetDir() string {
+	if x != nil {
+		return x.Dir
+	}
+	return ""
+}
+
+func (x *Share) GetWritable() bool {
+	if x != nil {
+		return x.Writable
+	}
+	return false
+}
+
+func (x *Share) GetMetadata() bool {
+	if x != nil {
+		return x.Metadata
+	}
+	return false
+}
+
+func (x *Share) GetCarrier() string {
+	if x != nil {
+		return x.Carrier
+	}
+	return ""
+}
+
+type AddShareRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Share         *Share                 `protobuf:"bytes,1,opt,name=share,proto3" json:"share,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddShareRequest) Reset() {
+	*x = AddShareRequest{}
+	mi := &file_machine_supervisor_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddShareRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddShareRequest) ProtoMessage() {}
+
+func (x *AddShareRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_machine_supervisor_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddShareRequest.ProtoReflect.Descriptor instead.
+func (*AddShareRequest) Descriptor() ([]byte, []int) {
+	return file_machine_supervisor_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *AddShareRequest) GetShare() *Share {
+	if x != nil {
+		return x.Share
+	}
+	return nil
+}
+
+type AddShareResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shared        *SharedDir             `protobuf:"bytes,1,opt,name=shared,proto3" json:"shared,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddShareResponse) Reset() {
+	*x = AddShareResponse{}
+	mi := &file_machine_supervisor_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddShareResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddShareResponse) ProtoMessage() {}
+
+func (x *AddShareResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_machine_supervisor_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddShareResponse.ProtoReflect.Descriptor instead.
+func (*AddShareResponse) Descriptor() ([]byte, []int) {
+	return file_machine_supervisor_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *AddShareResponse) GetShared() *SharedDir {
+	if x != nil {
+		return x.Shared
+	}
+	return nil
+}
+
+type RemoveShareRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Dir           string                 `protobuf:"bytes,1,opt,name=dir,proto3" json:"dir,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveShareRequest) Reset() {
+	*x = RemoveShareRequest{}
+	mi := &file_machine_supervisor_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveShareRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveShareRequest) ProtoMessage() {}
+
+func (x *RemoveShareRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_machine_supervisor_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveShareRequest.ProtoReflect.Descriptor instead.
+func (*RemoveShareRequest) Descriptor() ([]byte, []int) {
+	return file_machine_supervisor_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *RemoveShareRequest) GetDir() string {
+	if x != nil {
+		return x.Dir
+	}
+	return ""
+}
+
+type RemoveShareResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveShareResponse) Reset() {
+	*x = RemoveShareResponse{}
+	mi := &file_machine_supervisor_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveShareResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveShareResponse) ProtoMessage() {}
+
+func (x *RemoveShareResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_machine_supervisor_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveShareResponse.ProtoReflect.Descriptor instead.
+func (*RemoveShareResponse) Descriptor() ([]byte, []int) {
+	return file_machine_supervisor_proto_rawDescGZIP(), []int{13}
+}
+
+type SharesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SharesRequest) Reset() {
+	*x = SharesRequest{}
+	mi := &file_machine_supervisor_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SharesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SharesRequest) ProtoMessage() {}
+
+func (x *SharesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_machine_supervisor_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SharesRequest.ProtoReflect.Descriptor instead.
+func (*SharesRequest) Descriptor() ([]byte, []int) {
+	return file_machine_supervisor_proto_rawDescGZIP(), []int{14}
+}
+
+type SharesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shares        []*SharedDir           `protobuf:"bytes,1,rep,name=shares,proto3" json:"shares,omitempty"` // by directory
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SharesResponse) Reset() {
+	*x = SharesResponse{}
+	mi := &file_machine_supervisor_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SharesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SharesResponse) ProtoMessage() {}
+
+func (x *SharesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_machine_supervisor_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SharesResponse.ProtoReflect.Descriptor instead.
+func (*SharesResponse) Descriptor() ([]byte, []int) {
+	return file_machine_supervisor_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SharesResponse) GetShares() []*SharedDir {
+	if x != nil {
+		return x.Shares
+	}
+	return nil
+}
+
+// SharedDir is a share as it is.
+type SharedDir struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Share         *Share                 `protobuf:"bytes,1,opt,name=share,proto3" json:"share,omitempty"`
+	Guest         string                 `protobuf:"bytes,2,opt,name=guest,proto3" json:"guest,omitempty"`     // where distros see it
+	Carrier       string                 `protobuf:"bytes,3,opt,name=carrier,proto3" json:"carrier,omitempty"` // that it has
+	Error         string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`     // why distros do not see it, "" if they do
+	Pid           int32                  `protobuf:"varint,5,opt,name=pid,proto3" json:"pid,omitempty"`        // of the process that serves it
+	Source        string                 `protobuf:"bytes,6,opt,name=source,proto3" json:"source,omitempty"`   // "default", "profile", "added"
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SharedDir) Reset() {
+	*x = SharedDir{}
+	mi := &file_machine_supervisor_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SharedDir) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SharedDir) ProtoMessage() {}
+
+func (x *SharedDir) ProtoReflect() protoreflect.Message {
+	mi := &file_machine_supervisor_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SharedDir.ProtoReflect.Descriptor instead.
+func (*SharedDir) Descriptor() ([]byte, []int) {
+	return file_machine_supervisor_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *SharedDir) GetShare() *Share {
+	if x != nil {
+		return x.Share
+	}
+	return nil
+}
+
+func (x *SharedDir) GetGuest() string {
+	if x != nil {
+		return x.Guest
+	}
+	return ""
+}
+
+func (x *SharedDir) GetCarrier() string {
+	if x != nil {
+		return x.Carrier
+	}
+	return ""
+}
+
+func (x *SharedDir) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *SharedDir) GetPid() int32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *SharedDir) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
 var File_machine_supervisor_proto protoreflect.FileDescriptor
 
 const file_machine_supervisor_proto_rawDesc = "" +
@@ -669,13 +1071,38 @@ const file_machine_supervisor_proto_rawDesc = "" +
 	"\x0ebytes_to_guest\x18\r \x01(\x03R\fbytesToGuest\x12\"\n" +
 	"\rbytes_to_host\x18\x0e \x01(\x03R\vbytesToHost\x12 \n" +
 	"\fopened_at_ns\x18\x0f \x01(\x03R\n" +
-	"openedAtNs2\xe6\x02\n" +
+	"openedAtNs\"k\n" +
+	"\x05Share\x12\x10\n" +
+	"\x03dir\x18\x01 \x01(\tR\x03dir\x12\x1a\n" +
+	"\bwritable\x18\x02 \x01(\bR\bwritable\x12\x1a\n" +
+	"\bmetadata\x18\x03 \x01(\bR\bmetadata\x12\x18\n" +
+	"\acarrier\x18\x04 \x01(\tR\acarrier\"B\n" +
+	"\x0fAddShareRequest\x12/\n" +
+	"\x05share\x18\x01 \x01(\v2\x19.lsub.supervisor.v1.ShareR\x05share\"I\n" +
+	"\x10AddShareResponse\x125\n" +
+	"\x06shared\x18\x01 \x01(\v2\x1d.lsub.supervisor.v1.SharedDirR\x06shared\"&\n" +
+	"\x12RemoveShareRequest\x12\x10\n" +
+	"\x03dir\x18\x01 \x01(\tR\x03dir\"\x15\n" +
+	"\x13RemoveShareResponse\"\x0f\n" +
+	"\rSharesRequest\"G\n" +
+	"\x0eSharesResponse\x125\n" +
+	"\x06shares\x18\x01 \x03(\v2\x1d.lsub.supervisor.v1.SharedDirR\x06shares\"\xac\x01\n" +
+	"\tSharedDir\x12/\n" +
+	"\x05share\x18\x01 \x01(\v2\x19.lsub.supervisor.v1.ShareR\x05share\x12\x14\n" +
+	"\x05guest\x18\x02 \x01(\tR\x05guest\x12\x18\n" +
+	"\acarrier\x18\x03 \x01(\tR\acarrier\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\x12\x10\n" +
+	"\x03pid\x18\x05 \x01(\x05R\x03pid\x12\x16\n" +
+	"\x06source\x18\x06 \x01(\tR\x06source2\xee\x04\n" +
 	"\n" +
 	"Supervisor\x12O\n" +
 	"\x06Status\x12!.lsub.supervisor.v1.StatusRequest\x1a\".lsub.supervisor.v1.StatusResponse\x12U\n" +
 	"\bShutdown\x12#.lsub.supervisor.v1.ShutdownRequest\x1a$.lsub.supervisor.v1.ShutdownResponse\x12`\n" +
 	"\vStartDistro\x12&.lsub.supervisor.v1.StartDistroRequest\x1a'.lsub.supervisor.v1.StartDistroResponse0\x01\x12N\n" +
-	"\x05Ports\x12 .lsub.supervisor.v1.PortsRequest\x1a!.lsub.supervisor.v1.PortsResponse0\x01B8Z6github.com/lsub/lsub/machine/supervisorv1;supervisorv1b\x06proto3"
+	"\x05Ports\x12 .lsub.supervisor.v1.PortsRequest\x1a!.lsub.supervisor.v1.PortsResponse0\x01\x12U\n" +
+	"\bAddShare\x12#.lsub.supervisor.v1.AddShareRequest\x1a$.lsub.supervisor.v1.AddShareResponse\x12^\n" +
+	"\vRemoveShare\x12&.lsub.supervisor.v1.RemoveShareRequest\x1a'.lsub.supervisor.v1.RemoveShareResponse\x12O\n" +
+	"\x06Shares\x12!.lsub.supervisor.v1.SharesRequest\x1a\".lsub.supervisor.v1.SharesResponseB8Z6github.com/lsub/lsub/machine/supervisorv1;supervisorv1b\x06proto3"
 
 var (
 	file_machine_supervisor_proto_rawDescOnce sync.Once
@@ -689,7 +1116,7 @@ func file_machine_supervisor_proto_rawDescGZIP() []byte {
 	return file_machine_supervisor_proto_rawDescData
 }
 
-var file_machine_supervisor_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_machine_supervisor_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_machine_supervisor_proto_goTypes = []any{
 	(*StatusRequest)(nil),       // 0: lsub.supervisor.v1.StatusRequest
 	(*StatusResponse)(nil),      // 1: lsub.supervisor.v1.StatusResponse
@@ -700,24 +1127,42 @@ var file_machine_supervisor_proto_goTypes = []any{
 	(*PortsRequest)(nil),        // 6: lsub.supervisor.v1.PortsRequest
 	(*PortsResponse)(nil),       // 7: lsub.supervisor.v1.PortsResponse
 	(*Port)(nil),                // 8: lsub.supervisor.v1.Port
-	(*guestv1.BootStep)(nil),    // 9: lsub.guest.v1.BootStep
+	(*Share)(nil),               // 9: lsub.supervisor.v1.Share
+	(*AddShareRequest)(nil),     // 10: lsub.supervisor.v1.AddShareRequest
+	(*AddShareResponse)(nil),    // 11: lsub.supervisor.v1.AddShareResponse
+	(*RemoveShareRequest)(nil),  // 12: lsub.supervisor.v1.RemoveShareRequest
+	(*RemoveShareResponse)(nil), // 13: lsub.supervisor.v1.RemoveShareResponse
+	(*SharesRequest)(nil),       // 14: lsub.supervisor.v1.SharesRequest
+	(*SharesResponse)(nil),      // 15: lsub.supervisor.v1.SharesResponse
+	(*SharedDir)(nil),           // 16: lsub.supervisor.v1.SharedDir
+	(*guestv1.BootStep)(nil),    // 17: lsub.guest.v1.BootStep
 }
 var file_machine_supervisor_proto_depIdxs = []int32{
-	9, // 0: lsub.supervisor.v1.StatusResponse.boot:type_name -> lsub.guest.v1.BootStep
-	8, // 1: lsub.supervisor.v1.PortsResponse.ports:type_name -> lsub.supervisor.v1.Port
-	0, // 2: lsub.supervisor.v1.Supervisor.Status:input_type -> lsub.supervisor.v1.StatusRequest
-	4, // 3: lsub.supervisor.v1.Supervisor.Shutdown:input_type -> lsub.supervisor.v1.ShutdownRequest
-	2, // 4: lsub.supervisor.v1.Supervisor.StartDistro:input_type -> lsub.supervisor.v1.StartDistroRequest
-	6, // 5: lsub.supervisor.v1.Supervisor.Ports:input_type -> lsub.supervisor.v1.PortsRequest
-	1, // 6: lsub.supervisor.v1.Supervisor.Status:output_type -> lsub.supervisor.v1.StatusResponse
-	5, // 7: lsub.supervisor.v1.Supervisor.Shutdown:output_type -> lsub.supervisor.v1.ShutdownResponse
-	3, // 8: lsub.supervisor.v1.Supervisor.StartDistro:output_type -> lsub.supervisor.v1.StartDistroResponse
-	7, // 9: lsub.supervisor.v1.Supervisor.Ports:output_type -> lsub.supervisor.v1.PortsResponse
-	6, // [6:10] is the sub-list for method output_type
-	2, // [2:6] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	17, // 0: lsub.supervisor.v1.StatusResponse.boot:type_name -> lsub.guest.v1.BootStep
+	8,  // 1: lsub.supervisor.v1.PortsResponse.ports:type_name -> lsub.supervisor.v1.Port
+	9,  // 2: lsub.supervisor.v1.AddShareRequest.share:type_name -> lsub.supervisor.v1.Share
+	16, // 3: lsub.supervisor.v1.AddShareResponse.shared:type_name -> lsub.supervisor.v1.SharedDir
+	16, // 4: lsub.supervisor.v1.SharesResponse.shares:type_name -> lsub.supervisor.v1.SharedDir
+	9,  // 5: lsub.supervisor.v1.SharedDir.share:type_name -> lsub.supervisor.v1.Share
+	0,  // 6: lsub.supervisor.v1.Supervisor.Status:input_type -> lsub.supervisor.v1.StatusRequest
+	4,  // 7: lsub.supervisor.v1.Supervisor.Shutdown:input_type -> lsub.supervisor.v1.ShutdownRequest
+	2,  // 8: lsub.supervisor.v1.Supervisor.StartDistro:input_type -> lsub.supervisor.v1.StartDistroRequest
+	6,  // 9: lsub.supervisor.v1.Supervisor.Ports:input_type -> lsub.supervisor.v1.PortsRequest
+	10, // 10: lsub.supervisor.v1.Supervisor.AddShare:input_type -> lsub.supervisor.v1.AddShareRequest
+	12, // 11: lsub.supervisor.v1.Supervisor.RemoveShare:input_type -> lsub.supervisor.v1.RemoveShareRequest
+	14, // 12: lsub.supervisor.v1.Supervisor.Shares:input_type -> lsub.supervisor.v1.SharesRequest
+	1,  // 13: lsub.supervisor.v1.Supervisor.Status:output_type -> lsub.supervisor.v1.StatusResponse
+	5,  // 14: lsub.supervisor.v1.Supervisor.Shutdown:output_type -> lsub.supervisor.v1.ShutdownResponse
+	3,  // 15: lsub.supervisor.v1.Supervisor.StartDistro:output_type -> lsub.supervisor.v1.StartDistroResponse
+	7,  // 16: lsub.supervisor.v1.Supervisor.Ports:output_type -> lsub.supervisor.v1.PortsResponse
+	11, // 17: lsub.supervisor.v1.Supervisor.AddShare:output_type -> lsub.supervisor.v1.AddShareResponse
+	13, // 18: lsub.supervisor.v1.Supervisor.RemoveShare:output_type -> lsub.supervisor.v1.RemoveShareResponse
+	15, // 19: lsub.supervisor.v1.Supervisor.Shares:output_type -> lsub.supervisor.v1.SharesResponse
+	13, // [13:20] is the sub-list for method output_type
+	6,  // [6:13] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_machine_supervisor_proto_init() }
@@ -735,7 +1180,7 @@ func file_machine_supervisor_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_machine_supervisor_proto_rawDesc), len(file_machine_supervisor_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -43,6 +43,7 @@ type Config struct {
 	Timezone string   // of the host; "" where unknown
 	Env      []string // of its services
 	Shared   string   // directory to show as /mnt/lsub, in all distros the same; "" for none
+	Host     string   // directory to show as /mnt/host; "" for none
 }
 
 // Report is the answer of the new PID 1 when all is set up for its init: a line of JSON.

@@ -51,6 +51,11 @@ func enterRoot(cfg Config) error {
 	if err != nil {
 		return err
 	}
+	// Likewise; but what a distro unmounts there, the others keep.
+	host, err := openTree(cfg.Host)
+	if err != nil {
+		return err
+	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
@@ -109,6 +114,11 @@ func enterRoot(cfg Config) error {
 			return err
 		}
 		if err := moveTree(shared, sharedDir); err != nil {
+			return err
+		}
+	}
+	if host >= 0 {
+		if err := showHost(host); err != nil {
 			return err
 		}
 	}

@@ -66,6 +66,10 @@ const (
 	GuestWatchProcedure = "/lsub.guest.v1.Guest/Watch"
 	// GuestWatchListenersProcedure is the fully-qualified name of the Guest's WatchListeners RPC.
 	GuestWatchListenersProcedure = "/lsub.guest.v1.Guest/WatchListeners"
+	// GuestMountShareProcedure is the fully-qualified name of the Guest's MountShare RPC.
+	GuestMountShareProcedure = "/lsub.guest.v1.Guest/MountShare"
+	// GuestUnmountShareProcedure is the fully-qualified name of the Guest's UnmountShare RPC.
+	GuestUnmountShareProcedure = "/lsub.guest.v1.Guest/UnmountShare"
 	// GuestAdjustClockProcedure is the fully-qualified name of the Guest's AdjustClock RPC.
 	GuestAdjustClockProcedure = "/lsub.guest.v1.Guest/AdjustClock"
 	// GuestPoweroffProcedure is the fully-qualified name of the Guest's Poweroff RPC.
@@ -111,6 +115,12 @@ type GuestClient interface {
 	// WatchListeners tells what the processes of distros listen on and which
 	// distros have networks of their own, at once and at every change.
 	WatchListeners(context.Context, *connect.Request[guestv1.WatchListenersRequest]) (*connect.ServerStreamForClient[guestv1.WatchListenersResponse], error)
+	// MountShare mounts a directory of the host from a file system device. One that is
+	// mounted already is replaced.
+	MountShare(context.Context, *connect.Request[guestv1.MountShareRequest]) (*connect.Response[guestv1.MountShareResponse], error)
+	// UnmountShare takes a directory of the host away, also from those who use it. One that
+	// is not mounted is gone already.
+	UnmountShare(context.Context, *connect.Request[guestv1.UnmountShareRequest]) (*connect.Response[guestv1.UnmountShareResponse], error)
 	// AdjustClock moves the VM's clock, and tells what it shows then.
 	AdjustClock(context.Context, *connect.Request[guestv1.AdjustClockRequest]) (*connect.Response[guestv1.AdjustClockResponse], error)
 	// Poweroff stops every distro, flushes the data disk and ends the VM. The
@@ -207,6 +217,18 @@ func NewGuestClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(guestMethods.ByName("WatchListeners")),
 			connect.WithClientOptions(opts...),
 		),
+		mountShare: connect.NewClient[guestv1.MountShareRequest, guestv1.MountShareResponse](
+			httpClient,
+			baseURL+GuestMountShareProcedure,
+			connect.WithSchema(guestMethods.ByName("MountShare")),
+			connect.WithClientOptions(opts...),
+		),
+		unmountShare: connect.NewClient[guestv1.UnmountShareRequest, guestv1.UnmountShareResponse](
+			httpClient,
+			baseURL+GuestUnmountShareProcedure,
+			connect.WithSchema(guestMethods.ByName("UnmountShare")),
+			connect.WithClientOptions(opts...),
+		),
 		adjustClock: connect.NewClient[guestv1.AdjustClockRequest, guestv1.AdjustClockResponse](
 			httpClient,
 			baseURL+GuestAdjustClockProcedure,
@@ -237,6 +259,8 @@ type guestClient struct {
 	stopDistro      *connect.Client[guestv1.StopDistroRequest, guestv1.StopDistroResponse]
 	watch           *connect.Client[guestv1.WatchRequest, guestv1.WatchResponse]
 	watchListeners  *connect.Client[guestv1.WatchListenersRequest, guestv1.WatchListenersResponse]
+	mountShare      *connect.Client[guestv1.MountShareRequest, guestv1.MountShareResponse]
+	unmountShare    *connect.Client[guestv1.UnmountShareRequest, guestv1.UnmountShareResponse]
 	adjustClock     *connect.Client[guestv1.AdjustClockRequest, guestv1.AdjustClockResponse]
 	poweroff        *connect.Client[guestv1.PoweroffRequest, guestv1.PoweroffResponse]
 }
@@ -306,6 +330,16 @@ func (c *guestClient) WatchListeners(ctx context.Context, req *connect.Request[g
 	return c.watchListeners.CallServerStream(ctx, req)
 }
 
+// MountShare calls lsub.guest.v1.Guest.MountShare.
+func (c *guestClient) MountShare(ctx context.Context, req *connect.Request[guestv1.MountShareRequest]) (*connect.Response[guestv1.MountShareResponse], error) {
+	return c.mountShare.CallUnary(ctx, req)
+}
+
+// UnmountShare calls lsub.guest.v1.Guest.UnmountShare.
+func (c *guestClient) UnmountShare(ctx context.Context, req *connect.Request[guestv1.UnmountShareRequest]) (*connect.Response[guestv1.UnmountShareResponse], error) {
+	return c.unmountShare.CallUnary(ctx, req)
+}
+
 // AdjustClock calls lsub.guest.v1.Guest.AdjustClock.
 func (c *guestClient) AdjustClock(ctx context.Context, req *connect.Request[guestv1.AdjustClockRequest]) (*connect.Response[guestv1.AdjustClockResponse], error) {
 	return c.adjustClock.CallUnary(ctx, req)
@@ -355,6 +389,12 @@ type GuestHandler interface {
 	// WatchListeners tells what the processes of distros listen on and which
 	// distros have networks of their own, at once and at every change.
 	WatchListeners(context.Context, *connect.Request[guestv1.WatchListenersRequest], *connect.ServerStream[guestv1.WatchListenersResponse]) error
+	// MountShare mounts a directory of the host from a file system device. One that is
+	// mounted already is replaced.
+	MountShare(context.Context, *connect.Request[guestv1.MountShareRequest]) (*connect.Response[guestv1.MountShareResponse], error)
+	// UnmountShare takes a directory of the host away, also from those who use it. One that
+	// is not mounted is gone already.
+	UnmountShare(context.Context, *connect.Request[guestv1.UnmountShareRequest]) (*connect.Response[guestv1.UnmountShareResponse], error)
 	// AdjustClock moves the VM's clock, and tells what it shows then.
 	AdjustClock(context.Context, *connect.Request[guestv1.AdjustClockRequest]) (*connect.Response[guestv1.AdjustClockResponse], error)
 	// Poweroff stops every distro, flushes the data disk and ends the VM. The
@@ -447,6 +487,18 @@ func NewGuestHandler(svc GuestHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(guestMethods.ByName("WatchListeners")),
 		connect.WithHandlerOptions(opts...),
 	)
+	guestMountShareHandler := connect.NewUnaryHandler(
+		GuestMountShareProcedure,
+		svc.MountShare,
+		connect.WithSchema(guestMethods.ByName("MountShare")),
+		connect.WithHandlerOptions(opts...),
+	)
+	guestUnmountShareHandler := connect.NewUnaryHandler(
+		GuestUnmountShareProcedure,
+		svc.UnmountShare,
+		connect.WithSchema(guestMethods.ByName("UnmountShare")),
+		connect.WithHandlerOptions(opts...),
+	)
 	guestAdjustClockHandler := connect.NewUnaryHandler(
 		GuestAdjustClockProcedure,
 		svc.AdjustClock,
@@ -487,6 +539,10 @@ func NewGuestHandler(svc GuestHandler, opts ...connect.HandlerOption) (string, h
 			guestWatchHandler.ServeHTTP(w, r)
 		case GuestWatchListenersProcedure:
 			guestWatchListenersHandler.ServeHTTP(w, r)
+		case GuestMountShareProcedure:
+			guestMountShareHandler.ServeHTTP(w, r)
+		case GuestUnmountShareProcedure:
+			guestUnmountShareHandler.ServeHTTP(w, r)
 		case GuestAdjustClockProcedure:
 			guestAdjustClockHandler.ServeHTTP(w, r)
 		case GuestPoweroffProcedure:
@@ -550,6 +606,14 @@ func (UnimplementedGuestHandler) Watch(context.Context, *connect.Request[guestv1
 
 func (UnimplementedGuestHandler) WatchListeners(context.Context, *connect.Request[guestv1.WatchListenersRequest], *connect.ServerStream[guestv1.WatchListenersResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("lsub.guest.v1.Guest.WatchListeners is not implemented"))
+}
+
+func (UnimplementedGuestHandler) MountShare(context.Context, *connect.Request[guestv1.MountShareRequest]) (*connect.Response[guestv1.MountShareResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("lsub.guest.v1.Guest.MountShare is not implemented"))
+}
+
+func (UnimplementedGuestHandler) UnmountShare(context.Context, *connect.Request[guestv1.UnmountShareRequest]) (*connect.Response[guestv1.UnmountShareResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("lsub.guest.v1.Guest.UnmountShare is not implemented"))
 }
 
 func (UnimplementedGuestHandler) AdjustClock(context.Context, *connect.Request[guestv1.AdjustClockRequest]) (*connect.Response[guestv1.AdjustClockResponse], error) {

@@ -42,6 +42,11 @@ type Config struct {
 	// them in pairs.
 	MaxQueues uint64
 	Backend   Backend
+	// Inflight is memory of [InflightLen] bytes, zero at first, that outlives this process:
+	// it says which chains were taken and not given back. The next back-end of the same rings
+	// finishes them. Nil for devices that end with their process. Queues use Begin and Finish
+	// then.
+	Inflight []byte
 }
 
 // Device is the back-end of one device. Its methods are safe for concurrent use.
@@ -69,8 +74,11 @@ func New(cfg Config) *Device {
 	if cfg.Space != nil {
 		d.protocol |= protoConfig
 	}
-	for _, q := range cfg.Queues {
+	for i, q := range cfg.Queues {
 		q.init()
+		if cfg.Inflight != nil {
+			q.inflight = newInflight(cfg.Inflight, i)
+		}
 	}
 	return d
 }

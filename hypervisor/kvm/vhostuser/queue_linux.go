@@ -21,6 +21,13 @@ type Queue struct {
 	// Drain, if not nil, takes the last messages of the guest before its driver or the
 	// front-end goes away. It runs in Serve's goroutine.
 	Drain func()
+	// Interrupt, if not nil, is called before the queue waits for chains in progress, see
+	// Begin. It may not block.
+	Interrupt func()
+	// Orphan, if not nil, finishes a chain that an earlier back-end has taken and not given
+	// back, see [Config].Inflight. It writes to out, and returns how many bytes. It is called
+	// with the lock held.
+	Orphan func(in, out [][]byte) int
 
 	mu    sync.Mutex  // guards ring, call, errFD and the ring's memory
 	ring  *Ring       // nil while the queue is stopped
@@ -29,6 +36,11 @@ type Queue struct {
 	errFD int         // eventfd that tells the front-end of a fault, or -1
 
 	resumed chan struct{} // holds a token after Resume
+
+	inProgress int        // chains between Begin and Finish
+	idle       *sync.Cond // of mu: inProgress is 0
+	leaving    bool       // the ring is about to go
+	inflight   *inflight  // nil: chains do not outlive this process
 
 	kick *os.File // eventfd; nil while the queue is stopped
 	quit chan struct{}
@@ -44,6 +56,7 @@ type Queue struct {
 func (q *Queue) init() {
 	q.call, q.errFD = -1, -1
 	q.resumed = make(chan struct{}, 1)
+	q.idle = sync.NewCond(&q.mu)
 }
 
 // Lock takes the queue's lock. It guards the ring and keeps the guest's memory in place.
@@ -54,7 +67,69 @@ func (q *Queue) Unlock() { q.mu.Unlock() }
 
 // Ring returns the queue's ring, or nil while it is stopped. The caller holds the lock, and
 // may use the ring only while it does.
-func (q *Queue) Ring() *Ring { return q.ring }
+func (q *Queue) Ring() *Ring {
+	if q.leaving {
+		return nil
+	}
+	return q.ring
+}
+
+// Begin takes the chain that PeekBoth returned, to be served without the lock. The ring and
+// the guest's memory stay until Finish. The caller holds the lock.
+func (q *Queue) Begin(head uint16) {
+	if q.inflight != nil {
+		q.inflight.take(head, q.ring.lastAvail)
+	}
+	q.ring.Take()
+	q.inProgress++
+}
+
+// Finish gives a chain back to the guest, with the number of bytes that were written to it.
+// The caller does not hold the lock.
+func (q *Queue) Finish(head uint16, written int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.giveBack(head, written)
+	if q.inProgress--; q.inProgress == 0 {
+		q.idle.Broadcast()
+	}
+}
+
+// giveBack publishes a chain at once. The caller holds the lock.
+func (q *Queue) giveBack(head uint16, written int) {
+	r := q.ring
+	if q.inflight != nil {
+		q.inflight.putting(head, r.usedIdx+1)
+	}
+	r.Put(head, written)
+	r.publish()
+	if q.inflight != nil {
+		q.inflight.put(head)
+	}
+	if r.needSignal() {
+		signal(q.call)
+	}
+}
+
+// adopt finishes what an earlier back-end of the same ring has left. The caller holds the
+// lock.
+func (q *Queue) adopt() error {
+	if q.inflight == nil {
+		return nil
+	}
+	for _, head := range q.inflight.orphans(q.ring) {
+		in, out, err := q.ring.chain(head)
+		if err != nil {
+			return err
+		}
+		written := 0
+		if q.Orphan != nil {
+			written = q.Orphan(in, out)
+		}
+		q.giveBack(head, written)
+	}
+	return nil
+}
 
 // Up reports whether the queue has a ring. It takes no lock.
 func (q *Queue) Up() bool { return q.up.Load() }
@@ -92,10 +167,21 @@ func (q *Queue) start(mem *guestMemory, features, required uint64) error {
 	if lacks := required &^ features; lacks != 0 {
 		err = fmt.Errorf("the driver lacks features %#x", lacks)
 	} else {
-		ring, err = newRing(mem, q.num, q.desc, q.avail, q.used, q.base, features)
+		base := q.base
+		if q.inflight != nil {
+			base, err = q.inflight.begin(q.num, q.base)
+		}
+		if err == nil {
+			ring, err = newRing(mem, q.num, q.desc, q.avail, q.used, base, features)
+		}
 	}
 	if err == nil {
 		q.ring = ring
+		if err = q.adopt(); err != nil {
+			q.ring = nil
+		}
+	}
+	if err == nil {
 		q.up.Store(true)
 	}
 	q.mu.Unlock()
@@ -145,9 +231,17 @@ func (q *Queue) run(kick *os.File, quit chan struct{}) {
 	}
 }
 
-// suspend removes the ring and keeps its position.
+// suspend removes the ring and keeps its position. It waits for chains in progress.
 func (q *Queue) suspend() {
 	q.mu.Lock()
+	q.leaving = true
+	if q.inProgress > 0 && q.Interrupt != nil {
+		q.Interrupt()
+	}
+	for q.inProgress > 0 {
+		q.idle.Wait()
+	}
+	q.leaving = false
 	if q.ring != nil {
 		q.base = q.ring.lastAvail
 		q.ring = nil

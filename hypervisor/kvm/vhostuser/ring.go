@@ -50,7 +50,17 @@ type Ring struct {
 
 	fence uint32
 	iov   [][]byte // of the last chain; reused
+	split int      // the first writable buffer in iov, with ways both
 }
+
+// ways says which buffers a chain may have.
+type ways int
+
+const (
+	readable ways = iota // for the device
+	writable
+	both // first readable ones, then writable ones
+)
 
 // newRing lays a ring of num entries over the front-end's addresses.
 func newRing(g *guestMemory, num uint16, desc, avail, used uint64, base uint16, features uint64) (*Ring, error) {
@@ -152,7 +162,11 @@ func (v *Ring) Peek(write bool) (head uint16, iov [][]byte, size int, err error)
 	// once.
 	head = v.load16(4 + 2*int(v.lastAvail&(v.num-1)))
 	v.iov = v.iov[:0]
-	err = v.walk(v.desc, head, write, false)
+	way := readable
+	if write {
+		way = writable
+	}
+	err = v.walk(v.desc, head, way, false)
 	if err != nil {
 		return 0, nil, 0, err
 	}
@@ -160,6 +174,28 @@ func (v *Ring) Peek(write bool) (head uint16, iov [][]byte, size int, err error)
 		size += len(b)
 	}
 	return head, v.iov, size, nil
+}
+
+// PeekBoth returns the buffers of the next chain, which has readable ones first and then
+// writable ones: in and out. Available must have returned true. The slices are the caller's;
+// the memory may change at any time.
+func (v *Ring) PeekBoth() (head uint16, in, out [][]byte, err error) {
+	head = v.load16(4 + 2*int(v.lastAvail&(v.num-1)))
+	in, out, err = v.chain(head)
+	return head, in, out, err
+}
+
+// chain returns the buffers of the chain that begins with a descriptor.
+func (v *Ring) chain(head uint16) (in, out [][]byte, err error) {
+	v.iov, v.split = v.iov[:0], -1
+	if err := v.walk(v.desc, head, both, false); err != nil {
+		return nil, nil, err
+	}
+	all := append(make([][]byte, 0, len(v.iov)), v.iov...)
+	if v.split < 0 {
+		return all, nil, nil
+	}
+	return all[:v.split:v.split], all[v.split:], nil
 }
 
 // Take counts the chain that Peek returned as taken.
@@ -172,7 +208,7 @@ func (v *Ring) Untake(n uint16) { v.lastAvail -= n }
 func (v *Ring) Unput(n uint16) { v.usedIdx -= n }
 
 // walk appends the buffers of the chain that begins at index i of a table.
-func (v *Ring) walk(table []byte, i uint16, write, indirect bool) error {
+func (v *Ring) walk(table []byte, i uint16, way ways, indirect bool) error {
 	entries := len(table) / descLen
 	for n := 0; ; n++ {
 		// More steps than entries mean a loop.
@@ -189,9 +225,13 @@ func (v *Ring) walk(table []byte, i uint16, write, indirect bool) error {
 			if indirect || flags&descNext != 0 {
 				return fmt.Errorf("%w: indirect descriptor with flags %#x", ErrRing, flags)
 			}
-			return v.walkIndirect(addr, length, write)
+			return v.walkIndirect(addr, length, way)
 		}
-		if (flags&descWrite != 0) != write {
+		write := flags&descWrite != 0
+		if way == both && write && v.split < 0 {
+			v.split = len(v.iov)
+		}
+		if way == both && !write && v.split >= 0 || way != both && write != (way == writable) {
 			return fmt.Errorf("%w: descriptor flags %#x in the wrong queue", ErrRing, flags)
 		}
 		var err error
@@ -206,7 +246,7 @@ func (v *Ring) walk(table []byte, i uint16, write, indirect bool) error {
 }
 
 // walkIndirect appends the buffers of an indirect table.
-func (v *Ring) walkIndirect(addr uint64, length uint32, write bool) error {
+func (v *Ring) walkIndirect(addr uint64, length uint32, way ways) error {
 	if length == 0 || length%descLen != 0 || length > maxChain*descLen {
 		return fmt.Errorf("%w: indirect table of %d bytes", ErrRing, length)
 	}
@@ -217,7 +257,7 @@ func (v *Ring) walkIndirect(addr uint64, length uint32, write bool) error {
 	if err != nil {
 		return fmt.Errorf("%w: indirect table: %w", ErrRing, err)
 	}
-	return v.walk(table, 0, write, true)
+	return v.walk(table, 0, way, true)
 }
 
 // Put writes a used entry. The driver sees it after publish.

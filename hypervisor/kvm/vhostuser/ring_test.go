@@ -61,6 +61,11 @@ func FuzzRing(f *testing.F) {
 				break
 			}
 			v.DisableNotify()
+			if _, in, out, err := v.PeekBoth(); err != nil {
+				mustBeRing(t, err)
+			} else if len(in)+len(out) > maxChain+len(g.regions) {
+				t.Fatal(len(in), len(out))
+			}
 			head, iov, size, err := v.Peek(write)
 			if err != nil {
 				mustBeRing(t, err)

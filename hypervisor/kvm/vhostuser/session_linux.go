@@ -74,22 +74,32 @@ func (s *session) takeFD() int {
 
 // receive reads one message and its descriptors.
 func (s *session) receive() (message, error) {
-	var raw [msgHeaderLen]byte
-	if err := s.readFull(raw[:]); err != nil {
-		return message{}, err
-	}
-	request, flags, size, err := decodeMsgHeader(&raw)
+	raw, err := s.receiveRaw()
 	if err != nil {
 		return message{}, err
 	}
-	payload := make([]byte, size)
-	if err := s.readFull(payload); err != nil {
+	le := binary.LittleEndian
+	return decodeMessage(le.Uint32(raw), le.Uint32(raw[4:]), raw[msgHeaderLen:], len(s.fds))
+}
+
+// receiveRaw reads one message with its header, which is checked.
+func (s *session) receiveRaw() ([]byte, error) {
+	var raw [msgHeaderLen]byte
+	if err := s.readFull(raw[:]); err != nil {
+		return nil, err
+	}
+	_, _, size, err := decodeMsgHeader(&raw)
+	if err != nil {
+		return nil, err
+	}
+	m := append(raw[:], make([]byte, size)...)
+	if err := s.readFull(m[msgHeaderLen:]); err != nil {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
-		return message{}, err
+		return nil, err
 	}
-	return decodeMessage(request, flags, payload, len(s.fds))
+	return m, nil
 }
 
 // readFull fills p, and collects the descriptors that come with the bytes.

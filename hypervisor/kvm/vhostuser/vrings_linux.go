@@ -87,6 +87,7 @@ func (s *session) getVringBase(m *message) error {
 	}
 	q.drain()
 	q.stop()
+	q.inflight.end()
 	q.stopped = true
 	s.d.broken.Store(false) // the ring's memory is not read until it is set up anew
 	le := binary.LittleEndian
@@ -97,6 +98,7 @@ func (s *session) getVringBase(m *message) error {
 func (s *session) reset() {
 	for _, q := range s.d.cfg.Queues {
 		q.stop()
+		q.inflight.end()
 		q.haveAddr, q.base, q.stopped = false, 0, false
 		q.enabled = s.feats&featureProtocol == 0
 	}

@@ -43,6 +43,12 @@ const (
 	SupervisorStartDistroProcedure = "/lsub.supervisor.v1.Supervisor/StartDistro"
 	// SupervisorPortsProcedure is the fully-qualified name of the Supervisor's Ports RPC.
 	SupervisorPortsProcedure = "/lsub.supervisor.v1.Supervisor/Ports"
+	// SupervisorAddShareProcedure is the fully-qualified name of the Supervisor's AddShare RPC.
+	SupervisorAddShareProcedure = "/lsub.supervisor.v1.Supervisor/AddShare"
+	// SupervisorRemoveShareProcedure is the fully-qualified name of the Supervisor's RemoveShare RPC.
+	SupervisorRemoveShareProcedure = "/lsub.supervisor.v1.Supervisor/RemoveShare"
+	// SupervisorSharesProcedure is the fully-qualified name of the Supervisor's Shares RPC.
+	SupervisorSharesProcedure = "/lsub.supervisor.v1.Supervisor/Shares"
 )
 
 // SupervisorClient is a client for the lsub.supervisor.v1.Supervisor service.
@@ -59,6 +65,13 @@ type SupervisorClient interface {
 	// Ports tells what is forwarded between the host and the distros, at once
 	// and, where asked to watch, at every change.
 	Ports(context.Context, *connect.Request[supervisorv1.PortsRequest]) (*connect.ServerStreamForClient[supervisorv1.PortsResponse], error)
+	// AddShare shares a directory of the host with the distros, at once. One that is shared
+	// already is shared anew.
+	AddShare(context.Context, *connect.Request[supervisorv1.AddShareRequest]) (*connect.Response[supervisorv1.AddShareResponse], error)
+	// RemoveShare ends a share, also for those who use it.
+	RemoveShare(context.Context, *connect.Request[supervisorv1.RemoveShareRequest]) (*connect.Response[supervisorv1.RemoveShareResponse], error)
+	// Shares tells what is shared.
+	Shares(context.Context, *connect.Request[supervisorv1.SharesRequest]) (*connect.Response[supervisorv1.SharesResponse], error)
 }
 
 // NewSupervisorClient constructs a client for the lsub.supervisor.v1.Supervisor service. By
@@ -96,6 +109,24 @@ func NewSupervisorClient(httpClient connect.HTTPClient, baseURL string, opts ...
 			connect.WithSchema(supervisorMethods.ByName("Ports")),
 			connect.WithClientOptions(opts...),
 		),
+		addShare: connect.NewClient[supervisorv1.AddShareRequest, supervisorv1.AddShareResponse](
+			httpClient,
+			baseURL+SupervisorAddShareProcedure,
+			connect.WithSchema(supervisorMethods.ByName("AddShare")),
+			connect.WithClientOptions(opts...),
+		),
+		removeShare: connect.NewClient[supervisorv1.RemoveShareRequest, supervisorv1.RemoveShareResponse](
+			httpClient,
+			baseURL+SupervisorRemoveShareProcedure,
+			connect.WithSchema(supervisorMethods.ByName("RemoveShare")),
+			connect.WithClientOptions(opts...),
+		),
+		shares: connect.NewClient[supervisorv1.SharesRequest, supervisorv1.SharesResponse](
+			httpClient,
+			baseURL+SupervisorSharesProcedure,
+			connect.WithSchema(supervisorMethods.ByName("Shares")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -105,6 +136,9 @@ type supervisorClient struct {
 	shutdown    *connect.Client[supervisorv1.ShutdownRequest, supervisorv1.ShutdownResponse]
 	startDistro *connect.Client[supervisorv1.StartDistroRequest, supervisorv1.StartDistroResponse]
 	ports       *connect.Client[supervisorv1.PortsRequest, supervisorv1.PortsResponse]
+	addShare    *connect.Client[supervisorv1.AddShareRequest, supervisorv1.AddShareResponse]
+	removeShare *connect.Client[supervisorv1.RemoveShareRequest, supervisorv1.RemoveShareResponse]
+	shares      *connect.Client[supervisorv1.SharesRequest, supervisorv1.SharesResponse]
 }
 
 // Status calls lsub.supervisor.v1.Supervisor.Status.
@@ -127,6 +161,21 @@ func (c *supervisorClient) Ports(ctx context.Context, req *connect.Request[super
 	return c.ports.CallServerStream(ctx, req)
 }
 
+// AddShare calls lsub.supervisor.v1.Supervisor.AddShare.
+func (c *supervisorClient) AddShare(ctx context.Context, req *connect.Request[supervisorv1.AddShareRequest]) (*connect.Response[supervisorv1.AddShareResponse], error) {
+	return c.addShare.CallUnary(ctx, req)
+}
+
+// RemoveShare calls lsub.supervisor.v1.Supervisor.RemoveShare.
+func (c *supervisorClient) RemoveShare(ctx context.Context, req *connect.Request[supervisorv1.RemoveShareRequest]) (*connect.Response[supervisorv1.RemoveShareResponse], error) {
+	return c.removeShare.CallUnary(ctx, req)
+}
+
+// Shares calls lsub.supervisor.v1.Supervisor.Shares.
+func (c *supervisorClient) Shares(ctx context.Context, req *connect.Request[supervisorv1.SharesRequest]) (*connect.Response[supervisorv1.SharesResponse], error) {
+	return c.shares.CallUnary(ctx, req)
+}
+
 // SupervisorHandler is an implementation of the lsub.supervisor.v1.Supervisor service.
 type SupervisorHandler interface {
 	// Status tells what the supervisor runs. It never waits for the guest.
@@ -141,6 +190,13 @@ type SupervisorHandler interface {
 	// Ports tells what is forwarded between the host and the distros, at once
 	// and, where asked to watch, at every change.
 	Ports(context.Context, *connect.Request[supervisorv1.PortsRequest], *connect.ServerStream[supervisorv1.PortsResponse]) error
+	// AddShare shares a directory of the host with the distros, at once. One that is shared
+	// already is shared anew.
+	AddShare(context.Context, *connect.Request[supervisorv1.AddShareRequest]) (*connect.Response[supervisorv1.AddShareResponse], error)
+	// RemoveShare ends a share, also for those who use it.
+	RemoveShare(context.Context, *connect.Request[supervisorv1.RemoveShareRequest]) (*connect.Response[supervisorv1.RemoveShareResponse], error)
+	// Shares tells what is shared.
+	Shares(context.Context, *connect.Request[supervisorv1.SharesRequest]) (*connect.Response[supervisorv1.SharesResponse], error)
 }
 
 // NewSupervisorHandler builds an HTTP handler from the service implementation. It returns the path
@@ -174,6 +230,24 @@ func NewSupervisorHandler(svc SupervisorHandler, opts ...connect.HandlerOption) 
 		connect.WithSchema(supervisorMethods.ByName("Ports")),
 		connect.WithHandlerOptions(opts...),
 	)
+	supervisorAddShareHandler := connect.NewUnaryHandler(
+		SupervisorAddShareProcedure,
+		svc.AddShare,
+		connect.WithSchema(supervisorMethods.ByName("AddShare")),
+		connect.WithHandlerOptions(opts...),
+	)
+	supervisorRemoveShareHandler := connect.NewUnaryHandler(
+		SupervisorRemoveShareProcedure,
+		svc.RemoveShare,
+		connect.WithSchema(supervisorMethods.ByName("RemoveShare")),
+		connect.WithHandlerOptions(opts...),
+	)
+	supervisorSharesHandler := connect.NewUnaryHandler(
+		SupervisorSharesProcedure,
+		svc.Shares,
+		connect.WithSchema(supervisorMethods.ByName("Shares")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/lsub.supervisor.v1.Supervisor/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case SupervisorStatusProcedure:
@@ -184,6 +258,12 @@ func NewSupervisorHandler(svc SupervisorHandler, opts ...connect.HandlerOption) 
 			supervisorStartDistroHandler.ServeHTTP(w, r)
 		case SupervisorPortsProcedure:
 			supervisorPortsHandler.ServeHTTP(w, r)
+		case SupervisorAddShareProcedure:
+			supervisorAddShareHandler.ServeHTTP(w, r)
+		case SupervisorRemoveShareProcedure:
+			supervisorRemoveShareHandler.ServeHTTP(w, r)
+		case SupervisorSharesProcedure:
+			supervisorSharesHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -207,4 +287,16 @@ func (UnimplementedSupervisorHandler) StartDistro(context.Context, *connect.Requ
 
 func (UnimplementedSupervisorHandler) Ports(context.Context, *connect.Request[supervisorv1.PortsRequest], *connect.ServerStream[supervisorv1.PortsResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("lsub.supervisor.v1.Supervisor.Ports is not implemented"))
+}
+
+func (UnimplementedSupervisorHandler) AddShare(context.Context, *connect.Request[supervisorv1.AddShareRequest]) (*connect.Response[supervisorv1.AddShareResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("lsub.supervisor.v1.Supervisor.AddShare is not implemented"))
+}
+
+func (UnimplementedSupervisorHandler) RemoveShare(context.Context, *connect.Request[supervisorv1.RemoveShareRequest]) (*connect.Response[supervisorv1.RemoveShareResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("lsub.supervisor.v1.Supervisor.RemoveShare is not implemented"))
+}
+
+func (UnimplementedSupervisorHandler) Shares(context.Context, *connect.Request[supervisorv1.SharesRequest]) (*connect.Response[supervisorv1.SharesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("lsub.supervisor.v1.Supervisor.Shares is not implemented"))
 }

@@ -1,0 +1,55 @@
+package sharemount
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// deviceTimeout is how long a device may take to appear that the host has added.
+const deviceTimeout = 20 * time.Second
+
+// VirtioFS mounts the directory of a file system device (virtio-fs). It waits until the
+// kernel has found the device.
+func VirtioFS(ctx context.Context, tag, target string, readOnly bool) error {
+	ctx, cancel := context.WithTimeout(ctx, deviceTimeout)
+	defer cancel()
+	news, err := deviceNews() // before the first look
+	if err != nil {
+		return err
+	}
+	defer news.Close()
+	defer context.AfterFunc(ctx, func() { news.SetReadDeadline(time.Unix(1, 0)) })()
+	buf := make([]byte, 64<<10)
+	for {
+		// The first one loads the module, which looks for devices. EINVAL: there is none with
+		// this tag.
+		err := unix.Mount(tag, target, "virtiofs", mountFlags(readOnly), "")
+		if err == nil {
+			return nil
+		}
+		if err != unix.EINVAL {
+			return fmt.Errorf("mount the device %s: %w", tag, err)
+		}
+		// ENOBUFS: there was more news than was read. Look again.
+		if _, err := news.Read(buf); err != nil && ctx.Err() != nil {
+			return fmt.Errorf("the device %s does not appear: %w", tag, ctx.Err())
+		}
+	}
+}
+
+// deviceNews returns a socket on which the kernel tells of each device that comes or goes.
+func deviceNews() (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
+	if err != nil {
+		return nil, fmt.Errorf("hear of devices: %w", err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("hear of devices: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "uevents"), nil
+}
