@@ -20,8 +20,5 @@ func TestConformanceARM64(t *testing.T) {
 	if err := guestfiles.Make(dir, "arm64"); err != nil {
 		t.Fatal(err)
 	}
-	hvtest.Conformance(t, hvtest.Harness{
-		Driver: New(Options{Arch: "arm64"}),
-		Config: func(t *testing.T) hypervisor.Config { return configOf(t, dir) },
-	})
+	hvtest.Conformance(t, harnessOf(Options{Arch: "arm64"}, func(t *testing.T) hypervisor.Config { return configOf(t, dir) }))
 }

@@ -92,8 +92,12 @@ func configOf(t *testing.T, guestDir string) hypervisor.Config {
 // harness boots the guest with a driver that uses KVM or TCG, as the machine allows. The
 // variables LSUB_ACCEL and LSUB_VSOCK choose, as they do for lsub.
 func harness() hvtest.Harness {
+	return harnessOf(Options{Accel: Accel(os.Getenv("LSUB_ACCEL")), VSock: VSock(os.Getenv("LSUB_VSOCK"))}, config)
+}
+
+func harnessOf(opts Options, config func(*testing.T) hypervisor.Config) hvtest.Harness {
 	return hvtest.Harness{
-		Driver: New(Options{Accel: Accel(os.Getenv("LSUB_ACCEL")), VSock: VSock(os.Getenv("LSUB_VSOCK"))}), Config: config,
+		Driver: New(opts), Config: config,
 		Kill: func(t *testing.T, v hypervisor.VM) {
 			if err := v.(*vm).qemu.cmd.Process.Kill(); err != nil {
 				t.Fatal(err)

@@ -109,15 +109,20 @@ type kernelVSock struct {
 }
 
 func (k *kernelVSock) Dial(ctx context.Context, port uint32) (net.Conn, error) {
-	c, err := vsock.DialContext(ctx, k.cid, port, nil)
-	if err != nil {
-		return nil, err
+	for {
+		c, err := vsock.DialContext(ctx, k.cid, port, nil)
+		switch {
+		case err == nil:
+			if _, err := c.Write(k.secret); err != nil { // it fits the empty buffer, so it does not wait
+				c.Close()
+				return nil, err
+			}
+			return c, nil
+		case !errors.Is(err, syscall.ETIMEDOUT) || ctx.Err() != nil:
+			return nil, err
+		}
+		// The kernel gives up after 2 s. A guest that is busy or paused takes longer.
 	}
-	if _, err := c.Write(k.secret); err != nil { // it fits the empty buffer, so it does not wait
-		c.Close()
-		return nil, err
-	}
-	return c, nil
 }
 
 func (k *kernelVSock) Listen(port uint32) (net.Listener, error) {
