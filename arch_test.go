@@ -35,6 +35,8 @@ var mayImport = map[string][]string{
 	"share":                              {},
 	"share/shareproc":                    {"hypervisor/kvm/vhostfs", "share"},
 	"guest/agent/sharemount":             {},
+	"hypervisor/hv_windows":              {"atomicfile", "hypervisor"},
+	"hypervisor/hv_windows/hcstest":      {"hypervisor", "hypervisor/hv_windows"},
 	"hypervisor/kvm/vhostuser":           {},
 	"hypervisor/kvm/vhostuser/vhosttest": {},
 	"hypervisor/kvm/vhostnet":            {"hypervisor/kvm/vhostuser", "virtionet"},
@@ -80,7 +82,7 @@ var mayImport = map[string][]string{
 	"supervisor":                         {"atomicfile", "hypervisor", "guest", "netstack", "netstack/forward", "netstack/guesttcp", "netstack/names", "netstack/peeruser", "machine", "profile", "share", "share/shareproc", "virtionet"},
 	"distro":                             {"atomicfile", "distro/loginitem", "guest", "images", "images/catalogue", "machine", "profile"},
 	"distro/loginitem":                   {"atomicfile"},
-	"cmd/lsub":                           {"atomicfile", "distro", "hypervisor", "hypervisor/kvm", "hypervisor/vz", "guest", "supervisor", "images", "images/catalogue", "images/guestimage", "machine", "profile", "share/shareproc"},
+	"cmd/lsub":                           {"atomicfile", "distro", "hypervisor", "hypervisor/kvm", "hypervisor/vz", "hypervisor/hv_windows", "guest", "supervisor", "images", "images/catalogue", "images/guestimage", "machine", "profile", "share/shareproc"},
 }
 
 var update = flag.Bool("update", false, "write the imports in ARCHITECTURE.md anew")
@@ -139,12 +141,14 @@ func TestTable(t *testing.T) {
 }
 
 // inner directories need no row: they belong to the one above them.
-var inner = map[string]bool{"guest/guestv1": true, "hypervisor/kvm/vhostuser/vhosttest": true, "hypervisor/vz/vztest": true, "hypervisor/hvtest/guestfiles": true, "images/internal": true}
+var inner = map[string]bool{"guest/guestv1": true, "hypervisor/kvm/vhostuser/vhosttest": true, "hypervisor/vz/vztest": true, "hypervisor/hv_windows/hcstest": true, "hypervisor/hvtest/guestfiles": true, "images/internal": true}
 
 // onlyIn keeps each heavy library in one directory.
 var onlyIn = map[string]string{
 	"github.com/cilium/ebpf":                 "guest/agent", // listeners, devicefilter, tcredirect, ttywait
 	"github.com/Code-Hex/vz":                 "hypervisor/vz",
+	"github.com/Microsoft/go-winio":          "hypervisor/hv_windows",
+	"github.com/santhosh-tekuri/jsonschema":  "hypervisor/hv_windows", // its tests alone
 	"github.com/containers/gvisor-tap-vsock": "netstack",
 	"github.com/digitalocean/go-qemu":        "hypervisor/kvm",
 	"github.com/landlock-lsm/go-landlock":    "share/shareproc",

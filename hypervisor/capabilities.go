@@ -71,6 +71,18 @@ type Cardless interface {
 	NoCard() error
 }
 
+// DiskMaker is implemented by a driver whose hypervisor takes no raw images for disks that the
+// guest writes to. With another driver, an empty file of the disk's size will do.
+type DiskMaker interface {
+	// MakeDisk makes an empty disk of size bytes, a multiple of 512, in a file that does not
+	// exist yet. The file takes room as the guest writes.
+	MakeDisk(path string, size int64) error
+}
+
+// DisksArg is the name of a kernel argument of drivers whose disks have no serials, but are
+// LUNs of one SCSI controller: lsub.disks=SERIAL,SERIAL,… in the order of the LUNs.
+const DisksArg = "lsub.disks"
+
 // Examiner is implemented by a driver that can list what it needs of the machine.
 type Examiner interface {
 	// Examine looks at each requirement. Where [Driver].Check fails, one of them is not met.

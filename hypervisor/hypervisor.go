@@ -19,7 +19,7 @@
 //
 // What only some hypervisors can do is a further small interface, found by type assertion
 // on a VM ([Pauser], [Balloon], [Saver], …) or on a driver ([Sharer], [Nester], [Restorer],
-// [Cardless]). A driver without it lacks the method. Package hvtest has the list of all
+// [Cardless], [DiskMaker]). A driver without it lacks the method. Package hvtest has the list of all
 // promises, as tests.
 package hypervisor
 
@@ -114,12 +114,12 @@ type Share struct {
 	ReadOnly bool
 }
 
-// Disk is a raw disk image on the host.
+// Disk is a raw disk image on the host, or what a [DiskMaker] has made.
 type Disk struct {
 	Path     string // a file that exists
 	ReadOnly bool
 	// Serial, at most 20 bytes of [a-z0-9-], is how the guest finds the disk
-	// (/sys/block/*/serial).
+	// (/sys/block/*/serial, or [DisksArg]).
 	Serial string
 }
 

@@ -113,31 +113,39 @@ func (s *supervisor) startDriver(ctx context.Context, cfg hypervisor.Config) (hy
 // makeDisk makes the data disk where there is none.
 func (s *supervisor) makeDisk(reg *machine.Registry) error {
 	path := s.m.DataDisk()
-	if _, err := os.Stat(path); err == nil || !errors.Is(err, fs.ErrNotExist) {
+	_, err := os.Stat(path)
+	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if n := len(reg.Distros); n > 0 {
 		return hint.New(fmt.Errorf("the data disk %s is gone, and %d installed distros with it", path, n),
 			"put it back, or forget the distros with 'lsub unregister NAME'")
 	}
-	f, err := os.CreateTemp(s.m.Dir(), ".data.img.*")
-	if err != nil {
-		return err
-	}
-	defer f.Close()
+	tmp := filepath.Join(s.m.Dir(), ".data.img.new") // the lock of the supervisor keeps others out
 	for _, size := range diskSizes {
-		if err = f.Truncate(size); err == nil {
+		if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err = s.newDisk(tmp, size); err == nil {
 			break
 		}
 	}
 	if err == nil {
-		err = os.Rename(f.Name(), path)
+		err = os.Rename(tmp, path)
 	}
 	if err != nil {
-		os.Remove(f.Name())
+		os.Remove(tmp)
 		return fmt.Errorf("make the data disk: %w", err)
 	}
 	return nil
+}
+
+// newDisk makes an empty disk in the form that the driver takes.
+func (s *supervisor) newDisk(path string, size int64) error {
+	if m, ok := s.Driver.(hypervisor.DiskMaker); ok {
+		return m.MakeDisk(path, size)
+	}
+	return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, size))
 }
 
 func (s *supervisor) vmConfig(files GuestFiles, network Network) (hypervisor.Config, error) {

@@ -1,4 +1,4 @@
-//go:build !linux && !darwin
+//go:build !linux && !darwin && !windows
 
 package main
 
@@ -13,5 +13,5 @@ import (
 
 // newDriver says that there is none.
 func newDriver(*slog.Logger) (hypervisor.Driver, error) {
-	return nil, hint.New(fmt.Errorf("this lsub has no driver for virtual machines on %s yet", runtime.GOOS), "use it on Linux or macOS")
+	return nil, hint.New(fmt.Errorf("this lsub has no driver for virtual machines on %s yet", runtime.GOOS), "use it on Linux, macOS or Windows")
 }

@@ -2,6 +2,7 @@ package hvtest
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -20,11 +21,28 @@ func sparse(t *testing.T, name string, size int64) string {
 	return path
 }
 
+// dataDisk makes an empty disk that the guest may write to.
+func (h Harness) dataDisk(t *testing.T, name string, size int64) string {
+	t.Helper()
+	m, ok := h.Driver.(hypervisor.DiskMaker)
+	if !ok {
+		return sparse(t, name, size)
+	}
+	path := filepath.Join(t.TempDir(), name)
+	if err := m.MakeDisk(path, size); err != nil {
+		t.Fatalf("MakeDisk: %v", err)
+	}
+	if err := m.MakeDisk(path, size); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("MakeDisk over a disk: %v, want %v", err, fs.ErrExist)
+	}
+	return path
+}
+
 func testDisks(t *testing.T, h Harness) {
 	cfg := h.testConfig(t)
 	cfg.Disks = []hypervisor.Disk{
 		{Path: sparse(t, "system.img", 1<<20), ReadOnly: true, Serial: "system"},
-		{Path: sparse(t, "data, 'with' a comma.img", 64<<20), Serial: "data"},
+		{Path: h.dataDisk(t, "data, 'with' a comma.img", 64<<20), Serial: "data"},
 	}
 	vm, _ := h.Boot(t, cfg)
 	if got, want := h.Control(t, vm, "disks"), "system:1048576:ro data:67108864:rw"; got != want {

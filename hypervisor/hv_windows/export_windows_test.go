@@ -1,0 +1,4 @@
+package hvwindows
+
+// WindowsHost is the binding.
+var WindowsHost Host = windowsHost{}
