@@ -28,6 +28,7 @@ import (
 // The vsock ports in use.
 const (
 	HelloPort   = 1024 // on the host: the agent's first word
+	CardPort    = 1025 // on the host: the frames of a VM without a network card
 	ControlPort = 1024 // in the guest: the Guest service over HTTP/1.1
 	StreamPort  = 1025 // in the guest: one stream per connection
 	ForwardPort = 1026 // in the guest: one stream per forwarded connection

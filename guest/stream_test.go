@@ -160,13 +160,13 @@ func TestExecPassesSignalsAndSizes(t *testing.T) {
 }
 
 func TestBootArgs(t *testing.T) {
-	for _, line := range []string{"lsub.net=192.168.127.2/24,192.168.127.1,65520", "lsub.net=10.0.0.2/8,10.0.0.1,1500 lsub.search=corp.example,x lsub.idle=1m30s", "lsub.idle=-1ns", ""} {
+	for _, line := range []string{"lsub.net=192.168.127.2/24,192.168.127.1,65520", "lsub.net=10.0.0.2/8,10.0.0.1,1500 lsub.search=corp.example,x lsub.idle=1m30s", "lsub.idle=-1ns", "lsub.card=5a:94:ef:e4:0c:ee lsub.disks=lsub-system,lsub-data", ""} {
 		b, err := ParseBootArgs("quiet " + line + " panic=-1")
 		if err != nil || b.Cmdline() != line {
 			t.Errorf("ParseBootArgs(%q).Cmdline() = %q, %v", line, b.Cmdline(), err)
 		}
 	}
-	for _, line := range []string{"lsub.net=", "lsub.net=1.2.3.4,5,6", "lsub.net=1.2.3.4/24,1.2.3.5,x", "lsub.idle=soon"} {
+	for _, line := range []string{"lsub.net=", "lsub.net=1.2.3.4,5,6", "lsub.net=1.2.3.4/24,1.2.3.5,x", "lsub.idle=soon", "lsub.card=5a:94"} {
 		if _, err := ParseBootArgs(line); err == nil {
 			t.Errorf("ParseBootArgs(%q) is no error", line)
 		}

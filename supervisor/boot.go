@@ -80,7 +80,12 @@ func (s *supervisor) boot(ctx context.Context, cfg hypervisor.Config, network Ne
 	}
 	vm := localIO{driven, network}
 	s.trace.step("start the hypervisor")
-	err = s.awaitGuest(ctx, vm)
+	if network != nil && cfg.NIC == nil {
+		err = s.serveCard(ctx, vm, network)
+	}
+	if err == nil {
+		err = s.awaitGuest(ctx, vm)
+	}
 	if err == nil {
 		err = s.reconcile(ctx, vm, reg)
 	}
@@ -170,7 +175,11 @@ func (s *supervisor) vmConfig(files GuestFiles, network Network) (hypervisor.Con
 	var args guest.BootArgs
 	if network != nil {
 		args = network.BootArgs()
-		cfg.NIC = &hypervisor.NIC{MAC: network.MAC(), MTU: args.MTU, Serve: network.Serve, Attach: network.Attach}
+		if s.cardless() {
+			args.CardMAC = network.MAC()
+		} else {
+			cfg.NIC = &hypervisor.NIC{MAC: network.MAC(), MTU: args.MTU, Serve: network.Serve, Attach: network.Attach}
+		}
 	}
 	args.Idle = s.DistroIdle
 	// Every line on the console and every self-test of the kernel's cryptography

@@ -50,6 +50,8 @@ type Config struct {
 	Driver  hypervisor.Driver
 	Guest   func(ctx context.Context) (GuestFiles, error) // makes the files ready; they are not changed
 	Network func() (Network, error)                       // nil for a VM without a network
+	// Cardless has the guest make its network card itself, also where the driver has one.
+	Cardless bool
 	// Forwarder is nil for a VM whose ports stay its own.
 	Forwarder Forwarder
 	CPUs      int

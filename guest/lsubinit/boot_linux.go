@@ -24,7 +24,7 @@ import (
 //  1. mounts     the kernel's file systems, and a root for pivot_root; the console's module,
 //     if it has one
 //  2. vsock      the modules for the connection to the host
-//  3. network    its module, eth0 and lo, kernel settings
+//  3. network    its module, or a card of our own; eth0 and lo, kernel settings
 //  4. beside 2 and 3, disk: modules, the system image, the data disk (made on
 //     first boot); then Rosetta, if a Mac shares it
 //  5. hello      the first message to the host: "I serve", or the error
@@ -60,16 +60,24 @@ func boot(log *slog.Logger) error {
 	if err := openConsole(string(cmdline), order); err != nil {
 		log.Warn("there is no console", "err", err)
 	}
+	if len(args.Disks) > 0 { // only Hyper-V's disks have no serials
+		if err := t.step("Hyper-V modules", func() error { return order.load("hyperv") }); err != nil {
+			return err
+		}
+	}
 	var disk sync.WaitGroup
 	var diskErr error
 	disk.Go(func() {
 		diskErr = t.step("disk modules", func() error { return order.load("disk") })
 		if diskErr == nil {
-			diskErr = mountDisks(t, log)
+			diskErr = mountDisks(args.Disks, t, log)
 		}
 	})
 	vsockErr := t.step("vsock modules", func() error { return order.load("vsock") })
 	netErr := t.step("network modules", func() error { return order.load("net") })
+	if netErr == nil && args.CardMAC != nil {
+		netErr = t.step("network card", func() error { return makeCard(args.CardMAC, order, log) })
+	}
 	if netErr == nil {
 		netErr = t.step("network", func() error { return setUpNetwork(args) })
 	}

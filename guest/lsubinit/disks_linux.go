@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/lsub/lsub/guest/agent/devicefilter"
 	"golang.org/x/sys/unix"
@@ -26,12 +28,12 @@ const (
 
 // mountDisks mounts the system image and the data disk. Distros see them only through these
 // mounts. It also creates the device nodes that the system image lists.
-func mountDisks(t *trace, log *slog.Logger) error {
-	system, err := findDisk(guest.SystemDisk)
+func mountDisks(luns []string, t *trace, log *slog.Logger) error {
+	system, err := awaitDisk(guest.SystemDisk, luns)
 	if err != nil {
 		return err
 	}
-	device, err := findDisk(guest.DataDisk)
+	device, err := awaitDisk(guest.DataDisk, luns)
 	if err != nil {
 		return err
 	}
@@ -94,9 +96,34 @@ func mount(device, target, fstype string, flags uintptr, data string) error {
 	return nil
 }
 
-// findDisk returns the block device with a serial number.
-func findDisk(serial string) (string, error) {
-	disks, err := filepath.Glob("/sys/block/*/serial")
+// diskTimeout bounds how long a LUN may take to appear. The kernel looks for them beside this
+// program, and nothing tells of their end.
+const diskTimeout = 20 * time.Second
+
+// awaitDisk returns the block device of a disk. luns are the serials of disks that the host
+// knows by their LUN; such a disk may take a moment to appear.
+func awaitDisk(serial string, luns []string) (string, error) {
+	for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) {
+		device, err := findDisk("/sys", serial, luns)
+		if err == nil || !slices.Contains(luns, serial) || time.Since(begin) > diskTimeout {
+			return device, err
+		}
+	}
+}
+
+// findDisk returns the block device with a serial number, or that of its LUN.
+func findDisk(sys, serial string, luns []string) (string, error) {
+	if lun := slices.Index(luns, serial); lun >= 0 {
+		found, err := filepath.Glob(fmt.Sprintf("%s/class/scsi_disk/*:*:*:%d/device/block/*", sys, lun))
+		if err != nil {
+			return "", err
+		}
+		if len(found) == 1 {
+			return "/dev/" + filepath.Base(found[0]), nil
+		}
+		return "", fmt.Errorf("%d disks have the LUN %d, which is %s", len(found), lun, serial)
+	}
+	disks, err := filepath.Glob(sys + "/block/*/serial")
 	if err != nil {
 		return "", err
 	}

@@ -144,6 +144,7 @@ func TestModOrder(t *testing.T) {
 		"disk virtio_blk", "disk crc32c_intel", "disk crc32c_generic", "disk libcrc32c", "disk erofs",
 		"disk raid6_pq", "disk xor", "disk btrfs",
 		"net virtio_net", "net virtio_balloon", "net virtio_rng",
+		"tap tun",
 		"hyperv hv_vmbus", "hyperv hv_storvsc", "hyperv sd_mod", "hyperv hv_netvsc", "hyperv hv_utils",
 	}
 	if !slices.Equal(got, want) {

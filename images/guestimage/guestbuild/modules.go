@@ -36,6 +36,8 @@ var initrdModules = []struct {
 	// without any, and stays with it. crc32c_intel does not load on all CPUs.
 	{"disk", []string{"virtio_blk", "?crc32c_intel", "?crc32c_generic", "erofs", "btrfs"}},
 	{"net", []string{"virtio_net", "virtio_balloon", "virtio_rng"}},
+	// For a VM whose hypervisor has no network card.
+	{"tap", []string{"tun"}},
 	// Only in a VM of Hyper-V; elsewhere they find nothing and refuse to load.
 	{"hyperv", []string{"?hv_vmbus", "?hv_sock", "?hv_storvsc", "sd_mod", "?hv_netvsc", "?hv_utils"}},
 }
