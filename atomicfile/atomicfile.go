@@ -79,7 +79,7 @@ func (f *File) Discard() error {
 
 // rename renames a file in a way that lasts through a power cut.
 func rename(from, to string) error {
-	if err := os.Rename(from, to); err != nil {
+	if err := renameOver(from, to); err != nil {
 		return err
 	}
 	syncDir(filepath.Dir(to))

@@ -83,16 +83,15 @@ func (m *Machine) Socket() string {
 }
 
 // connect connects to the supervisor's socket.
-func (m *Machine) connect(ctx context.Context) (*net.UnixConn, error) {
+func (m *Machine) connect(ctx context.Context) (socketConn, error) {
 	rec := m.Record()
 	if rec == nil || !rec.Ended.IsZero() {
 		return nil, ErrNotRunning
 	}
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", rec.Socket)
+	conn, err := dialSocket(ctx, rec.Socket)
 	switch {
 	case err == nil:
-		return conn.(*net.UnixConn), nil
+		return conn, nil
 	case errors.Is(err, fs.ErrNotExist), isRefused(err):
 		return nil, ErrNotRunning
 	case ctx.Err() != nil:
@@ -149,7 +148,7 @@ func (m *Machine) tunnel(ctx context.Context, port uint32) (_ net.Conn, err erro
 		conn.SetDeadline(time.Time{})
 		m.dialed.Store(time.Now().UnixNano())
 		if br.Buffered() > 0 {
-			return &tunnelConn{UnixConn: conn, r: br}, nil
+			return &tunnelConn{socketConn: conn, r: br}, nil
 		}
 		return conn, nil
 	}
@@ -185,7 +184,7 @@ func errSilent() error {
 
 // tunnelConn is a tunnel whose first bytes came along with the answer.
 type tunnelConn struct {
-	*net.UnixConn
+	socketConn
 	r *bufio.Reader
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"reflect"
 	"strings"
 
@@ -28,7 +27,7 @@ func writeJSON(path string, v any) error {
 // lsub: keys that v does not have are warned of by file and line, and skipped.
 // A file that is no JSON, or of a later format than version, is an error.
 func readJSON(path string, version int, v any, log *slog.Logger) error {
-	b, err := os.ReadFile(path)
+	b, err := atomicfile.Read(path)
 	if err != nil {
 		return err
 	}

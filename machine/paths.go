@@ -87,12 +87,12 @@ func (m *Machine) RuntimeDir() (string, error) {
 // MakePrivate makes a directory that the user alone may enter, or checks that
 // the one which is there is such a directory.
 func MakePrivate(dir string) error {
-	err := os.Mkdir(dir, 0o700)
+	err := mkdirPrivate(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 			return err
 		}
-		err = os.Mkdir(dir, 0o700)
+		err = mkdirPrivate(dir)
 	}
 	if err != nil && !errors.Is(err, os.ErrExist) {
 		return err

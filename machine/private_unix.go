@@ -10,6 +10,8 @@ import (
 	"github.com/lsub/lsub/hint"
 )
 
+func mkdirPrivate(dir string) error { return os.Mkdir(dir, 0o700) }
+
 func ownedByUs(dir string) bool {
 	fi, err := os.Stat(dir)
 	if err != nil {

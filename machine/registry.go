@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -219,7 +218,7 @@ func (m *Machine) Update(ctx context.Context, change func(*Registry) error) erro
 	}
 	path := m.path("registry.json")
 	if found {
-		old, err := os.ReadFile(path)
+		old, err := atomicfile.Read(path)
 		if err != nil {
 			return err
 		}

@@ -36,7 +36,7 @@ func (m *Machine) Listen() (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	ln, err := net.Listen("unix", path)
+	ln, err := listenSocket(path)
 	if err != nil {
 		return nil, fmt.Errorf("open the profile's socket: %w", err)
 	}

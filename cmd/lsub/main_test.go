@@ -28,8 +28,10 @@ import (
 // for the supervisors that it starts itself.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"lsub":    func() { os.Exit(run(os.Args, fakeBackend())) },
-		"lsub-vz": func() { os.Exit(run(os.Args, vzBackend())) },
+		"lsub":        func() { os.Exit(run(os.Args, fakeBackend())) },
+		"lsub-vz":     func() { os.Exit(run(os.Args, vzBackend())) },
+		"lsub-hv":     func() { os.Exit(run(os.Args, hvBackend())) },
+		"lsub-system": func() { os.Exit(run(os.Args, systemBackend())) },
 	})
 }
 

@@ -5,15 +5,11 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -76,31 +72,12 @@ func setUpScript(e *testscript.Env) error {
 	}
 	env := e.Vars
 	e.Defer(func() {
-		cmd := exec.Command("lsub", "shutdown", "--force")
-		cmd.Env = env
-		if out, err := cmd.CombinedOutput(); err != nil {
+		if out, err := shutDown(env); err != nil {
 			e.T().Log(string(out))
 		}
 		os.RemoveAll(runtime)
 	})
 	return nil
-}
-
-// status N lsub ARGS… runs lsub and wants exit status N.
-func scriptStatus(ts *testscript.TestScript, neg bool, args []string) {
-	want, err := strconv.Atoi(args[0])
-	ts.Check(err)
-	err = ts.Exec(args[1], args[2:]...)
-	got := 0
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		got = exit.ExitCode()
-	} else {
-		ts.Check(err)
-	}
-	if got != want {
-		ts.Fatalf("exit status %d, want %d", got, want)
-	}
 }
 
 // fifo NAME… makes named pipes.
@@ -162,50 +139,9 @@ func signalSupervisor(ts *testscript.TestScript, sig syscall.Signal) int {
 	return rec.PID
 }
 
-// image FILE [SETUP] writes an archive that may become a distro, with the file
-// SETUP as its /etc/wsl-distribution.conf.
-func scriptImage(ts *testscript.TestScript, neg bool, args []string) {
-	var setup []string
-	for _, file := range args[1:] {
-		setup = append(setup, ts.ReadFile(file))
-	}
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), tinyImage(args[0], setup...), 0o600))
-}
-
-// expand FROM TO copies a file with the values of the variables in it.
-func scriptExpand(ts *testscript.TestScript, neg bool, args []string) {
-	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(os.Expand(ts.ReadFile(args[0]), ts.Getenv)), 0o600))
-}
-
 // certificate FILE writes a new certificate.
 func scriptCertificate(ts *testscript.TestScript, neg bool, args []string) {
 	cert, err := testcert.NewAuthority(args[0])
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), cert, 0o600))
-}
-
-// TestHelp holds the help of every command to what fits a screen, and to
-// commands that say what they are for.
-func TestHelp(t *testing.T) {
-	a := &app{}
-	for _, c := range a.root().Commands {
-		if c.Hidden {
-			continue
-		}
-		if c.Usage == "" || c.UsageText == "" {
-			t.Errorf("%s has no usage", c.Name)
-		}
-		if strings.ToLower(c.Usage[:1]) != c.Usage[:1] {
-			t.Errorf("%s: usage starts with a capital: %s", c.Name, c.Usage)
-		}
-	}
-	var out bytes.Buffer
-	root := a.root()
-	root.Writer = &out
-	if err := root.Run([]string{"lsub", "--help"}); err != nil {
-		t.Fatal(err)
-	}
-	if n := bytes.Count(out.Bytes(), []byte("\n")); n > 50 {
-		t.Errorf("the help has %d lines", n)
-	}
 }

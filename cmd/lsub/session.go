@@ -73,9 +73,11 @@ func (a *app) rawTerminal() (restore func(), err error) {
 	if err != nil {
 		return func() {}, err
 	}
+	closeConsole := openConsole()
 	a.status.setRaw(true)
 	return func() {
 		if old != nil {
+			closeConsole()
 			term.Restore(fd, old)
 			a.status.setRaw(false)
 			old = nil

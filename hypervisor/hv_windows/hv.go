@@ -89,7 +89,7 @@ func (f Facts) checkVersion() error {
 	if !f.Schema.before(need) {
 		return nil
 	}
-	return hint.New(fmt.Errorf("Windows %s is too old: its VM service knows documents of version %d.%d, lsub needs %d.%d", f.Version, f.Schema.Major, f.Schema.Minor, need.Major, need.Minor),
+	return hint.New(fmt.Errorf("this Windows (%s) is too old: its VM service knows documents of version %d.%d, lsub needs %d.%d", f.Version, f.Schema.Major, f.Schema.Minor, need.Major, need.Minor),
 		"update Windows: lsub needs version 2004 of Windows 10 or a later one")
 }
 
@@ -106,7 +106,7 @@ func (d *Driver) Examine(context.Context) []hypervisor.Requirement {
 
 // NoCard says that VMs have no network card.
 func (d *Driver) NoCard() error {
-	return errors.New("Windows gives VMs no network card that lsub could serve; frames go over a vsock stream")
+	return errors.New("no network card of a VM can be served on Windows; its frames go over a vsock stream")
 }
 
 // CheckNested cannot know whether the processor has nested virtualization: the start of such a

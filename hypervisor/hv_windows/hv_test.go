@@ -184,9 +184,9 @@ func TestExit(t *testing.T) {
 		`{"Status":0,"ExitType":"GracefulExit"}`: "<nil>",
 		`{"Status":0,"ExitType":"UnexpectedExit","Attribution":[{"WorkerExit":{"ExitCode":0,"Type":"StoppedOnReset"}}]}`: hypervisor.ErrGuestCrashed.Error(),
 		`{"Status":0,"ExitType":"UnexpectedExit","Attribution":[{"TripleFault":{"ErrorType":2}}]}`:                       hypervisor.ErrGuestCrashed.Error(),
-		`{"Status":-2143878906,"ExitType":"UnexpectedExit"}`:                                                             "Windows has ended the VM (UnexpectedExit): the VM has ended unexpectedly (0x80370106)",
+		`{"Status":-2143878906,"ExitType":"UnexpectedExit"}`:                                                             "the VM was ended by Windows (UnexpectedExit): the VM has ended unexpectedly (0x80370106)",
 		`{"Status":0,"ExitType":"ForcedExit"}`:                                                                           "somebody has ended the VM, as with 'hcsdiag kill'",
-		``:                                                                                                               "Windows does not say why the VM has ended: unexpected end of JSON input",
+		``:                                                                                                               "the VM has ended, and Windows does not say why: unexpected end of JSON input",
 	} {
 		if got := fmt.Sprint(hvwindows.ExitError(doc)); got != want {
 			t.Errorf("%s: %s, want %s", doc, got, want)

@@ -145,7 +145,7 @@ type exitStatus struct {
 func exitError(document string) error {
 	var s exitStatus
 	if err := json.Unmarshal([]byte(document), &s); err != nil {
-		return hint.New(fmt.Errorf("Windows does not say why the VM has ended: %w", err), seeEvents)
+		return hint.New(fmt.Errorf("the VM has ended, and Windows does not say why: %w", err), seeEvents)
 	}
 	for _, a := range s.Attribution {
 		if a.GuestCrash != nil || a.TripleFault != nil || a.WorkerExit != nil && a.WorkerExit.Type == "StoppedOnReset" {
@@ -158,9 +158,9 @@ func exitError(document string) error {
 	case s.ExitType == "ForcedExit":
 		return hint.New(errors.New("somebody has ended the VM, as with 'hcsdiag kill'"), "start it again")
 	case s.Status < 0:
-		return hint.New(fmt.Errorf("Windows has ended the VM (%s): %w", s.ExitType, Result(uint32(s.Status))), seeEvents)
+		return hint.New(fmt.Errorf("the VM was ended by Windows (%s): %w", s.ExitType, Result(uint32(s.Status))), seeEvents)
 	}
-	return hint.New(fmt.Errorf("Windows has ended the VM (%s)", s.ExitType), seeEvents)
+	return hint.New(fmt.Errorf("the VM was ended by Windows (%s)", s.ExitType), seeEvents)
 }
 
 // copyConsole writes what comes out of the serial port to the console's file. It ends with the
