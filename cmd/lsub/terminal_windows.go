@@ -30,10 +30,10 @@ type ownTerminal struct {
 func openOwnTerminal(status *statusLine) (_ *ownTerminal, err error) {
 	t := &ownTerminal{status: status}
 	t.changed.L = &t.mu
-	if t.in, err = openConsole("CONIN$"); err != nil {
+	if t.in, err = openConsoleFile("CONIN$"); err != nil {
 		return nil, err
 	}
-	if t.out, err = openConsole("CONOUT$"); err != nil {
+	if t.out, err = openConsoleFile("CONOUT$"); err != nil {
 		windows.CloseHandle(t.in)
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func openOwnTerminal(status *statusLine) (_ *ownTerminal, err error) {
 	return t, nil
 }
 
-func openConsole(name string) (windows.Handle, error) {
+func openConsoleFile(name string) (windows.Handle, error) {
 	path, err := windows.UTF16PtrFromString(name)
 	if err != nil {
 		return 0, err

@@ -1,0 +1,223 @@
+// Command release makes what a release of lsub has: an archive for each target with the program
+// and its guest, a bill of materials (CycloneDX) beside it, and their checksums.
+//
+//	go -C tools run ./release -C .. -out out/release linux/amd64 windows/amd64
+//
+// The guests have to be built (guestbuild). The same sources and guests give the same bytes,
+// wherever and whenever it runs. macOS' driver needs cgo, so targets of macOS can only be
+// made on a Mac; elsewhere they are refused.
+package main
+
+import (
+	"crypto/sha256"
+	"debug/buildinfo"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+func main() {
+	dir := flag.String("C", ".", "the sources' directory")
+	out := flag.String("out", "out/release", "where the archives go, from there")
+	flag.Parse()
+	if err := release(*dir, *out, flag.Args()); err != nil {
+		fmt.Fprintln(os.Stderr, "release:", err)
+		os.Exit(1)
+	}
+}
+
+// target is a system and a processor, in Go's words.
+type target struct{ os, arch string }
+
+func parseTarget(s string) (target, error) {
+	system, arch, ok := strings.Cut(s, "/")
+	t := target{system, arch}
+	if !ok || !slices.Contains([]string{"linux", "darwin", "windows"}, system) || !slices.Contains([]string{"amd64", "arm64"}, arch) {
+		return t, fmt.Errorf("unknown target %q", s)
+	}
+	if system == "darwin" && runtime.GOOS != "darwin" {
+		return t, fmt.Errorf("%s: macOS' driver needs cgo and codesign, so this target is made on a Mac", s)
+	}
+	return t, nil
+}
+
+func (t target) program() string {
+	if t.os == "windows" {
+		return "lsub.exe"
+	}
+	return "lsub"
+}
+
+func release(dir, out string, names []string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	if !filepath.IsAbs(out) {
+		out = filepath.Join(dir, out)
+	}
+	version, err := readVersion(filepath.Join(dir, "guest", "version.go"))
+	if err != nil {
+		return err
+	}
+	at, err := sourceTime(dir)
+	if err != nil {
+		return err
+	}
+	var targets []target
+	for _, n := range names {
+		t, err := parseTarget(n)
+		if err != nil {
+			return err
+		}
+		targets = append(targets, t)
+	}
+	if len(targets) == 0 {
+		return errors.New("no target")
+	}
+	if err := errors.Join(os.RemoveAll(out), os.MkdirAll(out, 0o755)); err != nil {
+		return err
+	}
+	for _, t := range targets {
+		if err := make1(dir, out, version, t, at); err != nil {
+			return fmt.Errorf("%s/%s: %w", t.os, t.arch, err)
+		}
+	}
+	return writeSums(out)
+}
+
+// versionLine is in guest/version.go.
+var versionLine = regexp.MustCompile(`const Version = "([^"]+)"`)
+
+func readVersion(file string) (string, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	m := versionLine.FindSubmatch(b)
+	if m == nil {
+		return "", fmt.Errorf("%s has no version", file)
+	}
+	return string(m[1]), nil
+}
+
+// sourceTime is the time that all files of the archives have: SOURCE_DATE_EPOCH, else that of
+// the last commit.
+func sourceTime(dir string) (time.Time, error) {
+	text := os.Getenv("SOURCE_DATE_EPOCH")
+	if text == "" {
+		b, err := exec.Command("git", "-C", dir, "log", "-1", "--format=%ct").Output()
+		if err != nil {
+			return time.Time{}, fmt.Errorf("the time of the last commit: %w (or set SOURCE_DATE_EPOCH)", err)
+		}
+		text = strings.TrimSpace(string(b))
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	return time.Unix(n, 0).UTC(), err
+}
+
+// make1 makes one target's archive and bill of materials.
+func make1(dir, out, version string, t target, at time.Time) error {
+	guest, err := readGuest(dir, t.arch)
+	if err != nil {
+		return err
+	}
+	name := fmt.Sprintf("lsub-%s-%s-%s", version, t.os, t.arch)
+	work, err := os.MkdirTemp("", "release")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	program := filepath.Join(work, t.program())
+	if err := build(dir, program, t); err != nil {
+		return err
+	}
+	files := []file{{t.program(), program, 0o755}}
+	for _, f := range []string{"LICENSE", "README.md", "CHANGELOG.md", "docs/install.md"} {
+		files = append(files, file{filepath.Base(f), filepath.Join(dir, f), 0o644})
+	}
+	archive := name + ".tar.gz"
+	if t.os == "windows" {
+		archive = name + ".zip"
+	}
+	if err := pack(filepath.Join(out, archive), name, files, at); err != nil {
+		return err
+	}
+	info, err := buildinfo.ReadFile(program)
+	if err != nil {
+		return err
+	}
+	bill, err := billOfMaterials(version, t, info, guest)
+	if err != nil {
+		return err
+	}
+	fmt.Println("release: made", archive)
+	return os.WriteFile(filepath.Join(out, name+".cdx.json"), bill, 0o644)
+}
+
+// build compiles lsub. Nothing of this machine gets into the program.
+func build(dir, program string, t target) error {
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", program, "./cmd/lsub")
+	cmd.Dir = dir
+	cgo := "0"
+	if t.os == "darwin" {
+		cgo = "1"
+	}
+	cmd.Env = append(os.Environ(), "GOOS="+t.os, "GOARCH="+t.arch, "CGO_ENABLED="+cgo, "GOFLAGS=", "GOAMD64=v1", "GOARM64=v8.0")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w: %s", err, text)
+	}
+	if t.os != "darwin" {
+		return nil
+	}
+	sign := exec.Command("codesign", "--force", "--sign", "-", "--entitlements", filepath.Join(dir, "hypervisor", "vz", "lsub.entitlements"), program)
+	if text, err := sign.CombinedOutput(); err != nil {
+		return fmt.Errorf("codesign: %w: %s", err, text)
+	}
+	return nil
+}
+
+// guestManifest is what guestbuild says of a guest.
+type guestManifest struct {
+	Arch     string
+	Kernel   string
+	Suite    string
+	Packages map[string]string
+}
+
+func readGuest(dir, arch string) (guestManifest, error) {
+	var g guestManifest
+	name := filepath.Join(dir, "images", "guestimage", "embedded", arch, "manifest.json")
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return g, fmt.Errorf("its guest is not built ('./task guest ARCH=%s'): %w", arch, err)
+	}
+	return g, json.Unmarshal(b, &g)
+}
+
+// writeSums writes the checksums of all files, in the form of sha256sum.
+func writeSums(out string) error {
+	entries, err := os.ReadDir(out)
+	if err != nil {
+		return err
+	}
+	var sums strings.Builder
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(out, e.Name()))
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&sums, "%x  %s\n", sha256.Sum256(b), e.Name())
+	}
+	return os.WriteFile(filepath.Join(out, "SHA256SUMS"), []byte(sums.String()), 0o644)
+}
