@@ -58,7 +58,7 @@ type Terminal struct {
 // first shell, or runs it. Where that fails, the error is a [FirstRunError].
 func (s *Service) Exec(ctx context.Context, d *machine.Distro, c Command) (guest.Exit, error) {
 	entered := *d
-	env, err := s.profileEnv(ctx)
+	env, err := s.profileEnv(ctx, d)
 	if err != nil {
 		return guest.Exit{}, s.machine.Explain(ctx, err)
 	}

@@ -207,7 +207,7 @@ func (s *Service) Clone(ctx context.Context, from *machine.Distro, o CloneOption
 	}
 	d := *from
 	d.ID, d.Name, d.Created = machine.NewID(o.Name), o.Name, now()
-	d.Snapshots, d.Autostart = nil, false
+	d.Snapshots, d.Autostart, d.Up = nil, false, nil
 	if err := s.machine.Start(ctx); err != nil {
 		return nil, err
 	}

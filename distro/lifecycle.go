@@ -33,7 +33,7 @@ func (s *Service) Find(name string) (*machine.Distro, error) {
 // already stays as it is.
 func (s *Service) Start(ctx context.Context, d *machine.Distro) (err error) {
 	defer s.explain(ctx, &err)
-	env, err := s.profileEnv(ctx)
+	env, err := s.profileEnv(ctx, d)
 	if err != nil {
 		return err
 	}
@@ -46,9 +46,9 @@ func (s *Service) start(ctx context.Context, id string, env []string) error {
 	return s.machine.StartDistro(ctx, id, env, func(stage string) { s.events.Progress(Step{Text: stage}) }, s.events.Warn)
 }
 
-// profileEnv returns the environment that commands and services get from the profile. A
+// profileEnv returns the environment that a distro's commands and services get from the profile. A
 // profile that has become bad keeps nobody out of a VM that runs: then there is a warning.
-func (s *Service) profileEnv(ctx context.Context) ([]string, error) {
+func (s *Service) profileEnv(ctx context.Context, d *machine.Distro) ([]string, error) {
 	p, err := s.machine.LoadProfile()
 	if err != nil {
 		if _, off := s.machine.Status(ctx); off != nil {
@@ -57,7 +57,7 @@ func (s *Service) profileEnv(ctx context.Context) ([]string, error) {
 		s.events.Warn(strings.ReplaceAll(err.Error(), "\n", "\n  "))
 		p = profile.Default()
 	}
-	return p.Network.ProxyEnv(s.cfg.Getenv), nil
+	return append(p.Network.ProxyEnv(s.cfg.Getenv), p.Distro(d.Name).Environment...), nil
 }
 
 // Stop shuts a distro down, and kills what still runs after grace, which it then warns

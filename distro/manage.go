@@ -10,13 +10,14 @@ import (
 
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/profile"
 )
 
 // The least that a distro's own init gets along with.
 const (
-	MinMemoryMax = 16 << 20 // bytes
-	MinCPUMax    = 10       // thousandths of a CPU
-	MinPIDsMax   = 16
+	MinMemoryMax = profile.MinMemoryMax // bytes
+	MinCPUMax    = profile.MinCPUMax    // thousandths of a CPU
+	MinPIDsMax   = profile.MinPIDsMax
 )
 
 // Autostart is when a distro starts by itself.

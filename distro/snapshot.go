@@ -61,7 +61,13 @@ func (s *Service) RestoreSnapshot(ctx context.Context, d *machine.Distro, name s
 	// The snapshot may be older than the certificates of the profile. This is noted
 	// before, in case we are cut off, and after, because who starts the distro meanwhile
 	// adds the certificates to the files that go.
-	noCertificates := func(d *machine.Distro) error { d.CA = ""; return nil }
+	noCertificates := func(d *machine.Distro) error {
+		d.CA = ""
+		if d.Up != nil {
+			d.Up.Sum = "" // nor may what the profile's file says be in it
+		}
+		return nil
+	}
 	if err := s.change(ctx, d.ID, noCertificates); err != nil {
 		return err
 	}

@@ -52,6 +52,16 @@ type Distro struct {
 
 	Snapshots []Snapshot `json:"snapshots,omitempty"` // the oldest first
 	FirstRun  *FirstRun  `json:"first_run,omitempty"` // nil once it was done, or where there is none
+
+	Up        *Up  `json:"up,omitempty"`        // what 'lsub up' did last; nil: nothing
+	Ephemeral bool `json:"ephemeral,omitempty"` // is removed once its command has ended
+}
+
+// Up is what 'lsub up' knows of a distro.
+type Up struct {
+	Made  bool   `json:"made,omitempty"`  // it has installed the distro
+	Image string `json:"image,omitempty"` // of the profile's file, where Made
+	Sum   string `json:"sum,omitempty"`   // of what the file said when all of it was done
 }
 
 // Guest is what the guest must know of d to start it. d itself goes along as JSON, so that
@@ -283,8 +293,8 @@ func (r *Registry) Add(d Distro) error {
 	delete(r.Unused, d.Image)
 	delete(r.Removed, d.ID)
 	r.Unregistered = slices.DeleteFunc(r.Unregistered, func(u Unregistered) bool { return u.ID == d.ID })
-	if len(r.Distros) == 1 {
-		r.Default = d.ID
+	if r.Default == "" {
+		r.Default = r.heir()
 	}
 	return nil
 }
@@ -311,11 +321,19 @@ func (r *Registry) Remove(id string) {
 	}()
 	r.Distros = slices.DeleteFunc(r.Distros, func(d Distro) bool { return d.ID == id })
 	if r.Default == id {
-		r.Default = ""
-		if len(r.Distros) > 0 {
-			r.Default = r.Distros[0].ID
+		r.Default = r.heir()
+	}
+}
+
+// heir returns the ID of the distro that becomes the default one: the oldest that stays, or
+// "" for none.
+func (r *Registry) heir() string {
+	for _, d := range r.Distros {
+		if !d.Ephemeral {
+			return d.ID
 		}
 	}
+	return ""
 }
 
 func (r *Registry) index(name string) int {

@@ -18,6 +18,7 @@ import (
 func Parse(file string, data []byte) (*Profile, error) {
 	d := newDecoder(file)
 	d.read(data)
+	showSource(d.problems, data)
 	if err := asError(file, d.problems); err != nil {
 		return nil, err
 	}
@@ -49,7 +50,7 @@ type decoder struct {
 // document returns the only document's value, nil for none.
 func (d *decoder) document(data []byte) *yaml.Node {
 	if at := invalidUTF8(data); at != nil {
-		d.problems = append(d.problems, Problem{at.line, at.column, "the file is not UTF-8"})
+		d.problems = append(d.problems, Problem{Line: at.line, Column: at.column, Text: "the file is not UTF-8"})
 		return nil
 	}
 	loader, err := yaml.NewLoader(bytes.NewReader(data))
@@ -98,7 +99,7 @@ func invalidUTF8(data []byte) *position {
 
 // syntax notes that the file is no YAML.
 func (d *decoder) syntax(err error) {
-	p := Problem{1, 1, err.Error()}
+	p := Problem{Line: 1, Column: 1, Text: err.Error()}
 	var load *yaml.LoadError
 	if errors.As(err, &load) {
 		p.Text = load.Message
@@ -111,12 +112,15 @@ func (d *decoder) syntax(err error) {
 }
 
 func (d *decoder) problem(n *yaml.Node, format string, args ...any) {
-	d.problems = append(d.problems, Problem{max(n.Line, 1), max(n.Column, 1), fmt.Sprintf(format, args...)})
+	d.problems = append(d.problems, Problem{Line: max(n.Line, 1), Column: max(n.Column, 1), Text: fmt.Sprintf(format, args...)})
 }
+
+// at says where a node stands, as messages name it.
+func (d *decoder) at(n *yaml.Node) string { return fmt.Sprintf("%s:%d:%d", d.p.file, n.Line, n.Column) }
 
 // ruleAt notes where a rule stands, and returns it as messages name it.
 func (d *decoder) ruleAt(n *yaml.Node) string {
-	at := fmt.Sprintf("%s:%d:%d", d.p.file, n.Line, n.Column)
+	at := d.at(n)
 	d.rules[at] = n
 	return at
 }

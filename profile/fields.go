@@ -152,32 +152,3 @@ func (d *decoder) ports(path string, n *yaml.Node) {
 	)
 	d.overlaps()
 }
-
-func (d *decoder) distros(path string, n *yaml.Node) {
-	d.pairs(path, n, func(key string, k, v *yaml.Node) {
-		name, err := parseDistro(key)
-		if err != nil {
-			d.problem(k, "%s: %v", path, err)
-			return
-		}
-		if _, twice := d.p.Distros[name]; twice {
-			d.problem(k, "%s: %s is there already, in other letters", path, key)
-			return
-		}
-		d.p.Distros[name] = d.distro(path+"."+name, v)
-	})
-}
-
-func (d *decoder) distro(path string, n *yaml.Node) Distro {
-	distro := Distro{Network: NetworkShared, AutoPorts: d.p.Ports.Auto}
-	if empty(n) {
-		return distro
-	}
-	d.mapping(path+".", n,
-		field{"network", set(d, &distro.Network, oneOf(NetworkShared, NetworkIsolated))},
-		field{"ports", func(path string, n *yaml.Node) {
-			d.mapping(path+".", n, field{"auto", set(d, &distro.AutoPorts, parseBool)})
-		}},
-	)
-	return distro
-}

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Problem is one thing that is wrong with a file.
 type Problem struct {
 	Line, Column int // from 1; a column is a character
 	Text         string
+	Source       string // the line of the file, "" where it is unknown or too long to show
 }
 
 // Error is everything that is wrong with a file, in the file's order.
@@ -19,13 +21,37 @@ type Error struct {
 	Problems []Problem
 }
 
-// Error has a line for each problem: "FILE:LINE:COLUMN: what is wrong".
+// Error has a line for each problem, "FILE:LINE:COLUMN: what is wrong", and below it the
+// line of the file with a caret at the column.
 func (e *Error) Error() string {
-	lines := make([]string, len(e.Problems))
-	for i, p := range e.Problems {
-		lines[i] = fmt.Sprintf("%s:%d:%d: %s", e.File, p.Line, p.Column, p.Text)
+	var lines []string
+	for _, p := range e.Problems {
+		lines = append(lines, fmt.Sprintf("%s:%d:%d: %s", e.File, p.Line, p.Column, p.Text))
+		if p.Source != "" {
+			lines = append(lines, "    "+p.Source, "    "+strings.Repeat(" ", p.Column-1)+"^")
+		}
 	}
 	return strings.Join(lines, "\n")
+}
+
+// maxSource is the most characters of a line that is shown.
+const maxSource = 120
+
+// showSource has problems show their lines of a file.
+func showSource(problems []Problem, data []byte) {
+	lines := strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")
+	for i := range problems {
+		p := &problems[i]
+		if p.Line > len(lines) {
+			continue
+		}
+		line := strings.TrimPrefix(lines[p.Line-1], "\ufeff")
+		line = strings.ReplaceAll(line, "\t", " ") // a tab is one column
+		n := utf8.RuneCountInString(line)
+		if utf8.ValidString(line) && n <= maxSource && p.Column <= n+1 && strings.TrimSpace(line) != "" {
+			p.Source = line
+		}
+	}
 }
 
 // maxProblems is how many an Error has at most: nobody reads more at once.

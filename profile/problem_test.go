@@ -103,10 +103,16 @@ func TestProblems(t *testing.T) {
 			t.Errorf("%q: %v", tc.text, err)
 			continue
 		}
-		if got := err.Error(); got != "t.yaml:"+tc.want {
+		if got := firstLine(err.Error()); got != "t.yaml:"+tc.want {
 			t.Errorf("%q:\n got %s\nwant t.yaml:%s", tc.text, got, tc.want)
 		}
 	}
+}
+
+// firstLine leaves out the line of the file and the caret.
+func firstLine(text string) string {
+	text, _, _ = strings.Cut(text, "\n")
+	return text
 }
 
 // TestAllProblems wants all that is wrong, in the file's order.
@@ -124,7 +130,7 @@ func TestAllProblems(t *testing.T) {
 		t.Errorf("problems at %v, want %s", got, want)
 	}
 	_, err = Parse("t.yaml", []byte(strings.Repeat("x: 1\n", 50)))
-	if !errors.As(err, &e) || len(e.Problems) != maxProblems || !strings.HasSuffix(err.Error(), "(and 30 more problems)") {
+	if !errors.As(err, &e) || len(e.Problems) != maxProblems || !strings.HasSuffix(err.Error(), "(and 30 more problems)\n    x: 1\n    ^") {
 		t.Errorf("50 problems: %v", err)
 	}
 }
@@ -136,7 +142,7 @@ func TestTooManyRules(t *testing.T) {
 		fmt.Fprintf(&b, "  - %d -> 80\n", i+1)
 	}
 	_, err := Parse("t.yaml", []byte(b.String()))
-	if err == nil || err.Error() != "t.yaml:3:3: ports.forwards has 1025 rules; there may be 1024" {
+	if err == nil || !strings.HasPrefix(err.Error(), "t.yaml:3:3: ports.forwards has 1025 rules; there may be 1024\n") {
 		t.Error(err)
 	}
 }
@@ -147,7 +153,7 @@ func FuzzParse(f *testing.F) {
 		"", "cpus: 2\nmemory: 4G\nidle: {vm: never, distro: 5m}\n",
 		"network: {subnet: 10.0.0.0/24, host_access: off, proxy: {http: http://p:1}, dns: [1.1.1.1], hosts: {a: 1.2.3.4}}\n",
 		"ports:\n  forwards:\n  - 8080 -> debian:80\n  - {from: '[::]:53', to: 53, proto: both}\n  reverse: [d:5432 -> 5432]\n  sockets: ['~/x -> d:/y']\n  ignore: [1-9/udp]\n",
-		"a: &a [*a]\n", "a: &a {b: *a}\n", "distros: {x: {network: isolated, ports: {auto: off}}}\n---\n", "ports: &p\n  forwards: [1 -> 1]\nx: *p\n",
+		"a: &a [*a]\n", "a: &a {b: *a}\n", "distros: {x: {network: isolated, ports: {auto: off}}}\n---\n", wholeDistro, "ports: &p\n  forwards: [1 -> 1]\nx: *p\n",
 	} {
 		f.Add([]byte(seed))
 	}

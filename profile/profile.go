@@ -52,6 +52,7 @@ type Profile struct {
 
 	file  string
 	where map[string]position // of values, by their path
+	order []string            // names of the distros, as the file has them
 }
 
 // Idle says how long what does nothing stays up, or Never that it goes.
@@ -92,20 +93,6 @@ const (
 	ProxyAuto ProxyMode = "auto" // the host's environment
 	ProxyOff  ProxyMode = "off"
 	ProxySet  ProxyMode = "set" // the profile
-)
-
-// Distro is what the profile says of one distro.
-type Distro struct {
-	Network   NetworkMode
-	AutoPorts bool // its listeners are forwarded by themselves
-}
-
-// NetworkMode says whose network a distro has.
-type NetworkMode string
-
-const (
-	NetworkShared   NetworkMode = "shared"   // the VM's, as all others with it
-	NetworkIsolated NetworkMode = "isolated" // its own: address, name and ports
 )
 
 // Default is the profile that an empty file means.

@@ -116,11 +116,11 @@ ports:
 			}
 		}},
 		{"distros", "distros:\n  Debian: {network: isolated}\n  quiet: {ports: {auto: off}}\n  plain:\n", func(p *Profile) {
-			p.Distros = map[string]Distro{"debian": {NetworkIsolated, true}, "quiet": {NetworkShared, false}, "plain": {NetworkShared, true}}
+			p.Distros = map[string]Distro{"debian": {Network: NetworkIsolated, AutoPorts: true}, "quiet": {Network: NetworkShared, AutoPorts: false}, "plain": {Network: NetworkShared, AutoPorts: true}}
 		}},
 		{"distros follow what is said of all", "distros: {a: {}, b: {ports: {auto: on}}}\nports: {auto: off}\n", func(p *Profile) {
 			p.Ports.Auto = false
-			p.Distros = map[string]Distro{"a": {NetworkShared, false}, "b": {NetworkShared, true}}
+			p.Distros = map[string]Distro{"a": {Network: NetworkShared, AutoPorts: false}, "b": {Network: NetworkShared, AutoPorts: true}}
 		}},
 		{"aliases", "idle: {vm: &t 2m, distro: *t}", func(p *Profile) { p.Idle = Idle{2 * time.Minute, 2 * time.Minute} }},
 	} {
@@ -143,10 +143,10 @@ func TestDistro(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := p.Distro("Debian"), (Distro{NetworkIsolated, true}); got != want {
+	if got, want := p.Distro("Debian"), (Distro{Network: NetworkIsolated, AutoPorts: true}); !cmp.Equal(got, want) {
 		t.Errorf("Debian has %v, want %v", got, want)
 	}
-	if got, want := p.Distro("other"), (Distro{NetworkShared, false}); got != want {
+	if got, want := p.Distro("other"), (Distro{Network: NetworkShared, AutoPorts: false}); !cmp.Equal(got, want) {
 		t.Errorf("other has %v, want %v", got, want)
 	}
 }
@@ -210,7 +210,7 @@ func TestLoad(t *testing.T) {
 	if err := os.WriteFile(path, []byte("cpu: 3"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err = Load(path); err == nil || err.Error() != path+`:1:1: unknown key "cpu"; did you mean "cpus"?` {
+	if _, err = Load(path); err == nil || firstLine(err.Error()) != path+`:1:1: unknown key "cpu"; did you mean "cpus"?` {
 		t.Errorf("%v", err)
 	}
 	if _, err := Load(dir); err == nil {
