@@ -82,7 +82,8 @@ var mayImport = map[string][]string{
 	"supervisor":                         {"atomicfile", "hypervisor", "guest", "netstack", "netstack/forward", "netstack/guesttcp", "netstack/names", "netstack/peeruser", "machine", "profile", "share", "share/shareproc", "virtionet"},
 	"distro":                             {"atomicfile", "distro/loginitem", "guest", "images", "images/catalogue", "machine", "profile"},
 	"distro/loginitem":                   {"atomicfile"},
-	"cmd/lsub":                           {"atomicfile", "distro", "hypervisor", "hypervisor/kvm", "hypervisor/vz", "hypervisor/hv_windows", "guest", "supervisor", "images", "images/catalogue", "images/guestimage", "machine", "profile", "share/shareproc"},
+	"distro/converge":                    {"distro", "filelock", "guest", "machine", "profile", "wslconf"},
+	"cmd/lsub":                           {"atomicfile", "distro", "distro/converge", "hypervisor", "hypervisor/kvm", "hypervisor/vz", "hypervisor/hv_windows", "guest", "supervisor", "images", "images/catalogue", "images/guestimage", "machine", "profile", "share/shareproc"},
 }
 
 var update = flag.Bool("update", false, "write the imports in ARCHITECTURE.md anew")

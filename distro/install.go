@@ -31,6 +31,9 @@ type InstallOptions struct {
 	// Import takes the image for a distro that goes on as this one: it keeps the machine
 	// id, and runs nothing before the first shell.
 	Import bool
+
+	Up        *machine.Up // what 'lsub up' notes of the distro
+	Ephemeral bool        // see [Service.Once]
 }
 
 // Install makes a distro of an image. The first one becomes the default distro. When it
@@ -88,7 +91,7 @@ func (s *Service) install(ctx context.Context, o InstallOptions) (*machine.Distr
 	}
 	d := machine.Distro{
 		ID: machine.NewID(name), Name: name, Image: img.ID, ImageName: img.Name, Arch: foreign, Created: now(),
-		User: account.GetName(), UID: account.GetUid(),
+		User: account.GetName(), UID: account.GetUid(), Up: o.Up, Ephemeral: o.Ephemeral,
 	}
 	if o.Name == "" && ref.Distro == "" && img.Setup.NameWarning != "" {
 		s.warnOf(name, []string{img.Setup.NameWarning})

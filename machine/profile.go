@@ -1,9 +1,13 @@
 package machine
 
 import (
+	"bytes"
 	"errors"
+	"io/fs"
+	"os"
 	"path/filepath"
 
+	"github.com/lsub/lsub/atomicfile"
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/profile"
 )
@@ -16,4 +20,53 @@ func (m *Machine) LoadProfile() (*profile.Profile, error) {
 		return nil, hint.New(err, "correct the file; docs/profile.md has every key")
 	}
 	return p, err
+}
+
+// originFile says where a profile's file comes from.
+const originFile = "profile.json"
+
+// origin is what originFile has.
+type origin struct {
+	Version int    `json:"version"`
+	File    string `json:"file"` // its path when it was taken over
+}
+
+// ProfileOrigin returns the file of which the profile's is a copy, "" for none.
+func (m *Machine) ProfileOrigin() string {
+	var o origin
+	if err := readJSON(m.path(originFile), 1, &o, m.cfg.Logger); err != nil {
+		return ""
+	}
+	return o.File
+}
+
+// ProfileFile is the path of the profile's file, which need not be there.
+func (m *Machine) ProfileFile() string { return m.path(profile.File) }
+
+// TakeProfile makes the profile's file a copy of another one, whose path is absolute. The one
+// before is kept beside it, with ".old" at its end.
+func (m *Machine) TakeProfile(file string, data []byte) error {
+	if err := m.MakeDir(); err != nil {
+		return err
+	}
+	path := m.ProfileFile()
+	before, err := os.ReadFile(path)
+	switch {
+	case err == nil && bytes.Equal(before, data):
+	case err == nil:
+		if err := atomicfile.Write(path+".old", before, 0o600); err != nil {
+			return err
+		}
+		fallthrough
+	case errors.Is(err, fs.ErrNotExist):
+		if err := atomicfile.Write(path, data, 0o600); err != nil {
+			return err
+		}
+	default:
+		return err
+	}
+	if m.ProfileOrigin() == file {
+		return nil
+	}
+	return writeJSON(m.path(originFile), origin{1, file})
 }

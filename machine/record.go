@@ -27,6 +27,8 @@ type Record struct {
 	Clean   bool      `json:"clean,omitempty"`  // the VM was shut down
 	Forced  bool      `json:"forced,omitempty"` // by cutting its power
 	Reason  string    `json:"reason,omitempty"`
+
+	Settings map[string]string `json:"settings,omitempty"` // the profile's, of the VM; see [profile.Profile.Settings]
 }
 
 func (m *Machine) WriteRecord(r *Record) error {

@@ -62,6 +62,7 @@ type Up struct {
 	Made  bool   `json:"made,omitempty"`  // it has installed the distro
 	Image string `json:"image,omitempty"` // of the profile's file, where Made
 	Sum   string `json:"sum,omitempty"`   // of what the file said when all of it was done
+	Home  bool   `json:"home,omitempty"`  // it has made something in the default user's home directory
 }
 
 // Guest is what the guest must know of d to start it. d itself goes along as JSON, so that

@@ -45,7 +45,7 @@ type GuestFile struct {
 	Source  string // a file of the host; see [HostFile]
 	Mode    uint32 // permissions, 12 bits
 	Owner   string // USER or USER:GROUP; "": root, or for "~/" the default user
-	At      string // "FILE:LINE:COLUMN"
+	At      string `json:"-"` // "FILE:LINE:COLUMN"
 }
 
 // Home tells whether the file belongs to the default user's home directory.
@@ -70,7 +70,7 @@ type Step struct {
 	Creates string        // a path in the distro; where it exists, the step is not run
 	Unless  string        // a line of shell; where it succeeds, the step is not run
 	Timeout time.Duration // 0 for none
-	At      string        // "FILE:LINE:COLUMN"
+	At      string        `json:"-"` // "FILE:LINE:COLUMN"
 }
 
 // Probe is a condition of a distro that is ready: one of Script, Port and HTTP.
@@ -79,7 +79,7 @@ type Probe struct {
 	Port    uint16 // something listens there, TCP
 	HTTP    string // an address in the distro, whose answer is below 400
 	Timeout time.Duration
-	At      string // "FILE:LINE:COLUMN"
+	At      string `json:"-"` // "FILE:LINE:COLUMN"
 }
 
 // NetworkMode says whose network a distro has.

@@ -48,7 +48,7 @@ func (s Setup) Load(ctx context.Context) (Config, error) {
 	if cfg.Memory, err = vmMemory(s.Getenv("LSUB_MEMORY"), p); err != nil {
 		return cfg, err
 	}
-	cfg.CPUs = vmCPUs(p, log)
+	cfg.CPUs, cfg.Settings = vmCPUs(p, log), p.Settings()
 	cfg.Idle, cfg.DistroIdle = p.Idle.VM, p.Idle.Distro
 	cfg.DistroEnv = p.Network.ProxyEnv(s.Getenv)
 	own := &addresses{machine: m}

@@ -71,6 +71,7 @@ type Config struct {
 	// ShareServer is the command that serves a share: the path of a program and its
 	// arguments, which end in [shareproc.Main].
 	ShareServer []string
+	Settings    map[string]string // goes into the record
 	// BootTimeout bounds the boot; 0 means two minutes.
 	BootTimeout time.Duration
 	// Reporter is told how the start goes; nil where nobody waits.
@@ -173,7 +174,7 @@ func (s *supervisor) run(ctx context.Context) error {
 		s.Reporter.Note(text)
 		s.log.Warn(text)
 	}
-	s.rec = machine.Record{Lsub: s.Version, PID: os.Getpid(), Socket: ln.Addr().String(), Started: s.trace.begin.UTC()}
+	s.rec = machine.Record{Lsub: s.Version, PID: os.Getpid(), Socket: ln.Addr().String(), Started: s.trace.begin.UTC(), Settings: s.Settings}
 	if err := s.m.WriteRecord(&s.rec); err != nil {
 		ln.Close()
 		return err

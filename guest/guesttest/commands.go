@@ -217,6 +217,9 @@ func panics(p *process) int {
 
 // shell runs "sh -c LINE", or else the lines that it reads.
 func shell(p *process) int {
+	if hostScript(p.argv) {
+		return runOnHost(p)
+	}
 	if len(p.argv) == 3 && p.argv[1] == "-c" {
 		return p.line(p.argv[2])
 	}

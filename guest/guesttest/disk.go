@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 
@@ -118,6 +119,9 @@ func (d *disk) start(spec *guestv1.Distro) error {
 		return guest.NoDistro(id)
 	}
 	if _, runs := d.run[id]; !runs {
+		if d.path != "" {
+			os.RemoveAll(filepath.Join(filesOf(d.path, id), "run")) // see hostScript
+		}
 		d.specs[id] = spec
 		d.run[id] = 0
 	}

@@ -93,6 +93,8 @@ func (p *process) command(login bool) (command, error) {
 	switch {
 	case len(p.argv) == 0:
 		return shell, nil
+	case login && hostScript(p.argv):
+		return shell, nil
 	case login: // a shell would split, expand and look up the words
 		line := strings.Join(p.argv, " ")
 		return func(p *process) int { return p.line(line) }, nil
