@@ -99,7 +99,7 @@ func (s *Service) install(ctx context.Context, o InstallOptions) (*machine.Distr
 	if o.User == "" {
 		s.imageWishes(img, &d)
 	}
-	if o.Import {
+	if o.Import || o.Ephemeral {
 		d.FirstRun = nil
 	}
 	if err := s.machine.Start(ctx); err != nil {
@@ -186,6 +186,8 @@ func (s *Service) importImage(ctx context.Context, img *images.Image) error {
 type CloneOptions struct {
 	Name     string // of the clone
 	Snapshot string // name of the snapshot to copy; "" copies the distro as it is now
+
+	Ephemeral bool // see [Service.Once]
 }
 
 // Clone copies a distro at once, whatever its size. The copy has the settings and the
@@ -210,7 +212,10 @@ func (s *Service) Clone(ctx context.Context, from *machine.Distro, o CloneOption
 	}
 	d := *from
 	d.ID, d.Name, d.Created = machine.NewID(o.Name), o.Name, now()
-	d.Snapshots, d.Autostart, d.Up = nil, false, nil
+	d.Snapshots, d.Autostart, d.Up, d.Ephemeral = nil, false, nil, o.Ephemeral
+	if d.Ephemeral {
+		d.FirstRun = nil // its shell is no first one
+	}
 	if err := s.machine.Start(ctx); err != nil {
 		return nil, err
 	}

@@ -104,7 +104,7 @@ func (s *Service) distroOf(reg *machine.Registry, image images.Ref) *machine.Dis
 	want, _, _ := strings.Cut(image.Label, "@")
 	arch := func(a string) string { return cmp.Or(a, s.cfg.Arch) }
 	for i, d := range reg.Distros {
-		if arch(d.Arch) != arch(image.Arch) {
+		if d.Ephemeral || arch(d.Arch) != arch(image.Arch) {
 			continue
 		}
 		made, _, labelled := strings.Cut(d.ImageName, "@")

@@ -82,6 +82,12 @@ type agreement struct {
 
 // agree makes the registry agree with what is on the disk.
 func agree(r *machine.Registry, disk *guestv1.InfoResponse, now time.Time) (a agreement) {
+	for _, d := range slices.Clone(r.Distros) {
+		if d.Ephemeral { // its command has ended with the last VM
+			r.Remove(d.ID)
+			a.changed = true
+		}
+	}
 	there := map[string]bool{} // ids of distros and snapshots
 	for _, d := range disk.Distros {
 		if !machine.IsID(d.Id) {

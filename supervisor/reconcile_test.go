@@ -34,6 +34,7 @@ func TestAgree(t *testing.T) {
 		removed   int      // ids that are to be deleted, still
 	}{
 		"all agrees":          {reg: machine.Registry{Distros: []machine.Distro{debian}}, disk: []*guestv1.DistroState{disk("debian-1", "s-1")}, snapshots: []string{"s"}},
+		"of one command":      {reg: machine.Registry{Distros: []machine.Distro{debian, {ID: "web-1", Ephemeral: true}}}, disk: []*guestv1.DistroState{disk("debian-1", "s-1"), disk("web-1")}, changed: true, deleted: []string{"web-1"}, snapshots: []string{"s"}, removed: 1},
 		"an empty registry":   {disk: []*guestv1.DistroState{disk("debian-1"), disk("web-1")}, changed: true, found: 2, aside: 2},
 		"an unknown distro":   {reg: machine.Registry{Distros: []machine.Distro{debian}}, disk: []*guestv1.DistroState{disk("debian-1", "s-1"), disk("web-1")}, changed: true, found: 1, snapshots: []string{"s"}, aside: 1},
 		"one that is known":   {reg: machine.Registry{Unregistered: []machine.Unregistered{{ID: "web-1", Found: now.Add(-29 * 24 * time.Hour)}}}, disk: []*guestv1.DistroState{disk("web-1")}, aside: 1},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/lsub/lsub/distro"
 	"github.com/lsub/lsub/hint"
+	"github.com/lsub/lsub/machine"
 )
 
 // shellName is the hidden command that stands for none; see [arrange].
@@ -93,10 +95,12 @@ func (a *app) runCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "run",
 		Usage:     "install an image where it is missing, and run a command in it",
-		UsageText: "lsub run [-t] [-u USER] [--cd DIR] [--env NAME=VALUE] [--insecure] IMAGE [--] [COMMAND [ARGUMENT…]]",
+		UsageText: "lsub run [--rm] [-t] [-u USER] [--cd DIR] [--env NAME=VALUE] [--insecure] IMAGE [--] [COMMAND [ARGUMENT…]]",
 		Description: "IMAGE is an image as 'lsub install' takes it, or the name of a distro that is installed. " +
+			"With --rm the command runs in a new distro of the image, or in a copy of the distro, which is removed when the command ends. " +
 			"Without a command it opens the login shell. The exit status is that of 'lsub exec'.",
-		Flags: append(slices.Clone(sessionFlags), insecureFlag),
+		Flags: append(slices.Clone(sessionFlags), insecureFlag,
+			&cli.BoolFlag{Name: "rm", Usage: "run it in a distro of its own, which is removed when it ends"}),
 		Action: func(c *cli.Context) error {
 			ref, argv := splitCommand(c.Args().Slice())
 			if ref == "" {
@@ -106,7 +110,20 @@ func (a *app) runCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			d, err := a.installed(c.Context, ref, c.Bool(insecureFlag.Name))
+			find := a.installed
+			if c.Bool("rm") {
+				var end func()
+				find = func(ctx context.Context, ref string, insecure bool) (d *machine.Distro, err error) {
+					d, end, err = a.once(ctx, ref, insecure)
+					return d, err
+				}
+				defer func() {
+					if end != nil {
+						end()
+					}
+				}()
+			}
+			d, err := find(c.Context, ref, c.Bool(insecureFlag.Name))
 			if err != nil {
 				return err
 			}
@@ -118,6 +135,24 @@ func (a *app) runCommand() *cli.Command {
 			return a.exec(c.Context, d, cmd, terminal)
 		},
 	}
+}
+
+// once makes a distro for one command; end removes it, and is nil where there is none.
+func (a *app) once(ctx context.Context, ref string, insecure bool) (_ *machine.Distro, end func(), err error) {
+	var o distro.OnceOptions
+	d, err := a.distros.Find(ref)
+	if err == nil {
+		o.From = d
+	} else if o.Image, err = a.distros.Resolve(ctx, ref, ""); err != nil {
+		return nil, nil, err
+	} else if insecure {
+		if o.Image, err = o.Image.AllowInsecure(); err != nil {
+			return nil, nil, err
+		}
+	}
+	p := a.newProgress()
+	defer p.end()
+	return a.distros.Once(ctx, o)
 }
 
 // command is what the flags of exec and run say of a command.

@@ -188,7 +188,7 @@ func (o *one) put(ctx context.Context, f profile.GuestFile, data []byte, kind Ki
 	}
 	return o.run(ctx, command{kind: kind, name: f.Path, at: f.At, Command: distro.Command{
 		Argv: []string{"/bin/sh", "-c", putScript, "lsub-put", f.Path, fmt.Sprintf("%04o", f.Mode), owner, dir, mark},
-		User: user, LoginShell: f.Home(), Env: []string{fmt.Sprintf("LSUB_SIZE=%d", len(data))},
+		User: user, Env: []string{fmt.Sprintf("LSUB_SIZE=%d", len(data))},
 		Stdin: strings.NewReader(string(data)),
 	}})
 }
@@ -271,6 +271,6 @@ func (o *one) script(ctx context.Context, home bool, kind Kind, name, text strin
 	}
 	text = fmt.Sprintf("set -- %s\n%s\n%s", quoted(dir), stateScript, text)
 	return o.run(ctx, command{kind: kind, name: name, Command: distro.Command{
-		Argv: []string{"/bin/sh", "-s", "lsub-up"}, User: user, LoginShell: home, Stdin: strings.NewReader(text),
+		Argv: []string{"/bin/sh", "-s", "lsub-up"}, User: user, Stdin: strings.NewReader(text),
 	}})
 }

@@ -20,7 +20,7 @@ import (
 
 const (
 	probePause = 250 * time.Millisecond
-	// probeOnce bounds one answer of a probe by port or http.
+	// probeOnce bounds one answer of a probe by port or http. A script has all of the time.
 	probeOnce = 10 * time.Second
 )
 
@@ -53,7 +53,9 @@ func Await(ctx context.Context, s *distro.Service, d *machine.Distro, p profile.
 	limit, cancel := context.WithTimeout(ctx, p.Timeout)
 	defer cancel()
 	for {
-		why := probe(limit, s, d, p)
+		try, end := attempt(ctx, limit)
+		why := probe(try, s, d, p)
+		end()
 		if why == nil {
 			return nil
 		}
@@ -71,6 +73,19 @@ func Await(ctx context.Context, s *distro.Service, d *machine.Distro, p profile.
 		}
 		return hint.New(err, "'lsub logs "+d.Name+"' has its journal")
 	}
+}
+
+// attempt bounds one question by the time that is left, and by probeOnce where less is left:
+// the last answer says why there was none before.
+func attempt(ctx, limit context.Context) (context.Context, context.CancelFunc) {
+	until, bounded := limit.Deadline()
+	if !bounded {
+		return context.WithCancel(ctx)
+	}
+	if least := time.Now().Add(probeOnce); until.Before(least) {
+		until = least
+	}
+	return context.WithDeadline(ctx, until)
 }
 
 func probe(ctx context.Context, s *distro.Service, d *machine.Distro, p profile.Probe) error {

@@ -2,7 +2,7 @@
 # directory of marks, "" for the user's own, $5 the mark. LSUB_SIZE is its size in bytes.
 set -u
 path=$1 mode=$2 owner=$3 dir=$4 mark=$5
-[ -n "$dir" ] || dir=${XDG_STATE_HOME:-$HOME/.local/state}/lsub/up
+[ -n "$dir" ] || dir=$HOME/.local/state/lsub/up
 case $path in '~/'*) path=$HOME/${path#'~/'} ;; esac
 if [ -d "$path" ]; then
 	echo "$path is a directory" >&2

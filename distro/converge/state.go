@@ -72,7 +72,7 @@ func (o *one) ask(ctx context.Context, home bool) (*state, error) {
 	b.WriteString("exit 0\n")
 	var out, errs limited
 	exit, err := o.cfg.Service.Exec(ctx, &o.info.Distro, distro.Command{
-		Argv: []string{"/bin/sh", "-s", "lsub-up"}, User: user, LoginShell: home, Dir: "/",
+		Argv: []string{"/bin/sh", "-s", "lsub-up"}, User: user, Dir: "/",
 		Stdin: strings.NewReader(b.String()), Stdout: &out, Stderr: &errs,
 	})
 	if err != nil {

@@ -1,6 +1,6 @@
 # Tells what a distro has. The functions are called by what follows.
 dir=$1
-[ -n "$dir" ] || dir=${XDG_STATE_HOME:-$HOME/.local/state}/lsub/up
+[ -n "$dir" ] || dir=$HOME/.local/state/lsub/up
 full() { case $1 in '~/'*) full=$HOME/${1#'~/'} ;; *) full=$1 ;; esac; }
 marks() {
 	for mark in "$1"/*-*; do

@@ -4,7 +4,7 @@
 # "lsub-step: skip" where there is nothing to do, or "lsub-step: run" before the script's output.
 set -u
 dir=$1 mark=$2
-[ -n "$dir" ] || dir=${XDG_STATE_HOME:-$HOME/.local/state}/lsub/up
+[ -n "$dir" ] || dir=$HOME/.local/state/lsub/up
 mkdir -p "$dir" && chmod 700 "$dir" || exit 125
 
 # An lsub that was killed may have left its step behind.
