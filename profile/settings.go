@@ -30,7 +30,7 @@ func (p *Profile) Settings() map[string]string {
 	}
 	sums := map[string]string{}
 	for key, value := range map[string]any{
-		"memory": p.Memory, "cpus": p.CPUs, "idle": p.Idle, "network": network, "ports": ports, "distros' ports.auto": auto,
+		"memory": p.Memory, "cpus": p.CPUs, "nested": p.Nested, "idle": p.Idle, "network": network, "ports": ports, "mounts": p.Mounts, "distros' ports.auto": auto,
 	} {
 		b, err := json.Marshal(value)
 		if err != nil {
