@@ -39,17 +39,24 @@ func TestTerminal(t *testing.T) {
 	c := NewClient(pipeDialer(func(r *Reader, w *Writer, _ net.Conn) {
 		r.Next()
 		w.Send(FrameKeysWindow, []byte{0, 0, 0, 9})
-		for _, want := range []struct {
-			t FrameType
-			p string
-		}{{FrameStdin, ""}, {FrameKeys, "abcdef"}, {FrameKeys, ""}} {
+		// The end of stdin and the keys are sent side by side.
+		var keys []string
+		for stdinEnded := false; !stdinEnded || len(keys) < 2; {
 			got, p, err := r.Next()
-			if got != want.t || string(p) != want.p {
-				t.Errorf("frame %d %q, %v; want %d %q", got, p, err, want.t, want.p)
+			switch {
+			case err == nil && got == FrameStdin && len(p) == 0 && !stdinEnded:
+				stdinEnded = true
+			case err == nil && got == FrameKeys:
+				if keys = append(keys, string(p)); len(keys) == 1 {
+					close(terminal.keys)
+				}
+			default:
+				t.Errorf("frame %d %q, %v", got, p, err)
+				return
 			}
-			if want.p != "" {
-				close(terminal.keys)
-			}
+		}
+		if keys[0] != "abcdef" || keys[1] != "" {
+			t.Errorf("keys %q, want abcdef and their end", keys)
 		}
 		for _, ask := range []Ask{AskKeys, AskAll, AskNothing} {
 			w.Send(FrameAsk, []byte{byte(ask)})
