@@ -1,12 +1,14 @@
 package e2e
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -119,6 +121,9 @@ func TestSleepAndChange(t *testing.T) {
 		for _, p := range pids {
 			syscall.Kill(p, syscall.SIGSTOP)
 		}
+		for _, p := range pids { // on a busy machine, the signal takes a while
+			within(t, quick, "the process stands still", func() bool { return standsStill(p) })
+		}
 		return func() {
 			for _, p := range pids {
 				syscall.Kill(p, syscall.SIGCONT)
@@ -167,6 +172,18 @@ func TestSleepAndChange(t *testing.T) {
 		t.Logf("a UDP socket's packets come through after %v more", took)
 		works("after it")
 	})
+}
+
+// standsStill tells whether all threads of a process are stopped.
+func standsStill(pid int) bool {
+	states, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, name := range states {
+		b, _ := os.ReadFile(name)
+		if _, state, _ := bytes.Cut(b, []byte(") ")); !bytes.HasPrefix(state, []byte("T")) {
+			return false
+		}
+	}
+	return err == nil && len(states) > 0
 }
 
 // neighbour gives the host a card with the address 10.231.7.1, and a neighbour with
