@@ -90,8 +90,9 @@ func overruled(makers []sysctlMaker) map[string][]*guestv1.OverruledSetting {
 // logOverruled logs which settings of other distros the start of this one has overruled.
 func (d *distro) logOverruled() {
 	makers := d.a.sysctlMakers()
+	settings := overruled(makers)
 	for _, m := range makers {
-		for _, o := range overruled(makers)[m.id] {
+		for _, o := range settings[m.id] {
 			if o.By == d.title() {
 				d.a.log.Warn("a distro has changed a kernel setting that all share", "setting", o.Name,
 					"distro", o.By, "value", o.ByValue, "for", m.name, "wants", o.Value)
