@@ -385,8 +385,10 @@ func TestRelay(t *testing.T) {
 		})
 		return ours, nil
 	}
-	at := mount(t, false, func(conn net.Conn) error { return share.Relay(t.Context(), conn, connect) })
-	t.Cleanup(serving.Wait)
+	at := mount(t, false, func(conn net.Conn) error {
+		defer serving.Wait() // only now does nothing connect any more
+		return share.Relay(t.Context(), conn, connect)
+	})
 	failed := 0
 	for i := range 60 {
 		if i%10 == 5 {
