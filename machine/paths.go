@@ -84,6 +84,22 @@ func (m *Machine) RuntimeDir() (string, error) {
 	return dir, nil
 }
 
+// RemoveRuntimeDir removes the directory for the profile's sockets, and the empty ones in it,
+// unless something is still there. The caller holds the supervisor's lock.
+func (m *Machine) RemoveRuntimeDir() {
+	dir, err := m.RuntimeDir()
+	if err != nil {
+		return
+	}
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if e.IsDir() {
+			os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
+	os.Remove(dir)
+}
+
 // MakePrivate makes a directory that the user alone may enter, or checks that
 // the one which is there is such a directory.
 func MakePrivate(dir string) error {

@@ -203,6 +203,7 @@ func (s *supervisor) run(ctx context.Context) error {
 	}
 	s.end(err)
 	ln.Close() // removes the socket
+	s.m.RemoveRuntimeDir()
 	s.life.enter(closed)
 	s.tunnels.close()
 

@@ -116,6 +116,9 @@ func superviseWith(t *testing.T, m *machine.Machine, fake *hvtest.Fake, change .
 	t.Cleanup(func() {
 		cancel()
 		<-finished
+		if left, err := os.ReadDir(m.Config().Paths.Runtime); err != nil || len(left) != 0 {
+			t.Errorf("the supervisor leaves %v, %v", left, err)
+		}
 	})
 	return s, m.Follow(r)
 }
