@@ -46,6 +46,7 @@ var groups = []group{
 	{"copy", "clones and snapshots, of small and large distros", (*bench).copying},
 	{"dns", "a name in a distro, beside the host", (*bench).dns},
 	{"forward", "ports of a distro on the host's localhost, beside QEMU's hostfwd, passt and ssh -L", (*bench).forward},
+	{"folders", "folders of the host, beside the distro's own disk, virtiofsd, QEMU's 9p and sshfs", (*bench).folders},
 	{"vsock", "the vsock device alone, beside vhost-device-vsock", (*bench).vsock},
 }
 

@@ -1,13 +1,10 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 )
 
 // netPeers is a VM with two more network cards: one of QEMU's own user-mode
@@ -43,25 +40,12 @@ func (b *bench) newNetPeers() (*netPeers, error) {
 	n := &netPeers{b: b, h: h}
 	n.routes = []*route{{name: "lsub", port: netPort}}
 	n.hosts = []netHost{{"lsub", "host.lsub.internal"}}
-	qemu, err := exec.LookPath("qemu-system-" + qemuArch())
-	if err != nil {
-		return nil, err
-	}
 	args := n.slirp()
 	more, err := n.passt()
 	if err != nil {
 		b.say("forward: without passt: %v", err)
 	}
-	script := fmt.Sprintf("#!/bin/sh\ncase $1 in\n-name) exec %s \"$@\" %s ;;\nesac\nexec %[1]s \"$@\"\n", qemu, strings.Join(append(args, more...), " "))
-	dir := filepath.Join(b.dir, "with-peers")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return nil, err
-	}
-	if err := os.WriteFile(filepath.Join(dir, filepath.Base(qemu)), []byte(script), 0o700); err != nil {
-		return nil, err
-	}
-	h.env = append(h.env, "PATH="+dir+":"+os.Getenv("PATH"))
-	return n, nil
+	return n, h.wrapQEMU(append(args, more...))
 }
 
 func qemuArch() string {
@@ -94,36 +78,12 @@ func (n *netPeers) passt() ([]string, error) {
 	for i := range netPorts {
 		ports = append(ports, fmt.Sprintf("%d:%d", r.port+i, netPort+i))
 	}
-	ctx, cancel := context.WithCancel(n.b.ctx)
-	log, err := os.Create(filepath.Join(n.b.dir, "passt.log"))
+	end, err := n.b.serve([]string{filepath.Join(root, "usr/bin/passt"), "--foreground", "--runas", "0", "--socket", socket,
+		"--address", "10.0.4.15", "--netmask", "24", "--gateway", "10.0.4.2", "--mtu", "65520", "-t", "127.0.0.1/" + strings.Join(ports, ","), "-u", "none"}, socket)
 	if err != nil {
-		cancel()
 		return nil, err
 	}
-	defer log.Close()
-	cmd := exec.CommandContext(ctx, filepath.Join(root, "usr/bin/passt"), "--foreground", "--runas", "0", "--socket", socket,
-		"--address", "10.0.4.15", "--netmask", "24", "--gateway", "10.0.4.2", "--mtu", "65520", "-t", "127.0.0.1/"+strings.Join(ports, ","), "-u", "none")
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		cancel()
-		return nil, err
-	}
-	ended := make(chan struct{})
-	go func() { cmd.Wait(); close(ended) }()
-	n.closers = append(n.closers, func() { cancel(); <-ended })
-	for end := time.Now().Add(10 * time.Second); ; {
-		if _, err := os.Stat(socket); err == nil {
-			break
-		}
-		select {
-		case <-ended:
-			return nil, fmt.Errorf("it ended: %s", content(log.Name()))
-		case <-time.After(20 * time.Millisecond):
-		}
-		if time.Now().After(end) {
-			return nil, fmt.Errorf("it does not serve: %s", content(log.Name()))
-		}
-	}
+	n.closers = append(n.closers, func() { end() })
 	n.routes = append(n.routes, r)
 	n.cards = append(n.cards, card{"52:54:00:00:04:0f", "10.0.4.15/24", 65520})
 	n.hosts = append(n.hosts, netHost{passtPeer, "10.0.4.2"})
