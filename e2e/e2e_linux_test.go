@@ -119,7 +119,7 @@ func fresh(t *testing.T) *host {
 
 // toolsImage is a Debian image with the tools of several tests. They share one image, because
 // each build takes a minute on a slow machine.
-const toolsImage = "debian?include=bind9-dnsutils,ca-certificates,curl,iperf3,python3-minimal,libpython3-stdlib"
+const toolsImage = "debian?include=bind9-dnsutils,ca-certificates,curl,git,iperf3,python3-minimal,libpython3-stdlib"
 
 // templates are hosts by image. Each has one distro, called debian, which ran once.
 var (

@@ -67,6 +67,22 @@ func (t *fdTable) put(s *slot, fd int) {
 	s.fd = fd
 	s.opened++
 	t.open++
+	t.closeIdle()
+}
+
+// shrink lowers the limit, because the host gives no more descriptors, and reports whether it
+// could close any.
+func (t *fdTable) shrink() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.limit = max(t.open*3/4, 16)
+	before := t.open
+	t.closeIdle()
+	return t.open < before
+}
+
+// closeIdle closes those that were not used for longest, down to the limit.
+func (t *fdTable) closeIdle() {
 	for t.open > t.limit && t.root.prev != &t.root {
 		t.closeSlot(t.root.prev)
 	}
@@ -90,9 +106,7 @@ func (t *fdTable) idle(s *slot) {
 	case !s.pinned:
 		s.prev, s.next = &t.root, t.root.next
 		s.prev.next, s.next.prev = s, s
-		for t.open > t.limit && t.root.prev != &t.root {
-			t.closeSlot(t.root.prev)
-		}
+		t.closeIdle()
 	}
 }
 

@@ -175,7 +175,12 @@ func (s *Server) serve(r *request) unix.Errno {
 	if !s.cfg.Writable && changes[r.op] {
 		return unix.EROFS
 	}
+	again := *r
 	err := f(s, r)
+	if (errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)) && s.fds.shrink() {
+		*r = again // an operation opens what it needs before it changes anything
+		err = f(s, r)
+	}
 	switch {
 	case r.body.long:
 		return unix.ENAMETOOLONG

@@ -142,6 +142,26 @@ func TestFewDescriptors(t *testing.T) {
 }
 
 // setattr is a request to change attributes.
+// TestNoDescriptors has the host give fewer descriptors than it has promised.
+func TestNoDescriptors(t *testing.T) {
+	c := newClient(t, Config{Writable: true})
+	for i := range 300 {
+		c.create(1, fmt.Sprint("f", i), 0o600)
+	}
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Setrlimit(unix.RLIMIT_NOFILE, &old) })
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(openFDs(t)), Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 300 {
+		node, fh := c.create(1, fmt.Sprint("g", i), 0o600)
+		c.write(node, fh, 0, "text")
+	}
+}
+
 func setattr(valid, mode, uid, gid uint32, size uint64) []byte {
 	return fields(valid, uint32(0), uint64(0), size, uint64(0), uint64(0), uint64(0), uint64(0), uint32(0), uint32(0), uint32(0), mode, uint32(0), uid, gid, uint32(0))
 }

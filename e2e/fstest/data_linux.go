@@ -278,7 +278,7 @@ func syncs(c *c) {
 }
 
 func readdir(c *c) {
-	const files = 3000
+	const files = 1000 // several requests
 	for i := range files {
 		fd := c.open(fmt.Sprint("f", i), unix.O_CREAT|unix.O_WRONLY, 0o600)
 		unix.Close(fd)
@@ -310,7 +310,7 @@ func readdir(c *c) {
 
 // readdirChanges: what is there all the time is seen once, whatever else comes and goes.
 func readdirChanges(c *c) {
-	const files = 1000
+	const files = 300
 	for i := range files {
 		unix.Close(c.open(fmt.Sprint("stays", i), unix.O_CREAT|unix.O_WRONLY, 0o600))
 		unix.Close(c.open(fmt.Sprint("goes", i), unix.O_CREAT|unix.O_WRONLY, 0o600))
@@ -327,7 +327,7 @@ func readdirChanges(c *c) {
 		if err != nil {
 			break
 		}
-		for j := i * 30; j < min(i*30+30, files); j++ {
+		for j := i * 15; j < min(i*15+15, files); j++ {
 			c.ok(unix.Unlink(c.at(fmt.Sprint("goes", j))))
 			unix.Close(c.open(fmt.Sprint("comes", j), unix.O_CREAT|unix.O_WRONLY, 0o600))
 		}
