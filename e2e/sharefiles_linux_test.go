@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -135,7 +134,6 @@ func TestShareTrouble(t *testing.T) {
 			t.Run("full disk", func(t *testing.T) { testFullDisk(t, h, carrier) })
 			t.Run("many files under a low limit", func(t *testing.T) { testManyFiles(t, h, carrier) })
 			t.Run("paused VM", func(t *testing.T) { testPausedVM(t, h, carrier) })
-			t.Run("replaced directory", func(t *testing.T) { testReplaced(t, h, carrier) })
 		})
 	}
 }
@@ -162,7 +160,7 @@ grep "No space left on device" /tmp/dd
 // testManyFiles has the distro walk many files, and hold 2,000 of them open, whose server may
 // open few.
 func testManyFiles(t *testing.T, h *host, carrier string) {
-	files := 20_000
+	files := 4000
 	if long() {
 		files = 300_000
 	}
@@ -203,7 +201,7 @@ func testPausedVM(t *testing.T, h *host, carrier string) {
 	h.ok(t, "mount", "add", "--writable", "--carrier", carrier, dir)
 	t.Cleanup(func() { h.run("mount", "remove", dir) })
 	p := h.serve(t, "debian", "sh", "-ec", `cd /mnt/host`+dir+`; echo ready
-for i in $(seq 300); do echo $i >f; [ "$(cat f)" = $i ]; done; echo done`)
+for i in $(seq 100); do echo $i >f; [ "$(cat f)" = $i ]; done; echo done`)
 	if got := p.line(); got != "ready" {
 		t.Fatal(got)
 	}
@@ -226,28 +224,4 @@ for i in $(seq 300); do echo $i >f; [ "$(cat f)" = $i ]; done; echo done`)
 	if got := h.sh(t, "debian", "cat /mnt/host"+dir+"/meanwhile"); got != "text" {
 		t.Error(got)
 	}
-}
-
-// testReplaced removes the shared directory, and makes another one of that name.
-func testReplaced(t *testing.T, h *host, carrier string) {
-	dir := filepath.Join(shareDir(t), "d")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	h.ok(t, "mount", "add", "--writable", "--carrier", carrier, dir)
-	t.Cleanup(func() { h.run("mount", "remove", dir) })
-	h.sh(t, "debian", "echo one >/mnt/host"+dir+"/f")
-	if err := os.RemoveAll(dir); err != nil {
-		t.Fatal(err)
-	}
-	h.sh(t, "debian", "cd /mnt/host"+dir+" || exit 0; if echo two 2>/dev/null >g; then exit 1; fi") // an error, and no hang
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "new"), []byte("new"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	within(t, slow, "the new directory is seen", func() bool {
-		return strings.TrimSpace(h.run("exec", "-u", "root", "debian", "--", "cat", "/mnt/host"+dir+"/new").out) == "new"
-	})
 }
