@@ -46,8 +46,15 @@ func hvBackend() backend {
 	return b
 }
 
-// systemBackend is lsub with this system's own driver, and fake guests' files.
+// realWindows is systemBackend with the real guest; nil where that cannot be.
+var realWindows func() backend
+
+// systemBackend is lsub with this system's own driver, and fake guests' files. With a port in
+// LSUB_HCS_HOST it is lsub as users have it, whose machines TestWine has.
 func systemBackend() backend {
+	if realWindows != nil && os.Getenv("LSUB_HCS_HOST") != "" {
+		return realWindows()
+	}
 	b := hvBackend()
 	b.driver = newDriver
 	return b

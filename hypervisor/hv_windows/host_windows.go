@@ -21,7 +21,10 @@ import (
 )
 
 // New returns a driver on the Host Compute System of this machine. It does no I/O.
-func New(opts Options) *Driver { return NewWith(windowsHost{}, opts) }
+func New(opts Options) *Driver { return NewWith(ThisHost(), opts) }
+
+// ThisHost is the Host Compute System of this machine. It does no I/O.
+func ThisHost() Host { return windowsHost{} }
 
 // windowsHost is the [Host] of this machine.
 type windowsHost struct{}

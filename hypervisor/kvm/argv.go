@@ -1,6 +1,7 @@
 package kvm
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -23,6 +24,7 @@ type facts struct {
 	nicPath       string // a socket for vhost-user, in place of nicFD; "" for none
 	nicNoMSI      bool   // with nicPath: see fixedMSI
 	virtioConsole bool
+	diskFormat    string // "" for raw
 	vhostFD       int    // /dev/vhost-vsock, or noFD for vhost-user over userFD
 	userFD        int    // a stream socket for vhost-user, or noFD
 	cid           uint32 // the guest's, with vhostFD
@@ -71,7 +73,7 @@ func argv(cfg *hypervisor.Config, f facts) []string {
 	} else {
 		a.add("-serial", "chardev:console")
 	}
-	a.disks(cfg)
+	a.disks(cfg, f)
 	a.nic(cfg, f)
 	a.vsock(f)
 	a.sharePorts(f)
@@ -183,14 +185,14 @@ func kernelArgs(f facts) string {
 // little memory: the host may still have pages that the guest drops, and frees them when it
 // needs to. Hardened hosts forbid io_uring. QEMU does not detect zeroes: the guest discards
 // freed blocks.
-func (a *arguments) disks(cfg *hypervisor.Config) {
+func (a *arguments) disks(cfg *hypervisor.Config, f facts) {
 	if len(cfg.Disks) > 0 {
 		// One thread for the disks, so that they do not wait for the network card's frames.
 		a.add("-object", "iothread,id=io")
 	}
 	for i, d := range cfg.Disks {
 		node := diskNode(i)
-		a.add("-blockdev", opt("driver=raw", "node-name="+node, "discard=unmap",
+		a.add("-blockdev", opt("driver="+cmp.Or(f.diskFormat, "raw"), "node-name="+node, "discard=unmap",
 			"read-only="+onOff(d.ReadOnly), "file.driver=file", "file.filename="+esc(d.Path), "file.aio=threads"))
 		dev := []string{"virtio-blk-pci", "id=" + node + "-dev", "drive=" + node, "iothread=io",
 			// A failed write on the host (disk full, quota used up) pauses the VM instead of

@@ -45,6 +45,9 @@ func TestArgv(t *testing.T) {
 		{"amd64-tcg-datagrams-hvc", full, with(none, func(f *facts) { // as on macOS
 			f.arch, f.accel, f.nicFD, f.nicDatagrams, f.virtioConsole, f.userFD = "amd64", AccelTCG, 4, true, true, 5
 		})},
+		{"amd64-tcg-vhdx", full, with(none, func(f *facts) { // as for Windows' documents
+			f.arch, f.accel, f.userFD, f.diskFormat = "amd64", AccelTCG, 5, "vhdx"
+		})},
 		{"amd64-kvm-kernel", full, with(none, func(f *facts) {
 			f.arch, f.accel, f.nicFD, f.vhostFD, f.cid = "amd64", AccelKVM, 4, 5, 123456
 		})},

@@ -266,7 +266,7 @@ func (l *launch) giveSecret(secret vsocksecret.Secret) (remove func(), err error
 
 // open makes the sockets that QEMU inherits.
 func (l *launch) open(v *vm, opts Options, secret vsocksecret.Secret) (_ *net.UnixConn, err error) {
-	l.facts.virtioConsole = opts.VirtioConsole
+	l.facts.virtioConsole, l.facts.diskFormat = opts.VirtioConsole, opts.DiskFormat
 	qmpConn, theirs, err := socketPair("qmp", unix.SOCK_STREAM)
 	if err != nil {
 		return nil, err

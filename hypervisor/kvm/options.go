@@ -51,6 +51,8 @@ type Options struct {
 	VSock VSock
 	// VirtioConsole gives VMs a virtio console (hvc0) and no serial port.
 	VirtioConsole bool
+	// DiskFormat is that of disks' files, in QEMU's words, such as "vhdx". "" is raw.
+	DiskFormat string
 	// Framing is how frames travel with a network that does not use the guest's memory.
 	Framing virtionet.Framing
 	// QEMU is the program to run; "" for qemu-system-… from PATH.

@@ -80,6 +80,9 @@ type Host struct {
 	Windows hvwindows.Facts
 	// FactsErr, GrantErr, CreateErr and StartErr are what these calls fail with.
 	FactsErr, GrantErr, CreateErr, StartErr error
+	// ReadsVHDX says that the engine opens VHDX files itself. Else it is given raw copies, and
+	// what a guest writes is gone when its machine is.
+	ReadsVHDX bool
 	// Hang makes a machine's Start wait until it is terminated.
 	Hang bool
 	// Refusals is how many dials of each machine are refused, as while a guest boots.
@@ -397,22 +400,30 @@ func (s *System) config(dir string) (hypervisor.Config, error) {
 		CPUs: vm.ComputeTopology.Processor.Count, Memory: vm.ComputeTopology.Memory.SizeInMB << 20,
 		Console: filepath.Join(dir, "console"),
 	}
-	var serials []string
+	// The engine's disks have serials in place of LUNs, and its own console.
+	var serials, args []string
 	for _, arg := range strings.Fields(kernel.KernelCmdLine) {
 		if list, ok := strings.CutPrefix(arg, hypervisor.DisksArg+"="); ok {
 			serials = strings.Split(list, ",")
+		} else if !strings.HasPrefix(arg, "console=") {
+			args = append(args, arg)
 		}
 	}
+	cfg.Cmdline = strings.Join(args, " ")
 	attachments := vm.Devices.Scsi["0"].Attachments
 	for i, lun := range slices.Sorted(maps.Keys(attachments)) {
 		if i >= len(serials) {
 			return cfg, errors.New("a disk has no name")
 		}
-		raw := filepath.Join(dir, "disk"+lun)
-		if err := toRaw(attachments[lun].Path, raw); err != nil {
-			return cfg, err
+		path := attachments[lun].Path
+		if !s.host.ReadsVHDX {
+			raw := filepath.Join(dir, "disk"+lun)
+			if err := toRaw(path, raw); err != nil {
+				return cfg, err
+			}
+			path = raw
 		}
-		cfg.Disks = append(cfg.Disks, hypervisor.Disk{Path: raw, ReadOnly: attachments[lun].ReadOnly, Serial: serials[i]})
+		cfg.Disks = append(cfg.Disks, hypervisor.Disk{Path: path, ReadOnly: attachments[lun].ReadOnly, Serial: serials[i]})
 	}
 	return cfg, nil
 }

@@ -2,11 +2,14 @@
  * A stand-in for Windows' computecore.dll, for tests under Wine. It has the functions that
  * the driver calls, with their ABI, and does what Microsoft's reference says of them:
  * operations that complete on another thread, results that the caller frees, callbacks. It
- * checks documents against schema.json. It starts no machine.
+ * checks documents against schema.json. It starts no machine itself: hcstest.Server does,
+ * where there is one.
  *
  * Environment: LSUB_HCS_SCHEMA is the schema's file. LSUB_HCS_FAIL has errors to report, as in
  * "HcsStartComputeSystem=80370114": at once, or with "+" before the number, by the operation.
+ * LSUB_HCS_HOST is the port of a hcstest.Server on 127.0.0.1.
  */
+#include <winsock2.h>
 #include <windows.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -233,6 +236,8 @@ typedef void(CALLBACK *callback)(event *, void *);
 typedef struct machine {
 	wchar_t id[80], runtime[40], pipe[200];
 	int started, paused, gone;
+	char *document; /* for a server, in UTF-8 */
+	SOCKET life;    /* the server's connection that the machine lives as long as */
 	callback cb;
 	void *context;
 	struct machine *next;
@@ -261,7 +266,11 @@ BOOL WINAPI DllMain(HINSTANCE inst, DWORD reason, LPVOID reserved)
 {
 	(void)inst;
 	(void)reserved;
-	if (reason == DLL_PROCESS_ATTACH) InitializeCriticalSection(&lock);
+	if (reason == DLL_PROCESS_ATTACH) {
+		WSADATA data;
+		InitializeCriticalSection(&lock);
+		WSAStartup(MAKEWORD(2, 2), &data);
+	}
 	return TRUE;
 }
 
@@ -283,6 +292,100 @@ static wchar_t *local(const wchar_t *s)
 	return wcscpy(copy, s);
 }
 
+/* ---- a server that has machines: see server.go for what is said ---- */
+
+/* The server's port; 0 for none. */
+static int server(void)
+{
+	char port[10];
+	DWORD n = GetEnvironmentVariableA("LSUB_HCS_HOST", port, sizeof port);
+	return n && n < sizeof port ? atoi(port) : 0;
+}
+
+/* A line of a connection, without its end; 0 at the end of the connection. */
+static int read_line(SOCKET s, char *line, int room)
+{
+	int n = 0;
+	char c;
+	while (recv(s, &c, 1, 0) == 1) {
+		if (c == '\n') { line[n] = 0; return 1; }
+		if (n < room - 1) line[n++] = c;
+	}
+	return 0;
+}
+
+static int send_all(SOCKET s, const char *bytes, size_t n)
+{
+	while (n > 0) {
+		int sent = send(s, bytes, (int)n, 0);
+		if (sent <= 0) return 0;
+		bytes += sent;
+		n -= (size_t)sent;
+	}
+	return 1;
+}
+
+static char *utf8(const wchar_t *s)
+{
+	int n = WideCharToMultiByte(CP_UTF8, 0, s, -1, NULL, 0, NULL, NULL);
+	char *bytes = malloc((size_t)n);
+	WideCharToMultiByte(CP_UTF8, 0, s, -1, bytes, n, NULL, NULL);
+	return bytes;
+}
+
+/* Asks with a request, and returns the connection; answer is the rest of the line. */
+static SOCKET ask(const char *request, HRESULT *result, char *answer, int room)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((u_short)server()), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	SOCKET s = socket(AF_INET, SOCK_STREAM, 0);
+	*answer = 0;
+	*result = (HRESULT)0x8037011E; /* the service is gone */
+	if (s == INVALID_SOCKET) return s;
+	if (!connect(s, (struct sockaddr *)&at, sizeof at) && send_all(s, request, strlen(request)) && read_line(s, answer, room)) {
+		if (!strncmp(answer, "ok", 2)) {
+			memmove(answer, answer + (answer[2] ? 3 : 2), strlen(answer) - (answer[2] ? 2 : 1));
+			*result = S_OK;
+			return s;
+		}
+		*result = (HRESULT)strtoul(answer + strlen("error "), NULL, 16);
+	}
+	closesocket(s);
+	return INVALID_SOCKET;
+}
+
+static DWORD WINAPI follow(LPVOID arg);
+
+/* Has the server do what a verb says. Text is a document of an error. */
+static HRESULT serve(machine *m, int verb, wchar_t **text)
+{
+	static const char *words[] = {[START] = "start", [TERMINATE] = "terminate", [PAUSE] = "pause", [RESUME] = "resume"};
+	char answer[600];
+	wchar_t wide[600], doc[700];
+	HRESULT result;
+	size_t room = 300 + (verb == CREATE ? strlen(m->document) : 0);
+	char *request = malloc(room);
+	if (verb == CREATE) snprintf(request, room, "create %ls %u\n%s", m->id, (unsigned)strlen(m->document), m->document);
+	else snprintf(request, room, "%s %ls\n", words[verb], m->runtime);
+	SOCKET s = ask(request, &result, answer, sizeof answer);
+	free(request);
+	if (result != S_OK) {
+		for (char *c = answer; *c; c++)
+			if (*c == '"' || *c == '\\' || *c < ' ') *c = '\'';
+		MultiByteToWideChar(CP_UTF8, 0, answer, -1, wide, 600);
+		swprintf(doc, 700, L"{\"ErrorMessage\":\"%ls\"}", wide);
+		*text = local(doc);
+		return result;
+	}
+	if (verb != CREATE) {
+		closesocket(s);
+		return S_OK;
+	}
+	MultiByteToWideChar(CP_UTF8, 0, answer, -1, m->runtime, 40);
+	m->life = s;
+	CloseHandle(CreateThread(NULL, 0, follow, m, 0, NULL));
+	return S_OK;
+}
+
 static void raise_exit(machine *m, const wchar_t *document)
 {
 	event e = {1, document, NULL};
@@ -295,7 +398,23 @@ static void raise_exit(machine *m, const wchar_t *document)
 	if (first && cb) cb(&e, context);
 }
 
-/* The serial port: a pipe that says one line, and closes when the machine is gone. */
+/* Waits for the end of a server's machine. */
+static DWORD WINAPI follow(LPVOID arg)
+{
+	machine *m = arg;
+	char line[2000];
+	wchar_t doc[2000] = L"{\"Status\":-2143878882,\"ExitType\":\"UnexpectedExit\"}"; /* the service is gone */
+	while (read_line(m->life, line, sizeof line))
+		if (!strncmp(line, "exit ", 5)) {
+			MultiByteToWideChar(CP_UTF8, 0, line + 5, -1, doc, 2000);
+			break;
+		}
+	raise_exit(m, doc);
+	return 0;
+}
+
+/* The serial port: a pipe that says one line, or what a server's machine does. It closes when
+ * the machine is gone. */
 static DWORD WINAPI console(LPVOID arg)
 {
 	machine *m = arg;
@@ -304,7 +423,16 @@ static DWORD WINAPI console(LPVOID arg)
 	if (ConnectNamedPipe(pipe, NULL) || GetLastError() == ERROR_PIPE_CONNECTED) {
 		const char line[] = "stand-in: the kernel boots\r\n";
 		DWORD n;
-		WriteFile(pipe, line, sizeof line - 1, &n, NULL);
+		if (server()) {
+			char bytes[4096];
+			HRESULT result;
+			int got;
+			snprintf(bytes, sizeof bytes, "console %ls %ls\n", m->runtime, m->pipe);
+			SOCKET s = ask(bytes, &result, bytes, sizeof bytes);
+			while (s != INVALID_SOCKET && (got = recv(s, bytes, sizeof bytes, 0)) > 0 && WriteFile(pipe, bytes, (DWORD)got, &n, NULL)) {}
+			if (s != INVALID_SOCKET) closesocket(s);
+		} else
+			WriteFile(pipe, line, sizeof line - 1, &n, NULL);
 		FlushFileBuffers(pipe);
 	}
 	while (!m->gone) Sleep(5);
@@ -343,6 +471,11 @@ static DWORD WINAPI work(LPVOID arg)
 			break;
 		}
 		LeaveCriticalSection(&lock);
+	}
+	if (j->result == S_OK && server() && j->verb != PROPERTIES && j->verb != ENUMERATE) {
+		j->result = serve(m, j->verb, &j->op->text);
+		exits = 0; /* the server says so */
+		if (j->result != S_OK && j->verb == CREATE) m->gone = 1;
 	}
 	if (j->verb == START && j->result == S_OK && m->pipe[0]) CloseHandle(CreateThread(NULL, 0, console, m, 0, NULL));
 	if (j->result != S_OK && !j->op->text) j->op->text = local(L"{\"ErrorMessage\":\"of the stand-in\"}");
@@ -425,6 +558,8 @@ EXPORT HRESULT WINAPI HcsCreateComputeSystem(const wchar_t *id, const wchar_t *c
 	wcsncpy(m->id, id, 79);
 	value *port = get(get(get(get(get(doc, L"VirtualMachine"), L"Devices"), L"ComPorts"), L"0"), L"NamedPipe");
 	if (port && port->type == STRING) wcsncpy(m->pipe, port->text, 199);
+	m->document = utf8(configuration);
+	m->life = INVALID_SOCKET;
 	release(doc);
 	release(rules);
 	EnterCriticalSection(&lock);
@@ -454,6 +589,7 @@ EXPORT void WINAPI HcsCloseComputeSystem(machine *m)
 	m->gone = 1;
 	m->cb = NULL;
 	LeaveCriticalSection(&lock);
+	if (m->life != INVALID_SOCKET) shutdown(m->life, SD_BOTH);
 	InterlockedDecrement(&handles);
 }
 
@@ -487,7 +623,17 @@ EXPORT HRESULT WINAPI HcsGrantVmAccess(const wchar_t *id, const wchar_t *path)
 	HRESULT fail = injected(L"HcsGrantVmAccess", &later);
 	if (fail != S_OK) return fail;
 	if (!*id) return E_INVALIDARG;
-	return GetFileAttributesW(path) == INVALID_FILE_ATTRIBUTES ? HRESULT_FROM_WIN32(ERROR_FILE_NOT_FOUND) : S_OK;
+	if (GetFileAttributesW(path) == INVALID_FILE_ATTRIBUTES) return HRESULT_FROM_WIN32(ERROR_FILE_NOT_FOUND);
+	if (!server()) return S_OK;
+	char request[1500], answer[300], *name = utf8(id), *file = utf8(path);
+	HRESULT result = E_INVALIDARG;
+	if (snprintf(request, sizeof request, "grant %s %s\n", name, file) < (int)sizeof request) {
+		SOCKET s = ask(request, &result, answer, sizeof answer);
+		if (s != INVALID_SOCKET) closesocket(s);
+	}
+	free(name);
+	free(file);
+	return result;
 }
 
 /* For tests: ends a machine from inside, on another thread. */
