@@ -76,21 +76,38 @@ func ReadManifest(dir string) (m manifest.Manifest, err error) {
 	return m, nil
 }
 
-func openFS(ctx context.Context, files fs.FS, cacheDir string) (*Guest, error) {
+// Embedded returns what the guest is that is embedded in this program, and its name: 16
+// hexadecimal digits that differ where anything in it does.
+func Embedded() (name string, m manifest.Manifest, err error) {
+	sub, err := fs.Sub(embedded, path.Join("embedded", runtime.GOARCH))
+	if err != nil {
+		return "", m, err
+	}
+	return describe(sub)
+}
+
+func describe(files fs.FS) (name string, m manifest.Manifest, err error) {
 	data, err := fs.ReadFile(files, manifest.Name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, hint.New(fmt.Errorf("this lsub was built without a guest for %s", runtime.GOARCH),
+		return "", m, hint.New(fmt.Errorf("this lsub was built without a guest for %s", runtime.GOARCH),
 			"run './task guest', then build lsub again")
 	}
 	if err != nil {
-		return nil, err
+		return "", m, err
 	}
-	var m manifest.Manifest
 	if err := json.Unmarshal(data, &m); err != nil {
-		return nil, fmt.Errorf("embedded guest: %w", err)
+		return "", m, fmt.Errorf("embedded guest: %w", err)
 	}
 	sum := sha256.Sum256(data)
-	dir := filepath.Join(cacheDir, "guest", hex.EncodeToString(sum[:8]))
+	return hex.EncodeToString(sum[:8]), m, nil
+}
+
+func openFS(ctx context.Context, files fs.FS, cacheDir string) (*Guest, error) {
+	name, m, err := describe(files)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(cacheDir, "guest", name)
 	g := &Guest{
 		Kernel:   filepath.Join(dir, "kernel"),
 		Initrd:   filepath.Join(dir, "initrd"),

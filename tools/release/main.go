@@ -1,7 +1,12 @@
 // Command release makes what a release of lsub has: an archive for each target with the program
-// and its guest, a bill of materials (CycloneDX) beside it, and their checksums.
+// and its guest, a bill of materials (CycloneDX) beside it, Linux' packages, and for all of them
+// the manifests of package managers and the checksums.
 //
 //	go -C tools run ./release -C .. -out out/release linux/amd64 windows/amd64
+//	go -C tools run ./release -C .. -out out/release index
+//
+// The second form makes manifests and checksums anew, of archives that come from several
+// machines.
 //
 // The guests have to be built (guestbuild). The same sources and guests give the same bytes,
 // wherever and whenever it runs. macOS' driver needs cgo, so targets of macOS can only be
@@ -58,6 +63,13 @@ func (t target) program() string {
 	return "lsub"
 }
 
+func (t target) suffix() string {
+	if t.os == "windows" {
+		return ".zip"
+	}
+	return ".tar.gz"
+}
+
 func release(dir, out string, names []string) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -72,6 +84,13 @@ func release(dir, out string, names []string) error {
 	}
 	at, err := sourceTime(dir)
 	if err != nil {
+		return err
+	}
+	r := &releaser{dir: dir, out: out, version: version, at: at}
+	if slices.Equal(names, []string{"index"}) {
+		return r.index()
+	}
+	if r.commit, err = sourceCommit(dir); err != nil {
 		return err
 	}
 	var targets []target
@@ -89,11 +108,27 @@ func release(dir, out string, names []string) error {
 		return err
 	}
 	for _, t := range targets {
-		if err := make1(dir, out, version, t, at); err != nil {
+		if err := r.make(t); err != nil {
 			return fmt.Errorf("%s/%s: %w", t.os, t.arch, err)
 		}
 	}
-	return writeSums(out)
+	return r.index()
+}
+
+// releaser makes one release.
+type releaser struct {
+	dir, out string // of the sources and of what is made
+	version  string
+	commit   string
+	at       time.Time // that all files have
+}
+
+// index writes what is said of all archives: manifests and checksums.
+func (r *releaser) index() error {
+	if err := r.writeManifests(); err != nil {
+		return err
+	}
+	return writeSums(r.out)
 }
 
 // versionLine is in guest/version.go.
@@ -126,49 +161,68 @@ func sourceTime(dir string) (time.Time, error) {
 	return time.Unix(n, 0).UTC(), err
 }
 
-// make1 makes one target's archive and bill of materials.
-func make1(dir, out, version string, t target, at time.Time) error {
-	guest, err := readGuest(dir, t.arch)
+// sourceCommit is that of the sources: SOURCE_COMMIT, else the last one.
+func sourceCommit(dir string) (string, error) {
+	if c := os.Getenv("SOURCE_COMMIT"); c != "" {
+		return c, nil
+	}
+	b, err := exec.Command("git", "-C", dir, "rev-parse", "HEAD").Output()
+	if err != nil {
+		return "", fmt.Errorf("the last commit: %w (or set SOURCE_COMMIT)", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+// archive is the name of a target's archive, without its suffix.
+func (r *releaser) archive(t target) string {
+	return fmt.Sprintf("lsub-%s-%s-%s", r.version, t.os, t.arch)
+}
+
+// make makes one target's archive, packages and bill of materials.
+func (r *releaser) make(t target) error {
+	guest, err := readGuest(r.dir, t.arch)
 	if err != nil {
 		return err
 	}
-	name := fmt.Sprintf("lsub-%s-%s-%s", version, t.os, t.arch)
+	name := r.archive(t)
 	work, err := os.MkdirTemp("", "release")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(work)
 	program := filepath.Join(work, t.program())
-	if err := build(dir, program, t); err != nil {
+	if err := r.build(program, t); err != nil {
 		return err
 	}
 	files := []file{{t.program(), program, 0o755}}
 	for _, f := range []string{"LICENSE", "README.md", "CHANGELOG.md", "docs/install.md"} {
-		files = append(files, file{filepath.Base(f), filepath.Join(dir, f), 0o644})
+		files = append(files, file{filepath.Base(f), filepath.Join(r.dir, f), 0o644})
 	}
-	archive := name + ".tar.gz"
-	if t.os == "windows" {
-		archive = name + ".zip"
-	}
-	if err := pack(filepath.Join(out, archive), name, files, at); err != nil {
+	archive := name + t.suffix()
+	if err := pack(filepath.Join(r.out, archive), name, files, r.at); err != nil {
 		return err
+	}
+	if t.os == "linux" {
+		if err := r.linuxPackages(program, t); err != nil {
+			return err
+		}
 	}
 	info, err := buildinfo.ReadFile(program)
 	if err != nil {
 		return err
 	}
-	bill, err := billOfMaterials(version, t, info, guest)
+	bill, err := billOfMaterials(r.version, t, info, guest)
 	if err != nil {
 		return err
 	}
 	fmt.Println("release: made", archive)
-	return os.WriteFile(filepath.Join(out, name+".cdx.json"), bill, 0o644)
+	return os.WriteFile(filepath.Join(r.out, name+".cdx.json"), bill, 0o644)
 }
 
 // build compiles lsub. Nothing of this machine gets into the program.
-func build(dir, program string, t target) error {
-	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", program, "./cmd/lsub")
-	cmd.Dir = dir
+func (r *releaser) build(program string, t target) error {
+	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid= -X main.commit="+r.commit, "-o", program, "./cmd/lsub")
+	cmd.Dir = r.dir
 	cgo := "0"
 	if t.os == "darwin" {
 		cgo = "1"
@@ -177,10 +231,13 @@ func build(dir, program string, t target) error {
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w: %s", err, text)
 	}
-	if t.os != "darwin" {
+	switch t.os {
+	case "linux":
 		return nil
+	case "windows":
+		return addResources(program, r.version, r.at)
 	}
-	sign := exec.Command("codesign", "--force", "--sign", "-", "--entitlements", filepath.Join(dir, "hypervisor", "vz", "lsub.entitlements"), program)
+	sign := exec.Command("codesign", "--force", "--sign", "-", "--entitlements", filepath.Join(r.dir, "hypervisor", "vz", "lsub.entitlements"), program)
 	if text, err := sign.CombinedOutput(); err != nil {
 		return fmt.Errorf("codesign: %w: %s", err, text)
 	}
@@ -205,6 +262,9 @@ func readGuest(dir, arch string) (guestManifest, error) {
 	return g, json.Unmarshal(b, &g)
 }
 
+// sumsFile has the checksums.
+const sumsFile = "SHA256SUMS"
+
 // writeSums writes the checksums of all files, in the form of sha256sum.
 func writeSums(out string) error {
 	entries, err := os.ReadDir(out)
@@ -213,11 +273,14 @@ func writeSums(out string) error {
 	}
 	var sums strings.Builder
 	for _, e := range entries {
+		if e.Name() == sumsFile {
+			continue
+		}
 		b, err := os.ReadFile(filepath.Join(out, e.Name()))
 		if err != nil {
 			return err
 		}
 		fmt.Fprintf(&sums, "%x  %s\n", sha256.Sum256(b), e.Name())
 	}
-	return os.WriteFile(filepath.Join(out, "SHA256SUMS"), []byte(sums.String()), 0o644)
+	return os.WriteFile(filepath.Join(out, sumsFile), []byte(sums.String()), 0o644)
 }

@@ -5,9 +5,14 @@ import (
 	"archive/zip"
 	"bytes"
 	"compress/gzip"
+	"crypto/sha256"
 	"debug/buildinfo"
+	"encoding/json"
+	"encoding/xml"
+	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
@@ -15,6 +20,9 @@ import (
 	"time"
 
 	cyclonedx "github.com/CycloneDX/cyclonedx-go"
+	"github.com/tc-hib/winres"
+	"github.com/tc-hib/winres/version"
+	"gopkg.in/yaml.v3"
 )
 
 // TestPack packs the same files twice, at two times and in two places, and looks inside.
@@ -98,5 +106,110 @@ func TestTargets(t *testing.T) {
 		if _, err := parseTarget(bad); err == nil {
 			t.Errorf("the target %q was taken", bad)
 		}
+	}
+}
+
+// TestManifests has archives of some targets, and reads what is said of them.
+func TestManifests(t *testing.T) {
+	out := t.TempDir()
+	r := &releaser{out: out, version: "1.2.3", at: time.Unix(1_700_000_000, 0).UTC()}
+	for _, target := range []target{{"linux", "amd64"}, {"darwin", "arm64"}, {"windows", "arm64"}} {
+		if err := os.WriteFile(filepath.Join(out, r.archive(target)+target.suffix()), []byte(target.os), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.index(); err != nil {
+		t.Fatal(err)
+	}
+	read := func(name string) string {
+		b, err := os.ReadFile(filepath.Join(out, name))
+		if err != nil {
+			t.Error(err)
+		}
+		return string(b)
+	}
+	const base = homepage + "/releases/download/v1.2.3/"
+	formula := read("lsub.rb")
+	for _, want := range []string{"on_macos", "on_linux", "on_arm", `url "` + base + `lsub-1.2.3-darwin-arm64.tar.gz"`, `sha256 "` + fmt.Sprintf("%x", sha256.Sum256([]byte("darwin"))) + `"`, `version "1.2.3"`} {
+		if !strings.Contains(formula, want) {
+			t.Errorf("the formula lacks %s:\n%s", want, formula)
+		}
+	}
+	if strings.Contains(formula, "windows") {
+		t.Errorf("the formula has Windows:\n%s", formula)
+	}
+	var scoop struct {
+		Version      string
+		Architecture map[string]struct{ URL, Hash string }
+	}
+	if err := json.Unmarshal([]byte(read("lsub.json")), &scoop); err != nil {
+		t.Fatal(err)
+	}
+	if a := scoop.Architecture["arm64"]; scoop.Version != "1.2.3" || len(scoop.Architecture) != 1 || a.URL != base+"lsub-1.2.3-windows-arm64.zip" {
+		t.Errorf("Scoop's manifest has %+v", scoop)
+	}
+	var winget struct {
+		PackageVersion string `yaml:"PackageVersion"`
+		Installers     []struct {
+			Architecture    string `yaml:"Architecture"`
+			InstallerSha256 string `yaml:"InstallerSha256"`
+		} `yaml:"Installers"`
+	}
+	if err := yaml.Unmarshal([]byte(read("lsub.lsub.installer.yaml")), &winget); err != nil {
+		t.Fatal(err)
+	}
+	if winget.PackageVersion != "1.2.3" || len(winget.Installers) != 1 || winget.Installers[0].InstallerSha256 != fmt.Sprintf("%X", sha256.Sum256([]byte("windows"))) {
+		t.Errorf("winget's manifest has %+v", winget)
+	}
+	for _, name := range []string{"lsub.lsub.yaml", "lsub.lsub.locale.en-US.yaml"} {
+		if err := yaml.Unmarshal([]byte(read(name)), &map[string]any{}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	before := read(sumsFile)
+	if err := r.index(); err != nil || read(sumsFile) != before || strings.Contains(before, sumsFile) || !strings.Contains(before, "lsub.rb") {
+		t.Errorf("the second index (%v) has the checksums\n%s\nthe first\n%s", err, read(sumsFile), before)
+	}
+}
+
+// TestResources gives a program its resources, and reads them back.
+func TestResources(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "main.go"), []byte("package main\nfunc main() {}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(dir, "p.exe")
+	cmd := exec.Command("go", "build", "-o", program, filepath.Join(dir, "main.go"))
+	cmd.Env = append(os.Environ(), "GOOS=windows", "GOARCH=amd64", "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := addResources(program, "1.2.3-rc.1", time.Unix(1_700_000_000, 0)); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rs, err := winres.LoadFromEXE(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := rs.Get(winres.RT_MANIFEST, winres.ID(1), english); !bytes.Equal(m, manifest) || xml.Unmarshal(m, new(any)) != nil {
+		t.Errorf("the manifest is %s", m)
+	}
+	info, err := version.FromBytes(rs.Get(winres.RT_VERSION, winres.ID(1), english))
+	if err != nil || info.FileVersion != [4]uint16{1, 2, 3, 0} || (*info.Table()[english])[version.ProductVersion] != "1.2.3-rc.1" {
+		t.Errorf("the version is %+v (%v)", info, err)
+	}
+	if _, err := rs.GetIcon(winres.ID(1)); err != nil {
+		t.Errorf("the icon: %v", err)
+	}
+	img := drawIcon(32)
+	if _, _, _, corner := img.At(0, 0).RGBA(); corner != 0 {
+		t.Error("the icon's corner is not clear")
+	}
+	if r, g, b, a := img.At(16, 8).RGBA(); a != 0xffff || r > g || g > b {
+		t.Errorf("the tile has the color %x %x %x %x", r, g, b, a)
 	}
 }
