@@ -89,7 +89,9 @@ func makeInitrd(init []byte, files map[string][]byte) []byte {
 // wantedModules picks the modules for the devices under test from lsub's own list. File
 // systems would only make each boot longer.
 func wantedModules(order string) []string {
-	devices := []string{"virtio_blk.ko", "failover.ko", "net_failover.ko", "virtio_net.ko", "virtio_balloon.ko", "virtio-rng.ko"}
+	devices := []string{"virtio_blk.ko", "failover.ko", "net_failover.ko", "virtio_net.ko", "virtio_balloon.ko", "virtio-rng.ko",
+		// The test guest loads these only in a VM of Hyper-V.
+		"hv_vmbus.ko", "hv_sock.ko", "scsi_common.ko", "scsi_mod.ko", "scsi_transport_fc.ko", "hv_storvsc.ko", "sd_mod.ko"}
 	var list []string
 	for line := range strings.Lines(order) {
 		group, file, _ := strings.Cut(strings.TrimSpace(line), " ")

@@ -70,18 +70,67 @@ func read(path string) (string, error) {
 	return strings.TrimSpace(string(b)), err
 }
 
-func disks() (string, error) {
+// found is a disk: its serial and its directory in /sys/block.
+type found struct{ serial, dir string }
+
+// find returns the disks, by their serials, or by their LUNs where the host says which they are
+// (hypervisor.DisksArg). Those may take a moment to appear.
+func find() ([]found, error) {
+	cmdline, err := read("/proc/cmdline")
+	if err != nil {
+		return nil, err
+	}
+	var list []found
+	for _, arg := range strings.Fields(cmdline) {
+		serials, ok := strings.CutPrefix(arg, "lsub.disks=")
+		if !ok {
+			continue
+		}
+		for lun, serial := range strings.Split(serials, ",") {
+			dir, err := awaitLUN(lun)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, found{serial, dir})
+		}
+		return list, nil
+	}
 	dirs, err := filepath.Glob("/sys/block/vd*")
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range dirs {
+		serial, err := read(dir + "/serial")
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, found{serial, dir})
+	}
+	return list, nil
+}
+
+// awaitLUN waits for a LUN for as long as lsub's guest does.
+func awaitLUN(lun int) (dir string, err error) {
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		dirs, err := filepath.Glob(fmt.Sprintf("/sys/class/scsi_disk/*:*:*:%d/device/block/*", lun))
+		if err != nil {
+			return "", err
+		}
+		if len(dirs) == 1 {
+			return "/sys/block/" + filepath.Base(dirs[0]), nil
+		}
+	}
+	return "", fmt.Errorf("no disk has the LUN %d", lun)
+}
+
+func disks() (string, error) {
+	list, err := find()
 	if err != nil {
 		return "", err
 	}
 	var out []string
-	for _, d := range dirs {
-		serial, err := read(d + "/serial")
-		if err != nil {
-			return "", err
-		}
-		size, err := read(d + "/size")
+	for _, d := range list {
+		size, err := read(d.dir + "/size")
 		if err != nil {
 			return "", err
 		}
@@ -90,25 +139,25 @@ func disks() (string, error) {
 			return "", err
 		}
 		mode := "rw"
-		if ro, err := read(d + "/ro"); err != nil {
+		if ro, err := read(d.dir + "/ro"); err != nil {
 			return "", err
 		} else if ro == "1" {
 			mode = "ro"
 		}
-		out = append(out, fmt.Sprintf("%s:%d:%s", serial, sectors*512, mode))
+		out = append(out, fmt.Sprintf("%s:%d:%s", d.serial, sectors*512, mode))
 	}
 	return strings.Join(out, " "), nil
 }
 
 // device returns the device file of a disk.
 func device(serial string) (string, error) {
-	files, err := filepath.Glob("/sys/block/*/serial")
+	list, err := find()
 	if err != nil {
 		return "", err
 	}
-	for _, f := range files {
-		if s, err := read(f); err == nil && s == serial {
-			return "/dev/" + filepath.Base(filepath.Dir(f)), nil
+	for _, d := range list {
+		if d.serial == serial {
+			return "/dev/" + filepath.Base(d.dir), nil
 		}
 	}
 	return "", fmt.Errorf("no disk has the serial %q", serial)
