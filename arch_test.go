@@ -72,7 +72,7 @@ var mayImport = map[string][]string{
 	"netstack/peeruser":                  {},
 	"virtionet":                          {},
 	"netstack/names":                     {},
-	"netstack/forward":                   {"netstack/limiter"},
+	"netstack/forward":                   {"netstack/limiter", "netstack/peeruser"},
 	"netstack/guesttcp":                  {"connbuf", "virtionet"},
 	"images":                             {"atomicfile", "filelock", "images/internal", "rootfs", "rootfs/pax", "wslconf"},
 	"images/catalogue":                   {"atomicfile", "images", "images/internal"},

@@ -93,6 +93,9 @@ func run(args []string, b backend) int {
 		return code
 	}
 	a.printError(err)
+	if len(args) == 1 {
+		holdWindow()
+	}
 	return exitCode(err)
 }
 

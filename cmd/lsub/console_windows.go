@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bufio"
+	"fmt"
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/windows"
 )
@@ -41,4 +44,20 @@ func setCodePages(in, out uint32) {
 	if out != 0 {
 		windows.SetConsoleOutputCP(out)
 	}
+}
+
+var getConsoleProcessList = windows.NewLazySystemDLL("kernel32.dll").NewProc("GetConsoleProcessList")
+
+// holdWindow waits for Enter where this program alone has the console. The Explorer has opened
+// that window for it, and closes it when it ends: nobody could read what went wrong.
+func holdWindow() {
+	var pids [2]uint32
+	// It writes at most as many numbers as it is told, and returns how many there are.
+	n, _, _ := getConsoleProcessList.Call(uintptr(unsafe.Pointer(&pids[0])), uintptr(len(pids)))
+	var mode uint32
+	if n != 1 || windows.GetConsoleMode(windows.Handle(os.Stdin.Fd()), &mode) != nil {
+		return
+	}
+	fmt.Fprint(os.Stderr, "Press Enter to close this window.")
+	bufio.NewReader(os.Stdin).ReadString('\n')
 }

@@ -59,3 +59,12 @@ func (p *port) identify(at netip.AddrPort) {
 		}
 	})
 }
+
+// inTheWay reports whether a listener on has blocks listening on at.
+func inTheWay(has, at netip.AddrPort) bool {
+	if has.Port() != at.Port() {
+		return false
+	}
+	a := has.Addr().Unmap()
+	return a == at.Addr() || a.IsUnspecified() && (a.Is6() || at.Addr().Is4()) || at.Addr().IsUnspecified() && a.Is4() == at.Addr().Is4()
+}

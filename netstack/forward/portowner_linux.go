@@ -66,15 +66,6 @@ func socketAt(table io.Reader, network string, at netip.AddrPort) (inode, uid st
 	return "", ""
 }
 
-// inTheWay reports whether a listener on has blocks listening on at.
-func inTheWay(has, at netip.AddrPort) bool {
-	if has.Port() != at.Port() {
-		return false
-	}
-	a := has.Addr().Unmap()
-	return a == at.Addr() || a.IsUnspecified() && (a.Is6() || at.Addr().Is4()) || at.Addr().IsUnspecified() && a.Is4() == at.Addr().Is4()
-}
-
 // parseAddress parses an address from the kernel's tables: "0100007F:0050", in words of 4
 // bytes in the byte order of this machine.
 func parseAddress(text string) (netip.AddrPort, bool) {

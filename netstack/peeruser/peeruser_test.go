@@ -147,3 +147,26 @@ func FuzzTables(f *testing.F) {
 		tablePID(b, "udp", client4, server4)
 	})
 }
+
+// TestListenerPID has listeners beside connections of the same port, and one without a process.
+func TestListenerPID(t *testing.T) {
+	at := netip.MustParseAddrPort("127.0.0.1:8080")
+	row := func(foreignPort byte, pid uint32) []byte {
+		b := binary.LittleEndian.AppendUint32(nil, 2)
+		b = append(b, 127, 0, 0, 1, 0x1f, 0x90, 0, 0) // 127.0.0.1:8080
+		b = append(b, 0, 0, 0, 0, 0, foreignPort, 0, 0)
+		return binary.LittleEndian.AppendUint32(b, pid)
+	}
+	table := binary.LittleEndian.AppendUint32(nil, 3)
+	table = append(append(append(table, row(1, 7)...), row(0, 0)...), row(0, 42)...)
+	same := func(has netip.AddrPort) bool { return has == at }
+	if pid, ok := listenerPID(table, "tcp", false, same); pid != 42 || !ok {
+		t.Errorf("found process %d (%v), want 42", pid, ok)
+	}
+	if pid, ok := listenerPID(table[:len(table)-24], "tcp", false, same); ok {
+		t.Errorf("without the listener, found process %d", pid)
+	}
+	if pid, ok := listenerPID(nil, "tcp", false, same); ok {
+		t.Errorf("in no table, found process %d", pid)
+	}
+}

@@ -82,3 +82,17 @@ func ownerOf(pid uint32) (owner, error) {
 	}
 	return stranger, nil
 }
+
+// Listener finds the process that listens at an address in the way of another one.
+func Listener(network string, inTheWay func(has netip.AddrPort) bool) (pid uint32, ok bool) {
+	for _, is6 := range []bool{false, true} {
+		table, err := socketTable(network, is6)
+		if err != nil {
+			continue
+		}
+		if pid, ok := listenerPID(table, network, is6, inTheWay); ok {
+			return pid, true
+		}
+	}
+	return 0, false
+}

@@ -48,6 +48,23 @@ func tablePID(table []byte, network string, client, server netip.AddrPort) (pid 
 	return 0, ErrGone
 }
 
+// listenerPID finds the process that listens at an address, by a rule for the addresses in the way.
+func listenerPID(table []byte, network string, is6 bool, inTheWay func(has netip.AddrPort) bool) (pid uint32, ok bool) {
+	f := formOf(network, is6)
+	if len(table) < 4 {
+		return 0, false
+	}
+	rows := binary.LittleEndian.Uint32(table)
+	for b := table[4:]; rows > 0 && len(b) >= f.length; rows-- {
+		listens := f.foreign < 0 || f.endpoint(b, f.foreign, f.foreignPort).Port() == 0
+		if pid := binary.LittleEndian.Uint32(b[f.pid:]); pid != 0 && listens && inTheWay(f.endpoint(b, f.local, f.localPort)) {
+			return pid, true
+		}
+		b = b[f.length:]
+	}
+	return 0, false
+}
+
 // endpoint reads an address and a port, whose two bytes are in the network's order.
 func (f tableForm) endpoint(row []byte, addr, port int) netip.AddrPort {
 	a, _ := netip.AddrFromSlice(row[addr : addr+f.addrLength])
