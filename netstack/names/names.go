@@ -12,8 +12,8 @@
 //
 // The host's configuration is /etc/resolv.conf on Linux. On macOS it is the output of scutil
 // --dns, so a VPN's servers for its own domains are asked for these. On Windows it is the
-// servers of the network adapters that are up, the fastest first; the policy table (NRPT) is
-// not read. Names that the host finds in other ways than DNS and the hosts file (mDNS, NIS)
+// servers of the network adapters that are up, the fastest first, and those of the name
+// resolution policy table (NRPT) for their domains. Names that the host finds in other ways than DNS and the hosts file (mDNS, NIS)
 // are not found.
 //
 // Queries and answers are untrusted bytes; the package is fuzzed. A Resolver is safe for

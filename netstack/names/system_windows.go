@@ -16,7 +16,7 @@ func hostsPath() string {
 }
 
 // askSystem returns the servers of the adapters that are up, in Windows' order of preference
-// for the adapters.
+// for the adapters, and those of the name resolution policy table for their domains.
 func askSystem() (Resolv, error) {
 	const flags = windows.GAA_FLAG_SKIP_UNICAST | windows.GAA_FLAG_SKIP_ANYCAST | windows.GAA_FLAG_SKIP_MULTICAST | windows.GAA_FLAG_INCLUDE_GATEWAYS
 	var buf []uint64 // aligned as the list
@@ -50,7 +50,7 @@ func askSystem() (Resolv, error) {
 			}
 		}
 	}
-	return c, nil
+	return c.withRules(readRules(policyKeys)), nil
 }
 
 // siteLocal are the servers that Windows lists if it knows none.
