@@ -4,4 +4,7 @@ package main
 
 import "os"
 
-func main() { os.Exit(run(os.Args, production())) }
+func main() {
+	takeProxies()
+	os.Exit(run(os.Args, production()))
+}
