@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -246,4 +247,57 @@ func TestOwner(t *testing.T) {
 	if hvwindows.SystemID(&other) == first.ID() {
 		t.Error("the VMs of two users have one identifier")
 	}
+}
+
+// TestTwoUsers runs the VMs of two users of one machine, whose profiles have one name.
+func TestTwoUsers(t *testing.T) {
+	noLeak(t)
+	host := standIn()
+	h := harness(host)
+	one, two := config(t), config(t)
+	for _, cfg := range []hypervisor.Config{one, two} {
+		vm, _ := h.Boot(t, cfg)
+		defer vm.Close()
+		c := h.Dial(t, vm, protocol.EchoPort)
+		defer c.Close()
+		h.Echo(t, c, 1000)
+	}
+	if s := host.Systems(); len(s) != 2 || s[0].ID() == s[1].ID() {
+		t.Errorf("the machines are %v", s)
+	}
+}
+
+// TestSleep has Windows halt the VM without being asked, as while the host sleeps. After it,
+// streams of before go on, and a dial that began meanwhile comes through.
+func TestSleep(t *testing.T) {
+	noLeak(t)
+	host := standIn()
+	h := harness(host)
+	vm, _ := h.Boot(t, config(t))
+	defer vm.Close()
+	before := h.Dial(t, vm, protocol.EchoPort)
+	defer before.Close()
+	system := host.Systems()[0]
+	if err := system.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	type result struct {
+		conn net.Conn
+		err  error
+	}
+	dialed := make(chan result, 1)
+	go func() {
+		c, err := vm.Dial(t.Context(), protocol.EchoPort)
+		dialed <- result{c, err}
+	}()
+	if err := system.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	r := <-dialed
+	if r.err != nil {
+		t.Fatalf("a dial during the sleep: %v", r.err)
+	}
+	defer r.conn.Close()
+	h.Echo(t, r.conn, 1000)
+	h.Echo(t, before, 1000)
 }
