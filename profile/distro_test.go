@@ -1,6 +1,8 @@
 package profile
 
 import (
+	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -130,11 +132,16 @@ func TestCaret(t *testing.T) {
 }
 
 func TestHostFile(t *testing.T) {
-	getenv := func(name string) string { return map[string]string{"X": "/x"}[name] }
+	root := "" // before a path from the root, in this system's words
+	if runtime.GOOS == "windows" {
+		root = "C:"
+	}
+	getenv := func(name string) string { return map[string]string{"X": root + "/x"}[name] }
 	for text, want := range map[string]string{
-		"a/b": "/dir/a/b", "./a": "/dir/a", "../a": "/a", "/a/../b": "/b", "~/a": "/home/u/a", "$X/a": "/x/a",
+		"a/b": "/dir/a/b", "./a": "/dir/a", "../a": "/a", root + "/a/../b": "/b", "~/a": "/home/u/a", "$X/a": "/x/a",
 	} {
-		if got, err := HostFile(text, "/dir", "/home/u", getenv); err != nil || got != want {
+		want = filepath.FromSlash(root + want)
+		if got, err := HostFile(text, root+"/dir", root+"/home/u", getenv); err != nil || got != want {
 			t.Errorf("%s: %s, %v; want %s", text, got, err, want)
 		}
 	}
