@@ -433,7 +433,10 @@ func TestEnd(t *testing.T) {
 	g := newFakeGuest(t)
 	n := freePort(t)
 	at := fmt.Sprintf("127.0.0.1:%d", n)
-	mute := func(c *net.UnixConn) { <-make(chan struct{}) } // never reads, never ends
+	mute := func(c *net.UnixConn) { // never reads, never ends
+		<-make(chan struct{})
+		runtime.KeepAlive(c) // else the garbage collector closes it
+	}
 	g.on(TCP, at, mute)
 	g.on(UDP, at, mute)
 	f := New(Config{Guest: g, Auto: auto})
