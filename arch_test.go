@@ -79,11 +79,12 @@ var mayImport = map[string][]string{
 	"images/guestimage":                  {"atomicfile", "filelock", "images/internal"},
 	"images/internal":                    {"rootfs/pax"},
 	"machine":                            {"atomicfile", "filelock", "guest", "profile"},
-	"supervisor":                         {"atomicfile", "hypervisor", "guest", "netstack", "netstack/forward", "netstack/guesttcp", "netstack/names", "netstack/peeruser", "machine", "profile", "share", "share/shareproc", "virtionet"},
-	"distro":                             {"atomicfile", "distro/loginitem", "filelock", "guest", "images", "images/catalogue", "machine", "profile"},
+	"supervisor":                         {"atomicfile", "distro/provision", "hypervisor", "guest", "netstack", "netstack/forward", "netstack/guesttcp", "netstack/names", "netstack/peeruser", "machine", "profile", "share", "share/shareproc", "virtionet"},
+	"distro/provision":                   {"guest", "profile"},
+	"distro":                             {"atomicfile", "distro/loginitem", "distro/provision", "filelock", "guest", "images", "images/catalogue", "machine", "profile"},
 	"distro/loginitem":                   {"atomicfile"},
-	"distro/converge":                    {"distro", "filelock", "guest", "machine", "profile", "wslconf"},
-	"cmd/lsub":                           {"atomicfile", "distro", "distro/converge", "hypervisor", "hypervisor/kvm", "hypervisor/vz", "hypervisor/hv_windows", "guest", "supervisor", "images", "images/catalogue", "images/guestimage", "machine", "profile", "share/shareproc"},
+	"distro/converge":                    {"distro", "distro/provision", "filelock", "guest", "machine", "profile", "wslconf"},
+	"cmd/lsub":                           {"atomicfile", "distro", "distro/converge", "distro/provision", "hypervisor", "hypervisor/kvm", "hypervisor/vz", "hypervisor/hv_windows", "guest", "supervisor", "images", "images/catalogue", "images/guestimage", "machine", "profile", "share/shareproc"},
 }
 
 var update = flag.Bool("update", false, "write the imports in ARCHITECTURE.md anew")

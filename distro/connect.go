@@ -12,32 +12,5 @@ import (
 // Connect connects to a TCP port on the localhost of a distro that runs. It starts nothing.
 func (s *Service) Connect(ctx context.Context, d *machine.Distro, port int) (_ net.Conn, err error) {
 	defer s.explain(ctx, &err)
-	stream, err := s.running().Connect(ctx, &guestv1.Connect{Distro: d.ID, Network: "tcp", Address: fmt.Sprintf("127.0.0.1:%d", port)})
-	if err != nil {
-		return nil, err
-	}
-	stop := context.AfterFunc(ctx, func() { stream.Conn.Close() })
-	head, err := stream.Opened()
-	if !stop() && err == nil {
-		err = context.Cause(ctx)
-	}
-	if err != nil {
-		stream.Conn.Close()
-		return nil, err
-	}
-	return &headed{stream.Conn, head}, nil
-}
-
-// headed is a connection whose first bytes have come already.
-type headed struct {
-	net.Conn
-	head []byte
-}
-
-func (h *headed) Read(p []byte) (int, error) {
-	if n := copy(p, h.head); n > 0 {
-		h.head = h.head[n:]
-		return n, nil
-	}
-	return h.Conn.Read(p)
+	return s.running().ConnectNow(ctx, &guestv1.Connect{Distro: d.ID, Network: "tcp", Address: fmt.Sprintf("127.0.0.1:%d", port)})
 }

@@ -136,7 +136,7 @@ func (s *Service) exec(caller context.Context, d *machine.Distro, c Command) (gu
 	client := guest.NewClient(reachedDialer{s.machine, reached}, s.cfg.Version)
 	exit, err := client.Exec(ctx, req, stdio)
 	for try := 1; guest.ErrorCode(err) == guestv1.ErrorCode_ERROR_CODE_NOT_RUNNING && try <= maxStarts; try++ {
-		if err = s.start(ctx, d.ID, d.Env); err == nil {
+		if err = s.start(ctx, d.ID, machine.StartOptions{Env: d.Env}); err == nil {
 			exit, err = client.Exec(ctx, req, stdio)
 		}
 	}

@@ -11,9 +11,11 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/lsub/lsub/distro/provision"
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/machine"
+	"github.com/lsub/lsub/machine/supervisorv1"
 	"github.com/lsub/lsub/profile"
 )
 
@@ -37,13 +39,54 @@ func (s *Service) Start(ctx context.Context, d *machine.Distro) (err error) {
 	if err != nil {
 		return err
 	}
-	return s.start(ctx, d.ID, env)
+	return s.start(ctx, d.ID, machine.StartOptions{Env: env})
 }
 
-// start has the supervisor start a distro. env is for its services.
-func (s *Service) start(ctx context.Context, id string, env []string) error {
+// StartBare is Start without the profile's steps of a start; see [Service.StartSteps].
+func (s *Service) StartBare(ctx context.Context, d *machine.Distro) (err error) {
+	defer s.explain(ctx, &err)
+	env, err := s.profileEnv(ctx, d)
+	if err != nil {
+		return err
+	}
+	return s.start(ctx, d.ID, machine.StartOptions{Env: env, Steps: "none"})
+}
+
+// StartSteps runs those of the profile's steps of a start, "boot" or "ready", that have not
+// been run since the distro has started. It starts the distro where it does not run. One that
+// fails is a [*provision.StepError].
+func (s *Service) StartSteps(ctx context.Context, d *machine.Distro, mode string, tell func(provision.Event)) (err error) {
+	defer s.explain(ctx, &err)
+	env, err := s.profileEnv(ctx, d)
+	if err != nil {
+		return err
+	}
+	var failed *provision.StepError
+	err = s.start(ctx, d.ID, machine.StartOptions{Env: env, Steps: mode, Step: func(m *supervisorv1.Step) {
+		if m.Event == string(provision.Failed) {
+			failed = &provision.StepError{Distro: d.Name, Kind: provision.KindStep, Name: m.Name, At: m.At,
+				Status: int(m.Status), After: time.Duration(m.AfterNs), Last: m.Last}
+			return
+		}
+		tell(provision.Event{V: provision.Version, Time: time.Now().UTC(), Type: provision.Type(m.Event),
+			Distro: d.Name, Kind: provision.KindStep, Name: m.Name, Text: m.Output})
+	}})
+	if err == nil && failed != nil {
+		return failed
+	}
+	return err
+}
+
+// start has the supervisor start a distro.
+func (s *Service) start(ctx context.Context, id string, o machine.StartOptions) error {
 	defer s.done()
-	return s.machine.StartDistro(ctx, id, env, func(stage string) { s.events.Progress(Step{Text: stage}) }, s.events.Warn)
+	o.Warn = s.events.Warn
+	o.Stage = func(stage string) {
+		if o.Step == nil { // else the steps tell more
+			s.events.Progress(Step{Text: stage})
+		}
+	}
+	return s.machine.StartDistro(ctx, id, o)
 }
 
 // profileEnv returns the environment that a distro's commands and services get from the profile. A

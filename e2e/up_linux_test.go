@@ -37,6 +37,7 @@ distros:
         systemctl --user show-environment > /dev/null
         echo "$USER" >> ~/ran
     - {name: at boot, mode: boot, script: echo boot >> /root/ran}
+    - {name: when ready, mode: ready, script: echo ready >> /root/ready}
     probes:
     - script: systemctl is-active systemd-logind
 `
@@ -89,11 +90,22 @@ func TestUp(t *testing.T) {
 		t.Errorf("a second run: %s", out)
 	}
 
-	// A start runs the steps of a start; all else is done, also where the power was cut.
+	// A start runs the steps of a start, whoever starts the distro; all else is done, also where
+	// the power was cut.
 	h.ok(t, "shutdown", "--force")
+	ran("boot\nsystem\nslow\nboot\nada")
+	for deadline := time.Now().Add(slow); h.ok(t, "exec", "-u", "root", "web", "--", "cat", "/root/ready") != "ready\nready"; {
+		if time.Now().After(deadline) {
+			t.Fatalf("the ready step does not run: %s", h.ok(t, "logs", "--provision", "web"))
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 	h.ok(t, "up")
 	ran("boot\nsystem\nslow\nboot\nada")
 	h.ok(t, "wait", "--timeout", "1m", "web")
+	if log := h.ok(t, "logs", "--provision", "web"); strings.Count(log, "web: step at boot done") != 2 || !strings.Contains(log, "web: step bus done") {
+		t.Errorf("the log of provisioning:\n%s", log)
+	}
 
 	// What leaves the file is told of, and removed when that is asked for.
 	write("lsub.yaml", "distros: {web: {image: debian, user: ada}}\n")

@@ -27,6 +27,39 @@ func (c *Client) Connect(ctx context.Context, to *guestv1.Connect) (Stream, erro
 	return c.forward(ctx, &guestv1.ForwardRequest{Kind: &guestv1.ForwardRequest_Connect{Connect: to}})
 }
 
+// ConnectNow is Connect, and waits until the guest is connected. The caller closes the
+// connection.
+func (c *Client) ConnectNow(ctx context.Context, to *guestv1.Connect) (net.Conn, error) {
+	stream, err := c.Connect(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { stream.Conn.Close() })
+	head, err := stream.Opened()
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		stream.Conn.Close()
+		return nil, err
+	}
+	return &headed{stream.Conn, head}, nil
+}
+
+// headed is a connection whose first bytes have come already.
+type headed struct {
+	net.Conn
+	head []byte
+}
+
+func (h *headed) Read(p []byte) (int, error) {
+	if n := copy(p, h.head); n > 0 {
+		h.head = h.head[n:]
+		return n, nil
+	}
+	return h.Conn.Read(p)
+}
+
 // Accept collects a connection that [Client.Listen] has told of. It is
 // otherwise like [Client.Connect].
 func (c *Client) Accept(ctx context.Context, id uint64) (Stream, error) {

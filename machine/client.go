@@ -215,29 +215,36 @@ func (m *Machine) Status(ctx context.Context) (*supervisorv1.StatusResponse, err
 	return res.Msg, nil
 }
 
+// StartOptions say how a distro is started, and who hears of it.
+type StartOptions struct {
+	Env   []string                 // NAME=value, for the distro's services
+	Steps string                   // as StartDistroRequest.steps
+	Stage func(text string)        // what is being done
+	Warn  func(text string)        // what went wrong where the start goes on
+	Step  func(*supervisorv1.Step) // what a step does; nil discards
+}
+
 // StartDistro starts a distro as the registry and the profile say, and the VM before it
-// where that is off. It returns when commands may enter the distro. env (NAME=value) is
-// for the distro's services. stage hears what is being done, and warn what went wrong
-// where the start goes on.
-func (m *Machine) StartDistro(ctx context.Context, id string, env []string, stage, warn func(text string)) error {
-	err := m.startDistro(ctx, id, env, stage, warn)
+// where that is off. It returns when commands may enter the distro.
+func (m *Machine) StartDistro(ctx context.Context, id string, o StartOptions) error {
+	err := m.startDistro(ctx, id, o)
 	if !errors.Is(err, ErrNotRunning) {
 		return err
 	}
 	if err := m.Start(ctx); err != nil {
 		return err
 	}
-	return m.startDistro(ctx, id, env, stage, warn)
+	return m.startDistro(ctx, id, o)
 }
 
 // startDistro is StartDistro in a VM that is not off.
-func (m *Machine) startDistro(ctx context.Context, id string, env []string, stage, warn func(string)) error {
+func (m *Machine) startDistro(ctx context.Context, id string, o StartOptions) error {
 	call, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	silent := time.AfterFunc(m.cfg.Patience, func() { cancel(errSilent()) })
 	defer silent.Stop()
 	begin := time.Now()
-	req := connect.NewRequest(&supervisorv1.StartDistroRequest{Id: id, Env: env, Timezone: HostTimezone()})
+	req := connect.NewRequest(&supervisorv1.StartDistroRequest{Id: id, Env: o.Env, Timezone: HostTimezone(), Steps: o.Steps})
 	req.Header().Set(VersionHeader, m.cfg.Version)
 	stream, err := m.supervisor().StartDistro(call, req)
 	if err != nil {
@@ -253,9 +260,13 @@ func (m *Machine) startDistro(ctx context.Context, id string, env []string, stag
 		silent.Reset(startTimeout) // each step is shorter
 		switch t := stream.Msg().Tell.(type) {
 		case *supervisorv1.StartDistroResponse_Stage:
-			stage(t.Stage)
+			o.Stage(t.Stage)
 		case *supervisorv1.StartDistroResponse_Warning:
-			warn(t.Warning)
+			o.Warn(t.Warning)
+		case *supervisorv1.StartDistroResponse_Step:
+			if o.Step != nil {
+				o.Step(t.Step)
+			}
 		}
 	}
 	err = stream.Err()

@@ -71,6 +71,9 @@ func runtimeHome(getenv func(string) string) string {
 	return "/tmp/lsub-" + strconv.Itoa(os.Getuid())
 }
 
+// ProvisionLog is the file in which 'lsub up' and the supervisor note what they do in distros.
+func (m *Machine) ProvisionLog() string { return m.path("provision.log") }
+
 // RuntimeDir makes the directory for the profile's sockets. Its name is short and
 // says nothing, because the path that it stands for may be long.
 func (m *Machine) RuntimeDir() (string, error) {

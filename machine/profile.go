@@ -40,6 +40,15 @@ func (m *Machine) ProfileOrigin() string {
 	return o.File
 }
 
+// ProfileDir is where relative paths of the profile's file start: the folder of the file of
+// which it is a copy, or its own.
+func (m *Machine) ProfileDir() string {
+	if origin := m.ProfileOrigin(); origin != "" {
+		return filepath.Dir(origin)
+	}
+	return m.dir
+}
+
 // ProfileFile is the path of the profile's file, which need not be there.
 func (m *Machine) ProfileFile() string { return m.path(profile.File) }
 

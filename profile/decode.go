@@ -220,17 +220,21 @@ func (d *decoder) pairs(path string, n *yaml.Node, f func(key string, k, v *yaml
 
 // list calls f for each item. One value may stand for a list of it.
 func (d *decoder) list(path string, n *yaml.Node, f func(n *yaml.Node)) {
-	if l := target(n); l.Kind == yaml.SequenceNode {
-		for _, item := range l.Content {
-			if empty(item) {
-				d.problem(item, "%s has an empty item", path)
-				continue
-			}
-			f(item)
+	for _, item := range items(n) {
+		if empty(item) {
+			d.problem(item, "%s has an empty item", path)
+			continue
 		}
-		return
+		f(item)
 	}
-	f(n)
+}
+
+// items returns those of a list, or a value that stands for a list of it.
+func items(n *yaml.Node) []*yaml.Node {
+	if l := target(n); l.Kind == yaml.SequenceNode {
+		return l.Content
+	}
+	return []*yaml.Node{n}
 }
 
 // text returns a single value as it was written.

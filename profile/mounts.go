@@ -26,7 +26,16 @@ var homeMount = Mount{Dir: "~/"}
 // mounts reads the list of directories: paths, or paths with settings.
 func (d *decoder) mounts(path string, n *yaml.Node) {
 	d.p.Mounts, d.p.DefaultMounts = []Mount{}, false // "mounts: []" means none at all
-	d.list(path, n, func(n *yaml.Node) { d.mount(path, n) })
+	for _, n := range items(n) {
+		switch v := target(n); {
+		case empty(n) && v.Value == "~": // to YAML, that is nothing at all
+			d.addMount(path, n, homeMount)
+		case empty(n):
+			d.problem(n, "%s has an empty item", path)
+		default:
+			d.mount(path, n)
+		}
+	}
 }
 
 func (d *decoder) mount(path string, n *yaml.Node) {
@@ -46,12 +55,18 @@ func (d *decoder) mount(path string, n *yaml.Node) {
 	switch {
 	case len(d.problems) > before:
 	case m.Dir == "":
-		d.problem(n, "%s: a mount needs a path", path)
-	case slices.ContainsFunc(d.p.Mounts, func(o Mount) bool { return o.Dir == m.Dir }):
-		d.problem(n, "%s: %s is in the list already", path, m.Dir)
+		d.problem(n, "%s: a mount needs a path; the home folder is \"~/\"", path)
 	default:
-		d.p.Mounts = append(d.p.Mounts, m)
+		d.addMount(path, n, m)
 	}
+}
+
+func (d *decoder) addMount(path string, n *yaml.Node, m Mount) {
+	if slices.ContainsFunc(d.p.Mounts, func(o Mount) bool { return o.Dir == m.Dir }) {
+		d.problem(n, "%s: %s is in the list already", path, m.Dir)
+		return
+	}
+	d.p.Mounts = append(d.p.Mounts, m)
 }
 
 // parseMountDir reads a path of the host, which may be the home directory.

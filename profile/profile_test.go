@@ -39,6 +39,7 @@ func TestParse(t *testing.T) {
 			p.DefaultMounts = false
 			p.Mounts = []Mount{{Dir: "~/"}, {"~/src", true, true, CarrierStream}}
 		}},
+		{"the home folder", "mounts: [~]\n", func(p *Profile) { p.Mounts, p.DefaultMounts = []Mount{{Dir: "~/"}}, false }},
 		{"no mounts", "mounts: []\n", func(p *Profile) { p.Mounts, p.DefaultMounts = []Mount{}, false }},
 		{"one catalogue", "catalogues: https://a.example\n", func(p *Profile) { p.Catalogues = []Catalogue{{"https://a.example", ""}} }},
 		{"network", `

@@ -40,6 +40,7 @@ func (a autostart) Run(ctx context.Context, _ VM) error {
 			err := s.startDistro(ctx, req, startEvents{
 				stage: func(string) {},
 				warn:  func(text string) { s.log.Warn(text) },
+				step:  func(*supervisorv1.Step) {},
 			})
 			if err != nil && ctx.Err() == nil && !s.life.isStopping() {
 				s.log.Error("a distro does not start with the VM", "distro", d.Name, "err", err)

@@ -60,6 +60,7 @@ func (s *starts) begin(ctx context.Context, id string) (end func(), err error) {
 type startEvents struct {
 	stage func(text string)
 	warn  func(text string) // where the start goes on
+	step  func(*supervisorv1.Step)
 }
 
 // startDistro starts a distro where it does not run, as the registry and the profile say,
@@ -104,7 +105,10 @@ func (s *supervisor) startDistro(ctx context.Context, req *supervisorv1.StartDis
 	if err := s.addCertificates(ctx, d, p, tell.stage); err != nil && ctx.Err() == nil {
 		tell.warn(err.Error())
 	}
-	return ctx.Err()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return s.startSteps(ctx, req, d, res.Msg.State.GetStartedAtNs(), p, tell)
 }
 
 // placeDistro returns the distro of an id, with the network that the profile says; nil
@@ -146,12 +150,21 @@ func (v service) StartDistro(ctx context.Context, req *connect.Request[superviso
 		return machine.VersionError(s.Version, theirs)
 	}
 	defer s.usage.begin(true)()
+	var mu sync.Mutex
+	send := func(r *supervisorv1.StartDistroResponse) {
+		mu.Lock()
+		defer mu.Unlock()
+		out.Send(r) // a caller that is gone hears nothing
+	}
 	tell := startEvents{
 		stage: func(text string) {
-			out.Send(&supervisorv1.StartDistroResponse{Tell: &supervisorv1.StartDistroResponse_Stage{Stage: text}})
+			send(&supervisorv1.StartDistroResponse{Tell: &supervisorv1.StartDistroResponse_Stage{Stage: text}})
 		},
 		warn: func(text string) {
-			out.Send(&supervisorv1.StartDistroResponse{Tell: &supervisorv1.StartDistroResponse_Warning{Warning: text}})
+			send(&supervisorv1.StartDistroResponse{Tell: &supervisorv1.StartDistroResponse_Warning{Warning: text}})
+		},
+		step: func(step *supervisorv1.Step) {
+			send(&supervisorv1.StartDistroResponse{Tell: &supervisorv1.StartDistroResponse_Step{Step: step}})
 		},
 	}
 	tell.stage("waiting for the VM") // so that the caller knows that somebody listens

@@ -31,7 +31,7 @@ func (l logs) Run(ctx context.Context, _ VM) error {
 	tick := time.NewTicker(logCheck)
 	defer tick.Stop()
 	for {
-		for _, path := range []string{l.s.m.ConsoleLog(), l.s.m.SupervisorLog()} {
+		for _, path := range []string{l.s.m.ConsoleLog(), l.s.m.SupervisorLog(), l.s.m.ProvisionLog()} {
 			if err := trimLog(path); err != nil {
 				return err
 			}

@@ -26,6 +26,7 @@ import (
 	"github.com/lsub/lsub/machine"
 	"github.com/lsub/lsub/machine/supervisorv1"
 
+	"github.com/lsub/lsub/distro/provision"
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/hypervisor"
 )
@@ -103,7 +104,11 @@ type supervisor struct {
 
 	tunnels tunnels
 	starts  starts
-	shares  *shares
+	steps   startSteps
+	stepLog *provision.Log
+	// background is done when the VM is gone.
+	background context.Context
+	shares     *shares
 }
 
 // Run runs the VM of a profile and returns when it is gone: nil after a
@@ -184,6 +189,11 @@ func (s *supervisor) run(ctx context.Context) error {
 		ReadHeaderTimeout: answerTimeout,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
+	background, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	s.background, s.stepLog = background, provision.NewLog(s.m.ProvisionLog())
+	defer s.stepLog.Close()
+	defer s.steps.close()
 	starting, cut := context.WithCancel(ctx)
 	defer cut()
 	s.cutStart = cut
@@ -201,6 +211,7 @@ func (s *supervisor) run(ctx context.Context) error {
 		s.Reporter.Finish(nil)
 		err = s.supervise(ctx)
 	}
+	s.steps.close()
 	s.end(err)
 	ln.Close() // removes the socket
 	s.m.RemoveRuntimeDir()

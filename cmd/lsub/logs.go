@@ -1,18 +1,21 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
 	"github.com/lsub/lsub/distro"
+	"github.com/lsub/lsub/distro/provision"
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/hint"
@@ -25,12 +28,16 @@ const followEvery = 200 * time.Millisecond
 
 func (a *app) logsCommand() *cli.Command {
 	return &cli.Command{
-		Name: "logs", Usage: "print the VM's console and the supervisor's log, or a distro's journal",
-		UsageText: "lsub logs [-f] [DISTRO]",
+		Name: "logs", Usage: "print the VM's console and the supervisor's log, a distro's journal, or what provisioning has done",
+		UsageText: "lsub logs [-f] [DISTRO]\nlsub logs --provision [-f] [DISTRO]",
 		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "provision", Usage: "print what 'lsub up' and the steps of a start have done, with their output"},
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on with what comes, until interrupted"},
 		},
 		Action: func(c *cli.Context) error {
+			if c.Bool("provision") {
+				return a.provisionLog(c)
+			}
 			if c.NArg() > 0 {
 				return a.journal(c)
 			}
@@ -44,6 +51,55 @@ func (a *app) logsCommand() *cli.Command {
 			}()
 			return a.printLogs(c.Context, logs, c.Bool("follow"))
 		},
+	}
+}
+
+// provisionLog prints what was done in a distro, or in all.
+func (a *app) provisionLog(c *cli.Context) error {
+	if c.NArg() > 1 {
+		return badUsage("lsub logs", "logs takes one distro")
+	}
+	path := a.machine.ProvisionLog()
+	old := &logFile{path: path + ".old"}
+	now := &logFile{path: path}
+	defer old.close()
+	defer now.close()
+	out := &eventLines{w: a.stdout, distro: strings.ToLower(c.Args().First())}
+	if err := old.copy(out); err != nil {
+		return err
+	}
+	out.rest = nil // the end of it was cut off
+	err := a.follow(c.Context, c.Bool("follow"), func() error { return now.copy(out) })
+	if err == nil && !out.some && !c.Bool("follow") {
+		a.note("note", "nothing was provisioned")
+	}
+	return err
+}
+
+// eventLines writes the lines of a log of provisioning for people.
+type eventLines struct {
+	w      io.Writer
+	distro string // in small letters; "" for all
+	some   bool   // something was written
+	rest   []byte
+}
+
+func (e *eventLines) Write(p []byte) (int, error) {
+	e.rest = append(e.rest, p...)
+	for {
+		line, rest, ok := bytes.Cut(e.rest, []byte("\n"))
+		if !ok {
+			return len(p), nil
+		}
+		e.rest = rest
+		text := provision.LogLine(line, e.distro)
+		if text == "" {
+			continue
+		}
+		e.some = true
+		if _, err := io.WriteString(e.w, text); err != nil {
+			return 0, err
+		}
 	}
 }
 
@@ -73,8 +129,16 @@ func (a *app) printLogs(ctx context.Context, logs []*logFile, follow bool) error
 	if last == nil {
 		a.note("note", "there are no logs: the VM never ran")
 	}
-	if !follow || last == nil {
+	if last == nil {
 		return nil
+	}
+	return a.follow(ctx, follow, print)
+}
+
+// follow calls print, and with follow again and again until lsub is interrupted.
+func (a *app) follow(ctx context.Context, follow bool, print func() error) error {
+	if err := print(); err != nil || !follow {
+		return err
 	}
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()

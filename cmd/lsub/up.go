@@ -14,6 +14,7 @@ import (
 
 	"github.com/lsub/lsub/distro"
 	"github.com/lsub/lsub/distro/converge"
+	"github.com/lsub/lsub/distro/provision"
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/profile"
 )
@@ -162,7 +163,7 @@ type upEvents struct {
 	mu   sync.Mutex
 }
 
-func (u *upEvents) tell(e converge.Event) {
+func (u *upEvents) tell(e provision.Event) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.app.aside(func() {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/distro"
+	"github.com/lsub/lsub/distro/provision"
 	"github.com/lsub/lsub/filelock"
 	"github.com/lsub/lsub/machine"
 	"github.com/lsub/lsub/profile"
@@ -48,7 +49,7 @@ type Options struct {
 	Prune   bool // remove what an Up has made and the file does not have any more
 	// Confirm is asked before a distro is removed with its files; nil is a yes.
 	Confirm func(ctx context.Context, question string) (bool, error)
-	Tell    func(Event) // from one goroutine at a time; nil discards
+	Tell    func(provision.Event) // from one goroutine at a time; nil discards
 }
 
 // Result says what an Up did.
@@ -64,15 +65,18 @@ type Result struct {
 func (c *Converger) Up(ctx context.Context, p *profile.Profile, o Options) (Result, error) {
 	u := &up{Converger: c, p: p, o: o}
 	err := u.ended(u.converge(ctx))
+	if u.log != nil {
+		u.log.Close()
+	}
 	return u.result, err
 }
 
 // ended tells of the end of the whole.
 func (u *up) ended(err error) error {
 	if err != nil {
-		u.tell(Event{Type: Failed, Text: err.Error()})
+		u.tell(provision.Event{Type: provision.Failed, Text: err.Error()})
 	} else {
-		u.tell(Event{Type: End, Name: strconv.Itoa(u.result.Changes)})
+		u.tell(provision.Event{Type: provision.End, Name: strconv.Itoa(u.result.Changes)})
 	}
 	return err
 }
@@ -84,6 +88,7 @@ func (u *up) converge(ctx context.Context) error {
 			return err
 		}
 		defer lock.Release()
+		u.log = provision.NewLog(u.cfg.Machine.ProvisionLog())
 	}
 	contents := map[string]contents{}
 	for _, name := range u.p.DistroNames() { // before anything is changed
@@ -111,6 +116,7 @@ type up struct {
 	p      *profile.Profile
 	o      Options
 	result Result
+	log    *provision.Log // nil where nothing is done
 }
 
 func (u *up) lock(ctx context.Context) (*filelock.Lock, error) {
@@ -118,31 +124,39 @@ func (u *up) lock(ctx context.Context) (*filelock.Lock, error) {
 		return nil, err
 	}
 	return filelock.Acquire(ctx, filepath.Join(u.cfg.Machine.Dir(), "up.lock"), func() {
-		u.tell(Event{Type: Note, Text: "waiting for another 'lsub up' of this profile"})
+		u.tell(provision.Event{Type: provision.Note, Text: "waiting for another 'lsub up' of this profile"})
 	})
 }
 
-func (u *up) tell(e Event) {
-	e.V, e.Time = Version, time.Now().UTC()
+func (u *up) tell(e provision.Event) {
+	e.V, e.Time = provision.Version, time.Now().UTC()
+	if u.log != nil {
+		u.log.Tell(e)
+	}
+	u.show(e)
+}
+
+// show is tell of what another process has logged.
+func (u *up) show(e provision.Event) {
 	if u.o.Tell != nil {
 		u.o.Tell(e)
 	}
 }
 
 // change makes a change and tells of it. In a dry run, it tells of it alone.
-func (u *up) change(e Event, do func() error) error {
+func (u *up) change(e provision.Event, do func() error) error {
 	u.result.Changes++
 	if u.o.DryRun {
-		e.Type = Plan
+		e.Type = provision.Plan
 		u.tell(e)
 		return nil
 	}
-	e.Type = Begin
+	e.Type = provision.Begin
 	u.tell(e)
 	if err := do(); err != nil {
 		return err
 	}
-	e.Type, e.Text = Done, ""
+	e.Type, e.Text = provision.Done, ""
 	u.tell(e)
 	return nil
 }
@@ -173,10 +187,10 @@ func (u *up) vm(ctx context.Context) error {
 	text := strings.Join(changed, ", ") + " changed"
 	if !u.o.Restart {
 		u.result.Restarts++
-		u.tell(Event{Type: Restart, Kind: KindVM, Text: text})
+		u.tell(provision.Event{Type: provision.Restart, Kind: provision.KindVM, Text: text})
 		return nil
 	}
-	return u.change(Event{Kind: KindVM, Text: "restart: " + text}, func() error {
+	return u.change(provision.Event{Kind: provision.KindVM, Text: "restart: " + text}, func() error {
 		if err := u.cfg.Machine.Shutdown(ctx, false); err != nil && !errors.Is(err, machine.ErrNotRunning) {
 			return err
 		}
@@ -197,7 +211,7 @@ func (u *up) prune(ctx context.Context) error {
 		}
 		if !u.o.Prune {
 			u.result.Left++
-			u.tell(Event{Type: Left, Distro: d.Name, Kind: KindDistro})
+			u.tell(provision.Event{Type: provision.Left, Distro: d.Name, Kind: provision.KindDistro})
 			continue
 		}
 		if u.o.Confirm != nil && !u.o.DryRun {
@@ -210,7 +224,7 @@ func (u *up) prune(ctx context.Context) error {
 				continue
 			}
 		}
-		err := u.change(Event{Distro: d.Name, Kind: KindDistro, Text: "remove"}, func() error {
+		err := u.change(provision.Event{Distro: d.Name, Kind: provision.KindDistro, Text: "remove"}, func() error {
 			return u.cfg.Service.Unregister(ctx, &d)
 		})
 		if err != nil {
@@ -221,7 +235,7 @@ func (u *up) prune(ctx context.Context) error {
 }
 
 // Down stops the distros of a profile that run.
-func (c *Converger) Down(ctx context.Context, p *profile.Profile, grace time.Duration, tell func(Event)) error {
+func (c *Converger) Down(ctx context.Context, p *profile.Profile, grace time.Duration, tell func(provision.Event)) error {
 	u := &up{Converger: c, p: p, o: Options{Tell: tell}}
 	return u.ended(u.stop(ctx, grace))
 }
@@ -235,7 +249,7 @@ func (u *up) stop(ctx context.Context, grace time.Duration) error {
 		if _, of := u.p.Distros[strings.ToLower(i.Name)]; !of || i.State == distro.StateStopped {
 			continue
 		}
-		err := u.change(Event{Distro: i.Name, Kind: KindDistro, Text: "stop"}, func() error {
+		err := u.change(provision.Event{Distro: i.Name, Kind: provision.KindDistro, Text: "stop"}, func() error {
 			return u.cfg.Service.Stop(ctx, &i.Distro, grace)
 		})
 		if err != nil {

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/lsub/lsub/distro"
+	"github.com/lsub/lsub/distro/provision"
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/profile"
 	"github.com/lsub/lsub/wslconf"
@@ -82,9 +82,9 @@ func (o *one) systemd(ctx context.Context, s *state) (restarted bool, err error)
 		if *want {
 			text = "on"
 		}
-		err := o.change(KindSystemd, "", text, func() error {
+		err := o.change(provision.KindSystemd, "", text, func() error {
 			conf := wslconf.Set([]byte(s.conf), "boot", "systemd", fmt.Sprint(*want))
-			return o.put(ctx, profile.GuestFile{Path: "/etc/lsub.conf", Mode: 0o644}, conf, KindSystemd, "")
+			return o.put(ctx, profile.GuestFile{Path: "/etc/lsub.conf", Mode: 0o644}, conf, provision.KindSystemd, "")
 		})
 		if err != nil {
 			return false, err
@@ -98,7 +98,7 @@ func (o *one) systemd(ctx context.Context, s *state) (restarted bool, err error)
 	if *want {
 		why = "systemd is process 1 only after a restart"
 	}
-	err = o.restart(ctx, KindSystemd, why)
+	err = o.restart(ctx, provision.KindSystemd, why)
 	return o.result.Restarts == before, err
 }
 
@@ -129,7 +129,7 @@ func (o *one) packages(ctx context.Context, s *state) error {
 		return hint.New(fmt.Errorf("%s: %s has no package manager that lsub knows", o.p.At("distros."+o.name+".packages"), o.name),
 			"they are apt, dnf, zypper, pacman and apk; install it by a step")
 	}
-	return o.change(KindPackages, strings.Join(missing, " "), "", func() error {
+	return o.change(provision.KindPackages, strings.Join(missing, " "), "", func() error {
 		return o.manage(ctx, s, "install", missing)
 	})
 }
@@ -137,7 +137,7 @@ func (o *one) packages(ctx context.Context, s *state) error {
 // manage has the package manager install or remove packages, and keeps marks of those.
 func (o *one) manage(ctx context.Context, s *state, verb string, names []string) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "set -- %s %s %s", quoted(rootMarks), quoted(s.manager), verb)
+	fmt.Fprintf(&b, "set -- %s %s %s", quoted(provision.RootMarks), quoted(s.manager), verb)
 	for _, p := range names {
 		b.WriteString(" " + quoted(p))
 	}
@@ -149,9 +149,9 @@ func (o *one) manage(ctx context.Context, s *state, verb string, names []string)
 			fmt.Fprintf(&b, "rm -f \"$dir\"/%s\n", packageMark(p))
 		}
 	}
-	return o.run(ctx, command{
-		kind: KindPackages, at: o.p.At("distros." + o.name + ".packages"),
-		Command: distro.Command{Argv: []string{"/bin/sh", "-s", "lsub-up"}, User: "root", Stdin: strings.NewReader(b.String())},
+	return o.runner().Run(ctx, provision.Task{
+		Kind: provision.KindPackages, At: o.p.At("distros." + o.name + ".packages"),
+		Command: provision.Command{Argv: []string{"/bin/sh", "-s", "lsub-up"}, User: "root", Stdin: strings.NewReader(b.String())},
 	})
 }
 
@@ -164,10 +164,10 @@ func (o *one) files(ctx context.Context, root, home *state) error {
 		}
 		c := o.has.files[i]
 		_, marked := s.marks[fileMark(f.Path)]
-		if s.files[i].is(f, c.sum) && marked {
+		if s.files[i].is(f, c.Sum) && marked {
 			continue
 		}
-		err := o.change(KindFile, f.Path, "", func() error { return o.put(ctx, f, c.data, KindFile, fileMark(f.Path)) })
+		err := o.change(provision.KindFile, f.Path, "", func() error { return o.put(ctx, f, c.Data, provision.KindFile, fileMark(f.Path)) })
 		if err != nil {
 			return err
 		}
@@ -176,17 +176,17 @@ func (o *one) files(ctx context.Context, root, home *state) error {
 }
 
 // put writes a file. mark is "" for one that no later Up removes.
-func (o *one) put(ctx context.Context, f profile.GuestFile, data []byte, kind Kind, mark string) error {
-	dir, user, owner := rootMarks, "root", f.Owner
+func (o *one) put(ctx context.Context, f profile.GuestFile, data []byte, kind provision.Kind, mark string) error {
+	dir, user, owner := provision.RootMarks, "root", f.Owner
 	if f.Home() {
-		dir, user = userMarks, ""
+		dir, user = provision.UserMarks, ""
 	} else if owner == "" {
 		owner = "0:0"
 	}
 	if mark == "" {
 		mark = ".unmarked"
 	}
-	return o.run(ctx, command{kind: kind, name: f.Path, at: f.At, Command: distro.Command{
+	return o.runner().Run(ctx, provision.Task{Kind: kind, Name: f.Path, At: f.At, Command: provision.Command{
 		Argv: []string{"/bin/sh", "-c", putScript, "lsub-put", f.Path, fmt.Sprintf("%04o", f.Mode), owner, dir, mark},
 		User: user, Env: []string{fmt.Sprintf("LSUB_SIZE=%d", len(data))},
 		Stdin: strings.NewReader(string(data)),
@@ -204,8 +204,8 @@ func (o *one) left(ctx context.Context, s *state, home bool) error {
 	for _, f := range o.want.Files {
 		wanted[fileMark(f.Path)] = f.Home() == home || wanted[fileMark(f.Path)]
 	}
-	for i, st := range o.want.Provision {
-		wanted[o.stepMark(i, st)] = true
+	for _, mark := range o.has.marks {
+		wanted[mark] = true
 	}
 	var forget []string
 	names := make([]string, 0, len(s.marks))
@@ -216,13 +216,13 @@ func (o *one) left(ctx context.Context, s *state, home bool) error {
 	}
 	slices.Sort(names)
 	for _, mark := range names {
-		kind, name := KindFile, s.marks[mark]
+		kind, name := provision.KindFile, s.marks[mark]
 		switch {
 		case strings.HasPrefix(mark, "package-") && name == "virtual":
 			forget = append(forget, mark) // what it has brought has other names
 			continue
 		case strings.HasPrefix(mark, "package-"):
-			kind, name = KindPackages, strings.TrimPrefix(mark, "package-")
+			kind, name = provision.KindPackages, strings.TrimPrefix(mark, "package-")
 		case strings.HasPrefix(mark, "step-"):
 			forget = append(forget, mark)
 			continue
@@ -233,11 +233,11 @@ func (o *one) left(ctx context.Context, s *state, home bool) error {
 		}
 		if !o.o.Prune {
 			o.result.Left++
-			o.tell(Event{Type: Left, Distro: o.name, Kind: kind, Name: name})
+			o.tell(provision.Event{Type: provision.Left, Distro: o.name, Kind: kind, Name: name})
 			continue
 		}
 		err := o.change(kind, name, "remove", func() error {
-			if kind == KindPackages {
+			if kind == provision.KindPackages {
 				return o.manage(ctx, s, "remove", []string{name})
 			}
 			return o.remove(ctx, home, name, mark)
@@ -255,22 +255,22 @@ func (o *one) left(ctx context.Context, s *state, home bool) error {
 // remove removes a file that an Up has written.
 func (o *one) remove(ctx context.Context, home bool, path, mark string) error {
 	script := fmt.Sprintf("full %s\nrm -f \"$full\" && rm -f \"$dir\"/%s\n", quoted(path), mark)
-	return o.script(ctx, home, KindFile, path, script)
+	return o.script(ctx, home, provision.KindFile, path, script)
 }
 
 // forget removes marks of steps.
 func (o *one) forget(ctx context.Context, home bool, marks []string) error {
-	return o.script(ctx, home, KindStep, "", "cd \"$dir\" && rm -f "+strings.Join(marks, " ")+"\n")
+	return o.script(ctx, home, provision.KindStep, "", "cd \"$dir\" && rm -f "+strings.Join(marks, " ")+"\n")
 }
 
 // script runs a script of ours, after state.sh.
-func (o *one) script(ctx context.Context, home bool, kind Kind, name, text string) error {
-	dir, user := rootMarks, "root"
+func (o *one) script(ctx context.Context, home bool, kind provision.Kind, name, text string) error {
+	dir, user := provision.RootMarks, "root"
 	if home {
-		dir, user = userMarks, ""
+		dir, user = provision.UserMarks, ""
 	}
 	text = fmt.Sprintf("set -- %s\n%s\n%s", quoted(dir), stateScript, text)
-	return o.run(ctx, command{kind: kind, name: name, Command: distro.Command{
+	return o.runner().Run(ctx, provision.Task{Kind: kind, Name: name, Command: provision.Command{
 		Argv: []string{"/bin/sh", "-s", "lsub-up"}, User: user, Stdin: strings.NewReader(text),
 	}})
 }

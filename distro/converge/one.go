@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/distro"
+	"github.com/lsub/lsub/distro/provision"
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/guestv1"
 	"github.com/lsub/lsub/hint"
@@ -27,8 +28,8 @@ type one struct {
 }
 
 // change is the up's, of this distro.
-func (o *one) change(kind Kind, name, text string, do func() error) error {
-	return o.up.change(Event{Distro: o.name, Kind: kind, Name: name, Text: text}, do)
+func (o *one) change(kind provision.Kind, name, text string, do func() error) error {
+	return o.up.change(provision.Event{Distro: o.name, Kind: kind, Name: name, Text: text}, do)
 }
 
 func (o *one) converge(ctx context.Context) error {
@@ -50,7 +51,7 @@ func (o *one) converge(ctx context.Context) error {
 		}
 	} else if up := o.info.Up; up != nil && up.Made && up.Image != o.want.Image {
 		o.result.Left++
-		o.tell(Event{Type: Note, Distro: o.name, Kind: KindDistro, Text: fmt.Sprintf(
+		o.tell(provision.Event{Type: provision.Note, Distro: o.name, Kind: provision.KindDistro, Text: fmt.Sprintf(
 			"it was made of another image; to make it anew and lose its files: 'lsub unregister %s', then 'lsub up'", o.name)})
 	}
 	if err := o.settings(ctx); err != nil {
@@ -90,7 +91,7 @@ func (o *one) install(ctx context.Context) error {
 	if image == "" {
 		image = o.name
 	}
-	return o.change(KindDistro, "", "install "+image, func() error {
+	return o.change(provision.KindDistro, "", "install "+image, func() error {
 		ref, err := o.cfg.Service.Resolve(ctx, image, "")
 		if err != nil {
 			return hint.New(fmt.Errorf("%s: %w", o.p.At("distros."+o.name+".image"), err), hint.Of(err))
@@ -105,11 +106,11 @@ func (o *one) install(ctx context.Context) error {
 // settings changes those that the registry has.
 func (o *one) settings(ctx context.Context) error {
 	d := &o.info.Distro
-	manage := func(kind Kind, text string, c distro.Changes) error {
+	manage := func(kind provision.Kind, text string, c distro.Changes) error {
 		return o.change(kind, "", text, func() error { return o.cfg.Service.Manage(ctx, d, c) })
 	}
 	if user := o.want.User; user != "" && user != d.User && (user != "root" || d.User != "") {
-		err := manage(KindUser, user, distro.Changes{DefaultUser: &user})
+		err := manage(provision.KindUser, user, distro.Changes{DefaultUser: &user})
 		if guest.ErrorCode(err) == guestv1.ErrorCode_ERROR_CODE_NO_SUCH_USER {
 			err = hint.New(fmt.Errorf("%s: %w", o.p.At("distros."+o.name+".user"), err),
 				fmt.Sprintf("make the account: 'lsub exec -u root %s -- useradd -m %s'; 'lsub up' makes it only when it installs the distro", o.name, user))
@@ -135,12 +136,12 @@ func (o *one) settings(ctx context.Context) error {
 		}
 	}
 	if len(texts) > 0 {
-		if err := manage(KindLimits, strings.Join(texts, ", "), limits); err != nil {
+		if err := manage(provision.KindLimits, strings.Join(texts, ", "), limits); err != nil {
 			return err
 		}
 	}
 	if idle := o.want.Idle; idle != nil && *idle != d.Idle {
-		if err := manage(KindIdle, idleText(*idle), distro.Changes{Idle: idle}); err != nil {
+		if err := manage(provision.KindIdle, idleText(*idle), distro.Changes{Idle: idle}); err != nil {
 			return err
 		}
 	}
@@ -152,7 +153,7 @@ func (o *one) settings(ctx context.Context) error {
 		return err
 	}
 	if when := distro.Autostart(o.want.Autostart); when != set.Autostart {
-		return manage(KindAutostart, string(when), distro.Changes{Autostart: &when})
+		return manage(provision.KindAutostart, string(when), distro.Changes{Autostart: &when})
 	}
 	return nil
 }
@@ -172,7 +173,7 @@ func (o *one) start(ctx context.Context) error {
 	switch o.info.State {
 	case distro.StateRunning:
 		if isolated := o.want.Network == profile.NetworkIsolated; isolated != (o.info.Address != "") {
-			return o.restart(ctx, KindNetwork, "its network changed")
+			return o.restart(ctx, provision.KindNetwork, "its network changed")
 		}
 		return nil
 	case distro.StateStopping:
@@ -183,12 +184,12 @@ func (o *one) start(ctx context.Context) error {
 			return err
 		}
 	}
-	return o.change(KindStart, "", "", func() error { return o.begin(ctx) })
+	return o.change(provision.KindStart, "", "", func() error { return o.begin(ctx) })
 }
 
 // begin starts the distro that does not run.
 func (o *one) begin(ctx context.Context) error {
-	if err := o.cfg.Service.Start(ctx, &o.info.Distro); err != nil {
+	if err := o.cfg.Service.StartBare(ctx, &o.info.Distro); err != nil {
 		return err
 	}
 	o.fresh = true
@@ -197,13 +198,13 @@ func (o *one) begin(ctx context.Context) error {
 }
 
 // restart restarts the distro where that is allowed, and else tells that it is needed.
-func (o *one) restart(ctx context.Context, kind Kind, why string) error {
+func (o *one) restart(ctx context.Context, kind provision.Kind, why string) error {
 	if !o.o.Restart && !o.fresh {
 		o.result.Restarts++
-		o.tell(Event{Type: Restart, Distro: o.name, Kind: kind, Text: why})
+		o.tell(provision.Event{Type: provision.Restart, Distro: o.name, Kind: kind, Text: why})
 		return nil
 	}
-	return o.change(KindRestart, "", why, func() error {
+	return o.change(provision.KindRestart, "", why, func() error {
 		if err := o.cfg.Service.Stop(ctx, &o.info.Distro, distro.StopTimeout); err != nil {
 			return err
 		}
@@ -214,23 +215,23 @@ func (o *one) restart(ctx context.Context, kind Kind, why string) error {
 // planAll tells what may have to be done in a distro that does not run: where it was what the
 // file says, the steps of a start.
 func (o *one) planAll(same bool) {
-	plan := func(kind Kind, name string) {
+	plan := func(kind provision.Kind, name string) {
 		o.change(kind, name, "", nil)
 	}
 	if o.want.Systemd != nil && !same {
-		plan(KindSystemd, "")
+		plan(provision.KindSystemd, "")
 	}
 	if len(o.want.Packages) > 0 && !same {
-		plan(KindPackages, strings.Join(o.want.Packages, " "))
+		plan(provision.KindPackages, strings.Join(o.want.Packages, " "))
 	}
 	for _, f := range o.want.Files {
 		if !same {
-			plan(KindFile, f.Path)
+			plan(provision.KindFile, f.Path)
 		}
 	}
 	for _, s := range o.want.Provision {
 		if !same || s.Mode == profile.StepBoot || s.Mode == profile.StepReady {
-			plan(KindStep, s.Name)
+			plan(provision.KindStep, s.Name)
 		}
 	}
 }

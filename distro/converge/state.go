@@ -8,18 +8,12 @@ import (
 	"strings"
 
 	"github.com/lsub/lsub/distro"
+	"github.com/lsub/lsub/distro/provision"
 	"github.com/lsub/lsub/profile"
 )
 
 //go:embed state.sh
 var stateScript string
-
-// The directories of marks in a distro.
-const (
-	rootMarks  = "/var/lib/lsub/up"
-	startMarks = "/run/lsub-up" // goes with the end of the distro
-	userMarks  = ""             // in the default user's state directory
-)
 
 // state is what root, or the default user, sees of a distro.
 type state struct {
@@ -42,14 +36,14 @@ type fileState struct {
 // ask asks a distro for its state: as root for what is not in the user's home directory, else
 // as the default user.
 func (o *one) ask(ctx context.Context, home bool) (*state, error) {
-	dir, user := rootMarks, "root"
+	dir, user := provision.RootMarks, "root"
 	if home {
-		dir, user = userMarks, ""
+		dir, user = provision.UserMarks, ""
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "set -- %s\n%s\nmarks \"$dir\"\n", quoted(dir), stateScript)
 	if !home {
-		fmt.Fprintf(&b, "marks %s\npackages", startMarks)
+		fmt.Fprintf(&b, "marks %s\npackages", provision.StartMarks)
 		for _, p := range o.want.Packages {
 			b.WriteString(" " + quoted(p))
 		}
@@ -61,7 +55,7 @@ func (o *one) ask(ctx context.Context, home bool) (*state, error) {
 		}
 	}
 	for i, s := range o.want.Provision {
-		if guarded(s) && (s.Mode == profile.StepUser) == home {
+		if provision.Guarded(s) && (s.Mode == profile.StepUser) == home {
 			fmt.Fprintf(&b, "guard %d %s %s\n", i, quoted(s.Creates), quoted(s.Unless))
 		}
 	}
@@ -70,7 +64,7 @@ func (o *one) ask(ctx context.Context, home bool) (*state, error) {
 			"echo conf\n[ ! -f /etc/lsub.conf ] || cat /etc/lsub.conf\n")
 	}
 	b.WriteString("exit 0\n")
-	var out, errs limited
+	var out, errs provision.Limited
 	exit, err := o.cfg.Service.Exec(ctx, &o.info.Distro, distro.Command{
 		Argv: []string{"/bin/sh", "-s", "lsub-up"}, User: user, Dir: "/",
 		Stdin: strings.NewReader(b.String()), Stdout: &out, Stderr: &errs,
@@ -79,7 +73,7 @@ func (o *one) ask(ctx context.Context, home bool) (*state, error) {
 		return nil, err
 	}
 	if exit.Status() != 0 {
-		return nil, &StepError{Distro: o.name, Name: "the question for its state", Status: exit.Status(), Last: lastLines(errs.String(), maxLast)}
+		return nil, &provision.StepError{Distro: o.name, Name: "the question for its state", Status: exit.Status(), Last: provision.LastLines(errs.String(), provision.MaxLast)}
 	}
 	return parseState(out.Bytes()), nil
 }
@@ -142,18 +136,5 @@ func (f fileState) is(want profile.GuestFile, sum string) bool {
 	return (user == f.user || user == f.uid) && (!grouped || group == f.group || group == f.gids)
 }
 
-func guarded(s profile.Step) bool { return s.Creates != "" || s.Unless != "" }
-
 // quoted returns a text as one word of a shell.
 func quoted(text string) string { return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'" }
-
-// limited keeps the first bytes that are written to it.
-type limited struct{ bytes.Buffer }
-
-// maxAnswer is the most bytes of an answer.
-const maxAnswer = 8 << 20
-
-func (l *limited) Write(p []byte) (int, error) {
-	l.Buffer.Write(p[:min(len(p), maxAnswer-l.Len())])
-	return len(p), nil
-}

@@ -1,7 +1,6 @@
 package converge
 
 import (
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -37,48 +36,9 @@ func TestFileIs(t *testing.T) {
 	}
 }
 
-func TestStepMark(t *testing.T) {
-	a, b := content{sum: "a"}, content{sum: "b"}
-	o := &one{has: contents{steps: []content{a, b, a, b}}}
-	seen := map[string]bool{}
-	for i := range o.has.steps {
-		mark := o.stepMark(i, profile.Step{Mode: profile.StepSystem})
-		if !isMark.MatchString(mark) || seen[mark] {
-			t.Errorf("mark %d is %q", i, mark)
-		}
-		seen[mark] = true
-	}
-	first := o.stepMark(1, profile.Step{Mode: profile.StepSystem})
-	o.has.steps = []content{b, a}
-	if o.stepMark(0, profile.Step{Mode: profile.StepSystem}) != first {
-		t.Error("a step that moves has another mark")
-	}
-	if o.stepMark(0, profile.Step{Creates: "/x"}) != "" {
-		t.Error("a step with a guard has a mark")
-	}
-}
-
 func TestQuoted(t *testing.T) {
 	if got := quoted("it's $x"); got != `'it'\''s $x'` {
 		t.Error(got)
-	}
-}
-
-func TestLines(t *testing.T) {
-	var told []string
-	l := newLines(func(line string) { told = append(told, line) })
-	w := l.stream(func(line string) bool { return line == "mine" })
-	for _, part := range []string{"be", "fore\nmi", "ne\n10%\r20%\r\nesc\x1b[2J\n", strings.Repeat("x", 2*maxLine) + "\nlast"} {
-		if n, err := w.Write([]byte(part)); n != len(part) || err != nil {
-			t.Fatal(n, err)
-		}
-	}
-	l.end()
-	if len(told) != 6 || told[0] != "before" || told[1] != "20%" || strings.Contains(told[2], "\x1b") || len(told[3]) != maxLine || told[5] != "last" {
-		t.Errorf("%.80q", told)
-	}
-	if len(l.last) > maxLast {
-		t.Errorf("%d last lines", len(l.last))
 	}
 }
 

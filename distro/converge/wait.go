@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/lsub/lsub/distro"
+	"github.com/lsub/lsub/distro/provision"
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/machine"
 	"github.com/lsub/lsub/profile"
@@ -55,7 +56,7 @@ func Wait(ctx context.Context, s *distro.Service, d *machine.Distro, p *profile.
 	}
 	defer cancel()
 	for {
-		try, end := attempt(ctx, limit)
+		try, end := provision.Attempt(ctx, limit)
 		why, err := missing(try, s, d, p, c)
 		end()
 		if err != nil || why == nil {
@@ -63,7 +64,7 @@ func Wait(ctx context.Context, s *distro.Service, d *machine.Distro, p *profile.
 		}
 		select {
 		case <-limit.Done():
-		case <-time.After(probePause):
+		case <-time.After(provision.Pause):
 			continue
 		}
 		if ctx.Err() != nil {
@@ -90,6 +91,7 @@ func missing(ctx context.Context, s *distro.Service, d *machine.Distro, p *profi
 	if err != nil {
 		return nil, err
 	}
+	r := provision.Runner{Target: target{s, d}, Distro: d.Name}
 	now := distro.State("")
 	for _, i := range infos {
 		if i.ID == d.ID {
@@ -104,11 +106,11 @@ func missing(ctx context.Context, s *distro.Service, d *machine.Distro, p *profi
 	case c.Stopped:
 		return nil, nil
 	case c.Port != 0:
-		return probe(ctx, s, d, profile.Probe{Port: c.Port}), nil
+		return r.Probe(ctx, profile.Probe{Port: c.Port}), nil
 	}
 	for _, want := range p.Distro(d.Name).Probes {
-		if err := probe(ctx, s, d, want); err != nil {
-			return fmt.Errorf("%s: %w", name(want), err), nil
+		if err := r.Probe(ctx, want); err != nil {
+			return fmt.Errorf("%s: %w", provision.ProbeName(want), err), nil
 		}
 	}
 	return nil, nil

@@ -121,7 +121,7 @@ func (g *Guest) StartDistro(_ context.Context, req *connect.Request[guestv1.Star
 		return nil, err
 	}
 	return connect.NewResponse(&guestv1.StartDistroResponse{
-		State: &guestv1.DistroState{Id: req.Msg.Distro.Id, Running: true, Init: "tiny"},
+		State: &guestv1.DistroState{Id: req.Msg.Distro.Id, Running: true, Init: "tiny", StartedAtNs: g.disk.started(req.Msg.Distro.Id)},
 	}), nil
 }
 

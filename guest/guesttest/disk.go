@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/lsub/lsub/guest"
 	"github.com/lsub/lsub/guest/guestv1"
@@ -19,6 +20,8 @@ type disk struct {
 	path string
 	data diskData
 	run  map[string]int // ids of the distros that run, and their sessions
+	// starts tells the starts of the distros apart.
+	starts map[string]int64
 	// specs are what the running distros were started with, or given since.
 	specs map[string]*guestv1.Distro
 	// scripts are what was run as "sh -s" in the distros, by their ids.
@@ -40,7 +43,7 @@ type diskData struct {
 }
 
 func openDisk(path string) (*disk, error) {
-	d := &disk{path: path, run: map[string]int{}, specs: map[string]*guestv1.Distro{}, scripts: map[string][]string{}}
+	d := &disk{path: path, run: map[string]int{}, starts: map[string]int64{}, specs: map[string]*guestv1.Distro{}, scripts: map[string][]string{}}
 	d.tell.L = &d.mu
 	d.data.Distros, d.data.Snapshots = map[string]string{}, map[string][]string{}
 	d.data.Env, d.data.Records = map[string][]string{}, map[string][]byte{}
@@ -124,9 +127,17 @@ func (d *disk) start(spec *guestv1.Distro) error {
 		}
 		d.specs[id] = spec
 		d.run[id] = 0
+		d.starts[id] = time.Now().UnixNano()
 	}
 	d.tell.Broadcast()
 	return d.keepRecord(spec)
+}
+
+// started is when a distro has started, Unix time in nanoseconds.
+func (d *disk) started(id string) int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.starts[id]
 }
 
 // keepRecord keeps a distro's record; the disk's mutex is held.

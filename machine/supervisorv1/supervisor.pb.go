@@ -156,8 +156,13 @@ type StartDistroRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// NAME=value, for the distro's services: what the caller's environment says of proxies.
-	Env           []string `protobuf:"bytes,2,rep,name=env,proto3" json:"env,omitempty"`
-	Timezone      string   `protobuf:"bytes,3,opt,name=timezone,proto3" json:"timezone,omitempty"` // of the caller, as in "Europe/Berlin"; "" where unknown
+	Env      []string `protobuf:"bytes,2,rep,name=env,proto3" json:"env,omitempty"`
+	Timezone string   `protobuf:"bytes,3,opt,name=timezone,proto3" json:"timezone,omitempty"` // of the caller, as in "Europe/Berlin"; "" where unknown
+	// What is done of the profile's steps of a start: "" for all, which is the boot steps, and
+	// in the background the ready steps once the probes succeed; "none"; or "boot" or "ready"
+	// for those alone, of a distro that runs. The last three are for 'lsub up', which hears of
+	// the steps and whose call fails where one does. None is run twice after one start.
+	Steps         string `protobuf:"bytes,4,opt,name=steps,proto3" json:"steps,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -213,6 +218,13 @@ func (x *StartDistroRequest) GetTimezone() string {
 	return ""
 }
 
+func (x *StartDistroRequest) GetSteps() string {
+	if x != nil {
+		return x.Steps
+	}
+	return ""
+}
+
 // StartDistroResponse tells what is being done, or what went wrong where the start goes on.
 // The first comes at once. When the stream ends without an error, the distro runs.
 type StartDistroResponse struct {
@@ -221,6 +233,7 @@ type StartDistroResponse struct {
 	//
 	//	*StartDistroResponse_Stage
 	//	*StartDistroResponse_Warning
+	//	*StartDistroResponse_Step
 	Tell          isStartDistroResponse_Tell `protobuf_oneof:"tell"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -281,6 +294,15 @@ func (x *StartDistroResponse) GetWarning() string {
 	return ""
 }
 
+func (x *StartDistroResponse) GetStep() *Step {
+	if x != nil {
+		if x, ok := x.Tell.(*StartDistroResponse_Step); ok {
+			return x.Step
+		}
+	}
+	return nil
+}
+
 type isStartDistroResponse_Tell interface {
 	isStartDistroResponse_Tell()
 }
@@ -293,9 +315,108 @@ type StartDistroResponse_Warning struct {
 	Warning string `protobuf:"bytes,2,opt,name=warning,proto3,oneof"` // a line for people
 }
 
+type StartDistroResponse_Step struct {
+	Step *Step `protobuf:"bytes,3,opt,name=step,proto3,oneof"`
+}
+
 func (*StartDistroResponse_Stage) isStartDistroResponse_Tell() {}
 
 func (*StartDistroResponse_Warning) isStartDistroResponse_Tell() {}
+
+func (*StartDistroResponse_Step) isStartDistroResponse_Tell() {}
+
+// Step is what a step of the profile does, or how it failed.
+type Step struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Event         string                 `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"` // "begin", "output", "done" or "failed"
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Output        string                 `protobuf:"bytes,3,opt,name=output,proto3" json:"output,omitempty"`                   // a line of it
+	At            string                 `protobuf:"bytes,4,opt,name=at,proto3" json:"at,omitempty"`                           // of a failure: where the profile has the step, "FILE:LINE:COLUMN"
+	Status        int32                  `protobuf:"varint,5,opt,name=status,proto3" json:"status,omitempty"`                  // of a failure: exit status
+	AfterNs       int64                  `protobuf:"varint,6,opt,name=after_ns,json=afterNs,proto3" json:"after_ns,omitempty"` // of a failure: the time limit that it has exceeded, 0 for none
+	Last          []string               `protobuf:"bytes,7,rep,name=last,proto3" json:"last,omitempty"`                       // of a failure: its last lines
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Step) Reset() {
+	*x = Step{}
+	mi := &file_machine_supervisor_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Step) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Step) ProtoMessage() {}
+
+func (x *Step) ProtoReflect() protoreflect.Message {
+	mi := &file_machine_supervisor_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Step.ProtoReflect.Descriptor instead.
+func (*Step) Descriptor() ([]byte, []int) {
+	return file_machine_supervisor_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Step) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
+func (x *Step) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Step) GetOutput() string {
+	if x != nil {
+		return x.Output
+	}
+	return ""
+}
+
+func (x *Step) GetAt() string {
+	if x != nil {
+		return x.At
+	}
+	return ""
+}
+
+func (x *Step) GetStatus() int32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *Step) GetAfterNs() int64 {
+	if x != nil {
+		return x.AfterNs
+	}
+	return 0
+}
+
+func (x *Step) GetLast() []string {
+	if x != nil {
+		return x.Last
+	}
+	return nil
+}
 
 type ShutdownRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -306,7 +427,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_machine_supervisor_proto_msgTypes[4]
+	mi := &file_machine_supervisor_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -318,7 +439,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_machine_supervisor_proto_msgTypes[4]
+	mi := &file_machine_supervisor_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -331,7 +452,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_machine_supervisor_proto_rawDescGZIP(), []int{4}
+	return file_machine_supervisor_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ShutdownRequest) GetForce() bool {
@@ -349,7 +470,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_machine_supervisor_proto_msgTypes[5]
+	mi := &file_machine_supervisor_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -361,7 +482,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_machine_supervisor_proto_msgTypes[5]
+	mi := &file_machine_supervisor_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -374,7 +495,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_machine_supervisor_proto_rawDescGZIP(), []int{5}
+	return file_machine_supervisor_proto_rawDescGZIP(), []int{6}
 }
 
 type PortsRequest struct {
@@ -386,7 +507,7 @@ type PortsRequest struct {
 
 func (x *PortsRequest) Reset() {
 	*x = PortsRequest{}
-	mi := &file_machine_supervisor_proto_msgTypes[6]
+	mi := &file_machine_supervisor_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -398,7 +519,7 @@ func (x *PortsRequest) String() string {
 func (*PortsRequest) ProtoMessage() {}
 
 func (x *PortsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_machine_supervisor_proto_msgTypes[6]
+	mi := &file_machine_supervisor_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -411,7 +532,7 @@ func (x *PortsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortsRequest.ProtoReflect.Descriptor instead.
 func (*PortsRequest) Descriptor() ([]byte, []int) {
-	return file_machine_supervisor_proto_rawDescGZIP(), []int{6}
+	return file_machine_supervisor_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PortsRequest) GetWatch() bool {
@@ -430,7 +551,7 @@ type PortsResponse struct {
 
 func (x *PortsResponse) Reset() {
 	*x = PortsResponse{}
-	mi := &file_machine_supervisor_proto_msgTypes[7]
+	mi := &file_machine_supervisor_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -442,7 +563,7 @@ func (x *PortsResponse) String() string {
 func (*PortsResponse) ProtoMessage() {}
 
 func (x *PortsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_machine_supervisor_proto_msgTypes[7]
+	mi := &file_machine_supervisor_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -455,7 +576,7 @@ func (x *PortsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortsResponse.ProtoReflect.Descriptor instead.
 func (*PortsResponse) Descriptor() ([]byte, []int) {
-	return file_machine_supervisor_proto_rawDescGZIP(), []int{7}
+	return file_machine_supervisor_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PortsResponse) GetPorts() []*Port {
@@ -490,7 +611,7 @@ type Port struct {
 
 func (x *Port) Reset() {
 	*x = Port{}
-	mi := &file_machine_supervisor_proto_msgTypes[8]
+	mi := &file_machine_supervisor_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -502,7 +623,7 @@ func (x *Port) String() string {
 func (*Port) ProtoMessage() {}
 
 func (x *Port) ProtoReflect() protoreflect.Message {
-	mi := &file_machine_supervisor_proto_msgTypes[8]
+	mi := &file_machine_supervisor_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -515,7 +636,7 @@ func (x *Port) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Port.ProtoReflect.Descriptor instead.
 func (*Port) Descriptor() ([]byte, []int) {
-	return file_machine_supervisor_proto_rawDescGZIP(), []int{8}
+	return file_machine_supervisor_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Port) GetKind() string {
@@ -636,7 +757,7 @@ type Share struct {
 
 func (x *Share) Reset() {
 	*x = Share{}
-	mi := &file_machine_supervisor_proto_msgTypes[9]
+	mi := &file_machine_supervisor_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -648,7 +769,7 @@ func (x *Share) String() string {
 func (*Share) ProtoMessage() {}
 
 func (x *Share) ProtoReflect() protoreflect.Message {
-	mi := &file_machine_supervisor_proto_msgTypes[9]
+	mi := &file_machine_supervisor_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -661,7 +782,7 @@ func (x *Share) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Share.ProtoReflect.Descriptor instead.
 func (*Share) Descriptor() ([]byte, []int) {
-	return file_machine_supervisor_proto_rawDescGZIP(), []int{9}
+	return file_machine_supervisor_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Share) GetDir() string {
@@ -701,7 +822,7 @@ type AddShareRequest struct {
 
 func (x *AddShareRequest) Reset() {
 	*x = AddShareRequest{}
-	mi := &file_machine_supervisor_proto_msgTypes[10]
+	mi := &file_machine_supervisor_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -713,7 +834,7 @@ func (x *AddShareRequest) String() string {
 func (*AddShareRequest) ProtoMessage() {}
 
 func (x *AddShareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_machine_supervisor_proto_msgTypes[10]
+	mi := &file_machine_supervisor_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -726,7 +847,7 @@ func (x *AddShareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddShareRequest.ProtoReflect.Descriptor instead.
 func (*AddShareRequest) Descriptor() ([]byte, []int) {
-	return file_machine_supervisor_proto_rawDescGZIP(), []int{10}
+	return file_machine_supervisor_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AddShareRequest) GetShare() *Share {
@@ -745,7 +866,7 @@ type AddShareResponse struct {
 
 func (x *AddShareResponse) Reset() {
 	*x = AddShareResponse{}
-	mi := &file_machine_supervisor_proto_msgTypes[11]
+	mi := &file_machine_supervisor_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -757,7 +878,7 @@ func (x *AddShareResponse) String() string {
 func (*AddShareResponse) ProtoMessage() {}
 
 func (x *AddShareResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_machine_supervisor_proto_msgTypes[11]
+	mi := &file_machine_supervisor_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -770,7 +891,7 @@ func (x *AddShareResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddShareResponse.ProtoReflect.Descriptor instead.
 func (*AddShareResponse) Descriptor() ([]byte, []int) {
-	return file_machine_supervisor_proto_rawDescGZIP(), []int{11}
+	return file_machine_supervisor_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AddShareResponse) GetShared() *SharedDir {
@@ -789,7 +910,7 @@ type RemoveShareRequest struct {
 
 func (x *RemoveShareRequest) Reset() {
 	*x = RemoveShareRequest{}
-	mi := &file_machine_supervisor_proto_msgTypes[12]
+	mi := &file_machine_supervisor_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -801,7 +922,7 @@ func (x *RemoveShareRequest) String() string {
 func (*RemoveShareRequest) ProtoMessage() {}
 
 func (x *RemoveShareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_machine_supervisor_proto_msgTypes[12]
+	mi := &file_machine_supervisor_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -814,7 +935,7 @@ func (x *RemoveShareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveShareRequest.ProtoReflect.Descriptor instead.
 func (*RemoveShareRequest) Descriptor() ([]byte, []int) {
-	return file_machine_supervisor_proto_rawDescGZIP(), []int{12}
+	return file_machine_supervisor_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RemoveShareRequest) GetDir() string {
@@ -832,7 +953,7 @@ type RemoveShareResponse struct {
 
 func (x *RemoveShareResponse) Reset() {
 	*x = RemoveShareResponse{}
-	mi := &file_machine_supervisor_proto_msgTypes[13]
+	mi := &file_machine_supervisor_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +965,7 @@ func (x *RemoveShareResponse) String() string {
 func (*RemoveShareResponse) ProtoMessage() {}
 
 func (x *RemoveShareResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_machine_supervisor_proto_msgTypes[13]
+	mi := &file_machine_supervisor_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +978,7 @@ func (x *RemoveShareResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveShareResponse.ProtoReflect.Descriptor instead.
 func (*RemoveShareResponse) Descriptor() ([]byte, []int) {
-	return file_machine_supervisor_proto_rawDescGZIP(), []int{13}
+	return file_machine_supervisor_proto_rawDescGZIP(), []int{14}
 }
 
 type SharesRequest struct {
@@ -868,7 +989,7 @@ type SharesRequest struct {
 
 func (x *SharesRequest) Reset() {
 	*x = SharesRequest{}
-	mi := &file_machine_supervisor_proto_msgTypes[14]
+	mi := &file_machine_supervisor_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -880,7 +1001,7 @@ func (x *SharesRequest) String() string {
 func (*SharesRequest) ProtoMessage() {}
 
 func (x *SharesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_machine_supervisor_proto_msgTypes[14]
+	mi := &file_machine_supervisor_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -893,7 +1014,7 @@ func (x *SharesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SharesRequest.ProtoReflect.Descriptor instead.
 func (*SharesRequest) Descriptor() ([]byte, []int) {
-	return file_machine_supervisor_proto_rawDescGZIP(), []int{14}
+	return file_machine_supervisor_proto_rawDescGZIP(), []int{15}
 }
 
 type SharesResponse struct {
@@ -905,7 +1026,7 @@ type SharesResponse struct {
 
 func (x *SharesResponse) Reset() {
 	*x = SharesResponse{}
-	mi := &file_machine_supervisor_proto_msgTypes[15]
+	mi := &file_machine_supervisor_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -917,7 +1038,7 @@ func (x *SharesResponse) String() string {
 func (*SharesResponse) ProtoMessage() {}
 
 func (x *SharesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_machine_supervisor_proto_msgTypes[15]
+	mi := &file_machine_supervisor_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -930,7 +1051,7 @@ func (x *SharesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SharesResponse.ProtoReflect.Descriptor instead.
 func (*SharesResponse) Descriptor() ([]byte, []int) {
-	return file_machine_supervisor_proto_rawDescGZIP(), []int{15}
+	return file_machine_supervisor_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SharesResponse) GetShares() []*SharedDir {
@@ -955,7 +1076,7 @@ type SharedDir struct {
 
 func (x *SharedDir) Reset() {
 	*x = SharedDir{}
-	mi := &file_machine_supervisor_proto_msgTypes[16]
+	mi := &file_machine_supervisor_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -967,7 +1088,7 @@ func (x *SharedDir) String() string {
 func (*SharedDir) ProtoMessage() {}
 
 func (x *SharedDir) ProtoReflect() protoreflect.Message {
-	mi := &file_machine_supervisor_proto_msgTypes[16]
+	mi := &file_machine_supervisor_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -980,7 +1101,7 @@ func (x *SharedDir) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SharedDir.ProtoReflect.Descriptor instead.
 func (*SharedDir) Descriptor() ([]byte, []int) {
-	return file_machine_supervisor_proto_rawDescGZIP(), []int{16}
+	return file_machine_supervisor_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SharedDir) GetShare() *Share {
@@ -1038,15 +1159,25 @@ const file_machine_supervisor_proto_rawDesc = "" +
 	"\rstarted_at_ns\x18\x04 \x01(\x03R\vstartedAtNs\x12\x16\n" +
 	"\x06paused\x18\x05 \x01(\tR\x06paused\x12\x1a\n" +
 	"\bstopping\x18\x06 \x01(\bR\bstopping\x12+\n" +
-	"\x04boot\x18\a \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot\"R\n" +
+	"\x04boot\x18\a \x03(\v2\x17.lsub.guest.v1.BootStepR\x04boot\"h\n" +
 	"\x12StartDistroRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03env\x18\x02 \x03(\tR\x03env\x12\x1a\n" +
-	"\btimezone\x18\x03 \x01(\tR\btimezone\"Q\n" +
+	"\btimezone\x18\x03 \x01(\tR\btimezone\x12\x14\n" +
+	"\x05steps\x18\x04 \x01(\tR\x05steps\"\x81\x01\n" +
 	"\x13StartDistroResponse\x12\x16\n" +
 	"\x05stage\x18\x01 \x01(\tH\x00R\x05stage\x12\x1a\n" +
-	"\awarning\x18\x02 \x01(\tH\x00R\awarningB\x06\n" +
-	"\x04tell\"'\n" +
+	"\awarning\x18\x02 \x01(\tH\x00R\awarning\x12.\n" +
+	"\x04step\x18\x03 \x01(\v2\x18.lsub.supervisor.v1.StepH\x00R\x04stepB\x06\n" +
+	"\x04tell\"\x9f\x01\n" +
+	"\x04Step\x12\x14\n" +
+	"\x05event\x18\x01 \x01(\tR\x05event\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
+	"\x06output\x18\x03 \x01(\tR\x06output\x12\x0e\n" +
+	"\x02at\x18\x04 \x01(\tR\x02at\x12\x16\n" +
+	"\x06status\x18\x05 \x01(\x05R\x06status\x12\x19\n" +
+	"\bafter_ns\x18\x06 \x01(\x03R\aafterNs\x12\x12\n" +
+	"\x04last\x18\a \x03(\tR\x04last\"'\n" +
 	"\x0fShutdownRequest\x12\x14\n" +
 	"\x05force\x18\x01 \x01(\bR\x05force\"\x12\n" +
 	"\x10ShutdownResponse\"$\n" +
@@ -1116,53 +1247,55 @@ func file_machine_supervisor_proto_rawDescGZIP() []byte {
 	return file_machine_supervisor_proto_rawDescData
 }
 
-var file_machine_supervisor_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_machine_supervisor_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_machine_supervisor_proto_goTypes = []any{
 	(*StatusRequest)(nil),       // 0: lsub.supervisor.v1.StatusRequest
 	(*StatusResponse)(nil),      // 1: lsub.supervisor.v1.StatusResponse
 	(*StartDistroRequest)(nil),  // 2: lsub.supervisor.v1.StartDistroRequest
 	(*StartDistroResponse)(nil), // 3: lsub.supervisor.v1.StartDistroResponse
-	(*ShutdownRequest)(nil),     // 4: lsub.supervisor.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),    // 5: lsub.supervisor.v1.ShutdownResponse
-	(*PortsRequest)(nil),        // 6: lsub.supervisor.v1.PortsRequest
-	(*PortsResponse)(nil),       // 7: lsub.supervisor.v1.PortsResponse
-	(*Port)(nil),                // 8: lsub.supervisor.v1.Port
-	(*Share)(nil),               // 9: lsub.supervisor.v1.Share
-	(*AddShareRequest)(nil),     // 10: lsub.supervisor.v1.AddShareRequest
-	(*AddShareResponse)(nil),    // 11: lsub.supervisor.v1.AddShareResponse
-	(*RemoveShareRequest)(nil),  // 12: lsub.supervisor.v1.RemoveShareRequest
-	(*RemoveShareResponse)(nil), // 13: lsub.supervisor.v1.RemoveShareResponse
-	(*SharesRequest)(nil),       // 14: lsub.supervisor.v1.SharesRequest
-	(*SharesResponse)(nil),      // 15: lsub.supervisor.v1.SharesResponse
-	(*SharedDir)(nil),           // 16: lsub.supervisor.v1.SharedDir
-	(*guestv1.BootStep)(nil),    // 17: lsub.guest.v1.BootStep
+	(*Step)(nil),                // 4: lsub.supervisor.v1.Step
+	(*ShutdownRequest)(nil),     // 5: lsub.supervisor.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),    // 6: lsub.supervisor.v1.ShutdownResponse
+	(*PortsRequest)(nil),        // 7: lsub.supervisor.v1.PortsRequest
+	(*PortsResponse)(nil),       // 8: lsub.supervisor.v1.PortsResponse
+	(*Port)(nil),                // 9: lsub.supervisor.v1.Port
+	(*Share)(nil),               // 10: lsub.supervisor.v1.Share
+	(*AddShareRequest)(nil),     // 11: lsub.supervisor.v1.AddShareRequest
+	(*AddShareResponse)(nil),    // 12: lsub.supervisor.v1.AddShareResponse
+	(*RemoveShareRequest)(nil),  // 13: lsub.supervisor.v1.RemoveShareRequest
+	(*RemoveShareResponse)(nil), // 14: lsub.supervisor.v1.RemoveShareResponse
+	(*SharesRequest)(nil),       // 15: lsub.supervisor.v1.SharesRequest
+	(*SharesResponse)(nil),      // 16: lsub.supervisor.v1.SharesResponse
+	(*SharedDir)(nil),           // 17: lsub.supervisor.v1.SharedDir
+	(*guestv1.BootStep)(nil),    // 18: lsub.guest.v1.BootStep
 }
 var file_machine_supervisor_proto_depIdxs = []int32{
-	17, // 0: lsub.supervisor.v1.StatusResponse.boot:type_name -> lsub.guest.v1.BootStep
-	8,  // 1: lsub.supervisor.v1.PortsResponse.ports:type_name -> lsub.supervisor.v1.Port
-	9,  // 2: lsub.supervisor.v1.AddShareRequest.share:type_name -> lsub.supervisor.v1.Share
-	16, // 3: lsub.supervisor.v1.AddShareResponse.shared:type_name -> lsub.supervisor.v1.SharedDir
-	16, // 4: lsub.supervisor.v1.SharesResponse.shares:type_name -> lsub.supervisor.v1.SharedDir
-	9,  // 5: lsub.supervisor.v1.SharedDir.share:type_name -> lsub.supervisor.v1.Share
-	0,  // 6: lsub.supervisor.v1.Supervisor.Status:input_type -> lsub.supervisor.v1.StatusRequest
-	4,  // 7: lsub.supervisor.v1.Supervisor.Shutdown:input_type -> lsub.supervisor.v1.ShutdownRequest
-	2,  // 8: lsub.supervisor.v1.Supervisor.StartDistro:input_type -> lsub.supervisor.v1.StartDistroRequest
-	6,  // 9: lsub.supervisor.v1.Supervisor.Ports:input_type -> lsub.supervisor.v1.PortsRequest
-	10, // 10: lsub.supervisor.v1.Supervisor.AddShare:input_type -> lsub.supervisor.v1.AddShareRequest
-	12, // 11: lsub.supervisor.v1.Supervisor.RemoveShare:input_type -> lsub.supervisor.v1.RemoveShareRequest
-	14, // 12: lsub.supervisor.v1.Supervisor.Shares:input_type -> lsub.supervisor.v1.SharesRequest
-	1,  // 13: lsub.supervisor.v1.Supervisor.Status:output_type -> lsub.supervisor.v1.StatusResponse
-	5,  // 14: lsub.supervisor.v1.Supervisor.Shutdown:output_type -> lsub.supervisor.v1.ShutdownResponse
-	3,  // 15: lsub.supervisor.v1.Supervisor.StartDistro:output_type -> lsub.supervisor.v1.StartDistroResponse
-	7,  // 16: lsub.supervisor.v1.Supervisor.Ports:output_type -> lsub.supervisor.v1.PortsResponse
-	11, // 17: lsub.supervisor.v1.Supervisor.AddShare:output_type -> lsub.supervisor.v1.AddShareResponse
-	13, // 18: lsub.supervisor.v1.Supervisor.RemoveShare:output_type -> lsub.supervisor.v1.RemoveShareResponse
-	15, // 19: lsub.supervisor.v1.Supervisor.Shares:output_type -> lsub.supervisor.v1.SharesResponse
-	13, // [13:20] is the sub-list for method output_type
-	6,  // [6:13] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	18, // 0: lsub.supervisor.v1.StatusResponse.boot:type_name -> lsub.guest.v1.BootStep
+	4,  // 1: lsub.supervisor.v1.StartDistroResponse.step:type_name -> lsub.supervisor.v1.Step
+	9,  // 2: lsub.supervisor.v1.PortsResponse.ports:type_name -> lsub.supervisor.v1.Port
+	10, // 3: lsub.supervisor.v1.AddShareRequest.share:type_name -> lsub.supervisor.v1.Share
+	17, // 4: lsub.supervisor.v1.AddShareResponse.shared:type_name -> lsub.supervisor.v1.SharedDir
+	17, // 5: lsub.supervisor.v1.SharesResponse.shares:type_name -> lsub.supervisor.v1.SharedDir
+	10, // 6: lsub.supervisor.v1.SharedDir.share:type_name -> lsub.supervisor.v1.Share
+	0,  // 7: lsub.supervisor.v1.Supervisor.Status:input_type -> lsub.supervisor.v1.StatusRequest
+	5,  // 8: lsub.supervisor.v1.Supervisor.Shutdown:input_type -> lsub.supervisor.v1.ShutdownRequest
+	2,  // 9: lsub.supervisor.v1.Supervisor.StartDistro:input_type -> lsub.supervisor.v1.StartDistroRequest
+	7,  // 10: lsub.supervisor.v1.Supervisor.Ports:input_type -> lsub.supervisor.v1.PortsRequest
+	11, // 11: lsub.supervisor.v1.Supervisor.AddShare:input_type -> lsub.supervisor.v1.AddShareRequest
+	13, // 12: lsub.supervisor.v1.Supervisor.RemoveShare:input_type -> lsub.supervisor.v1.RemoveShareRequest
+	15, // 13: lsub.supervisor.v1.Supervisor.Shares:input_type -> lsub.supervisor.v1.SharesRequest
+	1,  // 14: lsub.supervisor.v1.Supervisor.Status:output_type -> lsub.supervisor.v1.StatusResponse
+	6,  // 15: lsub.supervisor.v1.Supervisor.Shutdown:output_type -> lsub.supervisor.v1.ShutdownResponse
+	3,  // 16: lsub.supervisor.v1.Supervisor.StartDistro:output_type -> lsub.supervisor.v1.StartDistroResponse
+	8,  // 17: lsub.supervisor.v1.Supervisor.Ports:output_type -> lsub.supervisor.v1.PortsResponse
+	12, // 18: lsub.supervisor.v1.Supervisor.AddShare:output_type -> lsub.supervisor.v1.AddShareResponse
+	14, // 19: lsub.supervisor.v1.Supervisor.RemoveShare:output_type -> lsub.supervisor.v1.RemoveShareResponse
+	16, // 20: lsub.supervisor.v1.Supervisor.Shares:output_type -> lsub.supervisor.v1.SharesResponse
+	14, // [14:21] is the sub-list for method output_type
+	7,  // [7:14] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_machine_supervisor_proto_init() }
@@ -1173,6 +1306,7 @@ func file_machine_supervisor_proto_init() {
 	file_machine_supervisor_proto_msgTypes[3].OneofWrappers = []any{
 		(*StartDistroResponse_Stage)(nil),
 		(*StartDistroResponse_Warning)(nil),
+		(*StartDistroResponse_Step)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1180,7 +1314,7 @@ func file_machine_supervisor_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_machine_supervisor_proto_rawDesc), len(file_machine_supervisor_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

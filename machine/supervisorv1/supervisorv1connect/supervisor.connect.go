@@ -59,8 +59,8 @@ type SupervisorClient interface {
 	// It answers when the VM is gone.
 	Shutdown(context.Context, *connect.Request[supervisorv1.ShutdownRequest]) (*connect.Response[supervisorv1.ShutdownResponse], error)
 	// StartDistro starts a distro as the registry and the profile say: with its
-	// network, its limits, and the profile's certificates. One that runs already gets
-	// what has changed of the certificates. It ends when commands may enter the distro.
+	// network, its limits, the profile's certificates and its boot steps. One that runs
+	// already gets what has changed of the certificates. It ends when commands may enter.
 	StartDistro(context.Context, *connect.Request[supervisorv1.StartDistroRequest]) (*connect.ServerStreamForClient[supervisorv1.StartDistroResponse], error)
 	// Ports tells what is forwarded between the host and the distros, at once
 	// and, where asked to watch, at every change.
@@ -184,8 +184,8 @@ type SupervisorHandler interface {
 	// It answers when the VM is gone.
 	Shutdown(context.Context, *connect.Request[supervisorv1.ShutdownRequest]) (*connect.Response[supervisorv1.ShutdownResponse], error)
 	// StartDistro starts a distro as the registry and the profile say: with its
-	// network, its limits, and the profile's certificates. One that runs already gets
-	// what has changed of the certificates. It ends when commands may enter the distro.
+	// network, its limits, the profile's certificates and its boot steps. One that runs
+	// already gets what has changed of the certificates. It ends when commands may enter.
 	StartDistro(context.Context, *connect.Request[supervisorv1.StartDistroRequest], *connect.ServerStream[supervisorv1.StartDistroResponse]) error
 	// Ports tells what is forwarded between the host and the distros, at once
 	// and, where asked to watch, at every change.

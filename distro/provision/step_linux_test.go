@@ -1,4 +1,4 @@
-package converge
+package provision
 
 import (
 	"fmt"

@@ -1,4 +1,4 @@
-package converge
+package provision
 
 import (
 	"cmp"
@@ -10,7 +10,7 @@ import (
 // Version is the one of the JSON of an [Event].
 const Version = 1
 
-// Event is something that an Up does or has found. Its JSON is a line of 'lsub up --json'.
+// Event is something that an Up does or has found. Its JSON is a line of 'lsub up --json', and of the log of provisioning.
 type Event struct {
 	V      int       `json:"v"`
 	Time   time.Time `json:"time"`

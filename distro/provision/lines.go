@@ -1,4 +1,4 @@
-package converge
+package provision
 
 import (
 	"bytes"
@@ -75,6 +75,6 @@ func (s *stream) line(b []byte) {
 	}
 	l := s.all
 	l.last = append(l.last, text)
-	l.last = l.last[max(0, len(l.last)-maxLast):]
+	l.last = l.last[max(0, len(l.last)-MaxLast):]
 	l.tell(text)
 }
