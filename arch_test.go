@@ -46,6 +46,8 @@ var mayImport = map[string][]string{
 	"rootfs/pax":                         {},
 	"wslconf":                            {},
 	"profile":                            {},
+	"profile/schema":                     {},
+	"profile/wslconfig":                  {"profile", "wslconf"},
 	"guest":                              {"guest/guestv1"},
 	"guest/guestv1":                      {},
 	"guest/agent":                        {"guest", "guest/agent/account", "guest/agent/archive", "guest/agent/cgroup", "guest/agent/distrofile", "guest/agent/distroinit", "guest/agent/listeners", "guest/agent/network", "guest/agent/nsthread", "guest/agent/procfs", "guest/agent/relay", "guest/agent/sharemount", "guest/agent/store", "guest/agent/sysctl", "guest/agent/tcredirect", "guest/agent/ttywait", "vsocksecret"},
@@ -84,7 +86,7 @@ var mayImport = map[string][]string{
 	"distro":                             {"atomicfile", "distro/loginitem", "distro/provision", "filelock", "guest", "images", "images/catalogue", "machine", "profile"},
 	"distro/loginitem":                   {"atomicfile"},
 	"distro/converge":                    {"distro", "distro/provision", "filelock", "guest", "machine", "profile", "wslconf"},
-	"cmd/lsub":                           {"atomicfile", "distro", "distro/converge", "distro/provision", "hypervisor", "hypervisor/kvm", "hypervisor/vz", "hypervisor/hv_windows", "guest", "supervisor", "images", "images/catalogue", "images/guestimage", "machine", "profile", "share/shareproc"},
+	"cmd/lsub":                           {"atomicfile", "distro", "distro/converge", "distro/provision", "hypervisor", "hypervisor/kvm", "hypervisor/vz", "hypervisor/hv_windows", "guest", "supervisor", "images", "images/catalogue", "images/guestimage", "machine", "profile", "profile/schema", "profile/wslconfig", "share/shareproc"},
 }
 
 var update = flag.Bool("update", false, "write the imports in ARCHITECTURE.md anew")
@@ -162,6 +164,7 @@ var onlyIn = map[string]string{
 	"github.com/miekg/dns":                   "netstack/names",
 	"gvisor.dev/gvisor":                      "netstack",
 	"go.yaml.in/yaml":                        "profile",
+	"github.com/invopop/jsonschema":          "profile/schema", // its tests alone
 }
 
 // maxLines keeps files readable; generated ones are not counted.

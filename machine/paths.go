@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 
+	"github.com/lsub/lsub/filelock"
 	"github.com/lsub/lsub/hint"
 )
 
@@ -131,11 +133,73 @@ func (m *Machine) Others() ([]*Machine, error) {
 		if !e.IsDir() || e.Name() == m.cfg.Profile || CheckName("profile", e.Name()) != nil {
 			continue
 		}
-		other, err := Open(Config{Profile: e.Name(), Paths: m.cfg.Paths, Version: m.cfg.Version, Patience: m.cfg.Patience})
+		other, err := m.Other(e.Name())
 		if err != nil {
 			return nil, err
 		}
 		others = append(others, other)
 	}
 	return others, nil
+}
+
+// Other is the machine of another profile of this home, which need not be there. What it is
+// asked starts nothing.
+func (m *Machine) Other(profile string) (*Machine, error) {
+	return Open(Config{Profile: profile, Paths: m.cfg.Paths, Version: m.cfg.Version, Patience: m.cfg.Patience})
+}
+
+// Exists tells whether the profile was used ever, or has a file.
+func (m *Machine) Exists() bool {
+	_, err := os.Stat(m.dir)
+	return err == nil
+}
+
+// Remove removes the profile: its file, its distros and its VM, which must not run. Others that
+// begin to use it meanwhile wait, and then find a profile that was never used.
+func (m *Machine) Remove(ctx context.Context) error {
+	start, err := filelock.Acquire(ctx, m.path("start.lock"), nil)
+	if err != nil {
+		return err
+	}
+	lock, err := filelock.TryAcquire(m.path("supervisor.lock"))
+	if errors.Is(err, filelock.ErrLocked) {
+		start.Release()
+		return hint.New(fmt.Errorf("the VM of profile %s runs", m.cfg.Profile), "'lsub --profile "+m.cfg.Profile+" shutdown' ends it")
+	}
+	if err != nil {
+		start.Release()
+		return err
+	}
+	err = m.empty()
+	// Windows removes no file that is open.
+	for name, l := range map[string]*filelock.Lock{"supervisor.lock": lock, "start.lock": start} {
+		gone := err != nil || os.Remove(m.path(name)) == nil
+		l.Release()
+		if !gone {
+			os.Remove(m.path(name))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(m.dir); err != nil && m.Exists() {
+		return fmt.Errorf("another lsub has begun to use profile %s again: %w", m.cfg.Profile, err)
+	}
+	return nil
+}
+
+// empty removes all files of the profile but the locks of its start.
+func (m *Machine) empty() error {
+	entries, err := os.ReadDir(m.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if name := e.Name(); name != "start.lock" && name != "supervisor.lock" {
+			if err := os.RemoveAll(m.path(name)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

@@ -9,7 +9,7 @@ import (
 // that name, or in a new section at the end. All other lines stay unchanged. A UTF-16 file
 // becomes UTF-8.
 func Set(data []byte, section, key, value string) []byte {
-	text, _ := decode(data)
+	text, _ := Decode(data)
 	p := parse(text)
 	name := strings.ToLower(section + "." + key)
 	line := key + "=" + quote(value)

@@ -68,7 +68,7 @@ const maxWarnings = 20
 // Apply applies a file over the settings. The warnings name the file and, if they concern a
 // line, the line: "/etc/wsl.conf:3: …".
 func (s *Settings) Apply(file string, data []byte) (warnings []string) {
-	text, wide := decode(data)
+	text, wide := Decode(data)
 	if wide {
 		warnings = append(warnings, file+": is UTF-16, which WSL does not read; save it as UTF-8")
 	}
@@ -94,8 +94,8 @@ func (s *Settings) Apply(file string, data []byte) (warnings []string) {
 	return warnings
 }
 
-// decode converts UTF-16, from an editor on Windows, to UTF-8.
-func decode(data []byte) (text []byte, wide bool) {
+// Decode converts UTF-16, from an editor on Windows, to UTF-8. wide tells whether it was that.
+func Decode(data []byte) (text []byte, wide bool) {
 	if len(data) < 2 {
 		return data, false
 	}

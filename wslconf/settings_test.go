@@ -145,7 +145,7 @@ func FuzzSet(f *testing.F) {
 		if strings.ContainsAny(value, "\x00\r") {
 			return
 		}
-		text, _ := decode(data)
+		text, _ := Decode(data)
 		before, _ := Parse(text)
 		changed := Set(data, "user", "default", value)
 		after, _ := Parse(changed)

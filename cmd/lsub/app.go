@@ -134,7 +134,7 @@ func (a *app) root() *cli.App {
 			a.runCommand(), a.execCommand(), a.shellCommand(),
 			a.installCommand(), a.importCommand(), a.exportCommand(), a.listCommand(), a.cloneCommand(), a.renameCommand(), a.unregisterCommand(), a.registerCommand(),
 			a.snapshotCommand(), a.manageCommand(), a.setDefaultCommand(),
-			a.upCommand(), a.downCommand(), a.waitCommand(),
+			a.upCommand(), a.downCommand(), a.waitCommand(), a.profileCommand(),
 			a.startCommand(), a.stopCommand(), a.shutdownCommand(), a.statusCommand(), a.portsCommand(),
 			a.mountCommand(), a.logsCommand(), a.doctorCommand(), a.versionCommand(), a.superviseCommand(), a.serveShareCommand(),
 		},
