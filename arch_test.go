@@ -45,7 +45,8 @@ var mayImport = map[string][]string{
 	"rootfs":                             {"rootfs/pax"},
 	"rootfs/pax":                         {},
 	"wslconf":                            {},
-	"profile":                            {},
+	"profile":                            {"profile/templates"},
+	"profile/templates":                  {},
 	"profile/schema":                     {},
 	"profile/wslconfig":                  {"profile", "wslconf"},
 	"guest":                              {"guest/guestv1"},
@@ -86,7 +87,7 @@ var mayImport = map[string][]string{
 	"distro":                             {"atomicfile", "distro/loginitem", "distro/provision", "filelock", "guest", "images", "images/catalogue", "machine", "profile"},
 	"distro/loginitem":                   {"atomicfile"},
 	"distro/converge":                    {"distro", "distro/provision", "filelock", "guest", "machine", "profile", "wslconf"},
-	"cmd/lsub":                           {"atomicfile", "distro", "distro/converge", "distro/provision", "hypervisor", "hypervisor/kvm", "hypervisor/vz", "hypervisor/hv_windows", "guest", "supervisor", "images", "images/catalogue", "images/guestimage", "machine", "profile", "profile/schema", "profile/wslconfig", "share/shareproc"},
+	"cmd/lsub":                           {"atomicfile", "distro", "distro/converge", "distro/provision", "hypervisor", "hypervisor/kvm", "hypervisor/vz", "hypervisor/hv_windows", "guest", "supervisor", "images", "images/catalogue", "images/guestimage", "machine", "profile", "profile/schema", "profile/templates", "profile/wslconfig", "share/shareproc"},
 }
 
 var update = flag.Bool("update", false, "write the imports in ARCHITECTURE.md anew")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -14,7 +15,7 @@ import (
 
 // LoadProfile reads what the user says of the VM and its distros.
 func (m *Machine) LoadProfile() (*profile.Profile, error) {
-	p, err := profile.Load(filepath.Join(m.dir, profile.File))
+	p, err := profile.LoadFrom(filepath.Join(m.dir, profile.File), m.ProfileSource(m.ProfileDir(), m.ProfileParams()))
 	var wrong *profile.Error
 	if errors.As(err, &wrong) {
 		return nil, hint.New(err, "correct the file; docs/profile.md has every key")
@@ -28,16 +29,38 @@ const originFile = "profile.json"
 // origin is what originFile has.
 type origin struct {
 	Version int    `json:"version"`
-	File    string `json:"file"` // its path when it was taken over
+	File    string `json:"file,omitempty"` // its path when it was taken over; "" for the profile's own
+	// Params are the values that 'lsub up --set' has given to params of the file.
+	Params map[string]string `json:"params,omitempty"`
 }
 
 // ProfileOrigin returns the file of which the profile's is a copy, "" for none.
 func (m *Machine) ProfileOrigin() string {
+	return m.origin().File
+}
+
+// ProfileParams returns the values that 'lsub up --set' has given to params of the file.
+func (m *Machine) ProfileParams() map[string]string { return m.origin().Params }
+
+func (m *Machine) origin() origin {
 	var o origin
 	if err := readJSON(m.path(originFile), 1, &o, m.cfg.Logger); err != nil {
-		return ""
+		return origin{Version: 1}
 	}
-	return o.File
+	return o
+}
+
+// SetProfileParams has the file's params have values.
+func (m *Machine) SetProfileParams(params map[string]string) error {
+	o := m.origin()
+	if maps.Equal(o.Params, params) {
+		return nil
+	}
+	if err := m.MakeDir(); err != nil {
+		return err
+	}
+	o.Params = params
+	return writeJSON(m.path(originFile), o)
 }
 
 // ProfileDir is where relative paths of the profile's file start: the folder of the file of
@@ -77,5 +100,5 @@ func (m *Machine) TakeProfile(file string, data []byte) error {
 	if m.ProfileOrigin() == file {
 		return nil
 	}
-	return writeJSON(m.path(originFile), origin{1, file})
+	return writeJSON(m.path(originFile), origin{1, file, m.ProfileParams()})
 }

@@ -2,6 +2,7 @@ package profile
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -14,10 +15,14 @@ import (
 	"github.com/lsub/lsub/hint"
 )
 
-// Parse reads what is in a file. The file's name is for messages.
-func Parse(file string, data []byte) (*Profile, error) {
+// Parse reads what is in a file. The file's name is for messages. It opens no other file: of
+// what the file builds on, it knows the templates alone.
+func Parse(file string, data []byte) (*Profile, error) { return ParseFrom(file, data, Source{}) }
+
+// ParseFrom is Parse with what the file builds on.
+func ParseFrom(file string, data []byte, src Source) (*Profile, error) {
 	d := newDecoder(file)
-	d.read(data)
+	d.readFrom(data, src)
 	showSource(d.problems, data)
 	if err := asError(file, d.problems); err != nil {
 		return nil, err
@@ -26,15 +31,25 @@ func Parse(file string, data []byte) (*Profile, error) {
 }
 
 func newDecoder(file string) *decoder {
-	d := &decoder{p: Default(), known: map[string]bool{}, rules: map[string]*yaml.Node{}}
-	d.p.file, d.p.where = file, map[string]position{}
+	d := &decoder{p: Default(), known: map[string]bool{}, rules: map[string]*yaml.Node{}, foreign: map[*yaml.Node]string{}}
+	d.p.file, d.p.where, d.p.foreign = file, map[string]position{}, map[string]string{}
 	return d
 }
 
-func (d *decoder) read(data []byte) {
-	if root := d.document(data); root != nil {
-		d.profile(root)
+func (d *decoder) read(data []byte) { d.readFrom(data, Source{}) }
+
+func (d *decoder) readFrom(data []byte, src Source) {
+	root := d.document(data)
+	if root == nil {
+		root = &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!null", Line: 1, Column: 1}
 	}
+	d.decode(d.withBase(root, src, 0), src)
+}
+
+// decode reads a document that has all of its bases.
+func (d *decoder) decode(root *yaml.Node, src Source) {
+	d.params(root, src.Set)
+	d.profile(root)
 }
 
 // decoder makes a Profile of the nodes of a YAML document, and notes all that
@@ -45,6 +60,7 @@ type decoder struct {
 	problems []Problem
 	known    map[string]bool       // every key that was looked for, by its path
 	rules    map[string]*yaml.Node // of ports, by where they stand
+	foreign  map[*yaml.Node]string // files of nodes that come from another one
 }
 
 // document returns the only document's value, nil for none.
@@ -112,11 +128,13 @@ func (d *decoder) syntax(err error) {
 }
 
 func (d *decoder) problem(n *yaml.Node, format string, args ...any) {
-	d.problems = append(d.problems, Problem{Line: max(n.Line, 1), Column: max(n.Column, 1), Text: fmt.Sprintf(format, args...)})
+	d.problems = append(d.problems, Problem{File: d.foreign[n], Line: max(n.Line, 1), Column: max(n.Column, 1), Text: fmt.Sprintf(format, args...)})
 }
 
 // at says where a node stands, as messages name it.
-func (d *decoder) at(n *yaml.Node) string { return fmt.Sprintf("%s:%d:%d", d.p.file, n.Line, n.Column) }
+func (d *decoder) at(n *yaml.Node) string {
+	return fmt.Sprintf("%s:%d:%d", cmp.Or(d.foreign[n], d.p.file), n.Line, n.Column)
+}
 
 // ruleAt notes where a rule stands, and returns it as messages name it.
 func (d *decoder) ruleAt(n *yaml.Node) string {
@@ -159,6 +177,9 @@ func (d *decoder) mapping(path string, n *yaml.Node, fields ...field) {
 		} else if !empty(v) {
 			values[key] = v
 			d.p.where[path+key] = position{v.Line, v.Column}
+			if file := d.foreign[v]; file != "" {
+				d.p.foreign[path+key] = file
+			}
 		}
 	})
 	for _, f := range fields {

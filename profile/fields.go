@@ -15,9 +15,12 @@ func (d *decoder) profile(n *yaml.Node) {
 		return
 	}
 	p := d.p
+	none := func(string, *yaml.Node) {} // read before
 	d.mapping("", n,
-		field{"memory", set(d, &p.Memory, parseMemory)},
-		field{"cpus", set(d, &p.CPUs, parseCPUs)},
+		field{"base", none},
+		field{"params", none},
+		field{"memory", d.part(&p.MemoryPercent, set(d, &p.Memory, parseMemory))},
+		field{"cpus", d.part(&p.CPUPercent, set(d, &p.CPUs, parseCPUs))},
 		field{"nested", set(d, &p.Nested, func(text string) (*bool, error) {
 			on, err := parseBool(text)
 			return &on, err
@@ -31,6 +34,17 @@ func (d *decoder) profile(n *yaml.Node) {
 		field{"mounts", d.mounts},
 		field{"distros", d.distros},
 	)
+}
+
+// part takes a part of what the host has, such as "50%", or what take takes.
+func (d *decoder) part(percent *int, take func(string, *yaml.Node)) func(string, *yaml.Node) {
+	return func(path string, n *yaml.Node) {
+		if v := target(n); v.Kind == yaml.ScalarNode && strings.HasSuffix(v.Value, "%") {
+			set(d, percent, parsePercent)(path, n)
+			return
+		}
+		take(path, n)
+	}
 }
 
 func (d *decoder) idle(path string, n *yaml.Node) {

@@ -10,7 +10,8 @@ import (
 
 // Problem is one thing that is wrong with a file.
 type Problem struct {
-	Line, Column int // from 1; a column is a character
+	File         string // "" for the file of the Error
+	Line, Column int    // from 1; a column is a character
 	Text         string
 	Source       string // the line of the file, "" where it is unknown or too long to show
 }
@@ -26,7 +27,7 @@ type Error struct {
 func (e *Error) Error() string {
 	var lines []string
 	for _, p := range e.Problems {
-		lines = append(lines, fmt.Sprintf("%s:%d:%d: %s", e.File, p.Line, p.Column, p.Text))
+		lines = append(lines, fmt.Sprintf("%s:%d:%d: %s", cmp.Or(p.File, e.File), p.Line, p.Column, p.Text))
 		if p.Source != "" {
 			lines = append(lines, "    "+p.Source, "    "+strings.Repeat(" ", p.Column-1)+"^")
 		}
@@ -42,7 +43,7 @@ func showSource(problems []Problem, data []byte) {
 	lines := strings.Split(strings.ReplaceAll(string(data), "\r\n", "\n"), "\n")
 	for i := range problems {
 		p := &problems[i]
-		if p.Line > len(lines) {
+		if p.Line > len(lines) || p.File != "" || p.Source != "" {
 			continue
 		}
 		line := strings.TrimPrefix(lines[p.Line-1], "\ufeff")

@@ -18,6 +18,7 @@
 package profile
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -38,21 +39,26 @@ const maxFile = 1 << 20
 
 // Profile is what a file says.
 type Profile struct {
-	Memory     int64 // of the VM, bytes; 0: lsub chooses
-	CPUs       int   // of the VM; 0: all of the host's
-	Nested     *bool // distros can run VMs; nil: where the host's processor helps with it
-	Idle       Idle
-	Catalogues []Catalogue // besides the built-in ones, in the order of the file
-	Network    Network
-	Ports      Ports
-	Mounts     []Mount // of directories of the host, in the order of the file
+	Memory int64 // of the VM, bytes; 0: lsub chooses
+	CPUs   int   // of the VM; 0: all of the host's
+	// MemoryPercent and CPUPercent are parts of what the host has, in place of Memory and
+	// CPUs; 0 for none.
+	MemoryPercent, CPUPercent int
+	Nested                    *bool // distros can run VMs; nil: where the host's processor helps with it
+	Idle                      Idle
+	Catalogues                []Catalogue // besides the built-in ones, in the order of the file
+	Network                   Network
+	Ports                     Ports
+	Mounts                    []Mount // of directories of the host, in the order of the file
 	// DefaultMounts says that the file has no mounts: Mounts is the default.
 	DefaultMounts bool
 	Distros       map[string]Distro // by name in small letters; see [Profile.Distro]
 
 	file  string
 	where map[string]position // of values, by their path
-	order []string            // names of the distros, as the file has them
+	// foreign has the files of values that another file has, by their path.
+	foreign map[string]string
+	order   []string // names of the distros, as the file has them
 }
 
 // Idle says how long what does nothing stays up, or Never that it goes.
@@ -107,8 +113,12 @@ func Default() *Profile {
 	}
 }
 
-// Load reads a file. What is wrong with what is in it is an [*Error].
-func Load(path string) (*Profile, error) {
+// Load reads a file, without what it builds on, as [Parse]. What is wrong with what is in it is
+// an [*Error].
+func Load(path string) (*Profile, error) { return LoadFrom(path, Source{}) }
+
+// LoadFrom is Load with what the file builds on.
+func LoadFrom(path string, src Source) (*Profile, error) {
 	fi, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -126,7 +136,7 @@ func Load(path string) (*Profile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the profile: %w", err)
 	}
-	return Parse(path, data)
+	return ParseFrom(path, data, src)
 }
 
 // Distro returns what holds for the distro of a name, in any case.
@@ -142,7 +152,7 @@ func (p *Profile) Distro(name string) Distro {
 // be bad. Where the file does not have it, At returns the file.
 func (p *Profile) At(key string) string {
 	if pos, ok := p.where[key]; ok {
-		return fmt.Sprintf("%s:%v", p.file, pos)
+		return fmt.Sprintf("%s:%v", cmp.Or(p.foreign[key], p.file), pos)
 	}
 	return p.file
 }

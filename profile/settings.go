@@ -30,7 +30,7 @@ func (p *Profile) Settings() map[string]string {
 	}
 	sums := map[string]string{}
 	for key, value := range map[string]any{
-		"memory": p.Memory, "cpus": p.CPUs, "nested": p.Nested, "idle": p.Idle, "network": network, "ports": ports, "mounts": p.Mounts, "distros' ports.auto": auto,
+		"memory": [2]int64{p.Memory, int64(p.MemoryPercent)}, "cpus": [2]int{p.CPUs, p.CPUPercent}, "nested": p.Nested, "idle": p.Idle, "network": network, "ports": ports, "mounts": p.Mounts, "distros' ports.auto": auto,
 	} {
 		b, err := json.Marshal(value)
 		if err != nil {

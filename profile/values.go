@@ -52,6 +52,14 @@ func parseMemory(text string) (int64, error) {
 	return n, err
 }
 
+func parsePercent(text string) (int, error) {
+	n, err := strconv.Atoi(strings.TrimSuffix(text, "%"))
+	if err != nil || n < 1 || n > 100 {
+		return 0, fmt.Errorf("%q is no part of the host's; write 1%% to 100%%", text)
+	}
+	return n, nil
+}
+
 func parseCPUs(text string) (int, error) {
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 {

@@ -93,6 +93,9 @@ func distroNames(m *machine.Machine) map[string]string {
 // vmCPUs returns how many CPUs the VM has: a profile may come from a larger machine.
 func vmCPUs(p *profile.Profile, log *slog.Logger) int {
 	host := runtime.NumCPU()
+	if p.CPUPercent > 0 {
+		return max(1, host*p.CPUPercent/100)
+	}
 	if p.CPUs > host {
 		log.Warn("the VM gets all CPUs of this machine, which has fewer than the profile says", "cpus", host, "profile", p.At("cpus"))
 	}
@@ -135,6 +138,13 @@ func vmMemory(mib string, p *profile.Profile) (int64, error) {
 		host, err := machine.HostMemory()
 		if err != nil {
 			return 0, fmt.Errorf("memory of this machine: %w", err)
+		}
+		if p.MemoryPercent > 0 {
+			if part := host / 100 * int64(p.MemoryPercent); part >= hypervisor.MinMemory {
+				return part >> 20 << 20, nil
+			}
+			return 0, hint.New(fmt.Errorf("%s: memory: %d%% of this machine's memory are too little for a VM", p.At("memory"), p.MemoryPercent),
+				fmt.Sprintf("give it %dM at least", hypervisor.MinMemory>>20))
 		}
 		return machine.DefaultMemory(host)
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/lsub/lsub/atomicfile"
 	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/machine"
-	"github.com/lsub/lsub/profile"
 	"github.com/lsub/lsub/profile/schema"
+	"github.com/lsub/lsub/profile/templates"
 )
 
 func (a *app) profileCommand() *cli.Command {
@@ -35,12 +35,14 @@ func (a *app) profileCommand() *cli.Command {
 	yes := &cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "ask no questions"}
 	return &cli.Command{
 		Name: "profile", Usage: "list, write, check, copy and delete profiles: VMs with their distros",
-		UsageText:   "lsub profile list|show|new|edit|validate|schema|copy|delete|import-wslconfig",
+		UsageText:   "lsub profile list|show|new|templates|edit|validate|schema|copy|delete|import-wslconfig",
 		Description: "NAME is the profile of --profile where it may be left out. docs/profile.md describes the file of a profile.",
 		Subcommands: []*cli.Command{
 			sub("list", "[--json]", "list the profiles", 0, 0, a.listProfiles, &cli.BoolFlag{Name: "json", Usage: "print JSON"}),
 			sub("show", "[NAME]", "print a profile's file", 0, 1, a.showProfile),
-			sub("new", "[NAME]", "write a profile's file, where there is none", 0, 1, a.newProfile,
+			sub("templates", "[NAME]", "list the templates that a file can build on, or print one", 0, 1, a.listTemplates),
+			sub("new", "[--template T] [-o FILE] [NAME]", "write a profile's file, where there is none", 0, 1, a.newProfile,
+				&cli.StringFlag{Name: "template", Aliases: []string{"t"}, Usage: "write the template `T`; 'lsub profile templates' lists them"},
 				&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write it to `FILE` instead, - for stdout; 'lsub up -f FILE' takes it"}),
 			sub("edit", "[NAME]", "open a profile's file in $VISUAL or $EDITOR; what is not valid is not saved", 0, 1, a.editProfile),
 			sub("validate", "[NAME|FILE]", "check a profile's file, or any other", 0, 1, a.validateProfile),
@@ -138,10 +140,12 @@ func (a *app) showProfile(c *cli.Context) error {
 	return err
 }
 
+// schemaLine is the first line of a new file, with the path of the schema.
+const schemaLine = "# yaml-language-server: $schema=%s\n"
+
 // newFile is what a new profile's file has. Editors find the schema by its first line.
 func newFile(schemaPath string) []byte {
-	return fmt.Appendf(nil, `# yaml-language-server: $schema=%s
-# What the VM and its distros are like. 'lsub up' makes them so; docs/profile.md has every key.
+	return fmt.Appendf(nil, schemaLine+`# What the VM and its distros are like. 'lsub up' makes them so; docs/profile.md has every key.
 
 # memory: 4GiB
 # cpus: 4
@@ -176,6 +180,13 @@ func (a *app) newProfile(c *cli.Context) error {
 		return err
 	}
 	text := newFile(filepath.ToSlash(path))
+	if name := c.String("template"); name != "" {
+		data, err := template(name)
+		if err != nil {
+			return err
+		}
+		text = append(fmt.Appendf(nil, schemaLine, filepath.ToSlash(path)), data...)
+	}
 	out := c.String("output")
 	if out == "-" {
 		_, err := a.stdout.Write(text)
@@ -210,6 +221,36 @@ func createFile(path string, text []byte) error {
 	return errors.Join(err, f.Close())
 }
 
+// template is a template's file.
+func template(name string) ([]byte, error) {
+	data, ok := templates.Read(name)
+	if !ok {
+		advice := "'lsub profile templates' lists them"
+		if near := hint.Nearest(name, templates.Names()); near != "" {
+			advice = "did you mean " + near + "?"
+		}
+		return nil, hint.New(fmt.Errorf("there is no template %q", name), advice)
+	}
+	return data, nil
+}
+
+func (a *app) listTemplates(c *cli.Context) error {
+	if name := c.Args().First(); name != "" {
+		data, err := template(name)
+		if err != nil {
+			return err
+		}
+		_, err = a.stdout.Write(data)
+		return err
+	}
+	rows := [][]string{{"NAME", "WHAT IT IS"}}
+	for _, name := range templates.Names() {
+		data, _ := templates.Read(name)
+		rows = append(rows, []string{name, templates.About(data)})
+	}
+	return table(a.stdout, rows)
+}
+
 func (a *app) validateProfile(c *cli.Context) error {
 	path := c.Args().First()
 	if path == "" || machine.CheckName("profile", path) == nil && !isFile(path) {
@@ -223,7 +264,11 @@ func (a *app) validateProfile(c *cli.Context) error {
 	} else if _, err := os.Stat(path); err != nil {
 		return err
 	}
-	p, err := profile.Load(path)
+	dir, set := filepath.Dir(path), map[string]string(nil)
+	if path == a.machine.ProfileFile() {
+		dir, set = a.machine.ProfileDir(), a.machine.ProfileParams()
+	}
+	p, err := a.parseProfile(path, dir, set)
 	if err != nil {
 		return err
 	}

@@ -45,7 +45,7 @@ func (a *app) editProfile(c *cli.Context) error {
 	if err := os.WriteFile(draft, text, 0o600); err != nil {
 		return err
 	}
-	after, err := a.editUntilValid(c.Context, draft, path)
+	after, err := a.editUntilValid(c.Context, draft, path, m.ProfileSource(m.ProfileDir(), m.ProfileParams()))
 	if err != nil {
 		return hint.New(err, "nothing was saved; your text is in "+draft)
 	}
@@ -72,7 +72,7 @@ func (a *app) editProfile(c *cli.Context) error {
 }
 
 // editUntilValid returns what an editor has made of a draft of a file.
-func (a *app) editUntilValid(ctx context.Context, draft, path string) ([]byte, error) {
+func (a *app) editUntilValid(ctx context.Context, draft, path string, src profile.Source) ([]byte, error) {
 	for {
 		if err := a.edit(ctx, draft); err != nil {
 			return nil, err
@@ -81,7 +81,7 @@ func (a *app) editUntilValid(ctx context.Context, draft, path string) ([]byte, e
 		if err != nil {
 			return nil, err
 		}
-		_, err = profile.Parse(path, text)
+		_, err = profile.ParseFrom(path, text, src)
 		if err == nil {
 			return text, nil
 		}

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/urfave/cli/v2"
@@ -22,11 +24,12 @@ import (
 func (a *app) upCommand() *cli.Command {
 	return &cli.Command{
 		Name: "up", Usage: "make the distros what the profile's file says, and start them",
-		UsageText: "lsub up [-f FILE] [--dry-run] [--restart] [--prune] [--yes] [--json]",
+		UsageText: "lsub up [-f FILE] [--set NAME=VALUE]… [--dry-run] [--restart] [--prune] [--yes] [--json]",
 		Description: "It installs what is missing, changes settings, writes files, installs packages and runs the steps that have not been run. " +
 			"A second run does nothing. If a step fails, the next run goes on with it. docs/profile.md describes the file.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "file", Aliases: []string{"f"}, Usage: "make a copy of `FILE` the profile's file first; the one before is kept as profile.yaml.old"},
+			&cli.StringSliceFlag{Name: "set", Usage: "give the file's param `NAME=VALUE`; it is kept until the next --set of it, or -f"},
 			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "print what would be done, and do nothing"},
 			&cli.BoolFlag{Name: "restart", Usage: "restart the VM and distros if a change needs it"},
 			&cli.BoolFlag{Name: "prune", Usage: "remove distros, packages and files that 'lsub up' has made and that left the file"},
@@ -86,8 +89,20 @@ func (a *app) converger(dir string) *converge.Converger {
 // wantedProfile returns the profile that up is for, and the directory of its relative paths.
 func (a *app) wantedProfile(c *cli.Context) (*profile.Profile, string, error) {
 	file := c.String("file")
+	set, err := params(c.StringSlice("set"))
+	if err != nil {
+		return nil, "", err
+	}
 	if file == "" {
-		p, err := a.machine.LoadProfile()
+		all := maps.Clone(a.machine.ProfileParams())
+		if all == nil {
+			all = map[string]string{}
+		}
+		maps.Copy(all, set)
+		p, err := a.parseProfile(a.machine.ProfileFile(), a.machine.ProfileDir(), all)
+		if err == nil && !c.Bool("dry-run") && len(set) > 0 {
+			err = a.machine.SetProfileParams(all)
+		}
 		if err != nil {
 			return nil, "", err
 		}
@@ -108,12 +123,8 @@ func (a *app) wantedProfile(c *cli.Context) (*profile.Profile, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	p, err := profile.Load(path)
+	p, err := a.parseProfile(path, filepath.Dir(path), set)
 	if err != nil {
-		var wrong *profile.Error
-		if errors.As(err, &wrong) {
-			err = hint.New(err, "correct the file; docs/profile.md has every key")
-		}
 		return nil, "", err
 	}
 	if c.Bool("dry-run") {
@@ -129,7 +140,34 @@ func (a *app) wantedProfile(c *cli.Context) (*profile.Profile, string, error) {
 			return nil, "", err
 		}
 	}
-	return p, filepath.Dir(path), a.machine.TakeProfile(path, data)
+	err = a.machine.TakeProfile(path, data)
+	if err == nil {
+		err = a.machine.SetProfileParams(set)
+	}
+	return p, filepath.Dir(path), err
+}
+
+// parseProfile reads a profile's file with what it builds on.
+func (a *app) parseProfile(path, dir string, set map[string]string) (*profile.Profile, error) {
+	p, err := profile.LoadFrom(path, a.machine.ProfileSource(dir, set))
+	var wrong *profile.Error
+	if errors.As(err, &wrong) {
+		err = hint.New(err, "correct the file; docs/profile.md has every key")
+	}
+	return p, err
+}
+
+// params reads the values of --set.
+func params(texts []string) (map[string]string, error) {
+	set := map[string]string{}
+	for _, text := range texts {
+		name, value, ok := strings.Cut(text, "=")
+		if !ok || name == "" {
+			return nil, badUsage("lsub up", "--set %q is not NAME=VALUE", text)
+		}
+		set[name] = value
+	}
+	return set, nil
 }
 
 // differ tells whether a file is there and has not what the profile's has.

@@ -19,6 +19,7 @@ var update = flag.Bool("update", false, "write the schema and the table of docs/
 
 const (
 	size    = `\d+(\.\d*)?\s*([kKmMgGtT]([iI]?[bB])?|[bB])?`
+	percent = `([1-9]\d?|100)%`
 	seconds = `([0-9.]+(ns|us|µs|ms|s|m|h))+`
 	port    = `([1-9]\d{0,3}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])`
 	ports   = port + `(-` + port + `)?`
@@ -45,11 +46,24 @@ func scalar(pattern string) *jsonschema.Schema {
 	return either(&jsonschema.Schema{Type: "string", Pattern: pattern}, &jsonschema.Schema{Type: "number"}, &jsonschema.Schema{Type: "boolean"})
 }
 
+// param is a value that params make.
+const param = `\$\{param\.[A-Za-z_][A-Za-z0-9_]*\}`
+
+// flat returns the schemas of which one is enough.
+func flat(s *jsonschema.Schema) []*jsonschema.Schema {
+	if s.AnyOf != nil {
+		return s.AnyOf
+	}
+	return []*jsonschema.Schema{s}
+}
+
 const oneLine = `^[^\n\r\x00]*$`
 
 // kinds are the schemas of the single values.
 var kinds = map[reflect.Type]func() *jsonschema.Schema{
-	reflect.TypeFor[schema.Memory](): func() *jsonschema.Schema { return either(number("1048576", "4611686018427387903"), text(size)) },
+	reflect.TypeFor[schema.Memory](): func() *jsonschema.Schema {
+		return either(number("1048576", "4611686018427387903"), text(size), text(percent))
+	},
 	reflect.TypeFor[schema.SizeLimit](): func() *jsonschema.Schema {
 		return either(number("16777216", "4611686018427387903"), text(size), text(`[nN][oO][nN][eE]`))
 	},
@@ -59,13 +73,14 @@ var kinds = map[reflect.Type]func() *jsonschema.Schema{
 	reflect.TypeFor[schema.CountLimit](): func() *jsonschema.Schema {
 		return either(number("16", "2147483647"), text(`\d+`), text(`[nN][oO][nN][eE]`))
 	},
-	reflect.TypeFor[schema.Processors](): func() *jsonschema.Schema { return either(number("1", "1000000"), text(`[1-9]\d*`)) },
+	reflect.TypeFor[schema.Processors](): func() *jsonschema.Schema { return either(number("1", "1000000"), text(`[1-9]\d*`), text(percent)) },
 	reflect.TypeFor[schema.Bool](): func() *jsonschema.Schema {
 		return either(&jsonschema.Schema{Type: "boolean"}, text(`([tT][rR][uU][eE]|[yY][eE][sS]|[oO][nN]|[fF][aA][lL][sS][eE]|[nN][oO]|[oO][fF][fF])`))
 	},
 	reflect.TypeFor[schema.Time]():       func() *jsonschema.Schema { return text(seconds) },
 	reflect.TypeFor[schema.IdleTime]():   func() *jsonschema.Schema { return either(text(seconds), oneOf("never")) },
 	reflect.TypeFor[schema.DistroIdle](): func() *jsonschema.Schema { return either(text(seconds), oneOf("never", "default")) },
+	reflect.TypeFor[schema.Digest]():     func() *jsonschema.Schema { return text(`[0-9a-f]{64}`) },
 	reflect.TypeFor[schema.HTTPS]():      func() *jsonschema.Schema { return text(`https://[^/?#@\s]+(/[^?#\s]*)?`) },
 	reflect.TypeFor[schema.HostPath]():   func() *jsonschema.Schema { return text(onHost + `[^\n\x00]*`) },
 	reflect.TypeFor[schema.HostFile]():   func() *jsonschema.Schema { return text(`[^\n\r\x00]+`) },
@@ -104,6 +119,7 @@ var kinds = map[reflect.Type]func() *jsonschema.Schema{
 
 // shorts are what may stand for the keys of a definition.
 var shorts = map[string]func() *jsonschema.Schema{
+	"Base":      func() *jsonschema.Schema { return text(`(template:.+|[^:\n\r]+)`) },
 	"Catalogue": kinds[reflect.TypeFor[schema.HTTPS]()],
 	"Mount": func() *jsonschema.Schema {
 		return either(text(onHost+`[^\n\x00]*`), oneOf("~"), &jsonschema.Schema{Type: "null"})
@@ -120,7 +136,7 @@ func generate(t *testing.T) *jsonschema.Schema {
 	t.Helper()
 	r := &jsonschema.Reflector{ExpandedStruct: true, Mapper: func(t reflect.Type) *jsonschema.Schema {
 		if kind := kinds[t]; kind != nil {
-			return kind()
+			return either(append(flat(kind()), &jsonschema.Schema{Type: "string", Pattern: param})...)
 		}
 		return nil
 	}}
@@ -144,8 +160,11 @@ func generate(t *testing.T) *jsonschema.Schema {
 		if name == "File" {
 			d.Not = &jsonschema.Schema{Required: []string{"content", "source"}}
 		}
-		if key := map[string]string{"Catalogue": "url", "Mount": "path"}[name]; key != "" {
+		if key := map[string]string{"Catalogue": "url", "Mount": "path", "Base": "url"}[name]; key != "" {
 			d.Required = []string{key}
+		}
+		if name == "Base" {
+			d.Required = append(d.Required, "sha256")
 		}
 		if name == "Rule" || name == "SocketRule" {
 			d.Required = []string{"from", "to"}
@@ -156,7 +175,7 @@ func generate(t *testing.T) *jsonschema.Schema {
 		}
 	}
 	name := `^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`
-	keys := map[string]string{"distros": name, "environment": `^[A-Za-z_][A-Za-z0-9_]{0,127}$`, "files": `^~?/[^\n\r\x00]*[^/\n\r\x00]$`}
+	keys := map[string]string{"params": `^[A-Za-z_][A-Za-z0-9_]{0,63}$`, "distros": name, "environment": `^[A-Za-z_][A-Za-z0-9_]{0,127}$`, "files": `^~?/[^\n\r\x00]*[^/\n\r\x00]$`}
 	for _, d := range append([]*jsonschema.Schema{s}, s.Definitions["Distro"]) {
 		for pair := d.Properties.Oldest(); pair != nil; pair = pair.Next() {
 			if pattern := keys[pair.Key]; pattern != "" {
@@ -178,6 +197,9 @@ func loosen(s *jsonschema.Schema) {
 		comment := v.Description
 		v.Description = ""
 		all := []*jsonschema.Schema{v, null}
+		if len(v.Enum) > 0 {
+			all = append(all, &jsonschema.Schema{Type: "string", Pattern: param})
+		}
 		if len(v.Enum) > 0 && pair.Key == "autostart" {
 			v.Type, v.Enum = "", append(v.Enum, "no", false)
 		}

@@ -31,6 +31,8 @@ type (
 	IdleTime string
 	// DistroIdle is a duration, never, or default.
 	DistroIdle string
+	// Digest is a SHA-256 in hex.
+	Digest string
 	// HTTPS is an https address.
 	HTTPS string
 	// HostPath is a path of the host: from the root, ~/ or a $VARIABLE.
@@ -75,9 +77,13 @@ type (
 
 // Profile is the file.
 type Profile struct {
-	// memory of the VM; default: half of the host's, at most 8GiB
+	// what the file builds on: template:NAME, a file, or an address with its digest
+	Base *Base `json:"base,omitempty"`
+	// values of your own: ${param.NAME} stands for one, 'lsub up --set NAME=VALUE' gives another
+	Params map[string]Line `json:"params,omitempty"`
+	// memory of the VM, or a part of the host's such as 50%; default: half of the host's, at most 8GiB
 	Memory Memory `json:"memory,omitempty"`
-	// processors of the VM; default: all of the host's
+	// processors of the VM, or a part of the host's such as 50%; default: all of the host's
 	CPUs Processors `json:"cpus,omitempty"`
 	// distros can run VMs (/dev/kvm); default: true where the host's CPU helps with it
 	Nested Bool `json:"nested,omitempty"`
@@ -93,6 +99,14 @@ type Profile struct {
 	Mounts []Mount `json:"mounts,omitempty"`
 	// the distros that 'lsub up' makes
 	Distros map[string]*Distro `json:"distros,omitempty"`
+}
+
+// Base is a file at an address.
+type Base struct {
+	// https
+	URL HTTPS `json:"url,omitempty"`
+	// its SHA-256, 64 hex digits
+	SHA256 Digest `json:"sha256,omitempty"`
 }
 
 // Idle is when what does nothing stops.
