@@ -29,6 +29,14 @@ func (silent) Progress(Step) {}
 func (silent) Note(string)   {}
 func (silent) Warn(string)   {}
 
+// Quiet returns the same Service without progress.
+func (s *Service) Quiet() *Service { return s.With(noProgress{s.events}) }
+
+// noProgress passes on what is worth a line.
+type noProgress struct{ Events }
+
+func (noProgress) Progress(Step) {}
+
 // step tells what is being done until done is called.
 func (s *Service) step(text string) (done func()) {
 	s.events.Progress(Step{Text: text})

@@ -119,6 +119,19 @@ func TestUp(t *testing.T) {
 	if r := h.run("run", "--rm", "web", "--", "sh", "-c", "cat ~/ran; exit 9"); r.code != 9 || r.out != "ada\n" {
 		t.Errorf("run --rm: %s", r)
 	}
+	// A distro that keeps its steps goes on from the one before that which has changed.
+	steps := func(last string) string {
+		return "distros: {web: {image: debian, user: ada, cache: true, provision: [echo 1 > /root/kept, echo 2 >> /root/kept, '" + last + "']}}\n"
+	}
+	write("lsub.yaml", steps("echo 3 >> /root/kept"))
+	h.ok(t, "up", "-f", file)
+	write("lsub.yaml", steps("echo three >> /root/kept"))
+	if out := h.ok(t, "up", "-f", file, "--yes"); !strings.Contains(out, "go back to how it was after step 2") || strings.Contains(out, "web: step 1") {
+		t.Errorf("a step that changed: %s", out)
+	}
+	if out := h.ok(t, "exec", "-u", "root", "web", "--", "cat", "/root/kept"); out != "1\n2\nthree" {
+		t.Errorf("what the steps did is %q", out)
+	}
 	write("lsub.yaml", "# nothing\n")
 	h.ok(t, "up", "-f", file, "--prune", "--yes")
 	if out := h.ok(t, "list", "-q"); out != "" {

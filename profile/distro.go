@@ -21,6 +21,7 @@ type Distro struct {
 	Packages    []string // names, as its package manager knows them
 	Files       []GuestFile
 	Provision   []Step
+	Cache       bool // each step's result is kept, to go on from there when a later step changes
 	Probes      []Probe
 }
 

@@ -79,7 +79,7 @@ func TestWholeDistro(t *testing.T) {
 // TestDistroMistakes has mistakes that people make, also those who know other tools.
 func TestDistroMistakes(t *testing.T) {
 	for _, tc := range []struct{ text, want string }{
-		{"{img: debian}", `15: unknown key "img"; there are autostart, environment, files, idle, image, limits, network, packages, ports, probes, provision, systemd, user`},
+		{"{img: debian}", `15: unknown key "img"; there are autostart, cache, environment, files, idle, image, limits, network, packages, ports, probes, provision, systemd, user`},
 		{"{image: two words}", `22: distros.a.image: "two words" is no image; write debian, alpine:3.22 or oci:REGISTRY/REPOSITORY:TAG`},
 		{"{user: Ada Lovelace}", `21: distros.a.user: "Ada Lovelace" cannot be the name of an account`},
 		{"{limits: {mem: 1G}}", `24: unknown key "mem"; there are cpus, memory, pids`},

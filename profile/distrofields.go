@@ -78,6 +78,7 @@ func (d *decoder) distro(path string, n *yaml.Node) Distro {
 		field{"provision", d.upTo(func(path string, n *yaml.Node) {
 			d.list(path, n, func(n *yaml.Node) { d.step(path, n, &distro.Provision) })
 		})},
+		field{"cache", set(d, &distro.Cache, parseBool)},
 		field{"probes", d.upTo(func(path string, n *yaml.Node) {
 			d.list(path, n, func(n *yaml.Node) { d.probe(path, n, &distro.Probes) })
 		})},

@@ -38,6 +38,11 @@ func (o *one) inside(ctx context.Context) error {
 			return err
 		}
 	}
+	if back, err := o.goBack(ctx, root, home); err != nil {
+		return err
+	} else if back {
+		return o.inside(ctx) // as of a distro that was cut off there
+	}
 	if err := o.steps(ctx, root, home, profile.StepBoot); err != nil {
 		return err
 	}
@@ -45,6 +50,9 @@ func (o *one) inside(ctx context.Context) error {
 		return err
 	}
 	if err := o.files(ctx, root, home); err != nil {
+		return err
+	}
+	if err := o.keepBefore(ctx, root, home); err != nil {
 		return err
 	}
 	if err := o.steps(ctx, root, home, profile.StepSystem, profile.StepUser); err != nil {
@@ -59,7 +67,10 @@ func (o *one) inside(ctx context.Context) error {
 	if err := o.left(ctx, root, false); err != nil {
 		return err
 	}
-	return o.left(ctx, home, true)
+	if err := o.left(ctx, home, true); err != nil {
+		return err
+	}
+	return o.forgetKept(ctx)
 }
 
 // hasHome tells whether the profile has something that the default user is to do or to have.

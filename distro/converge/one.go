@@ -25,6 +25,8 @@ type one struct {
 	info  distro.Info // as it was last asked for
 	fresh bool        // started by this Up: nobody works in it yet
 	done  int         // the changes before it
+	back  bool        // it has gone back to a step that was kept
+	keeps bool        // its steps are kept
 }
 
 // change is the up's, of this distro.

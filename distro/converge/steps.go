@@ -71,6 +71,9 @@ func (o *one) steps(ctx context.Context, root, home *state, modes ...profile.Ste
 		}
 		if ran {
 			o.result.Changes++
+			if err := o.keep(ctx, i); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package guesttest
 import (
 	"context"
 	"os"
+	"os/exec"
 	"slices"
 
 	"connectrpc.com/connect"
@@ -47,7 +48,21 @@ func (g *Guest) DeleteImage(_ context.Context, req *connect.Request[guestv1.Dele
 	return connect.NewResponse(&guestv1.DeleteImageResponse{}), d.save()
 }
 
-// CreateSnapshot notes a snapshot, which holds nothing. Where LSUBTEST_SNAPSHOT
+// copyFiles copies the files of a distro or snapshot, if it has any; see hostScript.
+func (d *disk) copyFiles(from, to string) error {
+	if d.path == "" {
+		return nil
+	}
+	if _, err := os.Stat(filesOf(d.path, from)); err != nil {
+		return nil
+	}
+	if err := os.RemoveAll(filesOf(d.path, to)); err != nil {
+		return err
+	}
+	return exec.Command("cp", "-a", filesOf(d.path, from), filesOf(d.path, to)).Run()
+}
+
+// CreateSnapshot notes a snapshot, with the files that scripts have made. Where LSUBTEST_SNAPSHOT
 // names a FIFO, it tells the test by it, and never comes to an end.
 func (g *Guest) CreateSnapshot(ctx context.Context, req *connect.Request[guestv1.CreateSnapshotRequest]) (*connect.Response[guestv1.CreateSnapshotResponse], error) {
 	if fifo := os.Getenv("LSUBTEST_SNAPSHOT"); fifo != "" {
@@ -63,6 +78,9 @@ func (g *Guest) CreateSnapshot(ctx context.Context, req *connect.Request[guestv1
 	if _, ok := d.data.Distros[s.Distro]; !ok {
 		return nil, guest.NoDistro(s.Distro)
 	}
+	if err := d.copyFiles(s.Distro, s.Id); err != nil {
+		return nil, err
+	}
 	d.data.Snapshots[s.Distro] = append(d.data.Snapshots[s.Distro], s.Id)
 	return connect.NewResponse(&guestv1.CreateSnapshotResponse{}), d.save()
 }
@@ -73,6 +91,9 @@ func (g *Guest) RestoreSnapshot(_ context.Context, req *connect.Request[guestv1.
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.checkSnapshot(s); err != nil {
+		return nil, err
+	}
+	if err := d.copyFiles(s.Id, s.Distro); err != nil {
 		return nil, err
 	}
 	delete(d.run, s.Distro)

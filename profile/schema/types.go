@@ -233,6 +233,8 @@ type Distro struct {
 	Files map[string]*File `json:"files,omitempty"`
 	// scripts, in this order
 	Provision []Step `json:"provision,omitempty"`
+	// keep the distro as it is after each step, and go back there when a later step changes; default: false
+	Cache Bool `json:"cache,omitempty"`
 	// when the distro is ready; default: when it runs
 	Probes []Probe `json:"probes,omitempty"`
 }
