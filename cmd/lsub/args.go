@@ -29,6 +29,9 @@ func arrange(root *cli.App, args []string) []string {
 			if c == nil || forShell {
 				return slices.Concat(args[:i], []string{shellName, "--"}, args[i:])
 			}
+			if c.SkipFlagParsing {
+				return args
+			}
 			if c.Name != "exec" && c.Name != "run" && asksForHelp(args[i+1:]) {
 				return append(slices.Clone(args[:i+1]), "--help") // a word before it is no topic
 			}
