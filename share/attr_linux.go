@@ -65,10 +65,11 @@ func (s *Server) setattr(r *request) error {
 	if err := s.change(n, from.fd, &want, &st); err != nil {
 		return err
 	}
+	w := s.watchFor(n)
 	if err := statFD(from.fd, &st); err != nil {
 		return err
 	}
-	r.putAttr(s.attrOf(&st, s.owner(n, &st)))
+	s.putNodeAttr(r, n, w, &st)
 	return nil
 }
 

@@ -13,6 +13,9 @@ type Config struct {
 	// MaxFDs bounds the descriptors that the server keeps open; 0 derives it from the
 	// process's limit.
 	MaxFDs int
+	// MaxWatches bounds the directories that are watched; 0 derives it from what the kernel
+	// gives a user.
+	MaxWatches int
 	// Epoch makes the numbers of nodes and files differ from those of an earlier server of
 	// the same guest's mount: it counts the servers.
 	Epoch uint32

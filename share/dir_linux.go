@@ -32,6 +32,7 @@ func (s *Server) opendir(r *request) error {
 	if err != nil {
 		return err
 	}
+	s.watch(n, fd, ".")
 	r.putOpen(s.register(n, unix.O_RDONLY, fd, false), 0)
 	return nil
 }
@@ -86,6 +87,7 @@ func (s *Server) readdir(r *request) error {
 		}
 		l.opened, l.next, l.buf = f.slot.opened, offset, nil
 	}
+	w := s.watch(f.node, fd, ".")
 	for {
 		e, rest, ok := nextDirent(l.buf)
 		if !ok {
@@ -103,7 +105,7 @@ func (s *Server) readdir(r *request) error {
 			l.buf = l.space[:n]
 			continue
 		}
-		if !s.putDirent(r, f.node, fd, &e, size) {
+		if !s.putDirent(r, f.node, w, fd, &e, size) {
 			return nil
 		}
 		l.next, l.buf = e.next, rest
@@ -111,7 +113,7 @@ func (s *Server) readdir(r *request) error {
 }
 
 // putDirent adds an entry to the answer. It returns false if the entry has no room.
-func (s *Server) putDirent(r *request, dir *node, at int, e *dirent, size int) bool {
+func (s *Server) putDirent(r *request, dir *node, w *watch, at int, e *dirent, size int) bool {
 	need := direntLen + (len(e.name)+7)&^7
 	plus := r.op == opReaddirplus
 	if plus {
@@ -126,20 +128,21 @@ func (s *Server) putDirent(r *request, dir *node, at int, e *dirent, size int) b
 	}
 	kind := uint32(e.kind)
 	if plus {
-		var id uint64
-		t := &attr{}
+		mark := len(a.b)
 		if name := string(e.name); name != "." && name != ".." {
 			var st unix.Statx_t
 			switch err := statAt(at, name, &st); err {
 			case nil:
-				t = s.attrOf(&st, s.ownerAt(at, name, &st))
-				id = s.intern(&st, dir, name).id
-				kind = t.mode >> 12
+				own := s.ownerAt(at, name, &st)
+				kind = s.attrOf(&st, own).mode >> 12
+				s.answerEntry(r, dir, at, name, w, &st, own)
 			case unix.ENOENT:
 				return true // gone since
 			}
 		}
-		entry(a, id, t)
+		if len(a.b) == mark {
+			entry(a, 0, &attr{}, 0, 0)
+		}
 	}
 	a.u64(e.ino)
 	a.u64(e.next)

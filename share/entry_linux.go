@@ -1,20 +1,19 @@
 package share
 
 import (
+	"time"
+
 	"golang.org/x/sys/unix"
 )
 
-// validity is for how long the guest may believe what it was told, in seconds.
-const validity = 1
-
-// putEntry answers with a node that the guest has looked up.
-func (r *request) putEntry(s *Server, n *node, st *unix.Statx_t, own *ownership) {
-	entry(&r.ans, n.id, s.attrOf(st, own))
+// putEntry answers with a node that the guest has looked up, for as long as the times say.
+func (r *request) putEntry(s *Server, n *node, st *unix.Statx_t, own *ownership, entryTime, attrTime time.Duration) {
+	entry(&r.ans, n.id, s.attrOf(st, own), entryTime, attrTime)
 }
 
-// entry appends a struct fuse_entry_out.
-func entry(a *answer, id uint64, t *attr) {
-	for _, v := range []uint64{id, 0, validity, validity, 0} { // generation; both times' nanoseconds
+// entry appends a struct fuse_entry_out. Times are whole seconds.
+func entry(a *answer, id uint64, t *attr, entryTime, attrTime time.Duration) {
+	for _, v := range []uint64{id, 0, uint64(entryTime / time.Second), uint64(attrTime / time.Second), 0} { // generation; both times' nanoseconds
 		a.u64(v)
 	}
 	a.attr(t)
@@ -31,8 +30,8 @@ func (a *answer) attr(t *attr) {
 }
 
 // putAttr answers with a struct fuse_attr_out.
-func (r *request) putAttr(t *attr) {
-	r.ans.u64(validity)
+func (r *request) putAttr(t *attr, validity time.Duration) {
+	r.ans.u64(uint64(validity / time.Second))
 	r.ans.u64(0)
 	r.ans.attr(t)
 }
@@ -53,13 +52,31 @@ func (s *Server) dir(id uint64) (*node, int, error) {
 
 // found answers with the entry that a name has now.
 func (s *Server) found(r *request, parent *node, at int, name string) error {
+	w := s.watch(parent, at, ".")
 	var st unix.Statx_t
-	if err := statAt(at, name, &st); err != nil {
+	err := statAt(at, name, &st)
+	if err == unix.ENOENT && r.op == opLookup {
+		// The guest may remember that too.
+		validity := shortValidity
+		if s.watches.promiseAbsent(w, name) {
+			validity = longValidity
+		}
+		entry(&r.ans, 0, &attr{}, validity, 0)
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	own := s.ownerAt(at, name, &st)
-	r.putEntry(s, s.intern(&st, parent, name), &st, own)
+	s.answerEntry(r, parent, at, name, w, &st, s.ownerAt(at, name, &st))
 	return nil
+}
+
+// answerEntry answers with an entry that was found out with the watch on its directory.
+func (s *Server) answerEntry(r *request, parent *node, at int, name string, w *watch, st *unix.Statx_t, own *ownership) {
+	n := s.intern(st, parent, name)
+	s.watchEntry(n, at, name)
+	entryTime, attrTime := s.validity(w, st)
+	r.putEntry(s, n, st, own, entryTime, attrTime)
 }
 
 func (s *Server) lookup(r *request) error {
@@ -72,25 +89,30 @@ func (s *Server) lookup(r *request) error {
 		return err
 	}
 	defer s.fds.release(&parent.slot)
-	err = s.found(r, parent, at, name)
-	if err == unix.ENOENT {
-		// The guest may remember that too.
-		entry(&r.ans, 0, &attr{})
-		return nil
-	}
-	return err
+	return s.found(r, parent, at, name)
 }
 
 func (s *Server) getattr(r *request) error {
 	flags := r.body.u32()
 	r.body.u32()
 	fh := r.body.u64()
+	f := s.file(fh)
+	if flags&getattrFH == 0 {
+		f = nil
+	}
+	return s.answerAttr(r, f)
+}
+
+// answerAttr answers with the attributes of the request's node, which f has open if it is
+// not nil.
+func (s *Server) answerAttr(r *request, f *file) error {
 	n, err := s.node(r.node)
 	if err != nil {
 		return err
 	}
+	w := s.watchFor(n)
 	var st unix.Statx_t
-	if f := s.file(fh); flags&getattrFH != 0 && f != nil && f.node == n {
+	if f != nil && f.node == n {
 		fd, err := s.holdFile(f)
 		if err != nil {
 			return err
@@ -103,8 +125,16 @@ func (s *Server) getattr(r *request) error {
 	} else if err := s.stat(n, &st); err != nil {
 		return err
 	}
-	r.putAttr(s.attrOf(&st, s.owner(n, &st)))
+	s.putNodeAttr(r, n, w, &st)
 	return nil
+}
+
+// putNodeAttr answers with attributes that were found out with the watch of watchFor.
+func (s *Server) putNodeAttr(r *request, n *node, w *watch, st *unix.Statx_t) {
+	s.mu.Lock()
+	n.told = stampOf(st)
+	s.mu.Unlock()
+	r.putAttr(s.attrOf(st, s.owner(n, st)), s.attrValidity(n, w, st))
 }
 
 func (s *Server) readlink(r *request) error {
@@ -268,7 +298,7 @@ func (s *Server) moved(at int, dir *node, name string) {
 	}
 	if n := s.known(&st); n != nil && n != s.root {
 		s.mu.Lock()
-		n.parent, n.name = dir, name
+		n.setPlace(dir, name)
 		s.mu.Unlock()
 	}
 }

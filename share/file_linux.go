@@ -176,7 +176,7 @@ func (s *Server) open(r *request) error {
 // cacheFlag lets the guest keep what it has of the file, if that has not changed since it
 // was opened last.
 func (s *Server) cacheFlag(n *node, st *unix.Statx_t) uint32 {
-	now := stamp{st.Mtime, st.Ctime, st.Size}
+	now := stampOf(st)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	same := n.seen == now
@@ -238,7 +238,7 @@ func (s *Server) create(r *request) error {
 // created answers with a new file, which is open.
 func (s *Server) created(r *request, parent *node, name string, fd, host int, st *unix.Statx_t) error {
 	n := s.intern(st, parent, name)
-	r.putEntry(s, n, st, s.owner(n, st))
+	r.putEntry(s, n, st, s.owner(n, st), shortValidity, shortValidity) // it is about to be written
 	need := map[int]uint16{unix.O_RDONLY: 0o400, unix.O_WRONLY: 0o200, unix.O_RDWR: 0o600}[host&unix.O_ACCMODE]
 	f := s.register(n, host, fd, st.Mode&need != need || parent == nil)
 	r.putOpen(f, openNoFlush|s.cacheFlag(n, st))

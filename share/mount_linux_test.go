@@ -22,7 +22,7 @@ import (
 )
 
 // mount has this machine's own kernel mount what serve serves, and returns where.
-func mount(t testing.TB, readOnly bool, serve func(net.Conn) error) string {
+func mount(t testing.TB, readOnly bool, serve func(net.Conn) error) (at string, root *os.File) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("mounting takes root")
@@ -31,7 +31,7 @@ func mount(t testing.TB, readOnly bool, serve func(net.Conn) error) string {
 		t.Skip("this machine has no FUSE: ", err)
 	}
 	unix.Umask(0)
-	at := t.TempDir()
+	at = t.TempDir()
 	ours, theirs := pair(t)
 	served := make(chan error, 1)
 	go func() { served <- serve(ours) }()
@@ -49,6 +49,7 @@ func mount(t testing.TB, readOnly bool, serve func(net.Conn) error) string {
 		if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
+		m.Root.Close()
 		<-ended
 		if err := <-served; err != nil {
 			t.Error(err)
@@ -58,7 +59,7 @@ func mount(t testing.TB, readOnly bool, serve func(net.Conn) error) string {
 	if !readOnly {
 		neverPoll(t, at)
 	}
-	return at
+	return at, m.Root
 }
 
 // neverPoll has the kernel learn that the server knows no poll. Otherwise Go's poller would
@@ -90,7 +91,7 @@ func mountShare(t testing.TB, cfg share.Config) (at, dir string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	at = mount(t, !cfg.Writable, func(conn net.Conn) error { return s.ServeStream(t.Context(), conn) })
+	at, _ = mount(t, !cfg.Writable, func(conn net.Conn) error { return s.ServeStream(t.Context(), conn) })
 	return at, cfg.Dir
 }
 
@@ -385,7 +386,7 @@ func TestRelay(t *testing.T) {
 		})
 		return ours, nil
 	}
-	at := mount(t, false, func(conn net.Conn) error {
+	at, _ := mount(t, false, func(conn net.Conn) error {
 		defer serving.Wait() // only now does nothing connect any more
 		return share.Relay(t.Context(), conn, connect)
 	})

@@ -39,8 +39,35 @@ type node struct {
 	parent  *node  // nil for the root, and for files without a name
 	name    string // its last known name in the parent
 	files   map[*file]struct{}
-	seen    stamp // when it was opened last
-	locks   map[lockKey]*lockFD
+	seen    stamp            // when it was opened last
+	told    stamp            // as the guest knows it
+	kids    map[string]*node // whose parent it is, by name
+
+	watch *watch // guarded by watches.mu; nil for none
+	locks map[lockKey]*lockFD
+}
+
+func stampOf(st *unix.Statx_t) stamp { return stamp{st.Mtime, st.Ctime, st.Size} }
+
+// setPlace notes where a node is. The caller holds Server.mu.
+func (n *node) setPlace(parent *node, name string) {
+	if n.parent == parent && n.name == name {
+		return
+	}
+	if n.parent != nil {
+		delete(n.parent.kids, n.name)
+	}
+	n.parent, n.name = parent, name
+	if parent == nil {
+		return
+	}
+	if old := parent.kids[name]; old != nil { // the host has replaced it
+		old.parent, old.name = nil, ""
+	}
+	if parent.kids == nil {
+		parent.kids = map[string]*node{}
+	}
+	parent.kids[name] = n
 }
 
 const statxMask = unix.STATX_BASIC_STATS | unix.STATX_BTIME
@@ -171,8 +198,9 @@ func (s *Server) intern(st *unix.Statx_t, parent *node, name string) *node {
 		s.nodes[n.id] = n
 	}
 	n.lookups++
-	if n != s.root && n != parent {
-		n.parent, n.name = parent, name
+	n.told = stampOf(st)
+	if n != s.root && n != parent && parent != nil {
+		n.setPlace(parent, name)
 	}
 	return n
 }
@@ -206,12 +234,14 @@ func (s *Server) forget(id, lookups uint64) {
 	gone := n.lookups == 0
 	if gone {
 		delete(s.nodes, id)
+		n.setPlace(nil, "")
 		if s.byIdent[n.key] == n {
 			delete(s.byIdent, n.key)
 		}
 	}
 	s.mu.Unlock()
 	if gone {
+		s.unwatch(n)
 		s.fds.discard(&n.slot)
 	}
 }

@@ -33,6 +33,11 @@ type Server struct {
 
 	lockFDs int // descriptors that hold locks
 
+	watches  *watches
+	echoes   echoes
+	reading  sync.WaitGroup // of readChanges
+	requests [opTmpfile + 1]atomic.Uint64
+
 	regular atomic.Int64 // regular files that are open
 }
 
@@ -58,7 +63,8 @@ func Open(cfg Config) (*Server, error) {
 		fds:   newFDTable(cfg.MaxFDs),
 		nodes: map[uint64]*node{}, byIdent: map[ident]*node{}, files: map[uint64]*file{},
 		devices: map[uint64]uint64{}, waiting: map[uint64]context.CancelFunc{},
-		lastID: uint64(cfg.Epoch)<<40 + 1,
+		lastID:  uint64(cfg.Epoch)<<40 + 1,
+		watches: newWatches(cfg.MaxWatches), echoes: echoes{pending: newPendingChanges()},
 	}
 	if groups, err := os.Getgroups(); err == nil {
 		for _, g := range groups {
@@ -73,21 +79,31 @@ func Open(cfg Config) (*Server, error) {
 	s.root = &node{id: 1, key: identOf(&st), format: unix.S_IFDIR, lookups: 1}
 	s.nodes[1], s.byIdent[s.root.key] = s.root, s.root
 	s.fds.adopt(&s.root.slot, fd, true)
+	if s.watches.watcher != nil {
+		s.reading.Go(s.readChanges)
+	}
 	return s, nil
 }
 
 // Close closes all descriptors. No request may be in progress.
 func (s *Server) Close() error {
 	s.reset()
+	if s.watches.watcher != nil {
+		_ = s.watches.watcher.close()
+		s.reading.Wait()
+	}
 	s.fds.discard(&s.root.slot)
 	return nil
 }
 
 // reset forgets all nodes but the root, and all open files.
 func (s *Server) reset() {
+	s.unwatchAll()
+	s.echoes.pending.clear()
 	s.mu.Lock()
 	nodes, files := s.nodes, s.files
 	s.nodes, s.byIdent = map[uint64]*node{1: s.root}, map[ident]*node{s.root.key: s.root}
+	s.root.kids = nil
 	s.files, s.lockFDs = map[uint64]*file{}, 0
 	var slots []*slot
 	for _, n := range nodes {
@@ -172,7 +188,10 @@ func (s *Server) serve(r *request) unix.Errno {
 	if f == nil {
 		return unix.ENOSYS
 	}
-	if !s.cfg.Writable && changes[r.op] {
+	s.requests[r.op].Add(1)
+	if s.isEcho(r) {
+		f = (*Server).serveEcho
+	} else if !s.cfg.Writable && changes[r.op] {
 		return unix.EROFS
 	}
 	again := *r
@@ -250,6 +269,7 @@ func (s *Server) init(r *request) error {
 		return fmt.Errorf("the guest's FUSE %d.%d lacks features %#x: %w", theirs, theirMinor, flags&^offered, unix.EPROTO)
 	}
 	s.reset() // the guest has mounted it anew
+	s.watchNode(s.root)
 	a := &r.ans
 	a.u32(major)
 	a.u32(minor)

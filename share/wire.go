@@ -116,13 +116,14 @@ type header struct {
 	node   uint64
 	uid    uint32
 	gid    uint32
+	pid    uint32 // the thread's number, in the namespace of who has mounted; 0 for the kernel
 }
 
 func decodeHeader(b *[inHeaderLen]byte) header {
 	le := binary.LittleEndian
 	return header{
 		length: le.Uint32(b[0:]), op: le.Uint32(b[4:]), unique: le.Uint64(b[8:]), node: le.Uint64(b[16:]),
-		uid: le.Uint32(b[24:]), gid: le.Uint32(b[28:]),
+		uid: le.Uint32(b[24:]), gid: le.Uint32(b[28:]), pid: le.Uint32(b[32:]),
 	}
 }
 

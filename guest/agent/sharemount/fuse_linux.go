@@ -5,15 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"runtime"
 	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
-
-// flags of all mounts: what the host's user may make there gives nobody rights in the guest.
-const flags = unix.MS_NOSUID | unix.MS_NODEV
 
 const (
 	headerLen = 16 // of an answer
@@ -26,6 +24,8 @@ type Mounted struct {
 	dev  int // FUSE's device, non-blocking
 	conn int // the stream, blocking
 	wake int // an eventfd that ends the wait for requests
+
+	Root *os.File // of a mount that can be written, for Echo; the caller closes it
 }
 
 // Stream mounts the directory that the other end of conn serves. No request goes out before
@@ -46,7 +46,8 @@ func Stream(conn net.Conn, target string, readOnly bool) (*Mounted, error) {
 		return nil, fmt.Errorf("open /dev/fuse: %w", err)
 	}
 	opts := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other,max_read=%d", m.dev, 1<<20)
-	if err := unix.Mount("lsub", target, "fuse.lsub", mountFlags(readOnly), opts); err != nil {
+	m.Root, err = mountTwice(target, readOnly, func(at string) error { return unix.Mount("lsub", at, "fuse.lsub", flags, opts) })
+	if err != nil {
 		m.close()
 		return nil, fmt.Errorf("mount %s: %w", target, err)
 	}
@@ -165,11 +166,4 @@ func (m *Mounted) toKernel() {
 		}
 		have = copy(buf, rest)
 	}
-}
-
-func mountFlags(readOnly bool) uintptr {
-	if readOnly {
-		return flags | unix.MS_RDONLY
-	}
-	return flags
 }

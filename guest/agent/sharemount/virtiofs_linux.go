@@ -2,6 +2,7 @@ package sharemount
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -13,13 +14,13 @@ import (
 const deviceTimeout = 20 * time.Second
 
 // VirtioFS mounts the directory of a file system device (virtio-fs). It waits until the
-// kernel has found the device.
-func VirtioFS(ctx context.Context, tag, target string, readOnly bool) error {
+// kernel has found the device. It returns the root of a mount that can be written, for Echo.
+func VirtioFS(ctx context.Context, tag, target string, readOnly bool) (root *os.File, err error) {
 	ctx, cancel := context.WithTimeout(ctx, deviceTimeout)
 	defer cancel()
 	news, err := deviceNews() // before the first look
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer news.Close()
 	defer context.AfterFunc(ctx, func() { news.SetReadDeadline(time.Unix(1, 0)) })()
@@ -27,16 +28,16 @@ func VirtioFS(ctx context.Context, tag, target string, readOnly bool) error {
 	for {
 		// The first one loads the module, which looks for devices. EINVAL: there is none with
 		// this tag.
-		err := unix.Mount(tag, target, "virtiofs", mountFlags(readOnly), "")
+		root, err := mountTwice(target, readOnly, func(at string) error { return unix.Mount(tag, at, "virtiofs", flags, "") })
 		if err == nil {
-			return nil
+			return root, nil
 		}
-		if err != unix.EINVAL {
-			return fmt.Errorf("mount the device %s: %w", tag, err)
+		if !errors.Is(err, unix.EINVAL) {
+			return nil, fmt.Errorf("mount the device %s: %w", tag, err)
 		}
 		// ENOBUFS: there was more news than was read. Look again.
 		if _, err := news.Read(buf); err != nil && ctx.Err() != nil {
-			return fmt.Errorf("the device %s does not appear: %w", tag, ctx.Err())
+			return nil, fmt.Errorf("the device %s does not appear: %w", tag, ctx.Err())
 		}
 	}
 }
