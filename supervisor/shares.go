@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -49,6 +50,7 @@ type sharedDir struct {
 	err     error
 	proc    *shareproc.Process
 	remove  func(context.Context) error // takes it from the guest
+	silence func()                      // ends its echoes
 }
 
 func newShares(s *supervisor) *shares {
@@ -88,6 +90,9 @@ func (h *shares) close() {
 	h.list = map[string]*sharedDir{}
 	h.mu.Unlock()
 	for _, d := range all {
+		if d.silence != nil {
+			d.silence()
+		}
 		if d.proc != nil {
 			d.proc.Close()
 		}
@@ -116,6 +121,9 @@ func (h *shares) add(ctx context.Context, sh machine.Share) (*sharedDir, error) 
 	d.err = h.mount(ctx, d)
 	if d.err != nil && d.proc != nil {
 		d.proc.Close()
+	}
+	if d.err == nil {
+		h.echo(d)
 	}
 	if d.err == nil || sh.Source != machine.ShareAdded { // the user hears of the others only by a list
 		h.mu.Lock()
@@ -224,6 +232,67 @@ func (h *shares) mountStream(ctx context.Context, d *sharedDir) error {
 	return nil
 }
 
+// echoRetry is the longest pause between two tries to have changes told.
+const echoRetry = 5 * time.Second
+
+// echo has the share's server tell the guest what changes on the host, until d.silence. The
+// server may die and be replaced.
+func (h *shares) echo(d *sharedDir) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	d.silence = func() {
+		cancel()
+		<-ended
+	}
+	go func() {
+		defer close(ended)
+		for pause := echoRetry / 256; ; pause = min(2*pause, echoRetry) {
+			began := time.Now()
+			err := h.echoOnce(ctx, d)
+			if ctx.Err() != nil {
+				return
+			}
+			h.log.Debug("changes of a share are not told", "dir", d.Dir, "err", err)
+			if time.Since(began) > echoRetry {
+				pause = echoRetry / 256
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(pause):
+			}
+		}
+	}()
+}
+
+// echoOnce is echo with one server.
+func (h *shares) echoOnce(ctx context.Context, d *sharedDir) error {
+	server, err := d.proc.Connect(ctx, shareproc.Echoes)
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	agent, err := h.s.client().Echoes(ctx, machine.GuestPath(d.Dir))
+	if err != nil {
+		return err
+	}
+	defer agent.Close()
+	both := func() {
+		server.Close()
+		agent.Close()
+	}
+	defer context.AfterFunc(ctx, both)()
+	copied := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(agent, server)
+		both()
+		copied <- err
+	}()
+	_, err = io.Copy(server, agent)
+	both()
+	return errors.Join(err, <-copied)
+}
+
 // drop shares a directory no longer.
 func (h *shares) drop(ctx context.Context, dir string) error {
 	h.mu.Lock()
@@ -234,6 +303,9 @@ func (h *shares) drop(ctx context.Context, dir string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, mountTimeout)
 	defer cancel()
+	if d.silence != nil {
+		d.silence()
+	}
 	if d.remove != nil {
 		if err := d.remove(ctx); err != nil {
 			return fmt.Errorf("take %s from the VM: %w", dir, err)

@@ -107,8 +107,14 @@ func (a *Agent) serveStream(conn net.Conn) {
 	if req.GetImportImage() != nil {
 		setBufferSize(conn, importWindow)
 	}
-	if s := req.GetShare(); s != nil && req.Version == a.cfg.Version {
-		if err := a.streamShare(conn, w, s); err != nil {
+	if share, echoes := req.GetShare(), req.GetEchoes(); (share != nil || echoes != nil) && req.Version == a.cfg.Version {
+		var err error
+		if share != nil {
+			err = a.streamShare(conn, w, share)
+		} else {
+			err = a.echoShare(conn, w, echoes.Path)
+		}
+		if err != nil {
 			w.SendMessage(guest.FrameError, guest.ErrorMessage(err))
 		}
 		return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path"
@@ -27,8 +28,19 @@ import (
 type shares struct {
 	changing sync.Mutex // held by those who mount and unmount
 
-	mu   sync.Mutex
-	list []*guestv1.Share
+	mu     sync.Mutex
+	list   []*guestv1.Share
+	echoes map[string]*shareEchoes // by path
+}
+
+// shareEchoes repeats in a share what has changed on the host.
+type shareEchoes struct {
+	root    *os.File   // of a mount that can be written
+	running sync.Mutex // held by the one that uses root
+
+	// Guarded by shares.mu.
+	conn net.Conn // of the one that runs, or nil
+	ran  bool     // an earlier one has told changes, or lost some
 }
 
 // all returns the shares. They are not changed.
@@ -72,8 +84,8 @@ func checkShare(s *guestv1.Share) error {
 }
 
 // addShare mounts a share, which mount does at the path that it gets, and shows it in the
-// distros.
-func (a *Agent) addShare(s *guestv1.Share, mount func(target string) error) error {
+// distros. mount returns the root of another mount of it, as package sharemount does.
+func (a *Agent) addShare(s *guestv1.Share, mount func(target string) (root *os.File, err error)) error {
 	if err := checkShare(s); err != nil {
 		return err
 	}
@@ -97,11 +109,16 @@ func (a *Agent) addShare(s *guestv1.Share, mount func(target string) error) erro
 		return fmt.Errorf("a place for the share %s: %w", s.Path, err)
 	}
 	defer dir.Close()
-	if err := mount(fmt.Sprintf("/proc/self/fd/%d", dir.Fd())); err != nil {
+	at, err := mount(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
+	if err != nil {
 		return err
 	}
 	a.shares.mu.Lock()
 	a.shares.list = append(a.shares.list, s)
+	if a.shares.echoes == nil {
+		a.shares.echoes = map[string]*shareEchoes{}
+	}
+	a.shares.echoes[s.Path] = &shareEchoes{root: at}
 	a.shares.mu.Unlock()
 	for _, d := range a.entered() {
 		d.showShare(s)
@@ -128,6 +145,67 @@ func (a *Agent) dropShare(path string) {
 	if err := unix.Unmount(filepath.Join(a.cfg.Host, path), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
 		a.log.Warn("a share stays mounted", "path", path, "err", err)
 	}
+	a.shares.endEchoes(path)
+}
+
+// endEchoes ends the echoes in a share, and closes their mount.
+func (s *shares) endEchoes(path string) {
+	s.mu.Lock()
+	e := s.echoes[path]
+	delete(s.echoes, path)
+	if e != nil && e.conn != nil {
+		e.conn.Close()
+	}
+	s.mu.Unlock()
+	if e != nil {
+		e.running.Lock()
+		e.root.Close()
+		e.running.Unlock()
+	}
+}
+
+// echoShare repeats in a share what has changed on the host, as long as the stream lasts.
+func (a *Agent) echoShare(conn net.Conn, w *guest.Writer, path string) error {
+	s := &a.shares
+	s.mu.Lock()
+	e := s.echoes[path]
+	if e == nil {
+		s.mu.Unlock()
+		return guest.Errorf(guestv1.ErrorCode_ERROR_CODE_NOT_FOUND, "", "%q is not shared", path)
+	}
+	if e.conn != nil { // of a server that is gone
+		e.conn.Close()
+	}
+	e.conn = conn
+	s.mu.Unlock()
+	e.running.Lock()
+	defer e.running.Unlock()
+	s.mu.Lock()
+	ok, again := e.conn == conn && s.echoes[path] == e, e.ran
+	e.ran = true
+	s.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if e.conn == conn {
+			e.conn = nil
+		}
+	}()
+	if again {
+		if err := sharemount.DropEntries(e.root); err != nil {
+			a.log.Warn("a share may show what was before", "path", path, "err", err)
+		}
+	}
+	if err := w.SendMessage(guest.FrameStarted, &guestv1.Started{}); err != nil {
+		return nil
+	}
+	if err := sharemount.Echo(conn, e.root); err != nil && !errors.Is(err, io.EOF) {
+		a.log.Warn("changes of a share are not told any more", "path", path, "err", err)
+	}
+	return nil
 }
 
 // entered returns the distros that have a namespace thread.
@@ -216,7 +294,9 @@ func (d *distro) hostDir(at string) (dir string, s *guestv1.Share) {
 
 func (c control) MountShare(ctx context.Context, req *connect.Request[guestv1.MountShareRequest]) (*connect.Response[guestv1.MountShareResponse], error) {
 	m := req.Msg
-	err := c.a.addShare(m.Share, func(target string) error { return sharemount.VirtioFS(ctx, m.Tag, target, m.Share.ReadOnly) })
+	err := c.a.addShare(m.Share, func(target string) (*os.File, error) {
+		return sharemount.VirtioFS(ctx, m.Tag, target, m.Share.ReadOnly)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -231,9 +311,11 @@ func (c control) UnmountShare(ctx context.Context, req *connect.Request[guestv1.
 // streamShare mounts a share whose requests the stream carries, as long as that lasts.
 func (a *Agent) streamShare(conn net.Conn, w *guest.Writer, s *guestv1.Share) error {
 	var m *sharemount.Mounted
-	err := a.addShare(s, func(target string) (err error) {
-		m, err = sharemount.Stream(conn, target, s.ReadOnly)
-		return err
+	err := a.addShare(s, func(target string) (_ *os.File, err error) {
+		if m, err = sharemount.Stream(conn, target, s.ReadOnly); err != nil {
+			return nil, err
+		}
+		return m.Root, nil
 	})
 	if err != nil {
 		return err

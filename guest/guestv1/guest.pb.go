@@ -2768,6 +2768,7 @@ type StreamRequest struct {
 	//	*StreamRequest_ImportImage
 	//	*StreamRequest_Export
 	//	*StreamRequest_Share
+	//	*StreamRequest_Echoes
 	Kind          isStreamRequest_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2853,6 +2854,15 @@ func (x *StreamRequest) GetShare() *Share {
 	return nil
 }
 
+func (x *StreamRequest) GetEchoes() *Echoes {
+	if x != nil {
+		if x, ok := x.Kind.(*StreamRequest_Echoes); ok {
+			return x.Echoes
+		}
+	}
+	return nil
+}
+
 type isStreamRequest_Kind interface {
 	isStreamRequest_Kind()
 }
@@ -2873,6 +2883,10 @@ type StreamRequest_Share struct {
 	Share *Share `protobuf:"bytes,5,opt,name=share,proto3,oneof"`
 }
 
+type StreamRequest_Echoes struct {
+	Echoes *Echoes `protobuf:"bytes,6,opt,name=echoes,proto3,oneof"`
+}
+
 func (*StreamRequest_Exec) isStreamRequest_Kind() {}
 
 func (*StreamRequest_ImportImage) isStreamRequest_Kind() {}
@@ -2880,6 +2894,54 @@ func (*StreamRequest_ImportImage) isStreamRequest_Kind() {}
 func (*StreamRequest_Export) isStreamRequest_Kind() {}
 
 func (*StreamRequest_Share) isStreamRequest_Kind() {}
+
+func (*StreamRequest_Echoes) isStreamRequest_Kind() {}
+
+// Echoes has the agent repeat, in a share, what has changed on the host, as the share's
+// server orders on the stream after the started frame. It lasts as long as the stream.
+type Echoes struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Echoes) Reset() {
+	*x = Echoes{}
+	mi := &file_guest_guest_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Echoes) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Echoes) ProtoMessage() {}
+
+func (x *Echoes) ProtoReflect() protoreflect.Message {
+	mi := &file_guest_guest_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Echoes.ProtoReflect.Descriptor instead.
+func (*Echoes) Descriptor() ([]byte, []int) {
+	return file_guest_guest_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *Echoes) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
 
 // Exec runs a command in a distro that runs; of one that does not, the error is
 // NOT_RUNNING, and no input was taken.
@@ -2907,7 +2969,7 @@ type Exec struct {
 
 func (x *Exec) Reset() {
 	*x = Exec{}
-	mi := &file_guest_guest_proto_msgTypes[48]
+	mi := &file_guest_guest_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2919,7 +2981,7 @@ func (x *Exec) String() string {
 func (*Exec) ProtoMessage() {}
 
 func (x *Exec) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[48]
+	mi := &file_guest_guest_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2932,7 +2994,7 @@ func (x *Exec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exec.ProtoReflect.Descriptor instead.
 func (*Exec) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{48}
+	return file_guest_guest_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *Exec) GetDistro() *Distro {
@@ -3024,7 +3086,7 @@ type Pipes struct {
 
 func (x *Pipes) Reset() {
 	*x = Pipes{}
-	mi := &file_guest_guest_proto_msgTypes[49]
+	mi := &file_guest_guest_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3036,7 +3098,7 @@ func (x *Pipes) String() string {
 func (*Pipes) ProtoMessage() {}
 
 func (x *Pipes) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[49]
+	mi := &file_guest_guest_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3049,7 +3111,7 @@ func (x *Pipes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pipes.ProtoReflect.Descriptor instead.
 func (*Pipes) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{49}
+	return file_guest_guest_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Pipes) GetStdin() bool {
@@ -3086,7 +3148,7 @@ type ImportImage struct {
 
 func (x *ImportImage) Reset() {
 	*x = ImportImage{}
-	mi := &file_guest_guest_proto_msgTypes[50]
+	mi := &file_guest_guest_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3098,7 +3160,7 @@ func (x *ImportImage) String() string {
 func (*ImportImage) ProtoMessage() {}
 
 func (x *ImportImage) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[50]
+	mi := &file_guest_guest_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3111,7 +3173,7 @@ func (x *ImportImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImage.ProtoReflect.Descriptor instead.
 func (*ImportImage) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{50}
+	return file_guest_guest_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ImportImage) GetId() string {
@@ -3144,7 +3206,7 @@ type Export struct {
 
 func (x *Export) Reset() {
 	*x = Export{}
-	mi := &file_guest_guest_proto_msgTypes[51]
+	mi := &file_guest_guest_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3156,7 +3218,7 @@ func (x *Export) String() string {
 func (*Export) ProtoMessage() {}
 
 func (x *Export) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[51]
+	mi := &file_guest_guest_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3169,7 +3231,7 @@ func (x *Export) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Export.ProtoReflect.Descriptor instead.
 func (*Export) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{51}
+	return file_guest_guest_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Export) GetFrom() isExport_From {
@@ -3225,7 +3287,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_guest_guest_proto_msgTypes[52]
+	mi := &file_guest_guest_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3237,7 +3299,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[52]
+	mi := &file_guest_guest_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3250,7 +3312,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{52}
+	return file_guest_guest_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Started) GetWarnings() []string {
@@ -3286,7 +3348,7 @@ type Exit struct {
 
 func (x *Exit) Reset() {
 	*x = Exit{}
-	mi := &file_guest_guest_proto_msgTypes[53]
+	mi := &file_guest_guest_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3298,7 +3360,7 @@ func (x *Exit) String() string {
 func (*Exit) ProtoMessage() {}
 
 func (x *Exit) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[53]
+	mi := &file_guest_guest_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3311,7 +3373,7 @@ func (x *Exit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Exit.ProtoReflect.Descriptor instead.
 func (*Exit) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{53}
+	return file_guest_guest_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *Exit) GetCode() int32 {
@@ -3347,7 +3409,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_guest_guest_proto_msgTypes[54]
+	mi := &file_guest_guest_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3359,7 +3421,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[54]
+	mi := &file_guest_guest_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3372,7 +3434,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{54}
+	return file_guest_guest_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Error) GetCode() ErrorCode {
@@ -3410,7 +3472,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_guest_guest_proto_msgTypes[55]
+	mi := &file_guest_guest_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3422,7 +3484,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_guest_guest_proto_msgTypes[55]
+	mi := &file_guest_guest_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3435,7 +3497,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_guest_guest_proto_rawDescGZIP(), []int{55}
+	return file_guest_guest_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Hello) GetVersion() string {
@@ -3635,14 +3697,17 @@ const file_guest_guest_proto_rawDesc = "" +
 	"\x06Listen\x12\x16\n" +
 	"\x06distro\x18\x01 \x01(\tR\x06distro\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x18\n" +
-	"\aaddress\x18\x03 \x01(\tR\aaddress\"\xfc\x01\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\"\xad\x02\n" +
 	"\rStreamRequest\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12)\n" +
 	"\x04exec\x18\x02 \x01(\v2\x13.lsub.guest.v1.ExecH\x00R\x04exec\x12?\n" +
 	"\fimport_image\x18\x03 \x01(\v2\x1a.lsub.guest.v1.ImportImageH\x00R\vimportImage\x12/\n" +
 	"\x06export\x18\x04 \x01(\v2\x15.lsub.guest.v1.ExportH\x00R\x06export\x12,\n" +
-	"\x05share\x18\x05 \x01(\v2\x14.lsub.guest.v1.ShareH\x00R\x05shareB\x06\n" +
-	"\x04kind\"\x98\x02\n" +
+	"\x05share\x18\x05 \x01(\v2\x14.lsub.guest.v1.ShareH\x00R\x05share\x12/\n" +
+	"\x06echoes\x18\x06 \x01(\v2\x15.lsub.guest.v1.EchoesH\x00R\x06echoesB\x06\n" +
+	"\x04kind\"\x1c\n" +
+	"\x06Echoes\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\"\x98\x02\n" +
 	"\x04Exec\x12-\n" +
 	"\x06distro\x18\x01 \x01(\v2\x15.lsub.guest.v1.DistroR\x06distro\x12\x12\n" +
 	"\x04argv\x18\x02 \x03(\fR\x04argv\x12\x12\n" +
@@ -3733,7 +3798,7 @@ func file_guest_guest_proto_rawDescGZIP() []byte {
 }
 
 var file_guest_guest_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_guest_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 56)
+var file_guest_guest_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_guest_guest_proto_goTypes = []any{
 	(ErrorCode)(0),                  // 0: lsub.guest.v1.ErrorCode
 	(*Distro)(nil),                  // 1: lsub.guest.v1.Distro
@@ -3784,14 +3849,15 @@ var file_guest_guest_proto_goTypes = []any{
 	(*Connect)(nil),                 // 46: lsub.guest.v1.Connect
 	(*Listen)(nil),                  // 47: lsub.guest.v1.Listen
 	(*StreamRequest)(nil),           // 48: lsub.guest.v1.StreamRequest
-	(*Exec)(nil),                    // 49: lsub.guest.v1.Exec
-	(*Pipes)(nil),                   // 50: lsub.guest.v1.Pipes
-	(*ImportImage)(nil),             // 51: lsub.guest.v1.ImportImage
-	(*Export)(nil),                  // 52: lsub.guest.v1.Export
-	(*Started)(nil),                 // 53: lsub.guest.v1.Started
-	(*Exit)(nil),                    // 54: lsub.guest.v1.Exit
-	(*Error)(nil),                   // 55: lsub.guest.v1.Error
-	(*Hello)(nil),                   // 56: lsub.guest.v1.Hello
+	(*Echoes)(nil),                  // 49: lsub.guest.v1.Echoes
+	(*Exec)(nil),                    // 50: lsub.guest.v1.Exec
+	(*Pipes)(nil),                   // 51: lsub.guest.v1.Pipes
+	(*ImportImage)(nil),             // 52: lsub.guest.v1.ImportImage
+	(*Export)(nil),                  // 53: lsub.guest.v1.Export
+	(*Started)(nil),                 // 54: lsub.guest.v1.Started
+	(*Exit)(nil),                    // 55: lsub.guest.v1.Exit
+	(*Error)(nil),                   // 56: lsub.guest.v1.Error
+	(*Hello)(nil),                   // 57: lsub.guest.v1.Hello
 }
 var file_guest_guest_proto_depIdxs = []int32{
 	2,  // 0: lsub.guest.v1.Distro.limits:type_name -> lsub.guest.v1.Limits
@@ -3813,54 +3879,55 @@ var file_guest_guest_proto_depIdxs = []int32{
 	5,  // 16: lsub.guest.v1.StartDistroResponse.state:type_name -> lsub.guest.v1.DistroState
 	46, // 17: lsub.guest.v1.ForwardRequest.connect:type_name -> lsub.guest.v1.Connect
 	47, // 18: lsub.guest.v1.ForwardRequest.listen:type_name -> lsub.guest.v1.Listen
-	49, // 19: lsub.guest.v1.StreamRequest.exec:type_name -> lsub.guest.v1.Exec
-	51, // 20: lsub.guest.v1.StreamRequest.import_image:type_name -> lsub.guest.v1.ImportImage
-	52, // 21: lsub.guest.v1.StreamRequest.export:type_name -> lsub.guest.v1.Export
+	50, // 19: lsub.guest.v1.StreamRequest.exec:type_name -> lsub.guest.v1.Exec
+	52, // 20: lsub.guest.v1.StreamRequest.import_image:type_name -> lsub.guest.v1.ImportImage
+	53, // 21: lsub.guest.v1.StreamRequest.export:type_name -> lsub.guest.v1.Export
 	30, // 22: lsub.guest.v1.StreamRequest.share:type_name -> lsub.guest.v1.Share
-	1,  // 23: lsub.guest.v1.Exec.distro:type_name -> lsub.guest.v1.Distro
-	50, // 24: lsub.guest.v1.Exec.pipes:type_name -> lsub.guest.v1.Pipes
-	11, // 25: lsub.guest.v1.Export.snapshot:type_name -> lsub.guest.v1.Snapshot
-	0,  // 26: lsub.guest.v1.Error.code:type_name -> lsub.guest.v1.ErrorCode
-	7,  // 27: lsub.guest.v1.Hello.boot:type_name -> lsub.guest.v1.BootStep
-	3,  // 28: lsub.guest.v1.Guest.Info:input_type -> lsub.guest.v1.InfoRequest
-	8,  // 29: lsub.guest.v1.Guest.CreateDistro:input_type -> lsub.guest.v1.CreateDistroRequest
-	35, // 30: lsub.guest.v1.Guest.DeleteDistro:input_type -> lsub.guest.v1.DeleteDistroRequest
-	12, // 31: lsub.guest.v1.Guest.DeleteImage:input_type -> lsub.guest.v1.DeleteImageRequest
-	14, // 32: lsub.guest.v1.Guest.ConfigureDistro:input_type -> lsub.guest.v1.ConfigureDistroRequest
-	16, // 33: lsub.guest.v1.Guest.SetDefaultUser:input_type -> lsub.guest.v1.SetDefaultUserRequest
-	18, // 34: lsub.guest.v1.Guest.CreateSnapshot:input_type -> lsub.guest.v1.CreateSnapshotRequest
-	20, // 35: lsub.guest.v1.Guest.RestoreSnapshot:input_type -> lsub.guest.v1.RestoreSnapshotRequest
-	22, // 36: lsub.guest.v1.Guest.DeleteSnapshot:input_type -> lsub.guest.v1.DeleteSnapshotRequest
-	37, // 37: lsub.guest.v1.Guest.StartDistro:input_type -> lsub.guest.v1.StartDistroRequest
-	39, // 38: lsub.guest.v1.Guest.StopDistro:input_type -> lsub.guest.v1.StopDistroRequest
-	24, // 39: lsub.guest.v1.Guest.Watch:input_type -> lsub.guest.v1.WatchRequest
-	26, // 40: lsub.guest.v1.Guest.WatchListeners:input_type -> lsub.guest.v1.WatchListenersRequest
-	31, // 41: lsub.guest.v1.Guest.MountShare:input_type -> lsub.guest.v1.MountShareRequest
-	33, // 42: lsub.guest.v1.Guest.UnmountShare:input_type -> lsub.guest.v1.UnmountShareRequest
-	41, // 43: lsub.guest.v1.Guest.AdjustClock:input_type -> lsub.guest.v1.AdjustClockRequest
-	43, // 44: lsub.guest.v1.Guest.Poweroff:input_type -> lsub.guest.v1.PoweroffRequest
-	4,  // 45: lsub.guest.v1.Guest.Info:output_type -> lsub.guest.v1.InfoResponse
-	9,  // 46: lsub.guest.v1.Guest.CreateDistro:output_type -> lsub.guest.v1.CreateDistroResponse
-	36, // 47: lsub.guest.v1.Guest.DeleteDistro:output_type -> lsub.guest.v1.DeleteDistroResponse
-	13, // 48: lsub.guest.v1.Guest.DeleteImage:output_type -> lsub.guest.v1.DeleteImageResponse
-	15, // 49: lsub.guest.v1.Guest.ConfigureDistro:output_type -> lsub.guest.v1.ConfigureDistroResponse
-	17, // 50: lsub.guest.v1.Guest.SetDefaultUser:output_type -> lsub.guest.v1.SetDefaultUserResponse
-	19, // 51: lsub.guest.v1.Guest.CreateSnapshot:output_type -> lsub.guest.v1.CreateSnapshotResponse
-	21, // 52: lsub.guest.v1.Guest.RestoreSnapshot:output_type -> lsub.guest.v1.RestoreSnapshotResponse
-	23, // 53: lsub.guest.v1.Guest.DeleteSnapshot:output_type -> lsub.guest.v1.DeleteSnapshotResponse
-	38, // 54: lsub.guest.v1.Guest.StartDistro:output_type -> lsub.guest.v1.StartDistroResponse
-	40, // 55: lsub.guest.v1.Guest.StopDistro:output_type -> lsub.guest.v1.StopDistroResponse
-	25, // 56: lsub.guest.v1.Guest.Watch:output_type -> lsub.guest.v1.WatchResponse
-	27, // 57: lsub.guest.v1.Guest.WatchListeners:output_type -> lsub.guest.v1.WatchListenersResponse
-	32, // 58: lsub.guest.v1.Guest.MountShare:output_type -> lsub.guest.v1.MountShareResponse
-	34, // 59: lsub.guest.v1.Guest.UnmountShare:output_type -> lsub.guest.v1.UnmountShareResponse
-	42, // 60: lsub.guest.v1.Guest.AdjustClock:output_type -> lsub.guest.v1.AdjustClockResponse
-	44, // 61: lsub.guest.v1.Guest.Poweroff:output_type -> lsub.guest.v1.PoweroffResponse
-	45, // [45:62] is the sub-list for method output_type
-	28, // [28:45] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	49, // 23: lsub.guest.v1.StreamRequest.echoes:type_name -> lsub.guest.v1.Echoes
+	1,  // 24: lsub.guest.v1.Exec.distro:type_name -> lsub.guest.v1.Distro
+	51, // 25: lsub.guest.v1.Exec.pipes:type_name -> lsub.guest.v1.Pipes
+	11, // 26: lsub.guest.v1.Export.snapshot:type_name -> lsub.guest.v1.Snapshot
+	0,  // 27: lsub.guest.v1.Error.code:type_name -> lsub.guest.v1.ErrorCode
+	7,  // 28: lsub.guest.v1.Hello.boot:type_name -> lsub.guest.v1.BootStep
+	3,  // 29: lsub.guest.v1.Guest.Info:input_type -> lsub.guest.v1.InfoRequest
+	8,  // 30: lsub.guest.v1.Guest.CreateDistro:input_type -> lsub.guest.v1.CreateDistroRequest
+	35, // 31: lsub.guest.v1.Guest.DeleteDistro:input_type -> lsub.guest.v1.DeleteDistroRequest
+	12, // 32: lsub.guest.v1.Guest.DeleteImage:input_type -> lsub.guest.v1.DeleteImageRequest
+	14, // 33: lsub.guest.v1.Guest.ConfigureDistro:input_type -> lsub.guest.v1.ConfigureDistroRequest
+	16, // 34: lsub.guest.v1.Guest.SetDefaultUser:input_type -> lsub.guest.v1.SetDefaultUserRequest
+	18, // 35: lsub.guest.v1.Guest.CreateSnapshot:input_type -> lsub.guest.v1.CreateSnapshotRequest
+	20, // 36: lsub.guest.v1.Guest.RestoreSnapshot:input_type -> lsub.guest.v1.RestoreSnapshotRequest
+	22, // 37: lsub.guest.v1.Guest.DeleteSnapshot:input_type -> lsub.guest.v1.DeleteSnapshotRequest
+	37, // 38: lsub.guest.v1.Guest.StartDistro:input_type -> lsub.guest.v1.StartDistroRequest
+	39, // 39: lsub.guest.v1.Guest.StopDistro:input_type -> lsub.guest.v1.StopDistroRequest
+	24, // 40: lsub.guest.v1.Guest.Watch:input_type -> lsub.guest.v1.WatchRequest
+	26, // 41: lsub.guest.v1.Guest.WatchListeners:input_type -> lsub.guest.v1.WatchListenersRequest
+	31, // 42: lsub.guest.v1.Guest.MountShare:input_type -> lsub.guest.v1.MountShareRequest
+	33, // 43: lsub.guest.v1.Guest.UnmountShare:input_type -> lsub.guest.v1.UnmountShareRequest
+	41, // 44: lsub.guest.v1.Guest.AdjustClock:input_type -> lsub.guest.v1.AdjustClockRequest
+	43, // 45: lsub.guest.v1.Guest.Poweroff:input_type -> lsub.guest.v1.PoweroffRequest
+	4,  // 46: lsub.guest.v1.Guest.Info:output_type -> lsub.guest.v1.InfoResponse
+	9,  // 47: lsub.guest.v1.Guest.CreateDistro:output_type -> lsub.guest.v1.CreateDistroResponse
+	36, // 48: lsub.guest.v1.Guest.DeleteDistro:output_type -> lsub.guest.v1.DeleteDistroResponse
+	13, // 49: lsub.guest.v1.Guest.DeleteImage:output_type -> lsub.guest.v1.DeleteImageResponse
+	15, // 50: lsub.guest.v1.Guest.ConfigureDistro:output_type -> lsub.guest.v1.ConfigureDistroResponse
+	17, // 51: lsub.guest.v1.Guest.SetDefaultUser:output_type -> lsub.guest.v1.SetDefaultUserResponse
+	19, // 52: lsub.guest.v1.Guest.CreateSnapshot:output_type -> lsub.guest.v1.CreateSnapshotResponse
+	21, // 53: lsub.guest.v1.Guest.RestoreSnapshot:output_type -> lsub.guest.v1.RestoreSnapshotResponse
+	23, // 54: lsub.guest.v1.Guest.DeleteSnapshot:output_type -> lsub.guest.v1.DeleteSnapshotResponse
+	38, // 55: lsub.guest.v1.Guest.StartDistro:output_type -> lsub.guest.v1.StartDistroResponse
+	40, // 56: lsub.guest.v1.Guest.StopDistro:output_type -> lsub.guest.v1.StopDistroResponse
+	25, // 57: lsub.guest.v1.Guest.Watch:output_type -> lsub.guest.v1.WatchResponse
+	27, // 58: lsub.guest.v1.Guest.WatchListeners:output_type -> lsub.guest.v1.WatchListenersResponse
+	32, // 59: lsub.guest.v1.Guest.MountShare:output_type -> lsub.guest.v1.MountShareResponse
+	34, // 60: lsub.guest.v1.Guest.UnmountShare:output_type -> lsub.guest.v1.UnmountShareResponse
+	42, // 61: lsub.guest.v1.Guest.AdjustClock:output_type -> lsub.guest.v1.AdjustClockResponse
+	44, // 62: lsub.guest.v1.Guest.Poweroff:output_type -> lsub.guest.v1.PoweroffResponse
+	46, // [46:63] is the sub-list for method output_type
+	29, // [29:46] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_guest_guest_proto_init() }
@@ -3883,8 +3950,9 @@ func file_guest_guest_proto_init() {
 		(*StreamRequest_ImportImage)(nil),
 		(*StreamRequest_Export)(nil),
 		(*StreamRequest_Share)(nil),
+		(*StreamRequest_Echoes)(nil),
 	}
-	file_guest_guest_proto_msgTypes[51].OneofWrappers = []any{
+	file_guest_guest_proto_msgTypes[52].OneofWrappers = []any{
 		(*Export_Distro)(nil),
 		(*Export_Snapshot)(nil),
 	}
@@ -3894,7 +3962,7 @@ func file_guest_guest_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_guest_guest_proto_rawDesc), len(file_guest_guest_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   56,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -119,6 +119,9 @@ func serve(s *share.Server, o order, files []*os.File, log *slog.Logger) error {
 	if o.Carrier == Stream {
 		return s.ServeStream(context.Background(), conn)
 	}
+	if o.Carrier == Echoes {
+		return s.ServeEchoes(context.Background(), conn)
+	}
 	if len(files) < 2 {
 		return errors.New("a device without memory for its requests")
 	}

@@ -29,6 +29,7 @@ type Carrier string
 
 const (
 	Stream    Carrier = "stream"     // FUSE requests and answers, see [share.Server.ServeStream]
+	Echoes    Carrier = "echoes"     // what changes on the host, see [share.Server.ServeEchoes]
 	VhostUser Carrier = "vhost-user" // of a file system device; see package vhostfs
 )
 
