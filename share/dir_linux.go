@@ -32,9 +32,31 @@ func (s *Server) opendir(r *request) error {
 	if err != nil {
 		return err
 	}
-	s.watch(n, fd, ".")
-	r.putOpen(s.register(n, unix.O_RDONLY, fd, false), 0)
+	r.putOpen(s.register(n, unix.O_RDONLY, fd, false), s.listingFlags(n, s.watch(n, fd, ".")))
 	return nil
+}
+
+// listingFlags lets the guest's kernel keep the list of a directory that is watched. What it
+// has kept counts if the directory was watched, and changes were told, all the time since.
+func (s *Server) listingFlags(n *node, w *watch) uint32 {
+	if !s.watches.promise(w) {
+		return 0
+	}
+	now := listedUnder{w, s.echoes.epoch.Load()}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	flags := uint32(openCacheDir)
+	if n.listed == now {
+		flags |= openKeepCache
+	}
+	n.listed = now
+	return flags
+}
+
+// listedUnder says who watched when the guest has opened a directory.
+type listedUnder struct {
+	watch *watch
+	epoch uint64
 }
 
 // dirent is an entry of a directory, as getdents64 returns it.

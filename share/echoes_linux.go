@@ -20,6 +20,7 @@ import (
 type echoes struct {
 	busy    sync.Mutex // held by ServeEchoes
 	thread  atomic.Uint32
+	epoch   atomic.Uint64 // counts the times that changes may have been lost
 	pending *pendingChanges
 
 	mu       sync.Mutex
@@ -193,6 +194,7 @@ func (s *Server) heard(c *change) {
 // lost.
 func (s *Server) compareAll() {
 	t, p := s.watches, s.echoes.pending
+	s.echoes.epoch.Add(1)
 	p.clear()
 	var places []place
 	now := time.Now()

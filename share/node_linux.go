@@ -43,6 +43,8 @@ type node struct {
 	told    stamp            // as the guest knows it
 	kids    map[string]*node // whose parent it is, by name
 
+	listed listedUnder // when the guest has opened the directory last
+
 	watch *watch // guarded by watches.mu; nil for none
 	locks map[lockKey]*lockFD
 }

@@ -92,6 +92,7 @@ const (
 	getattrFH      = 1 << 0
 	openKillSuid   = 1 << 0 // FUSE_OPEN_KILL_SUIDGID, of open
 	openKeepCache  = 1 << 1 // FOPEN_KEEP_CACHE, of its answer
+	openCacheDir   = 1 << 3 // FOPEN_CACHE_DIR
 	openNoFlush    = 1 << 5 // FOPEN_NOFLUSH
 	writeKillSuid  = 1 << 2
 	fsyncDataOnly  = 1 << 0
