@@ -23,6 +23,10 @@ type echoes struct {
 	epoch   atomic.Uint64 // counts the times that changes may have been lost
 	pending *pendingChanges
 
+	// deferred are changes in directories that are not where they were: that those were moved
+	// is still to be heard. Only ServeEchoes uses it.
+	deferred map[place]kinds
+
 	mu       sync.Mutex
 	expected map[place]*expected // of the orders that are being carried out
 }
@@ -73,6 +77,7 @@ func (s *Server) ServeEchoes(ctx context.Context, conn io.ReadWriter) error {
 		e.thread.Store(0)
 		e.expect(nil)
 		e.pending.clear()
+		e.deferred = nil
 	}()
 	s.compareAll() // what an earlier connection has told may be old
 	acks := make(chan error)
@@ -157,11 +162,24 @@ func (s *Server) readChanges() {
 	}
 }
 
+// answerTime bounds how long an answer is on its way.
+const answerTime = time.Second
+
 // heard notes a change for the guest.
 func (s *Server) heard(c *change) {
 	t := s.watches
 	t.mu.Lock()
 	on, from, to := t.promising, t.byKey[c.dir], t.byKey[c.toDir]
+	if on && c.what&(made|removed|renamed) != 0 {
+		now := time.Now()
+		for _, w := range []*watch{from, to} {
+			// An answer with the directory's attributes from before may still be on its way, and
+			// must not be the last. The kernel does not take an older one after a newer one.
+			if w != nil && now.Before(w.asked.Add(answerTime)) {
+				defer s.echoes.pending.add(pendingChange{what: refreshed, from: place{w.node, ""}})
+			}
+		}
+	}
 	t.mu.Unlock()
 	if c.own || !on {
 		return
@@ -225,7 +243,9 @@ func (s *Server) compareAll() {
 // orders returns what the guest has to do for changes, and what its requests find meanwhile.
 func (s *Server) orders(batch []*pendingChange) (orders []echo.Order, expect map[place]*expected) {
 	expect = map[place]*expected{}
+	moved := false
 	for _, c := range batch {
+		moved = moved || c.what&directory != 0 && c.what&(made|removed|renamed) != 0
 		var o echo.Order
 		switch {
 		case c.what&renamed != 0:
@@ -240,7 +260,33 @@ func (s *Server) orders(batch []*pendingChange) (orders []echo.Order, expect map
 			orders = append(orders, o)
 		}
 	}
+	if moved {
+		again := s.echoes.deferred
+		s.echoes.deferred = nil
+		for at, what := range again {
+			s.echoes.pending.add(pendingChange{what: what | checked, from: at})
+		}
+	}
 	return orders, expect
+}
+
+// maxDeferred bounds the changes in directories that have moved.
+const maxDeferred = 16 << 10
+
+// later puts a change off until it is known where its directory is.
+func (s *Server) later(c *pendingChange) {
+	e := &s.echoes
+	s.mu.Lock()
+	c.from.dir.listed = listedUnder{}
+	s.mu.Unlock()
+	if len(e.deferred) >= maxDeferred {
+		e.deferred = nil
+		s.echoes.epoch.Add(1)
+	}
+	if e.deferred == nil {
+		e.deferred = map[place]kinds{}
+	}
+	e.deferred[c.from] |= c.what
 }
 
 // kid returns the node that the guest knows at a place, or nil.
@@ -250,12 +296,12 @@ func (s *Server) kid(at place) *node {
 	return at.dir.kids[at.name]
 }
 
-// statPlace returns what is at a place on the host. The error is ENOENT also where the
-// directory is not where it was.
+// statPlace returns what is at a place on the host. The error is ESTALE if the directory is
+// not where it was.
 func (s *Server) statPlace(at place, st *unix.Statx_t) error {
 	fd, err := s.hold(at.dir)
 	if err != nil {
-		return unix.ENOENT
+		return unix.ESTALE
 	}
 	defer s.fds.release(&at.dir.slot)
 	return statAt(fd, at.name, st)
@@ -269,7 +315,9 @@ func (s *Server) selfOrder(c *pendingChange) (o echo.Order) {
 			return o
 		}
 	}
-	o.Do = echo.Attributes
+	if o.Do = echo.Attributes; c.what == refreshed {
+		o.Do = echo.Refresh
+	}
 	return o
 }
 
@@ -285,6 +333,10 @@ func (s *Server) entryOrder(c *pendingChange, expect map[place]*expected) (o ech
 	old := s.kid(c.from)
 	var st unix.Statx_t
 	err := s.statPlace(c.from, &st)
+	if err == unix.ESTALE {
+		s.later(c)
+		return o
+	}
 	there := err == nil
 	same := there && old != nil && old.key == identOf(&st)
 	exp := &expected{phase: phaseEmpty, before: old, make: there}

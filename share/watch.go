@@ -51,5 +51,6 @@ const (
 	attributes
 	directory // the entry is, or was, a directory
 	lost      // alone: changes that nobody will tell any more
+	refreshed // not of a watcher: only attributes that depend on entries
 	checked   // not of a watcher: anything may have happened
 )

@@ -30,6 +30,7 @@ type watch struct {
 	node       *node
 	key        watchKey
 	until      time.Time // the guest relies on it
+	asked      time.Time // when the guest was told the directory's own attributes
 	prev, next *watch    // in the order of use
 }
 
@@ -248,6 +249,9 @@ func (s *Server) watchFor(n *node) *watch {
 func (s *Server) attrValidity(n *node, w *watch, st *unix.Statx_t) time.Duration {
 	if n.format == unix.S_IFDIR {
 		if s.watches.promise(w) {
+			s.watches.mu.Lock()
+			defer s.watches.mu.Unlock()
+			w.asked = time.Now()
 			return longValidity
 		}
 		return shortValidity

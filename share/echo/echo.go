@@ -6,7 +6,7 @@
 // orders, and the server sends the next one. All numbers are little-endian.
 //
 //	batch: uint32 length of the rest, orders
-//	order: uint8 do, uint64 dir, uint64 toDir, uint32 mode, uint8 length and name, uint8 length and to
+//	order: uint16 do, uint64 dir, uint64 toDir, uint32 mode, uint8 length and name, uint8 length and to
 package echo
 
 import (
@@ -17,7 +17,7 @@ import (
 )
 
 // Do says which operations an order consists of. They are made in the order of the bits.
-type Do uint8
+type Do uint16
 
 // The operations.
 const (
@@ -28,6 +28,7 @@ const (
 	Attributes // set both times
 	Modify     // have the kernel drop its pages, and set the time of modification
 	CloseWrite // open to write, and close after Modify
+	Refresh    // have the kernel ask for the attributes
 	Renew      // have the kernel look the names up anew, which changes nothing
 )
 
@@ -47,7 +48,7 @@ const MaxBatch = 64
 
 const (
 	maxName  = 255
-	orderLen = 1 + 8 + 8 + 4 + 1 + 1 // without names
+	orderLen = 2 + 8 + 8 + 4 + 1 + 1 // without names
 	maxBytes = MaxBatch * (orderLen + 2*maxName)
 )
 
@@ -62,7 +63,7 @@ func WriteBatch(w io.Writer, orders []Order) error {
 		if len(o.Name) > maxName || len(o.To) > maxName || len(orders) > MaxBatch {
 			return errMalformed
 		}
-		b = append(b, byte(o.Do))
+		b = le.AppendUint16(b, uint16(o.Do))
 		b = le.AppendUint64(b, o.Dir)
 		b = le.AppendUint64(b, o.ToDir)
 		b = le.AppendUint32(b, o.Mode)
@@ -103,8 +104,8 @@ func decode(b []byte) (o Order, rest []byte, ok bool) {
 		return o, nil, false
 	}
 	le := binary.LittleEndian
-	o = Order{Do: Do(b[0]), Dir: le.Uint64(b[1:]), ToDir: le.Uint64(b[9:]), Mode: le.Uint32(b[17:])}
-	b = b[21:]
+	o = Order{Do: Do(le.Uint16(b)), Dir: le.Uint64(b[2:]), ToDir: le.Uint64(b[10:]), Mode: le.Uint32(b[18:])}
+	b = b[22:]
 	for _, name := range []*string{&o.Name, &o.To} {
 		if len(b) == 0 || len(b) < 1+int(b[0]) {
 			return o, nil, false

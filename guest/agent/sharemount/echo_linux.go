@@ -163,14 +163,14 @@ func contents(dir int, o *echo.Order) error {
 			defer unix.Close(open)
 		}
 	}
-	if o.Do&echo.Modify == 0 {
-		return nil
-	}
-	if open < 0 { // an open has dropped the pages
+	if o.Do&echo.Refresh != 0 || o.Do&echo.Modify != 0 && open < 0 { // else the open has dropped the pages
 		var st unix.Statx_t
-		if err := unix.Statx(dir, o.Name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st); err != nil {
-			return fmt.Errorf("renew %q: %w", o.Name, err)
+		if err := unix.Statx(dir, o.Name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH|unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st); err != nil {
+			return err
 		}
 	}
-	return set(omit)
+	if o.Do&echo.Modify != 0 {
+		return set(omit)
+	}
+	return nil
 }
