@@ -16,6 +16,7 @@ type client struct {
 	dir    string
 	unique uint64
 	uid    uint32
+	pid    uint32 // of the thread; 1 if 0
 }
 
 func newClient(t testing.TB, cfg Config) *client {
@@ -55,7 +56,7 @@ func fields(values ...any) []byte {
 // message is a request with its header.
 func (c *client) message(op uint32, node uint64, payload []byte) []byte {
 	c.unique++
-	h := fields(uint32(inHeaderLen+len(payload)), op, c.unique, node, c.uid, c.uid, uint32(1), uint32(0))
+	h := fields(uint32(inHeaderLen+len(payload)), op, c.unique, node, c.uid, c.uid, max(c.pid, 1), uint32(0))
 	return append(h, payload...)
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,6 +69,9 @@ func (s *Server) ServeEchoes(ctx context.Context, conn io.ReadWriter) error {
 	}
 	defer e.busy.Unlock()
 	thread, err := echo.ReadNumber(conn)
+	if err == io.EOF {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("the agent's thread: %w", err)
 	}
@@ -256,7 +261,10 @@ func (s *Server) orders(batch []*pendingChange) (orders []echo.Order, expect map
 			o = s.entryOrder(c, expect)
 		}
 		if o.Do != 0 {
-			o.Dir, o.Name = c.from.dir.id, c.from.name
+			o.Dir, o.Path, o.Name = c.from.dir.id, s.path(c.from.dir), c.from.name
+			if o.ToDir != 0 {
+				o.ToPath = s.path(c.to.dir)
+			}
 			orders = append(orders, o)
 		}
 	}
@@ -287,6 +295,22 @@ func (s *Server) later(c *pendingChange) {
 		e.deferred = map[place]kinds{}
 	}
 	e.deferred[c.from] |= c.what
+}
+
+// path returns a node's path from the root, or "" if it has none, or a very long one.
+func (s *Server) path(n *node) string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var names []string
+	length := 0
+	for ; n != s.root; n = n.parent {
+		if length += len(n.name) + 1; n.parent == nil || length > 4000 {
+			return ""
+		}
+		names = append(names, n.name)
+	}
+	slices.Reverse(names)
+	return strings.Join(names, "/")
 }
 
 // kid returns the node that the guest knows at a place, or nil.

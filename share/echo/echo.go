@@ -6,7 +6,7 @@
 // orders, and the server sends the next one. All numbers are little-endian.
 //
 //	batch: uint32 length of the rest, orders
-//	order: uint16 do, uint64 dir, uint64 toDir, uint32 mode, uint8 length and name, uint8 length and to
+//	order: uint16 do, uint64 dir, uint64 toDir, uint32 mode, and name, to, path, toPath, each as uint16 length and bytes
 package echo
 
 import (
@@ -36,11 +36,12 @@ const (
 type Order struct {
 	Do   Do
 	Dir  uint64 // the node of a directory
+	Path string // of the directory, from the share's; "" for the share's own
 	Name string // of its entry; "" for the directory itself
-	// ToDir and To are where a Rename leads.
-	ToDir uint64
-	To    string
-	Mode  uint32 // format and permissions (st_mode) of what is made
+	// ToDir, ToPath and To are where a Rename leads.
+	ToDir      uint64
+	ToPath, To string
+	Mode       uint32 // format and permissions (st_mode) of what is made
 }
 
 // MaxBatch is the most orders of a batch.
@@ -48,8 +49,9 @@ const MaxBatch = 64
 
 const (
 	maxName  = 255
-	orderLen = 2 + 8 + 8 + 4 + 1 + 1 // without names
-	maxBytes = MaxBatch * (orderLen + 2*maxName)
+	maxPath  = 4096
+	orderLen = 2 + 8 + 8 + 4 // without texts
+	maxBytes = MaxBatch * (orderLen + 4*2 + 2*maxName + 2*maxPath)
 )
 
 var errMalformed = errors.New("malformed orders for echoes")
@@ -60,15 +62,16 @@ func WriteBatch(w io.Writer, orders []Order) error {
 	le := binary.LittleEndian
 	for i := range orders {
 		o := &orders[i]
-		if len(o.Name) > maxName || len(o.To) > maxName || len(orders) > MaxBatch {
+		if len(o.Name) > maxName || len(o.To) > maxName || len(o.Path) > maxPath || len(o.ToPath) > maxPath || len(orders) > MaxBatch {
 			return errMalformed
 		}
 		b = le.AppendUint16(b, uint16(o.Do))
 		b = le.AppendUint64(b, o.Dir)
 		b = le.AppendUint64(b, o.ToDir)
 		b = le.AppendUint32(b, o.Mode)
-		b = append(append(b, byte(len(o.Name))), o.Name...)
-		b = append(append(b, byte(len(o.To))), o.To...)
+		for _, text := range []string{o.Name, o.To, o.Path, o.ToPath} {
+			b = append(le.AppendUint16(b, uint16(len(text))), text...)
+		}
 	}
 	le.PutUint32(b, uint32(len(b)-4))
 	_, err := w.Write(b)
@@ -106,14 +109,14 @@ func decode(b []byte) (o Order, rest []byte, ok bool) {
 	le := binary.LittleEndian
 	o = Order{Do: Do(le.Uint16(b)), Dir: le.Uint64(b[2:]), ToDir: le.Uint64(b[10:]), Mode: le.Uint32(b[18:])}
 	b = b[22:]
-	for _, name := range []*string{&o.Name, &o.To} {
-		if len(b) == 0 || len(b) < 1+int(b[0]) {
+	for _, text := range []*string{&o.Name, &o.To, &o.Path, &o.ToPath} {
+		if len(b) < 2 || len(b) < 2+int(le.Uint16(b)) {
 			return o, nil, false
 		}
-		n := 1 + int(b[0])
-		*name, b = string(b[1:n]), b[n:]
+		n := 2 + int(le.Uint16(b))
+		*text, b = string(b[2:n]), b[n:]
 	}
-	return o, b, true
+	return o, b, len(o.Name) <= maxName && len(o.To) <= maxName && len(o.Path) <= maxPath && len(o.ToPath) <= maxPath
 }
 
 // WriteNumber sends a number.

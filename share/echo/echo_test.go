@@ -11,7 +11,7 @@ import (
 func TestBatch(t *testing.T) {
 	want := []Order{
 		{Do: Make | Modify, Dir: 1, Name: "f", Mode: 0o100644},
-		{Do: Rename, Dir: 1 << 40, Name: strings.Repeat("x", 255), ToDir: 3, To: "\xff"},
+		{Do: Rename, Dir: 1 << 40, Name: strings.Repeat("x", 255), Path: "a/b", ToDir: 3, ToPath: "c", To: "\xff"},
 		{Do: Attributes, Dir: 7},
 	}
 	var b bytes.Buffer

@@ -17,9 +17,6 @@ import (
 // (inotify) hear of the change. root is the root directory of a mount that can be written.
 // The server knows the requests by the thread that makes them, and changes nothing
 // on the host for them.
-//
-// Nodes are opened by their FUSE handles. A node that the kernel does not have is not known
-// to anybody.
 func Echo(conn net.Conn, root *os.File) error {
 	at, err := blockingCopy(conn)
 	if err != nil {
@@ -70,35 +67,47 @@ func echoes(stream *os.File, root *os.File) error {
 	}
 }
 
-// openNode opens a node of a FUSE mount that the kernel has in its cache. Its error is ESTALE
-// for others.
-func openNode(mount int, id uint64) (int, error) {
+// openNode opens a directory: by its node if the kernel has that in its cache and knows where
+// it is, else by its path. The kernel may know only the node of a directory that somebody
+// watches.
+func openNode(mount int, id uint64, path string) (int, error) {
 	const fileidInode64Generation = 0x81 // FILEID_INO64_GEN, of linux/exportfs.h
 	ne := binary.NativeEndian
 	var h []byte
 	h = ne.AppendUint32(h, uint32(id>>32))
 	h = ne.AppendUint32(h, uint32(id))
 	h = ne.AppendUint32(h, 0) // the generation
-	return unix.OpenByHandleAt(mount, unix.NewFileHandle(fileidInode64Generation, h), unix.O_PATH|unix.O_CLOEXEC)
+	fd, err := unix.OpenByHandleAt(mount, unix.NewFileHandle(fileidInode64Generation, h), unix.O_PATH|unix.O_CLOEXEC)
+	if err != unix.ESTALE || path == "" {
+		return fd, err
+	}
+	return unix.Openat2(mount, path, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
+	})
 }
 
 // carryOut carries one order out. An operation that fails leaves the names to be looked up
 // anew.
 func carryOut(mount int, o *echo.Order) error {
-	dir, err := openNode(mount, o.Dir)
+	dir, err := openNode(mount, o.Dir, o.Path)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(dir)
 	to := dir
 	if o.Do&echo.Rename != 0 && o.ToDir != o.Dir {
-		if to, err = openNode(mount, o.ToDir); err != nil {
+		if to, err = openNode(mount, o.ToDir, o.ToPath); err != nil {
 			renew(dir, o.Name)
 			return err
 		}
 		defer unix.Close(to)
 	}
-	if err := structure(dir, to, o); err != nil || o.Do&echo.Renew != 0 {
+	err = structure(dir, to, o)
+	if err == unix.ENOENT { // the kernel has found out that the entry is gone, but nobody was told
+		renew(dir, o.Name)
+		err = structure(dir, to, o)
+	}
+	if err != nil || o.Do&echo.Renew != 0 {
 		renew(dir, o.Name)
 		if o.Do&echo.Rename != 0 {
 			renew(to, o.To)
