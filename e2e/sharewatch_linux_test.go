@@ -52,11 +52,10 @@ func listen(t *testing.T, s *server) *watching {
 }
 
 // want waits until all events have come in this order, others in between or not, and returns
-// how long the last took.
+// how long that took.
 func (w *watching) want(events ...string) time.Duration {
 	w.t.Helper()
 	begin := time.Now()
-	timeout := time.After(60 * time.Second)
 	for left := events; len(left) > 0; {
 		select {
 		case line, ok := <-w.lines:
@@ -67,7 +66,7 @@ func (w *watching) want(events ...string) time.Duration {
 			if ok {
 				continue
 			}
-		case <-timeout:
+		case <-time.After(60 * time.Second): // without any
 		}
 		w.t.Fatalf("inotify says %q, want %q", w.got, events)
 	}
