@@ -24,6 +24,10 @@ import (
 type dirHandle struct {
 	root  *os.Root
 	users atomic.Int32
+
+	once    sync.Once
+	dir     *os.File
+	openErr error
 }
 
 func newDirHandle(root *os.Root) *dirHandle {
@@ -35,9 +39,22 @@ func newDirHandle(root *os.Root) *dirHandle {
 func (d *dirHandle) ref() { d.users.Add(1) }
 
 func (d *dirHandle) unref() {
-	if d.users.Add(-1) == 0 {
-		d.root.Close()
+	if d.users.Add(-1) > 0 {
+		return
 	}
+	d.root.Close()
+	if d.dir != nil {
+		d.dir.Close()
+	}
+}
+
+// fd returns the directory's descriptor, which is good until unref.
+func (d *dirHandle) fd() (int, error) {
+	d.once.Do(func() { d.dir, d.openErr = d.root.Open(".") })
+	if d.openErr != nil {
+		return -1, d.openErr
+	}
+	return int(d.dir.Fd()), nil
 }
 
 // job is a file to make.
@@ -50,6 +67,8 @@ type job struct {
 	mod  time.Time
 	size int64
 	data []byte // of a small one
+	// unseen says that nobody sees the directory before the copy is whole.
+	unseen bool
 }
 
 // keepPart is how long a part of a file has to be to be worth keeping.
@@ -85,14 +104,6 @@ func (j *job) make(write func(f *os.File) error) error {
 		}
 	}
 	return err
-}
-
-// small makes a file of which all bytes are here.
-func (j *job) small() error {
-	return j.make(func(f *os.File) error {
-		_, err := f.Write(j.data)
-		return err
-	})
 }
 
 // long makes a file of the bytes of the archive's entry. Parts of it may be here already,

@@ -315,6 +315,8 @@ const smallFile = 128 << 10
 
 func (rc *receiver) file(name, base string, h *tar.Header) error {
 	j := &job{dir: rc.parent, name: name, base: base, part: PartName(path.Base(h.Name), h.Size, h.ModTime), mode: fs.FileMode(h.Mode) & fs.ModePerm, mod: h.ModTime, size: h.Size}
+	top, _, _ := strings.Cut(name, "/")
+	j.unseen = slices.ContainsFunc(rc.news, func(n string) bool { return dirPart(n) == top })
 	if h.Size > smallFile || pax.Sparse(h) {
 		return rc.made(name, j.long(rc.ctx, rc.in))
 	}

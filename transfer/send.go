@@ -12,7 +12,11 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/lsub/lsub/rootfs/pax"
 )
@@ -150,7 +154,13 @@ type sender struct {
 // root sends one of the sources.
 func (s *sender) root(r source) error {
 	if !r.info.IsDir() {
-		return s.file(r.path, r.name)
+		f, err := openFile(r.path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		info, err := f.Stat()
+		return s.file(r.path, r.name, &opened{file: f, info: info, err: err})
 	}
 	return s.dir(r.path, r.name, r.info)
 }
@@ -174,34 +184,105 @@ func cause(err error) error {
 }
 
 func (s *sender) dir(dir, name string, info fs.FileInfo) error {
-	list, err := os.ReadDir(dir)
+	d, err := os.Open(dir)
 	if err != nil {
 		return s.skip(dir, err)
 	}
+	defer d.Close()
+	list, err := d.ReadDir(-1)
+	if err != nil {
+		return s.skip(dir, err)
+	}
+	slices.SortFunc(list, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	if name != "." {
 		h := &tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: mode(info), ModTime: info.ModTime()}
 		if err := s.header(h, nil); err != nil {
 			return err
 		}
 	}
-	for _, e := range list {
-		if err := s.ctx.Err(); err != nil {
-			return err
-		}
-		if strings.HasPrefix(e.Name(), partPrefix) {
-			continue // of a copy that broke off
-		}
-		if err := s.entry(filepath.Join(dir, e.Name()), path.Join(name, e.Name()), e); err != nil {
+	list = slices.DeleteFunc(list, func(e fs.DirEntry) bool { return strings.HasPrefix(e.Name(), partPrefix) }) // of a copy that broke off
+	for some := range slices.Chunk(list, filesAhead) {
+		if err := s.some(d, dir, name, some); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *sender) entry(file, name string, e fs.DirEntry) error {
+// some sends some entries of a directory.
+func (s *sender) some(d *os.File, dir, name string, list []fs.DirEntry) error {
+	files := openAll(d, dir, list)
+	defer func() {
+		for _, o := range files {
+			o.close()
+		}
+	}()
+	for i, e := range list {
+		if err := s.ctx.Err(); err != nil {
+			return err
+		}
+		if err := s.entry(filepath.Join(dir, e.Name()), path.Join(name, e.Name()), e, &files[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// opened is a file that is open, or was small and is read.
+type opened struct {
+	file *os.File // nil for one that is read
+	info fs.FileInfo
+
+	data []byte // of one that is read; with perm and mod
+	perm fs.FileMode
+	mod  time.Time
+
+	err error
+}
+
+func (o *opened) close() {
+	if o.file != nil {
+		o.file.Close()
+		o.file = nil
+	}
+}
+
+const (
+	filesAhead = 32       // are opened and read at a time, by several threads
+	smallSent  = 64 << 10 // up to how many bytes they are read
+)
+
+// openAll opens the regular files of a part of a directory.
+func openAll(d *os.File, dir string, list []fs.DirEntry) []opened {
+	all := make([]opened, len(list))
+	var next atomic.Int32
+	work := func() {
+		for {
+			i := int(next.Add(1)) - 1
+			if i >= len(list) {
+				return
+			}
+			if e := list[i]; e.Type() == 0 {
+				all[i] = openEntry(d, filepath.Join(dir, e.Name()), e.Name())
+			}
+		}
+	}
+	var wg sync.WaitGroup
+	if len(list) > 4 {
+		for range min(runtime.GOMAXPROCS(0), 8) - 1 {
+			wg.Go(work)
+		}
+	}
+	work()
+	wg.Wait()
+	return all
+}
+
+func (s *sender) entry(file, name string, e fs.DirEntry, o *opened) error {
+	defer o.close()
 	switch e.Type() {
 	case 0:
-		return s.file(file, name)
+		return s.file(file, name, o)
 	case fs.ModeDir:
 		info, err := e.Info()
 		if err != nil {
@@ -231,15 +312,13 @@ func (s *sender) link(file, name string, e fs.DirEntry) error {
 }
 
 // file sends a regular file.
-func (s *sender) file(file, name string) error {
-	f, err := openFile(file)
-	if err != nil {
-		return s.skip(file, err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return s.skip(file, err)
+func (s *sender) file(file, name string, o *opened) error {
+	f, info := o.file, o.info
+	switch {
+	case o.err != nil:
+		return s.skip(file, o.err)
+	case f == nil:
+		return s.small(name, o)
 	}
 	if !info.Mode().IsRegular() {
 		return s.skip(file, errors.New("it was replaced meanwhile"))
@@ -251,7 +330,7 @@ func (s *sender) file(file, name string) error {
 		}
 		s.links[id] = name
 	}
-	if have, ok := s.had[name]; ok && have.Size == h.Size && have.Time/1000 == h.ModTime.UnixNano()/1000 {
+	if s.has(h) {
 		return nil
 	}
 	parts, err := extents(f, info)
@@ -268,6 +347,28 @@ func (s *sender) file(file, name string) error {
 		return s.bytes(f, file, []pax.Extent{{Offset: 0, Size: h.Size}})
 	}
 	return s.bytes(f, file, parts)
+}
+
+// has tells whether the receiver has a file.
+func (s *sender) has(h *tar.Header) bool {
+	have, ok := s.had[h.Name]
+	return ok && have.Size == h.Size && have.Time/1000 == h.ModTime.UnixNano()/1000
+}
+
+// small sends a file that is read.
+func (s *sender) small(name string, o *opened) error {
+	h := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: int64(o.perm), ModTime: o.mod, Size: int64(len(o.data))}
+	if s.has(h) {
+		return nil
+	}
+	b, err := pax.AppendHeader(s.hb[:0], h, nil)
+	if err != nil {
+		return err
+	}
+	b = pax.AppendPadding(append(b, o.data...), h.Size)
+	s.hb = b
+	_, err = s.out.Write(b)
+	return err
 }
 
 // after returns the parts of a file of a size that lie behind its first bytes.
