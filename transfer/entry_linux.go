@@ -16,13 +16,13 @@ import (
 
 // openEntry opens a file of a directory, and reads it where it is small: see [opened].
 func openEntry(dir *os.File, _, base string) (o opened) {
-	fd, err := unix.Openat(int(dir.Fd()), base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := openat(int(dir.Fd()), base, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return opened{err: err}
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		unix.Close(fd)
+		closefd(fd)
 		return opened{err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > smallSent || st.Nlink > 1 || st.Blocks*512 < st.Size && st.Size > holeSize {
@@ -31,11 +31,11 @@ func openEntry(dir *os.File, _, base string) (o opened) {
 		o.info, o.err = f.Stat()
 		return o
 	}
-	defer unix.Close(fd)
+	defer closefd(fd)
 	o.perm, o.mod = fs.FileMode(st.Mode&0o777), time.Unix(st.Mtim.Unix())
 	o.data = make([]byte, st.Size)
 	for at := 0; at < len(o.data); {
-		n, err := unix.Pread(fd, o.data[at:], int64(at))
+		n, err := pread(fd, o.data[at:], int64(at))
 		if err == unix.EINTR {
 			continue
 		}
@@ -84,12 +84,12 @@ func (j *job) small() error {
 
 // write makes a file of a name that nobody has. name is one word, so the kernel follows no link.
 func (j *job) write(dir int, name string) error {
-	fd, err := unix.Openat(dir, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, uint32(j.mode)|0o200)
+	fd, err := openat(dir, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, uint32(j.mode)|0o200)
 	if err != nil {
 		return err
 	}
 	err = j.fill(fd)
-	if cerr := unix.Close(fd); err == nil {
+	if cerr := closefd(fd); err == nil {
 		err = cerr
 	}
 	if err != nil {
@@ -100,7 +100,7 @@ func (j *job) write(dir int, name string) error {
 
 func (j *job) fill(fd int) error {
 	for data := j.data; len(data) > 0; {
-		n, err := unix.Write(fd, data)
+		n, err := write(fd, data)
 		if err == unix.EINTR {
 			continue
 		}
@@ -114,8 +114,7 @@ func (j *job) fill(fd int) error {
 			return err
 		}
 	}
-	ts := unix.NsecToTimespec(j.mod.UnixNano())
-	return unix.UtimesNanoAt(fd, "", []unix.Timespec{ts, ts}, unix.AT_EMPTY_PATH)
+	return setTimes(fd, unix.NsecToTimespec(j.mod.UnixNano()))
 }
 
 // umask is what the kernel takes away from the modes of new files. It is read where reading

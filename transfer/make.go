@@ -195,6 +195,7 @@ type pool struct {
 	work    chan *batch
 	free    chan *batch
 	workers sync.WaitGroup
+	alone   bool // the reader does the work itself
 	filling *batch
 	skip    func(name string, err error)
 
@@ -213,22 +214,30 @@ const (
 )
 
 func newPool(skip func(string, error)) *pool {
-	n := max(runtime.GOMAXPROCS(0), 2)
-	p := &pool{work: make(chan *batch, 2*n+1), free: make(chan *batch, 2*n+1), skip: skip}
+	n := runtime.GOMAXPROCS(0)
+	p := &pool{work: make(chan *batch, 2*n+1), free: make(chan *batch, 2*n+1), skip: skip, alone: n == 1}
+	if p.alone {
+		n = 0
+	}
 	for range cap(p.free) {
 		p.free <- &batch{}
 	}
 	for range n {
 		p.workers.Go(func() {
 			for b := range p.work {
-				for _, j := range b.jobs {
-					p.do(j)
-				}
-				p.free <- b
+				p.make(b)
 			}
 		})
 	}
 	return p
+}
+
+// make makes the files of a batch.
+func (p *pool) make(b *batch) {
+	for _, j := range b.jobs {
+		p.do(j)
+	}
+	p.free <- b
 }
 
 func (p *pool) do(j *job) {
@@ -281,10 +290,15 @@ func (p *pool) add(j *job, in io.Reader) error {
 }
 
 func (p *pool) flush() {
-	if p.filling != nil {
-		p.work <- p.filling
-		p.filling = nil
+	if p.filling == nil {
+		return
 	}
+	if p.alone {
+		p.make(p.filling)
+	} else {
+		p.work <- p.filling
+	}
+	p.filling = nil
 }
 
 // take waits for a batch that is done.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -22,6 +23,10 @@ var commands = map[string]func(args []string) int{
 
 // copyFiles is one side of a copy. SIGHUP says that the other is gone.
 func copyFiles(args []string) int {
+	transfer.StayInCalls()
+	// Threads that make files in one directory wait for each other, and in a VM that is
+	// emulated they spin: two take as long as one, and twice the CPU.
+	runtime.GOMAXPROCS(1)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGHUP, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	stdin := pollable(0, "stdin")
