@@ -82,8 +82,9 @@ var mayImport = map[string][]string{
 	"images/internal":                    {"rootfs/pax"},
 	"machine":                            {"atomicfile", "filelock", "guest", "profile"},
 	"supervisor":                         {"atomicfile", "hypervisor", "guest", "netstack", "netstack/forward", "netstack/guesttcp", "netstack/names", "netstack/peeruser", "machine", "profile", "share", "share/shareproc", "virtionet"},
-	"distro":                             {"atomicfile", "distro/loginitem", "filelock", "guest", "images", "images/catalogue", "machine", "profile", "transfer"},
+	"distro":                             {"atomicfile", "distro/crossing", "distro/loginitem", "filelock", "guest", "images", "images/catalogue", "machine", "profile", "transfer"},
 	"distro/loginitem":                   {"atomicfile"},
+	"distro/crossing":                    {},
 	"distro/converge":                    {"distro", "filelock", "guest", "machine", "profile", "wslconf"},
 	"cmd/lsub":                           {"atomicfile", "distro", "distro/converge", "hypervisor", "hypervisor/kvm", "hypervisor/vz", "hypervisor/hv_windows", "guest", "supervisor", "images", "images/catalogue", "images/guestimage", "machine", "profile", "share/shareproc"},
 }

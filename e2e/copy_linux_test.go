@@ -157,3 +157,36 @@ func TestCopyInterrupted(t *testing.T) {
 	}
 	h.sh(t, "debian", "rm -rf /c")
 }
+
+// TestPathsAndVariables asks both sides for the names of paths, and passes variables on.
+func TestPathsAndVariables(t *testing.T) {
+	h := fresh(t)
+	dir := t.TempDir()
+	if err := os.MkdirAll(dir+"/a b/sub", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h.ok(t, "install", "debian")
+	h.ok(t, "mount", "add", dir+"/a b")
+	guest := h.ok(t, "path", "-g", dir+"/a b/sub")
+	if want := "/mnt/host" + dir + "/a b/sub"; guest != want {
+		t.Errorf("path -g: %q, want %q", guest, want)
+	}
+	script := `cd "$1"; pwd; wslpath -w .; wslpath -u "$2"; wslpath -w /etc/passwd 2>/dev/null || echo none; readlink /usr/local/bin/wslpath`
+	want := guest + "\n" + dir + "/a b/sub\n" + guest + "\nnone\n/run/lsub/bin/wslpath"
+	if out := h.ok(t, "exec", "debian", "--", "sh", "-c", script, "sh", guest, dir+"/a b/sub"); out != want {
+		t.Errorf("wslpath: %q, want %q", out, want)
+	}
+	if out := h.ok(t, "exec", "debian", "--", "wslpath", "-w", dir+"/a b/sub"); out != dir+"/a b/sub" {
+		t.Errorf("the share at its own path: %q", out)
+	}
+	h.env = append(h.env, "LSUBENV=AT/p", "AT="+dir+"/a b/sub")
+	if out := h.ok(t, "exec", "debian", "--", "sh", "-c", `cd "$AT" && pwd`); out != guest {
+		t.Errorf("$AT: %q", out)
+	}
+	// What the distro has of the name stays.
+	h.sh(t, "debian", "rm /usr/local/bin/wslpath; echo own >/usr/local/bin/wslpath")
+	h.ok(t, "stop", "debian")
+	if out := h.sh(t, "debian", "cat /usr/local/bin/wslpath; echo x 2>/dev/null >/run/lsub/bin/lsub-tool || echo read-only"); out != "own\nread-only" {
+		t.Errorf("the distro's own: %q", out)
+	}
+}

@@ -100,6 +100,9 @@ func becomeInit(status *os.File) error {
 		return fmt.Errorf("host name: %w", err)
 	}
 	writeHostFiles(cfg, settings.Settings, hostname)
+	if cfg.Tools != "" {
+		linkTools()
+	}
 	shareBinaryFormats(settings.ProtectBinfmt)
 	if err := openStdio(); err != nil {
 		return err

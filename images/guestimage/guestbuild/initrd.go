@@ -40,6 +40,7 @@ func makeInitrd(init, tool []byte, modules string, order []modLine) ([]byte, err
 	c.charDevice("dev/null", 0o666, 1, 3)    // Go opens it for /init where the console's driver is a module
 	c.file("init", 0o755, init)
 	c.file("tools/lsub-tool", 0o755, tool)
+	c.symlink("tools/wslpath", "lsub-tool")
 
 	var list bytes.Buffer
 	for _, m := range order {
