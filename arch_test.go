@@ -85,8 +85,9 @@ var mayImport = map[string][]string{
 	"distro":                             {"atomicfile", "distro/crossing", "distro/loginitem", "filelock", "guest", "images", "images/catalogue", "machine", "profile", "transfer"},
 	"distro/loginitem":                   {"atomicfile"},
 	"distro/crossing":                    {},
+	"distro/sshproxy":                    {"atomicfile", "distro", "filelock", "guest", "machine"},
 	"distro/converge":                    {"distro", "filelock", "guest", "machine", "profile", "wslconf"},
-	"cmd/lsub":                           {"atomicfile", "distro", "distro/converge", "hypervisor", "hypervisor/kvm", "hypervisor/vz", "hypervisor/hv_windows", "guest", "supervisor", "images", "images/catalogue", "images/guestimage", "machine", "profile", "share/shareproc"},
+	"cmd/lsub":                           {"atomicfile", "distro", "distro/converge", "distro/sshproxy", "hypervisor", "hypervisor/kvm", "hypervisor/vz", "hypervisor/hv_windows", "guest", "supervisor", "images", "images/catalogue", "images/guestimage", "machine", "profile", "share/shareproc"},
 }
 
 var update = flag.Bool("update", false, "write the imports in ARCHITECTURE.md anew")
@@ -158,6 +159,8 @@ var onlyIn = map[string]string{
 	"github.com/landlock-lsm/go-landlock":    "share/shareproc",
 	"github.com/vishvananda/netlink":         "guest/agent/network",
 	"github.com/urfave/cli":                  "cmd/lsub",
+	"github.com/gliderlabs/ssh":              "distro/sshproxy",
+	"github.com/pkg/sftp":                    "guest/tool",
 	"github.com/ulikunitz/xz":                "images",
 	"github.com/google/go-containerregistry": "images",
 	"github.com/sirupsen/logrus":             "netstack",

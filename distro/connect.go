@@ -10,9 +10,19 @@ import (
 )
 
 // Connect connects to a TCP port on the localhost of a distro that runs. It starts nothing.
-func (s *Service) Connect(ctx context.Context, d *machine.Distro, port int) (_ net.Conn, err error) {
+func (s *Service) Connect(ctx context.Context, d *machine.Distro, port int) (net.Conn, error) {
+	return s.connect(ctx, &guestv1.Connect{Distro: d.ID, Network: "tcp", Address: fmt.Sprintf("127.0.0.1:%d", port)})
+}
+
+// ConnectSocket connects to a unix socket of a distro that runs, by its absolute path. It
+// starts nothing.
+func (s *Service) ConnectSocket(ctx context.Context, d *machine.Distro, path string) (net.Conn, error) {
+	return s.connect(ctx, &guestv1.Connect{Distro: d.ID, Network: "unix", Address: path})
+}
+
+func (s *Service) connect(ctx context.Context, to *guestv1.Connect) (_ net.Conn, err error) {
 	defer s.explain(ctx, &err)
-	stream, err := s.running().Connect(ctx, &guestv1.Connect{Distro: d.ID, Network: "tcp", Address: fmt.Sprintf("127.0.0.1:%d", port)})
+	stream, err := s.running().Connect(ctx, to)
 	if err != nil {
 		return nil, err
 	}
@@ -32,6 +42,14 @@ func (s *Service) Connect(ctx context.Context, d *machine.Distro, port int) (_ n
 type headed struct {
 	net.Conn
 	head []byte
+}
+
+// CloseWrite passes on the end of what is written.
+func (h *headed) CloseWrite() error {
+	if c, ok := h.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return h.Conn.Close()
 }
 
 func (h *headed) Read(p []byte) (int, error) {

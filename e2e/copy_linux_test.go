@@ -11,9 +11,9 @@ import (
 	"testing"
 )
 
-// listTree is a shell script that lists a tree: types, permissions, sizes, times, links and
+// listTree is a shell script that lists a tree: types, permissions, times, links and
 // contents.
-const listTree = `cd "$1"; find . -mindepth 1 -printf '%P %y %m %T@ %l\n' | sort; find . -type f -exec sha256sum {} + | sort; du -s --block-size=1M . | cut -f1`
+const listTree = `cd "$1"; find . -mindepth 1 ! -type l -printf '%P %y %m %T@\n' | sort; find . -type l -printf '%P %l\n'; find . -type f -exec sha256sum {} + | sort; du -s --block-size=1M . | cut -f1`
 
 // TestCopy copies a tree into a distro and back, as its user.
 func TestCopy(t *testing.T) {

@@ -135,7 +135,7 @@ func (a *app) root() *cli.App {
 		},
 		Commands: []*cli.Command{
 			a.runCommand(), a.execCommand(), a.shellCommand(),
-			a.installCommand(), a.importCommand(), a.exportCommand(), a.cpCommand(), a.pathCommand(), a.listCommand(), a.cloneCommand(), a.renameCommand(), a.unregisterCommand(), a.registerCommand(),
+			a.installCommand(), a.importCommand(), a.exportCommand(), a.cpCommand(), a.pathCommand(), a.sshConfigCommand(), a.sshProxyCommand(), a.listCommand(), a.cloneCommand(), a.renameCommand(), a.unregisterCommand(), a.registerCommand(),
 			a.snapshotCommand(), a.manageCommand(), a.setDefaultCommand(),
 			a.upCommand(), a.downCommand(), a.waitCommand(),
 			a.startCommand(), a.stopCommand(), a.shutdownCommand(), a.statusCommand(), a.portsCommand(),
