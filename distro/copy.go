@@ -150,13 +150,23 @@ func (c *copying) receiver() side {
 	case c.o.Stdout != nil:
 		return func(_ context.Context, r io.Reader, _ io.Writer) error { return transfer.WriteFile(r, c.o.Stdout) }
 	case c.o.To.Distro != nil:
-		return c.inDistro(c.o.To.Distro, []string{transfer.CommandReceive, c.o.To.Path})
+		return c.inDistro(c.o.To.Distro, append([]string{transfer.CommandReceive, c.o.To.Path}, c.names()...))
 	}
 	return func(ctx context.Context, r io.Reader, w io.Writer) error {
-		n, err := transfer.Receive(ctx, r, w, transfer.ReceiveOptions{Dest: c.o.To.Path, Note: c.s.events.Warn, Total: c.total})
+		n, err := transfer.Receive(ctx, r, w, transfer.ReceiveOptions{Dest: c.o.To.Path, Names: c.names(), Note: c.s.events.Warn, Total: c.total})
 		c.skip(n)
 		return err
 	}
+}
+
+// names are those that a distro may send; nil leaves that to the host.
+func (c *copying) names() (names []string) {
+	for _, p := range c.o.From {
+		if p.Distro != nil {
+			names = append(names, transfer.NameOf(p.Path))
+		}
+	}
+	return names
 }
 
 // inDistro is a side that is in a distro.

@@ -26,6 +26,9 @@ type ReceiveOptions struct {
 	// Dest is a path of this system. If it is a directory, or ends in a slash, what arrives
 	// goes into it; else it is the name of the one thing that arrives.
 	Dest string
+	// Names are those that the sources have, as [NameOf] says: a sender that sends others is
+	// not to be trusted. nil takes what the sender says.
+	Names []string
 	// Note, where set, gets a line for people about each file that cannot be made here.
 	Note func(string)
 	// Total, where set, is told how many bytes there are to come, if that is known.
@@ -44,6 +47,9 @@ func Receive(ctx context.Context, r io.Reader, have io.Writer, o ReceiveOptions)
 	in := bufio.NewReaderSize(r, bufferSize)
 	pre, err := readPreamble(in)
 	if err != nil {
+		return 0, err
+	}
+	if err := checkNames(pre, o.Names); err != nil {
 		return 0, err
 	}
 	if o.Total != nil {
@@ -84,6 +90,8 @@ type target struct {
 	dir  string // exists
 	name string // in dir, instead of the archive's first word; "" keeps that
 	one  string // the archive's first word, where name is set
+
+	names []string // the first words that the archive may have; "." is any
 }
 
 // place finds where what a sender has goes.
@@ -97,7 +105,7 @@ func place(dest string, pre *preamble) (target, error) {
 	case err == nil && info.IsDir() && pre.Raw:
 		return target{}, fmt.Errorf("%s is a folder: give the name of a file in it", dest)
 	case err == nil && info.IsDir():
-		return target{dir: dest}, nil
+		return target{dir: dest, names: pre.Names}, nil
 	case err == nil && (slash || len(pre.Names) > 1 || pre.Dir):
 		return target{}, fmt.Errorf("%s is no folder", dest)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
@@ -112,7 +120,34 @@ func place(dest string, pre *preamble) (target, error) {
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return target{}, fmt.Errorf("there is no folder %s", dir)
 	}
-	return target{dir: dir, name: name, one: pre.Names[0]}, nil
+	return target{dir: dir, name: name, one: pre.Names[0], names: pre.Names}, nil
+}
+
+// NameOf returns the name that a source has in a copy, by the path that was asked for: "." is
+// its content alone, and "" is not known here, such as that of a home folder.
+func NameOf(asked string) string {
+	if asked == "/" || asked == "." || strings.HasSuffix(asked, "/.") {
+		return "."
+	}
+	switch base := path.Base(asked); base {
+	case ".", "..", "~", "/":
+		return ""
+	default:
+		return base
+	}
+}
+
+// checkNames wants the sender to send what was asked for. Otherwise it could put what it likes
+// beside that, such as a .bashrc.
+func checkNames(pre *preamble, names []string) error {
+	ok := names == nil || len(names) == len(pre.Names)
+	for i := 0; ok && i < len(names); i++ {
+		ok = names[i] == pre.Names[i] || names[i] == "" && pre.Names[i] != "."
+	}
+	if !ok {
+		return fmt.Errorf("%w: it sends %q", errWire, pre.Names)
+	}
+	return nil
 }
 
 // split returns the name in the directory of the thing that an entry of the archive belongs to,
@@ -127,7 +162,7 @@ func (t target) split(name string) (top, rest string, err error) {
 	}
 	top, rest, _ = strings.Cut(clean, "/")
 	switch {
-	case clean == ".", t.name != "" && top != t.one:
+	case clean == ".", !slices.Contains(t.names, top) && !slices.Contains(t.names, "."), t.name != "" && top != t.one:
 		return "", "", fmt.Errorf("%w: it sends %q", errWire, name)
 	case t.name != "":
 		top = t.name
@@ -282,6 +317,9 @@ func (rc *receiver) entry(h *tar.Header) error {
 		if err := rc.pool.barrier(); err != nil {
 			return err
 		}
+		if err := noLinks(rc.root, path.Dir(target)); err != nil {
+			return err
+		}
 		return rc.made(name, replace(rc.root, name, func(tmp string) error { return rc.root.Link(target, tmp) }))
 	}
 	return fmt.Errorf("%w: an entry of type %q", errWire, h.Typeflag)
@@ -301,12 +339,30 @@ func (rc *receiver) enter(dir string) error {
 	if rc.parent != nil && rc.path == dir {
 		return nil
 	}
+	if err := noLinks(rc.root, dir); err != nil {
+		return err
+	}
 	root, err := rc.root.OpenRoot(filepath.FromSlash(dir))
 	if err != nil {
 		return err
 	}
 	rc.leave()
 	rc.parent, rc.path = newDirHandle(root), dir
+	return nil
+}
+
+// noLinks wants a directory whose path has no links: one that came before in the archive would
+// lead from what was asked for to what else is beside it.
+func noLinks(root *os.Root, dir string) error {
+	for at := dir; at != "."; at = path.Dir(at) {
+		info, err := root.Lstat(filepath.FromSlash(at))
+		if err != nil {
+			return err
+		}
+		if !info.IsDir() {
+			return fmt.Errorf("%s is a link or a file, and no folder", at)
+		}
+	}
 	return nil
 }
 
@@ -348,11 +404,14 @@ func (rc *receiver) finishDirs() error {
 // until all is in it.
 func mkdirs(root *os.Root, name string) error {
 	name = filepath.FromSlash(name)
+	if err := noLinks(root, path.Dir(filepath.ToSlash(name))); err != nil {
+		return err
+	}
 	err := root.Mkdir(name, 0o700)
 	if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	info, err := root.Stat(name)
+	info, err := root.Lstat(name)
 	if err != nil {
 		return err
 	}

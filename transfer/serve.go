@@ -14,7 +14,7 @@ import (
 // The commands of [Serve].
 const (
 	CommandSend    = "copy-send"    // [--resume] PATH…
-	CommandReceive = "copy-receive" // PATH
+	CommandReceive = "copy-receive" // PATH [NAME…]
 )
 
 // ServeOptions say what one side of a copy does, as another process: it reads the other side's
@@ -73,7 +73,7 @@ func serve(ctx context.Context, o ServeOptions, note func(string)) (int, error) 
 		}
 		return Send(ctx, o.Stdout, o.Stdin, so)
 	case CommandReceive:
-		return Receive(ctx, o.Stdin, o.Stdout, ReceiveOptions{Dest: o.Path(args[0]), Note: note})
+		return Receive(ctx, o.Stdin, o.Stdout, ReceiveOptions{Dest: o.Path(args[0]), Names: append([]string(nil), args[1:]...), Note: note})
 	}
 	return 0, fmt.Errorf("%w: %q", errWire, o.Args[0])
 }

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"archive/tar"
 	"bufio"
 	"bytes"
 	"context"
@@ -14,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/lsub/lsub/rootfs/pax"
 )
 
 // copyTo copies sources to dest as two sides do it, and returns what was noted.
@@ -341,6 +344,58 @@ func TestWriteFile(t *testing.T) {
 		err := WriteFile(&wire, &out)
 		if got := out.String(); (err != nil) != (c.want == "error") || err == nil && got != c.want {
 			t.Errorf("%s: %q, %v", c.source, got, err)
+		}
+	}
+}
+
+// A sender that lies reaches nothing beside what was asked for.
+func TestHostile(t *testing.T) {
+	for name, entries := range map[string][]*tar.Header{
+		"a file through a link":      {{Typeflag: tar.TypeDir, Name: "src/"}, {Typeflag: tar.TypeSymlink, Name: "src/l", Linkname: ".."}, {Typeflag: tar.TypeReg, Name: "src/l/precious"}},
+		"a directory through a link": {{Typeflag: tar.TypeDir, Name: "src/"}, {Typeflag: tar.TypeSymlink, Name: "src/l", Linkname: ".."}, {Typeflag: tar.TypeDir, Name: "src/l/precious/"}},
+		"a link for the directory":   {{Typeflag: tar.TypeSymlink, Name: "src", Linkname: "."}, {Typeflag: tar.TypeReg, Name: "src/precious"}},
+		"another name of a file":     {{Typeflag: tar.TypeDir, Name: "src/"}, {Typeflag: tar.TypeSymlink, Name: "src/l", Linkname: ".."}, {Typeflag: tar.TypeLink, Name: "src/x", Linkname: "src/l/precious"}},
+		"another top":                {{Typeflag: tar.TypeReg, Name: "precious"}},
+		"dots":                       {{Typeflag: tar.TypeReg, Name: "src/../precious"}},
+		"the root":                   {{Typeflag: tar.TypeReg, Name: "/precious"}},
+		"a device":                   {{Typeflag: tar.TypeChar, Name: "src"}},
+		"what was not asked for":     {{Typeflag: tar.TypeReg, Name: "precious"}},
+	} {
+		names := "[\"src\"]"
+		if name == "what was not asked for" {
+			names = "[\"precious\"]"
+		}
+		dir := t.TempDir()
+		if err := os.WriteFile(dir+"/precious", []byte("mine"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		wire := []byte("{\"version\":1,\"names\":" + names + ",\"dir\":true}\n")
+		for _, h := range entries {
+			h.Mode = 0o777
+			var err error
+			if wire, err = pax.AppendHeader(wire, h, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wire = pax.AppendEnd(wire)
+		for _, dest := range []string{dir, dir + "/new"} {
+			if _, err := Receive(t.Context(), bytes.NewReader(wire), nil, ReceiveOptions{Dest: dest, Names: []string{"src"}}); err == nil {
+				t.Errorf("%s: no error", name)
+			}
+			info, err := os.Lstat(dir + "/precious")
+			if got, _ := os.ReadFile(dir + "/precious"); err != nil || string(got) != "mine" || info.Mode() != 0o600 {
+				t.Errorf("%s: %v, %q, %v", name, err, got, info)
+			}
+		}
+	}
+}
+
+func TestNameOf(t *testing.T) {
+	for asked, want := range map[string]string{
+		"": "", "/": ".", ".": ".", "a/.": ".", "/etc/": "etc", "/etc": "etc", "~": "", "~/": "", "~/x": "x", "..": "", "a/..": "", "a/../b": "b",
+	} {
+		if got := NameOf(asked); got != want {
+			t.Errorf("%q: %q, want %q", asked, got, want)
 		}
 	}
 }
