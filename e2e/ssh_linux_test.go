@@ -45,7 +45,7 @@ func TestSSH(t *testing.T) {
 	if got := ssh("ann@debian.lsub", "id -un; pwd; echo $((6*7))"); got != "ann\n/home/ann\n42\n" {
 		t.Errorf("a command: %q", got)
 	}
-	if got := ssh("-tt", "debian.lsub", "stty size >/dev/null && tty; exit 0"); !strings.Contains(got, "/dev/pts/") {
+	if got := ssh("-tt", "debian.lsub", "stty size; tty; exit 0"); !strings.Contains(got, "/dev/pts/") || !strings.Contains(got, "24 80") {
 		t.Errorf("a terminal: %q", got)
 	}
 	if err := exec.Command("ssh", "-F", config, "debian.lsub", "kill -TERM $$").Run(); err == nil || !strings.Contains(err.Error(), "143") {

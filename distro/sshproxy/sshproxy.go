@@ -117,7 +117,9 @@ func (p *proxy) run(s ssh.Session, c distro.Command) {
 
 // terminal is the client's, as a command has it.
 func terminal(ctx context.Context, pty ssh.Pty, sizes <-chan ssh.Window) *distro.Terminal {
-	size := func(w ssh.Window) guest.Size { return guest.Size{Rows: dimension(w.Height), Cols: dimension(w.Width)} }
+	size := func(w ssh.Window) guest.Size {
+		return guest.Size{Rows: dimension(w.Height, 24), Cols: dimension(w.Width, 80)}
+	}
 	resize := make(chan guest.Size, 1)
 	go func() {
 		for w := range sizes { // closed with the session
@@ -131,7 +133,13 @@ func terminal(ctx context.Context, pty ssh.Pty, sizes <-chan ssh.Window) *distro
 	return &distro.Terminal{Size: func() guest.Size { return size(pty.Window) }, Resize: resize}
 }
 
-func dimension(n int) uint16 { return uint16(min(max(n, 1), 1000)) }
+// dimension is n, or usual where the client does not know.
+func dimension(n, usual int) uint16 {
+	if n <= 0 || n > 10000 {
+		n = usual
+	}
+	return uint16(n)
+}
 
 // numbers are Linux's of the signals that SSH knows.
 var numbers = map[ssh.Signal]int{
