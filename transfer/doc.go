@@ -18,6 +18,6 @@
 // written, and links are not followed out of it ([os.Root]).
 //
 // On the wire, the sender writes a [preamble] in a line of JSON, then a tar archive (package
-// rootfs/pax). If the preamble asks for it, the receiver answers before the archive begins with
+// rootfs/pax), in which [shortenTime] has shortened times. If the preamble asks for it, the receiver answers before the archive begins with
 // what it has already: a line of JSON for each file, and an empty line.
 package transfer

@@ -275,6 +275,9 @@ func (rc *receiver) entries() error {
 }
 
 func (rc *receiver) entry(h *tar.Header) error {
+	if err := fullTime(h); err != nil {
+		return err
+	}
 	if h.Typeflag == tar.TypeDir {
 		top, rest, err := rc.at.split(h.Name)
 		if err == nil && rest == "" {

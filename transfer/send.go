@@ -361,6 +361,7 @@ func (s *sender) small(name string, o *opened) error {
 	if s.has(h) {
 		return nil
 	}
+	shortenTime(h)
 	b, err := pax.AppendHeader(s.hb[:0], h, nil)
 	if err != nil {
 		return err
@@ -412,6 +413,7 @@ func (s *sender) bytes(f *os.File, file string, parts []pax.Extent) error {
 }
 
 func (s *sender) header(h *tar.Header, parts []pax.Extent) error {
+	shortenTime(h)
 	b, err := pax.AppendHeader(s.hb[:0], h, parts)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"archive/tar"
 	"bufio"
 	"bytes"
 	"encoding/json"
@@ -114,6 +115,23 @@ func readHad(r *bufio.Reader) (map[string]had, error) {
 		}
 		all[h.Name] = h
 	}
+}
+
+// shortenTime puts the fraction of a second into the fields for a device's number, which files
+// do not use. tar has a record for it, which is longer than most files.
+func shortenTime(h *tar.Header) {
+	ns := int64(h.ModTime.Nanosecond())
+	h.Devmajor, h.Devminor, h.ModTime = ns>>20, ns&(1<<20-1), time.Unix(h.ModTime.Unix(), 0)
+}
+
+// fullTime undoes shortenTime.
+func fullTime(h *tar.Header) error {
+	ns := h.Devmajor<<20 | h.Devminor
+	if h.Devmajor < 0 || h.Devminor < 0 || h.Devminor >= 1<<20 || ns >= int64(time.Second) {
+		return errWire
+	}
+	h.ModTime = time.Unix(h.ModTime.Unix(), ns)
+	return nil
 }
 
 // partPrefix begins the names of files that are not whole.
