@@ -20,6 +20,8 @@ type Command struct {
 
 	User string // a name or a number; "" is the distro's default user
 	Dir  string // "" is the user's home directory
+	// Crossing passes on the variables of the caller that LSUBENV and WSLENV name.
+	Crossing bool
 	// HostDir is where the caller is on the host. If Dir is "" and a shared folder has it,
 	// the command starts there. "" is nowhere.
 	HostDir string
@@ -63,6 +65,13 @@ func (s *Service) Exec(ctx context.Context, d *machine.Distro, c Command) (guest
 		return guest.Exit{}, s.machine.Explain(ctx, err)
 	}
 	entered.Env = env
+	if c.Crossing {
+		crossing, err := s.crossingEnv(ctx)
+		if err != nil {
+			return guest.Exit{}, err
+		}
+		env = append(env[:len(env):len(env)], crossing...)
+	}
 	c.Env = append(env[:len(env):len(env)], c.Env...)
 	if d.FirstRun == nil || c.Terminal == nil || c.Terminal.Own != nil || len(c.Argv) > 0 {
 		return s.exec(ctx, &entered, c)

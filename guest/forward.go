@@ -52,6 +52,14 @@ type headed struct {
 	head []byte
 }
 
+// CloseWrite passes on the end of what is written.
+func (h *headed) CloseWrite() error {
+	if c, ok := h.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return h.Conn.Close()
+}
+
 func (h *headed) Read(p []byte) (int, error) {
 	if n := copy(p, h.head); n > 0 {
 		h.head = h.head[n:]

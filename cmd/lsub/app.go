@@ -90,6 +90,9 @@ func run(args []string, b backend) int {
 	}
 	if code := sig.code(); code != 0 {
 		fmt.Fprintln(a.stderr, "lsub: error: interrupted")
+		if advice := hint.Of(err); advice != "" && errors.Is(err, context.Canceled) {
+			fmt.Fprintln(a.stderr, "lsub: hint:", indented(advice))
+		}
 		return code
 	}
 	a.printError(err)
@@ -132,7 +135,7 @@ func (a *app) root() *cli.App {
 		},
 		Commands: []*cli.Command{
 			a.runCommand(), a.execCommand(), a.shellCommand(),
-			a.installCommand(), a.importCommand(), a.exportCommand(), a.listCommand(), a.cloneCommand(), a.renameCommand(), a.unregisterCommand(), a.registerCommand(),
+			a.installCommand(), a.importCommand(), a.exportCommand(), a.cpCommand(), a.pathCommand(), a.sshConfigCommand(), a.sshProxyCommand(), a.listCommand(), a.cloneCommand(), a.renameCommand(), a.unregisterCommand(), a.registerCommand(),
 			a.snapshotCommand(), a.manageCommand(), a.setDefaultCommand(),
 			a.upCommand(), a.downCommand(), a.waitCommand(), a.profileCommand(),
 			a.startCommand(), a.stopCommand(), a.shutdownCommand(), a.statusCommand(), a.portsCommand(),

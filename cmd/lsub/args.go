@@ -32,6 +32,9 @@ func arrange(root *cli.App, args []string) []string {
 			if c.SkipFlagParsing {
 				return args
 			}
+			if at := slices.Index(args, "-h"); c.Name == "path" && len(args) > i+2 && at > i {
+				args = slices.Replace(slices.Clone(args), at, at+1, "--host") // -h with a path is no call for help
+			}
 			if c.Name != "exec" && c.Name != "run" && asksForHelp(args[i+1:]) {
 				return append(slices.Clone(args[:i+1]), "--help") // a word before it is no topic
 			}

@@ -21,6 +21,7 @@ import (
 // command's streams are our terminal, that is in raw mode while it runs.
 func (a *app) exec(ctx context.Context, d *machine.Distro, cmd distro.Command, terminal *lent) error {
 	passed := make(chan int, 16)
+	cmd.Crossing = true
 	if dir, err := os.Getwd(); err == nil {
 		cmd.HostDir = dir
 		if real, err := filepath.EvalSymlinks(dir); err == nil {

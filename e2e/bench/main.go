@@ -44,6 +44,7 @@ var groups = []group{
 	{"install", "the first and the second install of an image", (*bench).install},
 	{"import", "a root file system into the guest, and out of it", (*bench).importing},
 	{"copy", "clones and snapshots, of small and large distros", (*bench).copying},
+	{"cp", "copies between the host and a distro, beside tar through a pipe", (*bench).crossing},
 	{"dns", "a name in a distro, beside the host", (*bench).dns},
 	{"forward", "ports of a distro on the host's localhost, beside QEMU's hostfwd, passt and ssh -L", (*bench).forward},
 	{"folders", "folders of the host, beside the distro's own disk, virtiofsd, QEMU's 9p and sshfs", (*bench).folders},

@@ -79,6 +79,16 @@ func (h *home) ssh() (*sshGuest, error) {
 	return g, nil
 }
 
+// sshProxy is the distro for ssh as 'lsub ssh-config' has it.
+func (h *home) sshProxy() (*sshGuest, error) {
+	config, err := h.output("ssh-config", sshDistro)
+	if err != nil {
+		return nil, err
+	}
+	g := &sshGuest{h: h, config: filepath.Join(h.b.dir, "proxy_config")}
+	return g, os.WriteFile(g.config, []byte(config+"\n"), 0o600)
+}
+
 // command is ssh with our configuration.
 func (g *sshGuest) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "ssh", append([]string{"-F", g.config}, args...)...)

@@ -28,6 +28,7 @@ type Config struct {
 	Idle    time.Duration // as guest.BootArgs.Idle
 	Shared  string        // directory that all distros see as /mnt/lsub; "" for none
 	Host    string        // directory that all distros see as /mnt/host, and shares are mounted in; "" for none
+	Tools   string        // directory that all distros see as distroinit.ToolsDir; "" for none
 	Boot    []*guestv1.BootStep
 	// Secret is what the host says first on each stream for forwarded connections. Those for
 	// control and other streams are the caller's to check.

@@ -330,7 +330,7 @@ func (d *distro) boot() (cmd *exec.Cmd, err error) {
 func (d *distro) startInit() (*exec.Cmd, *os.File, error) {
 	cfg := distroinit.Config{
 		Root: d.a.store.DistroPath(d.spec.Id), Hostname: d.spec.Name,
-		Modules: d.a.cfg.Modules, Console: d.console.path, Timezone: d.spec.Timezone, Env: d.spec.Env, Shared: d.a.cfg.Shared, Host: d.a.cfg.Host,
+		Modules: d.a.cfg.Modules, Console: d.console.path, Timezone: d.spec.Timezone, Env: d.spec.Env, Shared: d.a.cfg.Shared, Host: d.a.cfg.Host, Tools: d.a.cfg.Tools,
 	}
 	if dns := d.a.cfg.Network.Gateway; dns.IsValid() {
 		cfg.DNS, cfg.Search = dns.String(), d.a.cfg.Search

@@ -36,23 +36,24 @@ func init() {
 		"stty":  stty,
 		"kill":  kill,
 
-		"ask":      ask,      // ask PROMPT: reads a line from /dev/tty and prints it
-		"ttysize":  ttysize,  // prints the size of /dev/tty, at first and when it changes
-		"oobe":     oobe,     // asks for a name and makes the one account that a distro has beside root
-		"args":     args,     // prints each argument, quoted
-		"warn":     warn,     // echo to stderr
-		"-dash":    args,     // a name that looks like a flag
-		"trap":     trap,     // prints the next signal
-		"winch":    winch,    // prints the size of the terminal when it changes
-		"wake":     wake,     // wake FIFO: lets a test on the host go on that reads it
-		"hog":      hog,      // is killed because the distro is out of memory
-		"scripts":  scripts,  // prints what was run as "sh -s" in the distro
-		"limits":   limits,   // prints what the distro may use: memory, CPU, processes
-		"network":  network,  // prints whether the distro has the VM's network or one of its own
-		"listen":   listen,   // listen PORT [FIFO]: listens on 0.0.0.0 until a signal comes, and echoes; wakes once it does
-		"halt":     halt,     // halt FIFO: has the VM paused, wakes, and goes on at the next signal
-		"poweroff": poweroff, // powers the VM off
-		"panic":    panics,   // makes the VM die
+		"ask":       ask,      // ask PROMPT: reads a line from /dev/tty and prints it
+		"ttysize":   ttysize,  // prints the size of /dev/tty, at first and when it changes
+		"oobe":      oobe,     // asks for a name and makes the one account that a distro has beside root
+		"args":      args,     // prints each argument, quoted
+		"warn":      warn,     // echo to stderr
+		"-dash":     args,     // a name that looks like a flag
+		"trap":      trap,     // prints the next signal
+		"winch":     winch,    // prints the size of the terminal when it changes
+		"wake":      wake,     // wake FIFO: lets a test on the host go on that reads it
+		"hog":       hog,      // is killed because the distro is out of memory
+		"scripts":   scripts,  // prints what was run as "sh -s" in the distro
+		"limits":    limits,   // prints what the distro may use: memory, CPU, processes
+		"network":   network,  // prints whether the distro has the VM's network or one of its own
+		"listen":    listen,   // listen PORT [FIFO]: listens on 0.0.0.0 until a signal comes, and echoes; wakes once it does
+		"halt":      halt,     // halt FIFO: has the VM paused, wakes, and goes on at the next signal
+		"lsub-tool": tool,     // is the far side of a copy: the distro's files are in the directory LSUBTEST_FILES
+		"poweroff":  poweroff, // powers the VM off
+		"panic":     panics,   // makes the VM die
 	}
 }
 

@@ -114,7 +114,7 @@ func openAgent(args guest.BootArgs, secret vsocksecret.Secret, t *trace, log *sl
 	err := t.step("agent", func() (err error) {
 		a, err = agent.Open(agent.Config{
 			Version: guest.Version, Kernel: kernelRelease(), Data: dataDir,
-			Modules: modulesDir, Network: vmNetwork(args), Search: args.Search, Shared: sharedDir, Host: hostDir, Idle: args.Idle, Boot: t.steps(), Secret: secret,
+			Modules: modulesDir, Network: vmNetwork(args), Search: args.Search, Shared: sharedDir, Host: hostDir, Tools: "/tools", Idle: args.Idle, Boot: t.steps(), Secret: secret,
 			PowerOff: func() { unmountData(log); powerOff() }, Logger: log,
 		})
 		return err

@@ -23,6 +23,9 @@ const (
 	ReadyFile = "ready"
 )
 
+// ToolsDir is where a distro sees the programs that lsub runs in distros.
+const ToolsDir = ReadyDir + "/bin"
+
 // The inits of a distro: its own systemd, or a small one of lsub's.
 const (
 	Systemd = "systemd"
@@ -44,6 +47,7 @@ type Config struct {
 	Env      []string // of its services
 	Shared   string   // directory to show as /mnt/lsub, in all distros the same; "" for none
 	Host     string   // directory to show as /mnt/host; "" for none
+	Tools    string   // directory to show as ToolsDir; "" for none
 }
 
 // Report is the answer of the new PID 1 when all is set up for its init: a line of JSON.
@@ -96,6 +100,9 @@ func becomeInit(status *os.File) error {
 		return fmt.Errorf("host name: %w", err)
 	}
 	writeHostFiles(cfg, settings.Settings, hostname)
+	if cfg.Tools != "" {
+		linkTools()
+	}
 	shareBinaryFormats(settings.ProtectBinfmt)
 	if err := openStdio(); err != nil {
 		return err

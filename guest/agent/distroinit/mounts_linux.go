@@ -65,6 +65,10 @@ func enterRoot(cfg Config) error {
 	if err != nil {
 		return err
 	}
+	tools, err := openTree(cfg.Tools)
+	if err != nil {
+		return err
+	}
 	console, err := openTree(cfg.Console)
 	if err != nil {
 		return err
@@ -109,6 +113,11 @@ func enterRoot(cfg Config) error {
 			return err
 		}
 	}
+	if tools >= 0 {
+		if err := showTools(tools); err != nil {
+			return err
+		}
+	}
 	if shared >= 0 {
 		if err := os.MkdirAll(sharedDir, 0o755); err != nil {
 			return err
@@ -123,6 +132,20 @@ func enterRoot(cfg Config) error {
 		}
 	}
 	return moveTree(console, "/dev/console")
+}
+
+// showTools attaches the directory of lsub's programs, which no distro can change.
+func showTools(tree int) error {
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		unix.Close(tree)
+		return fmt.Errorf("protect %s: %w", ToolsDir, err)
+	}
+	if err := os.MkdirAll(ToolsDir, 0o755); err != nil {
+		unix.Close(tree)
+		return err
+	}
+	return moveTree(tree, ToolsDir)
 }
 
 // mountRoot mounts a distro's subvolume. It is a further mount of the file system

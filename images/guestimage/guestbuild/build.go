@@ -50,8 +50,11 @@ type base struct {
 	Order    []modLine
 }
 
+// programsOf are the Go packages of our programs in the VM.
+type programsOf struct{ init, tool string }
+
 // build writes the guest to the directory out.
-func (b *builder) build(ctx context.Context, initPkg, out string, refresh bool) error {
+func (b *builder) build(ctx context.Context, pkgs programsOf, out string, refresh bool) error {
 	if err := os.MkdirAll(b.cache, 0o755); err != nil {
 		return err
 	}
@@ -72,11 +75,15 @@ func (b *builder) build(ctx context.Context, initPkg, out string, refresh bool) 
 	if err != nil {
 		return err
 	}
-	init, err := buildInit(ctx, b.arch, initPkg)
+	init, err := buildProgram(ctx, b.arch, pkgs.init)
 	if err != nil {
 		return err
 	}
-	initrd, err := makeInitrd(init, filepath.Join(dir, "modules"), bs.Order)
+	tool, err := buildProgram(ctx, b.arch, pkgs.tool)
+	if err != nil {
+		return err
+	}
+	initrd, err := makeInitrd(init, tool, filepath.Join(dir, "modules"), bs.Order)
 	if err != nil {
 		return err
 	}

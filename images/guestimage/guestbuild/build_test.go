@@ -26,7 +26,7 @@ func TestReproducible(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := b.build(t.Context(), "./testdata/init", outs[i], false); err != nil {
+		if err := b.build(t.Context(), programsOf{"./testdata/init", "./testdata/init"}, outs[i], false); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -11,17 +11,17 @@ import (
 	"strings"
 )
 
-// makeInitrd returns the archive that the kernel starts: lsubinit as /init and
-// the modules it loads before it can reach the system image.
+// makeInitrd returns the archive that the kernel starts: lsubinit as /init,
+// lsub-tool in /tools, which distros see as /run/lsub/bin, and the modules it loads before it can reach the system image.
 //
 // /modules/order has a line "GROUP PATH" per module, in load order: within a
 // group, and over all groups from first to last, a module follows those it
 // needs. The groups are those of initrdModules.
-func makeInitrd(init []byte, modules string, order []modLine) ([]byte, error) {
+func makeInitrd(init, tool []byte, modules string, order []modLine) ([]byte, error) {
 	var out bytes.Buffer
 	c := &cpioWriter{w: &out}
 	// A mount point for each file system that lsubinit mounts.
-	for _, d := range []string{"data", "dev", "etc", "modules", "proc", "root", "run", "sys", "system", "tmp"} {
+	for _, d := range []string{"data", "dev", "etc", "modules", "proc", "root", "run", "sys", "system", "tmp", "tools"} {
 		perm := uint32(0o755)
 		switch d {
 		case "tmp":
@@ -39,6 +39,8 @@ func makeInitrd(init []byte, modules string, order []modLine) ([]byte, error) {
 	c.charDevice("dev/console", 0o600, 5, 1) // the kernel opens it for /init
 	c.charDevice("dev/null", 0o666, 1, 3)    // Go opens it for /init where the console's driver is a module
 	c.file("init", 0o755, init)
+	c.file("tools/lsub-tool", 0o755, tool)
+	c.symlink("tools/wslpath", "lsub-tool")
 
 	var list bytes.Buffer
 	for _, m := range order {
@@ -57,14 +59,14 @@ func makeInitrd(init []byte, modules string, order []modLine) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// buildInit compiles the package pkg as a static program for the VM.
-func buildInit(ctx context.Context, a arch, pkg string) ([]byte, error) {
+// buildProgram compiles the package pkg as a static program for the VM.
+func buildProgram(ctx context.Context, a arch, pkg string) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "lsub-guestbuild-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	out := filepath.Join(dir, "init")
+	out := filepath.Join(dir, "program")
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+a.goarch, "GOFLAGS=", "GOAMD64=", "GOARM64=")
 	msg, err := cmd.CombinedOutput()

@@ -59,7 +59,7 @@ func testInitrd(t *testing.T) []byte {
 			t.Fatal(err)
 		}
 	}
-	b, err := makeInitrd([]byte("program"), dir, []modLine{{"vsock", "kernel/a/one.ko"}, {"disk", "kernel/b/two.ko"}})
+	b, err := makeInitrd([]byte("program"), []byte("tool"), dir, []modLine{{"vsock", "kernel/a/one.ko"}, {"disk", "kernel/b/two.ko"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,6 +54,7 @@ func run(ctx context.Context, args []string) error {
 	suite := flags.String("suite", "trixie", "Debian suite to take the packages from")
 	packed := flags.Bool("packed", false, "keep an amd64 kernel packed (bzImage), as macOS boots it on Intel")
 	initPkg := flags.String("init", "./guest/lsubinit", "Go package that becomes /init")
+	toolPkg := flags.String("tool", "./guest/tool", "Go package that becomes lsub-tool in distros")
 	out := flags.String("out", filepath.Join("images", "guestimage", "embedded"), "directory to write ARCH/ to")
 	cache := flags.String("cache", "", "cache directory (default: lsub/guest in the user's)")
 	refresh := flags.Bool("refresh", false, "look for newer packages")
@@ -83,5 +84,5 @@ func run(ctx context.Context, args []string) error {
 		arch: a, suite: *suite, packed: *packed, cache: dir,
 		say: func(format string, args ...any) { fmt.Fprintf(os.Stderr, "guest: "+format+"\n", args...) },
 	}
-	return b.build(ctx, *initPkg, filepath.Join(*out, a.goarch), *refresh)
+	return b.build(ctx, programsOf{*initPkg, *toolPkg}, filepath.Join(*out, a.goarch), *refresh)
 }
