@@ -19,10 +19,28 @@ import (
 // not before.
 func TestIdle(t *testing.T) {
 	m := openTest(t)
-	idle := func(s *Config) { s.Idle = 50 * time.Millisecond }
-	s, err := supervise(t, m, guesttest.Options{}, idle)
+	s, err := supervise(t, m, guesttest.Options{})
 	if err != nil {
 		t.Fatal(err)
+	}
+	image := importImage(t, m)
+	createDistro(t, m, image, "d-1")
+	err = m.Update(t.Context(), func(r *machine.Registry) error {
+		return r.Add(machine.Distro{ID: "d-1", Name: "d", Image: image, Autostart: true})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.stop()
+	if err := <-s.ended; err != nil {
+		t.Fatal(err)
+	}
+
+	begin := func() {
+		t.Helper()
+		if s, err = supervise(t, m, guesttest.Options{}, func(s *Config) { s.Idle = 50 * time.Millisecond }); err != nil {
+			t.Fatal(err)
+		}
 	}
 	stays := func(why string) {
 		t.Helper()
@@ -38,17 +56,40 @@ func TestIdle(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// A stream holds it, without any distro that runs.
-	end := holdStream(t, m)
-	stays("somebody imports an image")
-	image := importImage(t, m)
-	createDistro(t, m, image, "d-1")
-	err = m.Update(t.Context(), func(r *machine.Registry) error {
-		return r.Add(machine.Distro{ID: "d-1", Name: "d", Image: image, Autostart: true})
-	})
-	if err != nil {
-		t.Fatal(err)
+	info := func() (*guestv1.InfoResponse, error) {
+		r, err := guest.NewClient(m.Running(), "1.0").Info(t.Context(), connect.NewRequest(&guestv1.InfoRequest{}))
+		if err != nil {
+			return nil, err
+		}
+		return r.Msg, nil
 	}
+	stopDistro := func() { // once it runs
+		t.Helper()
+		for running := false; !running; {
+			i, err := info()
+			if err != nil {
+				t.Fatal(err)
+			}
+			running = i.Distros[0].Running
+		}
+		if _, err := guest.NewClient(m.Running(), "1.0").StopDistro(t.Context(), connect.NewRequest(&guestv1.StopDistroRequest{Id: "d-1"})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A distro that runs holds it, here one that starts with the VM. Questions do not.
+	begin()
+	stays("a distro runs")
+	stopDistro()
+	for err == nil {
+		_, err = info()
+	}
+	goes()
+
+	// A stream holds it, without any distro that runs.
+	begin()
+	end := holdStream(t, m)
+	stopDistro()
+	stays("somebody imports an image")
 	end()
 	goes()
 	if _, err := m.Status(t.Context()); !errors.Is(err, machine.ErrNotRunning) {
@@ -57,20 +98,6 @@ func TestIdle(t *testing.T) {
 	if text := m.Record().LastEnd(); text != "" {
 		t.Errorf("the next VM would say: %s", text)
 	}
-
-	// A distro that runs holds it, here one that starts with the VM. Questions do not.
-	if s, err = supervise(t, m, guesttest.Options{}, idle); err != nil {
-		t.Fatal(err)
-	}
-	stays("a distro runs")
-	c := guest.NewClient(m.Running(), "1.0")
-	if _, err := c.StopDistro(t.Context(), connect.NewRequest(&guestv1.StopDistroRequest{Id: "d-1"})); err != nil {
-		t.Fatal(err)
-	}
-	for err == nil {
-		_, err = c.Info(t.Context(), connect.NewRequest(&guestv1.InfoRequest{}))
-	}
-	goes()
 }
 
 // holdStream opens a stream that does nothing until end is called.
