@@ -79,7 +79,7 @@ func testRepository(t *testing.T, h *host, distro, dir string) {
 	h.sh(t, distro, fmt.Sprintf(`cd %s
 export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'
 git init -q . 2>/dev/null; git config user.name n; git config user.email e@localhost; git commit -q --allow-empty -m 0
-(while [ ! -e stop ]; do git log --oneline >/dev/null && git status >/dev/null || { touch failed; exit; }; done) & reader=$!
+(export GIT_OPTIONAL_LOCKS=0; while [ ! -e stop ]; do git log --oneline >/dev/null && git status >/dev/null || { touch failed; exit; }; done) & reader=$!
 for i in $(seq %d); do mkdir -p d$i; echo $i >d$i/f; echo $i >same; git add d$i same; git commit -q -m $i; done
 touch stop; wait $reader; [ ! -e failed ]
 git fsck --strict 2>&1; [ "$(git rev-list --count HEAD)" = %d ]; git gc -q; git fsck`, dir, commits, commits+1))

@@ -169,7 +169,7 @@ func (s *Server) open(r *request) error {
 		_ = unix.Close(fd)
 		return err
 	}
-	r.putOpen(s.register(n, host, fd, false), openNoFlush|s.cacheFlag(n, &st))
+	r.putOpen(s.register(n, host, fd, false), closeFlag(flags)|s.cacheFlag(n, &st))
 	return nil
 }
 
@@ -232,16 +232,27 @@ func (s *Server) create(r *request) error {
 		return err
 	}
 	s.ownNew(r, at, name)
-	return s.created(r, parent, name, fd, host, &st)
+	return s.created(r, parent, name, fd, flags, &st)
 }
 
-// created answers with a new file, which is open.
-func (s *Server) created(r *request, parent *node, name string, fd, host int, st *unix.Statx_t) error {
+// closeFlag tells the guest's kernel whether to say when a process closes the file, which costs
+// a round trip, but ends the process' POSIX locks. Files that programs lock are open for both
+// ways. Other locks end with the open file, as do these where another process still has it.
+func closeFlag(flags uint32) uint32 {
+	if flags&unix.O_ACCMODE == unix.O_RDWR {
+		return 0
+	}
+	return openNoFlush
+}
+
+// created answers with a new file, which is open. flags are the guest's.
+func (s *Server) created(r *request, parent *node, name string, fd int, flags uint32, st *unix.Statx_t) error {
+	host := hostFlags(flags)
 	n := s.intern(st, parent, name)
 	r.putEntry(s, n, st, s.owner(n, st), shortValidity, shortValidity) // it is about to be written
 	need := map[int]uint16{unix.O_RDONLY: 0o400, unix.O_WRONLY: 0o200, unix.O_RDWR: 0o600}[host&unix.O_ACCMODE]
 	f := s.register(n, host, fd, st.Mode&need != need || parent == nil)
-	r.putOpen(f, openNoFlush|s.cacheFlag(n, st))
+	r.putOpen(f, closeFlag(flags)|s.cacheFlag(n, st))
 	return nil
 }
 
@@ -262,7 +273,7 @@ func (s *Server) tmpfile(r *request) error {
 		_ = unix.Close(fd)
 		return err
 	}
-	return s.created(r, nil, "", fd, host, &st)
+	return s.created(r, nil, "", fd, flags, &st)
 }
 
 func (s *Server) release(r *request) error {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,11 +15,14 @@ import (
 // c is one case. Its names are relative to a directory that is new.
 type c struct {
 	dir  string
+	mu   sync.Mutex
 	errs []string
 }
 
 func (c *c) errorf(format string, args ...any) {
 	_, file, line, _ := runtime.Caller(2)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.errs = append(c.errs, fmt.Sprintf("%s:%d: ", filepath.Base(file), line)+fmt.Sprintf(format, args...))
 }
 
@@ -161,6 +165,6 @@ var cases = []struct {
 	{"link", link}, {"symlink", symlink}, {"chmod", chmod}, {"killpriv", killpriv},
 	{"truncate", truncate}, {"read and write", readWrite}, {"times", times}, {"times: set", setTimes},
 	{"xattr", xattr}, {"holes", holes}, {"fallocate", fallocate}, {"copy", copyRange},
-	{"mmap", mmap}, {"mmap: two processes", mmapShared}, {"flock", flock}, {"fcntl", fcntlLocks}, {"locks: wait", lockWaits},
+	{"mmap", mmap}, {"mmap: two processes", mmapShared}, {"flock", flock}, {"fcntl", fcntlLocks}, {"fcntl: owners", lockOwners}, {"locks: wait", lockWaits},
 	{"readdir", readdir}, {"readdir: while it changes", readdirChanges}, {"special files", special}, {"sync", syncs}, {"statfs", statfs},
 }

@@ -10,18 +10,54 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const countArg = "count"
+const countArg, lockArg = "count", "lock"
 
-// init makes the program count in a mapped page, for mmapShared.
+// init makes the program another process of a case: it counts in a mapped page, for
+// mmapShared, or locks the file that it has as descriptor 3, for lockOwners.
 func init() {
-	if os.Getenv("FSTEST") != "count" || len(os.Args) != 4 || os.Args[1] != countArg {
+	if os.Getenv("FSTEST") == "" || len(os.Args) < 2 {
 		return
 	}
-	if err := count(os.Args[2], os.Args[3]); err != nil {
+	var err error
+	switch os.Args[1] {
+	case countArg:
+		err = count(os.Args[2], os.Args[3])
+	case lockArg:
+		err = unix.FcntlFlock(3, unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK})
+	default:
+		return
+	}
+	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
 	os.Exit(0)
+}
+
+// other starts the program as another process, and waits for its end.
+func (c *c) other(files []*os.File, args ...string) {
+	p, err := os.StartProcess("/proc/self/exe", append([]string{"fstest"}, args...),
+		&os.ProcAttr{Files: append([]*os.File{nil, os.Stdout, os.Stderr}, files...), Env: append(os.Environ(), "FSTEST=1")})
+	if err != nil {
+		c.ok(err)
+		return
+	}
+	st, err := p.Wait()
+	c.ok(err)
+	is(c, "exit code", st.ExitCode(), 0)
+}
+
+// lockOwners: the lock of a process ends with it, though others have the file open.
+func lockOwners(c *c) {
+	f, err := os.OpenFile(c.at("f"), os.O_CREATE|os.O_RDWR, 0o644)
+	c.ok(err)
+	defer f.Close()
+	if err := unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_RDLCK}); err == unix.ENOLCK {
+		return
+	}
+	c.ok(unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_UNLCK}))
+	c.other([]*os.File{f}, lockArg)
+	c.ok(unix.FcntlFlock(f.Fd(), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}))
 }
 
 func count(name, times string) error {
@@ -63,7 +99,7 @@ func flock(c *c) {
 	unix.Close(b)
 	c.fails(unix.Flock(a, unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK)
 	unix.Close(dup)
-	c.ok(unix.Flock(a, unix.LOCK_EX))
+	c.ok(unix.Flock(a, unix.LOCK_EX)) // waits
 	unix.Close(a)
 }
 
@@ -98,8 +134,8 @@ func fcntlLocks(c *c) {
 	c.ok(lock(a, unix.F_RDLCK, 100, 0))
 	c.ok(lock(b, unix.F_RDLCK, 1000, 10))
 	c.fails(lock(b, unix.F_WRLCK, 1<<40, 1), unix.EAGAIN, unix.EACCES)
-	unix.Close(b) // gives its locks up
-	c.ok(lock(a, unix.F_WRLCK, 0, 0))
+	unix.Close(b) // gives its locks up, if not at once
+	c.ok(unix.FcntlFlock(uintptr(a), unix.F_OFD_SETLKW, &unix.Flock_t{Type: unix.F_WRLCK}))
 	read := c.open("f", unix.O_RDONLY, 0)
 	c.fails(lock(read, unix.F_WRLCK, 0, 1), unix.EBADF)
 	unix.Close(read)
