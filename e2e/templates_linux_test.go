@@ -25,7 +25,7 @@ var proofs = map[string]struct{ distro, line, prints string }{
 }
 
 // inSuite are the templates of every run; 'task test:templates' has all.
-var inSuite = map[string]bool{"postgres": true, "python-dev": true}
+var inSuite = map[string]bool{"agent-sandbox": true}
 
 // TestTemplates makes the distros of templates, sees that they are of use, and that a second
 // 'lsub up' does nothing.
