@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -66,6 +67,7 @@ func TestStepScript(t *testing.T) {
 // TestStepHangUp hangs a step up, as the agent does where lsub was killed: one that ends by it
 // leaves no mark, and one that goes on leaves one. The next waits for it and runs nothing.
 func TestStepHangUp(t *testing.T) {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP) // else steps ignore it where this test does, as under nohup
 	for name, c := range map[string]struct {
 		trap   string
 		marked bool
