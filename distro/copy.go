@@ -120,9 +120,6 @@ func (c *copying) skip(n int) {
 	c.skipped += n
 }
 
-// total is called when the number of bytes to come is known.
-func (c *copying) total(n int64) { c.count.step.Total = n }
-
 func (c *copying) sender() side {
 	var paths []string
 	for _, p := range c.o.From {
@@ -139,7 +136,7 @@ func (c *copying) sender() side {
 		return c.inDistro(c.o.From[0].Distro, append(args, paths...))
 	}
 	return func(ctx context.Context, r io.Reader, w io.Writer) error {
-		n, err := transfer.Send(ctx, w, r, transfer.SendOptions{Sources: paths, Resume: c.o.Resume, Note: c.s.events.Warn, Total: c.total})
+		n, err := transfer.Send(ctx, w, r, transfer.SendOptions{Sources: paths, Resume: c.o.Resume, Note: c.s.events.Warn, Total: c.count.total})
 		c.skip(n)
 		return err
 	}
@@ -153,7 +150,7 @@ func (c *copying) receiver() side {
 		return c.inDistro(c.o.To.Distro, append([]string{transfer.CommandReceive, c.o.To.Path}, c.names()...))
 	}
 	return func(ctx context.Context, r io.Reader, w io.Writer) error {
-		n, err := transfer.Receive(ctx, r, w, transfer.ReceiveOptions{Dest: c.o.To.Path, Names: c.names(), Note: c.s.events.Warn, Total: c.total})
+		n, err := transfer.Receive(ctx, r, w, transfer.ReceiveOptions{Dest: c.o.To.Path, Names: c.names(), Note: c.s.events.Warn, Total: c.count.total})
 		c.skip(n)
 		return err
 	}

@@ -1,6 +1,10 @@
 package distro
 
-import "github.com/lsub/lsub/images"
+import (
+	"sync"
+
+	"github.com/lsub/lsub/images"
+)
 
 // Events hears what an operation does. Its methods are called from the goroutine of the
 // operation or one at a time beside it, and have to return soon. They are safe for
@@ -61,11 +65,22 @@ func (s *Service) warnOf(name string, warnings []string) {
 // counter tells how many bytes were written to it. It stands beside a reader or writer
 // (io.TeeReader, io.MultiWriter) to count what goes through that.
 type counter struct {
-	step   Step
 	report func(Step)
+
+	mu   sync.Mutex
+	step Step
+}
+
+// total says how many bytes will come, once that is known.
+func (c *counter) total(n int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.step.Total = n
 }
 
 func (c *counter) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.step.Done += int64(len(p))
 	if c.step.Total > 0 && c.step.Done > c.step.Total {
 		c.step.Total = c.step.Done // it was an estimate
