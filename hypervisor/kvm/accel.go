@@ -40,7 +40,8 @@ func chooseAccel(want Accel, f accelFacts) (got Accel, reason, err error) {
 func kvmUnusable(f accelFacts) error {
 	switch {
 	case f.guest != f.arch:
-		return fmt.Errorf("KVM cannot be used: the guest is for %s processors, this machine's is one for %s", f.guest, f.arch)
+		return hint.New(fmt.Errorf("KVM cannot be used: the guest is for %s processors, this machine's is one for %s", f.guest, f.arch),
+			"software emulation runs it (LSUB_ACCEL=tcg)")
 	case errors.Is(f.kvmErr, fs.ErrNotExist):
 		return hint.New(fmt.Errorf("KVM cannot be used: %w", f.kvmErr),
 			"switch on virtualization in the firmware, load the module kvm_intel or kvm_amd, or use software emulation (LSUB_ACCEL=tcg)")
@@ -48,7 +49,8 @@ func kvmUnusable(f accelFacts) error {
 		return hint.New(fmt.Errorf("KVM cannot be used: %w", f.kvmErr),
 			"join the group that may use it ('sudo usermod -aG kvm $USER', then log in again), or use software emulation (LSUB_ACCEL=tcg)")
 	case f.kvmErr != nil:
-		return fmt.Errorf("KVM cannot be used: %w", f.kvmErr)
+		return hint.New(fmt.Errorf("KVM cannot be used: %w", f.kvmErr),
+			"the kernel's log ('journalctl -k') may say why; or use software emulation (LSUB_ACCEL=tcg)")
 	}
 	// On arm64 the kernel makes /dev/kvm only if the CPU can virtualize.
 	if f.arch == "amd64" && !hasCPUFlag(f.cpuinfo, "vmx", "svm") {

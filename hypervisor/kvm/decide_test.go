@@ -167,6 +167,8 @@ func TestExplain(t *testing.T) {
 		},
 		{"kvm", "Could not access KVM kernel module: Permission denied\nqemu-system-x86_64: -accel kvm: failed to initialize kvm: Permission denied\n",
 			"Could not access KVM kernel module: Permission denied; -accel kvm: failed to initialize kvm: Permission denied", "usermod"},
+		{"kvm is taken", "ioctl(KVM_CREATE_VM) failed: 16 Device or resource busy\nqemu-system-x86_64: -accel kvm: failed to initialize kvm: Device or resource busy\n",
+			"another program has the processor's virtualization: ioctl(KVM_CREATE_VM) failed: 16 Device or resource busy; -accel kvm: failed to initialize kvm: Device or resource busy", "VirtualBox"},
 		{"long", "1\n2\n3\n4\n5\n6\n7\n", "3; 4; 5; 6; 7", ""},
 	} {
 		err := explain(c.stderr)

@@ -47,6 +47,9 @@ func explain(stderr string) error {
 		err = hint.New(fmt.Errorf("%w: %w", hypervisor.ErrDiskInUse, err), "another VM or program has the disk open; stop it first")
 	case has("KVM", "Permission denied"):
 		err = hint.New(err, "join the group that may use /dev/kvm ('sudo usermod -aG kvm $USER', then log in again)")
+	case has("kvm", "resource busy"), has("KVM", "resource busy"):
+		err = hint.New(fmt.Errorf("another program has the processor's virtualization: %w", err),
+			"end the VMs of the other hypervisor, such as VirtualBox, or use software emulation (LSUB_ACCEL=tcg)")
 	case has("seccomp"):
 		err = hint.New(err, "this QEMU is built without sandboxing; install your distribution's own")
 	}

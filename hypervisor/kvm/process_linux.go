@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"github.com/lsub/lsub/hint"
 )
 
 // process is a QEMU process.
@@ -65,12 +67,13 @@ func (p *process) failure() error {
 		return nil
 	}
 	state := p.cmd.ProcessState
-	how := p.err.Error()
+	how, advice := p.err.Error(), ""
 	if state != nil {
 		ws, ok := state.Sys().(syscall.WaitStatus)
 		switch {
 		case ok && ws.Signaled():
 			how = "was killed by signal " + fmt.Sprintf("%d (%v)", ws.Signal(), ws.Signal())
+			advice = "the kernel kills programs when memory is short ('journalctl -k' says so): give the VM less of it, or close other programs"
 		case ok && ws.Exited():
 			how = fmt.Sprintf("has failed with exit status %d", ws.ExitStatus())
 		}
@@ -78,7 +81,11 @@ func (p *process) failure() error {
 	if why := explain(p.stderr.String()); why != nil {
 		return fmt.Errorf("QEMU %s: %w", how, why)
 	}
-	return fmt.Errorf("QEMU %s", how)
+	err := fmt.Errorf("QEMU %s", how)
+	if advice != "" {
+		err = hint.New(err, advice)
+	}
+	return err
 }
 
 // tailSize is the part of QEMU's stderr that is kept, in bytes.

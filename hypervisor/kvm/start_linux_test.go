@@ -130,7 +130,7 @@ func TestStartFails(t *testing.T) {
 	}{
 		{"too old", `case "$1" in -version) echo "QEMU emulator version 6.2.0"; exit;; esac; echo "Parameter 'type' does not accept value 'stream'" >&2; exit 1`, nil, "is version 6.2.0; lsub needs 7.2", "upgrade"},
 		{"QEMU complains", version + `echo "qemu-system-x86_64: cannot set up guest memory 'ram': Cannot allocate memory" >&2; exit 1`, nil, "exit status 1: not enough memory: cannot set up", "less memory"},
-		{"QEMU is killed", version + `kill -9 $$`, nil, "was killed by signal 9", ""},
+		{"QEMU is killed", version + `kill -9 $$`, nil, "was killed by signal 9", "journalctl"},
 		{"QEMU just ends", version + `exit 0`, nil, "has ended by itself", ""},
 		{"no program", "", func(c *hypervisor.Config) {}, "QEMU is missing", "apt install"},
 		{"no kernel", version, func(c *hypervisor.Config) { c.Kernel += "x" }, "no such file", ""},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/digitalocean/go-qemu/qmp"
 
+	"github.com/lsub/lsub/hint"
 	"github.com/lsub/lsub/hypervisor"
 	"github.com/lsub/lsub/virtionet"
 )
@@ -152,7 +153,7 @@ func (v *vm) verdict() error {
 	case "", "guest-shutdown":
 		return nil
 	}
-	return fmt.Errorf("VM %s: QEMU was ended from outside (%s)", v.cfg.Name, reason)
+	return hint.New(fmt.Errorf("VM %s: QEMU was ended from outside (%s)", v.cfg.Name, reason), "the next command starts the VM again")
 }
 
 // serveNIC passes the network card's frames to the network as long as the VM lives.
