@@ -69,7 +69,11 @@ func (h *shares) Run(ctx context.Context, vm VM) error {
 	}
 	for i := range configured {
 		if _, err := h.add(ctx, configured[i]); err != nil && ctx.Err() == nil {
-			h.log.Error("a folder is not shared", "dir", configured[i].Dir, "err", err)
+			level := slog.LevelError
+			if errors.Is(err, errors.ErrUnsupported) { // on this system, nothing is
+				level = slog.LevelInfo
+			}
+			h.log.Log(ctx, level, "a folder is not shared", "dir", configured[i].Dir, "err", err)
 		}
 	}
 	select {

@@ -5,12 +5,13 @@ package shareproc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 )
 
 // errUnsupported says that there is no server for this system yet.
-var errUnsupported = errors.New("lsub cannot share folders of this system yet")
+var errUnsupported = fmt.Errorf("lsub cannot share folders of this system yet: %w", errors.ErrUnsupported)
 
 // Process stands for the process of a share.
 type Process struct{}
