@@ -139,7 +139,7 @@ func (a *app) root() *cli.App {
 			a.snapshotCommand(), a.manageCommand(), a.setDefaultCommand(),
 			a.upCommand(), a.downCommand(), a.waitCommand(), a.profileCommand(),
 			a.startCommand(), a.stopCommand(), a.shutdownCommand(), a.statusCommand(), a.portsCommand(),
-			a.mountCommand(), a.logsCommand(), a.doctorCommand(), a.completionCommand(), a.completeCommand(), a.versionCommand(), a.superviseCommand(), a.serveShareCommand(),
+			a.mountCommand(), a.logsCommand(), a.doctorCommand(), a.completionCommand(), a.completeCommand(), a.manCommand(), a.versionCommand(), a.superviseCommand(), a.serveShareCommand(),
 		},
 	}
 	for _, c := range root.Commands {

@@ -198,12 +198,24 @@ func (r *releaser) make(t target) error {
 	for _, f := range []string{"LICENSE", "README.md", "CHANGELOG.md", "docs/install.md"} {
 		files = append(files, file{filepath.Base(f), filepath.Join(r.dir, f), 0o644})
 	}
+	manual := filepath.Join(work, "lsub.1")
+	if err := r.manual(manual); err != nil {
+		return err
+	}
+	if t.os == "windows" {
+		files = append(files, file{"completions/lsub.ps1", filepath.Join(r.dir, completions, "lsub.ps1"), 0o644})
+	} else {
+		files = append(files, file{"lsub.1", manual, 0o644})
+		for _, shell := range []string{"bash", "fish", "zsh"} {
+			files = append(files, file{"completions/lsub." + shell, filepath.Join(r.dir, completions, "lsub."+shell), 0o644})
+		}
+	}
 	archive := name + t.suffix()
 	if err := pack(filepath.Join(r.out, archive), name, files, r.at); err != nil {
 		return err
 	}
 	if t.os == "linux" {
-		if err := r.linuxPackages(program, t); err != nil {
+		if err := r.linuxPackages(program, manual, t); err != nil {
 			return err
 		}
 	}
@@ -217,6 +229,21 @@ func (r *releaser) make(t target) error {
 	}
 	fmt.Println("release: made", archive)
 	return os.WriteFile(filepath.Join(r.out, name+".cdx.json"), bill, 0o644)
+}
+
+// completions has the scripts of shells, which 'lsub completion' prints.
+const completions = "cmd/lsub/completion"
+
+// manual writes the manual page, as the program on this machine prints it.
+func (r *releaser) manual(name string) error {
+	cmd := exec.Command("go", "run", "./cmd/lsub", "man")
+	cmd.Dir, cmd.Stderr = r.dir, os.Stderr
+	cmd.Env = append(os.Environ(), "GOOS=", "GOARCH=", "GOFLAGS=")
+	page, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("the manual page: %w", err)
+	}
+	return os.WriteFile(name, page, 0o644)
 }
 
 // build compiles lsub. Nothing of this machine gets into the program.

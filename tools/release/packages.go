@@ -36,25 +36,31 @@ var qemu = map[string]struct{ pkg, program string }{
 // lintianOverrides are findings that are so on purpose.
 const lintianOverrides = `# Go links programs statically, and the guest is inside.
 lsub: statically-linked-binary [usr/bin/lsub]
-# The manual is README.md and 'lsub COMMAND --help'.
-lsub: no-manual-page [usr/bin/lsub]
 # Its makers do not upload it to Debian.
 lsub: initial-upload-closes-no-bugs *
 `
 
 // linuxPackages makes the packages for Debian and for RPM.
-func (r *releaser) linuxPackages(program string, t target) error {
+func (r *releaser) linuxPackages(program, manual string, t target) error {
 	work, err := os.MkdirTemp("", "release")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(work)
-	texts, err := r.packageTexts(work)
+	texts, err := r.packageTexts(work, manual)
 	if err != nil {
 		return err
 	}
 	at := func(source, destination string, mode os.FileMode, kind string) *files.Content {
 		return &files.Content{Source: source, Destination: destination, Type: kind, FileInfo: &files.ContentFileInfo{Owner: "root", Group: "root", Mode: mode, MTime: r.at}}
+	}
+	completion := func(shell, destination string) *files.Content {
+		return at(filepath.Join(r.dir, completions, "lsub."+shell), destination, 0o644, "")
+	}
+	all := files.Contents{
+		at(program, "/usr/bin/lsub", 0o755, ""),
+		completion("bash", "/usr/share/bash-completion/completions/lsub"),
+		completion("fish", "/usr/share/fish/vendor_completions.d/lsub.fish"),
 	}
 	for _, p := range []struct {
 		suffix   string
@@ -68,11 +74,15 @@ func (r *releaser) linuxPackages(program string, t target) error {
 			at(texts.changes, "/usr/share/doc/lsub/changelog.gz", 0o644, ""),
 			at(filepath.Join(r.dir, "README.md"), "/usr/share/doc/lsub/README.md", 0o644, ""),
 			at(texts.overrides, "/usr/share/lintian/overrides/lsub", 0o644, ""),
+			completion("zsh", "/usr/share/zsh/vendor-completions/_lsub"),
+			at(texts.manual, "/usr/share/man/man1/lsub.1.gz", 0o644, ""),
 		}},
 		{".rpm", rpm.DefaultRPM, license, qemu[t.arch].program, files.Contents{
 			at(filepath.Join(r.dir, "LICENSE"), "/usr/share/licenses/lsub/LICENSE", 0o644, files.TypeRPMLicense),
 			at(filepath.Join(r.dir, "README.md"), "/usr/share/doc/lsub/README.md", 0o644, files.TypeRPMDoc),
 			at(filepath.Join(r.dir, "CHANGELOG.md"), "/usr/share/doc/lsub/CHANGELOG.md", 0o644, files.TypeRPMDoc),
+			completion("zsh", "/usr/share/zsh/site-functions/_lsub"),
+			at(texts.manual, "/usr/share/man/man1/lsub.1.gz", 0o644, files.TypeRPMDoc),
 		}},
 	} {
 		info := nfpm.WithDefaults(&nfpm.Info{
@@ -81,7 +91,7 @@ func (r *releaser) linuxPackages(program string, t target) error {
 			Changelog: texts.entries, MTime: r.at, DisableGlobbing: true,
 			Overridables: nfpm.Overridables{
 				Depends:  []string{p.needs},
-				Contents: append(p.content, at(program, "/usr/bin/lsub", 0o755, "")),
+				Contents: append(p.content, all...),
 				RPM:      nfpm.RPM{Summary: summary, Group: "Applications/System", Compression: "gzip", BuildHost: "localhost"},
 			},
 		})
@@ -100,20 +110,18 @@ func (r *releaser) linuxPackages(program string, t target) error {
 }
 
 // packageTexts are files that packages have. entries is a list of changes for nfpm.
-type packageTexts struct{ copyright, changes, overrides, entries string }
+type packageTexts struct{ copyright, changes, overrides, entries, manual string }
 
-func (r *releaser) packageTexts(dir string) (packageTexts, error) {
-	t := packageTexts{filepath.Join(dir, "copyright"), filepath.Join(dir, "changelog.gz"), filepath.Join(dir, "overrides"), filepath.Join(dir, "entries.yaml")}
+func (r *releaser) packageTexts(dir, manual string) (packageTexts, error) {
+	t := packageTexts{filepath.Join(dir, "copyright"), filepath.Join(dir, "changelog.gz"), filepath.Join(dir, "overrides"), filepath.Join(dir, "entries.yaml"), filepath.Join(dir, "lsub.1.gz")}
 	changes, err := os.ReadFile(filepath.Join(r.dir, "CHANGELOG.md"))
 	if err != nil {
 		return t, err
 	}
-	var z bytes.Buffer
-	w, err := gzip.NewWriterLevel(&z, gzip.BestCompression)
+	page, err := os.ReadFile(manual)
 	if err != nil {
 		return t, err
 	}
-	_, err = w.Write(changes)
 	entries := fmt.Sprintf(`- semver: %s
   date: %s
   packager: %s
@@ -138,9 +146,21 @@ Comment:
  https://snapshot.debian.org. The release's bill of materials (*.cdx.json)
  lists them and the Go modules in the program.
 `
-	return t, errors.Join(err, w.Close(),
-		os.WriteFile(t.changes, z.Bytes(), 0o644),
+	return t, errors.Join(
+		writeGzip(t.changes, changes), writeGzip(t.manual, page),
 		os.WriteFile(t.entries, []byte(entries), 0o644),
 		os.WriteFile(t.copyright, []byte(copyright), 0o644),
 		os.WriteFile(t.overrides, []byte(lintianOverrides), 0o644))
+}
+
+// writeGzip writes a file as Debian's policy has it: without a name or a time, as small as it
+// gets.
+func writeGzip(name string, text []byte) error {
+	var z bytes.Buffer
+	w, err := gzip.NewWriterLevel(&z, gzip.BestCompression)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(text)
+	return errors.Join(err, w.Close(), os.WriteFile(name, z.Bytes(), 0o644))
 }

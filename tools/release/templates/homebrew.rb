@@ -44,6 +44,10 @@ class Lsub < Formula
 
   def install
     bin.install "lsub"
+    man1.install "lsub.1"
+    bash_completion.install "completions/lsub.bash" => "lsub"
+    fish_completion.install "completions/lsub.fish"
+    zsh_completion.install "completions/lsub.zsh" => "_lsub"
   end
 
   test do
