@@ -73,9 +73,9 @@ func TestSSH(t *testing.T) {
 	os.MkdirAll(dir+"/tree/sub", 0o755)
 	os.WriteFile(dir+"/tree/sub/f", []byte("rsync"), 0o644)
 	run(nil, "rsync", "-a", "tree/", "ann@debian.lsub:tree/")
-	os.WriteFile(dir+"/tree/sub/f", []byte("again"), 0o644)
+	os.WriteFile(dir+"/tree/sub/f", []byte("again, longer"), 0o644) // rsync compares size and second
 	run(nil, "rsync", "-a", "tree/", "ann@debian.lsub:tree/")
-	if got := ssh("ann@debian.lsub", "cat tree/sub/f"); got != "again" {
+	if got := ssh("ann@debian.lsub", "cat tree/sub/f"); got != "again, longer" {
 		t.Errorf("rsync: %q", got)
 	}
 	ssh("ann@debian.lsub", "git init -q --bare repo.git")
