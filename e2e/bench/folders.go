@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,13 +43,14 @@ func (b *bench) folders() (err error) {
 	if err != nil {
 		return err
 	}
-	f := &folderRun{b: b, h: p.h, mounts: mounts, found: map[string]map[string]samples{}}
-	for _, step := range []func() error{f.bulk, f.tree, f.packages, f.build} {
+	f := &folderRun{b: b, h: p.h, mounts: mounts, units: map[string]string{}, found: map[string]map[string]samples{}}
+	defer f.report() // what was measured, also if a later part fails
+	for _, step := range []func() error{f.bulk, f.tree, f.packages, f.build, f.memory} {
 		if err := step(); err != nil {
-			return errors.Join(err, f.report())
+			return err
 		}
 	}
-	return errors.Join(f.report(), f.memory())
+	return nil
 }
 
 // folderRun keeps what was measured.
@@ -67,9 +67,6 @@ func (f *folderRun) add(figure, unit, mount string, v float64) {
 	if f.found[figure] == nil {
 		f.found[figure] = map[string]samples{}
 		f.names = append(f.names, figure)
-		if f.units == nil {
-			f.units = map[string]string{}
-		}
 		f.units[figure] = unit
 	}
 	f.found[figure][mount] = append(f.found[figure][mount], v)
@@ -153,9 +150,6 @@ func (f *folderRun) bulk() error {
 
 // parseFIO returns the operations a second of fio's JSON.
 func parseFIO(out, rw string) (float64, error) {
-	type way struct {
-		IOPS float64 `json:"iops"`
-	}
 	var r struct {
 		Jobs []map[string]json.RawMessage `json:"jobs"`
 	}
@@ -166,7 +160,9 @@ func parseFIO(out, rw string) (float64, error) {
 	if err := json.Unmarshal([]byte(out[at:]), &r); err != nil || len(r.Jobs) == 0 {
 		return 0, fmt.Errorf("fio prints %q: %w", out, err)
 	}
-	var w way
+	var w struct {
+		IOPS float64 `json:"iops"`
+	}
 	err := json.Unmarshal(r.Jobs[0][rw], &w)
 	return w.IOPS, err
 }
@@ -373,7 +369,7 @@ func (f *folderRun) shareProcess(dir string) int {
 	for _, pid := range list {
 		fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 		for _, fd := range fds {
-			if to, _ := os.Readlink(fd); to == dir && bytes.Contains([]byte(content(fmt.Sprintf("/proc/%d/cmdline", pid))), []byte("serve-share")) {
+			if to, _ := os.Readlink(fd); to == dir && strings.Contains(content(fmt.Sprintf("/proc/%d/cmdline", pid)), "serve-share") {
 				return pid
 			}
 		}
@@ -398,7 +394,7 @@ func (f *folderRun) virtiofsdProcess() int {
 }
 
 // report reports each figure: ours beside the best of the peers, and each of the others.
-func (f *folderRun) report() error {
+func (f *folderRun) report() {
 	for _, name := range f.names {
 		of, unit := f.found[name], f.units[name]
 		best := ""
@@ -423,5 +419,4 @@ func (f *folderRun) report() error {
 			}
 		}
 	}
-	return nil
 }
